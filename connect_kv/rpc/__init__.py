@@ -1,0 +1,1 @@
+"""Messages generated from ``protos/`` by ``scripts/gen-protos``; never edited."""
