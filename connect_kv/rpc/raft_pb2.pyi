@@ -165,7 +165,7 @@ class Entry(_message.Message):
     kind: _builtins.int
     data: _builtins.bytes
     checksum: _builtins.int
-    """CRC-32C of term, index, kind and data, made by who appended it"""
+    """CRC-32 of term, index, kind and data, made by who appended it"""
     def __init__(
         self,
         *,
@@ -658,7 +658,7 @@ class SnapshotChunk(_message.Message):
     number: _builtins.int
     data: _builtins.bytes
     checksum: _builtins.int
-    """CRC-32C of data"""
+    """CRC-32 of data"""
     def __init__(
         self,
         *,
@@ -682,7 +682,7 @@ class SnapshotEnd(_message.Message):
     CHECKSUM_FIELD_NUMBER: _builtins.int
     chunks: _builtins.int
     checksum: _builtins.int
-    """CRC-32C over the checksums of all chunks"""
+    """CRC-32 over the checksums of all chunks"""
     def __init__(
         self,
         *,
