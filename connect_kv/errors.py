@@ -56,8 +56,12 @@ class OutcomeUnknown(ConnectKvError):
     """The request may or may not take effect. Only a session may safely send it again."""
 
 
-class SessionExpired(ConnectKvError):
+class SessionExpired(OutcomeUnknown):
     """The session is gone: whether its unanswered calls took effect is unknown."""
+
+
+class Unavailable(ConnectKvError):
+    """No member answered in time; the request did not and will not take effect. Retry."""
 
 
 class CommandFailed(ConnectKvError):
@@ -80,6 +84,14 @@ class Refused(ConnectKvError):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class Compacted(Refused):
+    """That revision is compacted away; the oldest still kept is `revision` (0: not told). Read anew."""
+
+    def __init__(self, message: str, revision: int = 0) -> None:
+        super().__init__(11, message)
+        self.revision = revision
 
 
 class NotLeader(ConnectKvError):
