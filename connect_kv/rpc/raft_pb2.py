@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/raft.proto\x12\rconnect_kv.v1\"!\n\x02Id\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"\x95\x01\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06source\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\x04\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x17\n\x0foldest_protocol\x18\x06 \x01(\r\x12\x17\n\x0fhighest_command\x18\x07 \x01(\r\"\x86\x01\n\nHelloReply\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.connect_kv.v1.Verdict\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\"R\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\"\xc3\x01\n\tPeerFrame\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.HelloH\x00\x12\x30\n\x0bhello_reply\x18\x02 \x01(\x0b\x32\x19.connect_kv.v1.HelloReplyH\x00\x12-\n\x07message\x18\x03 \x01(\x0b\x32\x1a.connect_kv.v1.PeerMessageH\x00\x12%\n\x05\x65mpty\x18\x04 \x01(\x0b\x32\x14.connect_kv.v1.EmptyH\x00\x42\x07\n\x05\x66rame\"\x07\n\x05\x45mpty\"\xcc\x05\n\x0bPeerMessage\x12\x0e\n\x06source\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x32\n\x0cvote_request\x18\x08 \x01(\x0b\x32\x1a.connect_kv.v1.VoteRequestH\x00\x12\x34\n\rvote_response\x18\t \x01(\x0b\x32\x1b.connect_kv.v1.VoteResponseH\x00\x12\x36\n\x0e\x61ppend_request\x18\n \x01(\x0b\x32\x1c.connect_kv.v1.AppendRequestH\x00\x12\x38\n\x0f\x61ppend_response\x18\x0b \x01(\x0b\x32\x1d.connect_kv.v1.AppendResponseH\x00\x12<\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32\x1f.connect_kv.v1.HeartbeatRequestH\x00\x12>\n\x12heartbeat_response\x18\r \x01(\x0b\x32 .connect_kv.v1.HeartbeatResponseH\x00\x12\x37\n\x0btimeout_now\x18\x0e \x01(\x0b\x32 .connect_kv.v1.TimeoutNowRequestH\x00\x12=\n\x12read_index_request\x18\x0f \x01(\x0b\x32\x1f.connect_kv.v1.ReadIndexRequestH\x00\x12?\n\x13read_index_response\x18\x10 \x01(\x0b\x32 .connect_kv.v1.ReadIndexResponseH\x00\x12\x38\n\x0f\x66orward_request\x18\x11 \x01(\x0b\x32\x1d.connect_kv.v1.ForwardRequestH\x00\x12:\n\x10\x66orward_response\x18\x12 \x01(\x0b\x32\x1e.connect_kv.v1.ForwardResponseH\x00\x42\x06\n\x04\x62ody\"R\n\x0bVoteRequest\x12\x1f\n\x04last\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"1\n\x0cVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\"m\n\rAppendRequest\x12\x1f\n\x04prev\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.connect_kv.v1.Entry\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\"r\n\x0e\x41ppendResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\"7\n\x10HeartbeatRequest\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"\"\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x13\n\x11TimeoutNowRequest\"#\n\x10ReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"3\n\x11ReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"6\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"<\n\x0e\x46orwardRequest\x12*\n\tproposals\x18\x01 \x03(\x0b\x32\x17.connect_kv.v1.Proposal\"\xa5\x01\n\x0f\x46orwardResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.connect_kv.v1.ForwardResponse.Outcome\x1aX\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12 \n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0f\n\x07refusal\x18\x04 \x01(\r\"\xb8\x01\n\x0eSnapshotHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1f\n\x04last\x18\x03 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x12\n\nmembership\x18\x04 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x19\n\x11\x61pproximate_bytes\x18\x07 \x01(\x04\"?\n\rSnapshotChunk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x07\"/\n\x0bSnapshotEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x07\"\xa3\x01\n\rSnapshotFrame\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.connect_kv.v1.SnapshotChunkH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.connect_kv.v1.SnapshotEndH\x00\x42\x07\n\x05\x66rame\"t\n\rSnapshotReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x17\n\x0freceived_chunks\x18\x04 \x01(\x04\"a\n\x0f\x44\x65scribeRequest\x12\x14\n\x0c\x64irectory_id\x18\x01 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\x04\x12\x12\n\ncluster_id\x18\x04 \x01(\x04\"\x93\x01\n\rDescribeReply\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12(\n\x05hello\x18\x04 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tleader_id\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04*{\n\x07Verdict\x12\x0b\n\x07WELCOME\x10\x00\x12\x11\n\rWRONG_CLUSTER\x10\x01\x12\x10\n\x0cWRONG_MEMBER\x10\x02\x12\x12\n\x0eUNKNOWN_MEMBER\x10\x03\x12\x0b\n\x07REMOVED\x10\x04\x12\x0b\n\x07\x41MNESIA\x10\x05\x12\x10\n\x0cINCOMPATIBLE\x10\x06\x32\xb2\x03\n\x04Raft\x12G\n\rAppendEntries\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12\x41\n\x0bRequestVote\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12O\n\x0fInstallSnapshot\x12\x1c.connect_kv.v1.SnapshotFrame\x1a\x1c.connect_kv.v1.SnapshotReply(\x01\x12@\n\nTimeoutNow\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12\x41\n\x07\x46orward\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12H\n\x08\x44\x65scribe\x12\x1e.connect_kv.v1.DescribeRequest\x1a\x1c.connect_kv.v1.DescribeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/raft.proto\x12\rconnect_kv.v1\"!\n\x02Id\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"\x95\x01\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06source\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\x04\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x17\n\x0foldest_protocol\x18\x06 \x01(\r\x12\x17\n\x0fhighest_command\x18\x07 \x01(\r\"\x86\x01\n\nHelloReply\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.connect_kv.v1.Verdict\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\"R\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\x07\"\x8e\x01\n\tPeerFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12.\n\x0bhello_reply\x18\x02 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.connect_kv.v1.PeerMessage\"\xcc\x05\n\x0bPeerMessage\x12\x0e\n\x06source\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x32\n\x0cvote_request\x18\x08 \x01(\x0b\x32\x1a.connect_kv.v1.VoteRequestH\x00\x12\x34\n\rvote_response\x18\t \x01(\x0b\x32\x1b.connect_kv.v1.VoteResponseH\x00\x12\x36\n\x0e\x61ppend_request\x18\n \x01(\x0b\x32\x1c.connect_kv.v1.AppendRequestH\x00\x12\x38\n\x0f\x61ppend_response\x18\x0b \x01(\x0b\x32\x1d.connect_kv.v1.AppendResponseH\x00\x12<\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32\x1f.connect_kv.v1.HeartbeatRequestH\x00\x12>\n\x12heartbeat_response\x18\r \x01(\x0b\x32 .connect_kv.v1.HeartbeatResponseH\x00\x12\x37\n\x0btimeout_now\x18\x0e \x01(\x0b\x32 .connect_kv.v1.TimeoutNowRequestH\x00\x12=\n\x12read_index_request\x18\x0f \x01(\x0b\x32\x1f.connect_kv.v1.ReadIndexRequestH\x00\x12?\n\x13read_index_response\x18\x10 \x01(\x0b\x32 .connect_kv.v1.ReadIndexResponseH\x00\x12\x38\n\x0f\x66orward_request\x18\x11 \x01(\x0b\x32\x1d.connect_kv.v1.ForwardRequestH\x00\x12:\n\x10\x66orward_response\x18\x12 \x01(\x0b\x32\x1e.connect_kv.v1.ForwardResponseH\x00\x42\x06\n\x04\x62ody\"R\n\x0bVoteRequest\x12\x1f\n\x04last\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"1\n\x0cVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\"m\n\rAppendRequest\x12\x1f\n\x04prev\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.connect_kv.v1.Entry\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\"r\n\x0e\x41ppendResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\"7\n\x10HeartbeatRequest\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"\"\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x13\n\x11TimeoutNowRequest\"#\n\x10ReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"3\n\x11ReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"6\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"<\n\x0e\x46orwardRequest\x12*\n\tproposals\x18\x01 \x03(\x0b\x32\x17.connect_kv.v1.Proposal\"\xa5\x01\n\x0f\x46orwardResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.connect_kv.v1.ForwardResponse.Outcome\x1aX\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12 \n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0f\n\x07refusal\x18\x04 \x01(\r\"\xb8\x01\n\x0eSnapshotHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1f\n\x04last\x18\x03 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x12\n\nmembership\x18\x04 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x19\n\x11\x61pproximate_bytes\x18\x07 \x01(\x04\"P\n\rSnapshotChunk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x07\x12\x0f\n\x07partial\x18\x04 \x01(\x08\"/\n\x0bSnapshotEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x07\"\xa3\x01\n\rSnapshotFrame\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.connect_kv.v1.SnapshotChunkH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.connect_kv.v1.SnapshotEndH\x00\x42\x07\n\x05\x66rame\"t\n\rSnapshotReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x17\n\x0freceived_chunks\x18\x04 \x01(\x04\"L\n\x0f\x44\x65scribeRequest\x12#\n\x05\x61sker\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\"\x93\x01\n\rDescribeReply\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12(\n\x05hello\x18\x04 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tleader_id\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04*{\n\x07Verdict\x12\x0b\n\x07WELCOME\x10\x00\x12\x11\n\rWRONG_CLUSTER\x10\x01\x12\x10\n\x0cWRONG_MEMBER\x10\x02\x12\x12\n\x0eUNKNOWN_MEMBER\x10\x03\x12\x0b\n\x07REMOVED\x10\x04\x12\x0b\n\x07\x41MNESIA\x10\x05\x12\x10\n\x0cINCOMPATIBLE\x10\x06\x32\xb2\x03\n\x04Raft\x12G\n\rAppendEntries\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12\x41\n\x0bRequestVote\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12O\n\x0fInstallSnapshot\x12\x1c.connect_kv.v1.SnapshotFrame\x1a\x1c.connect_kv.v1.SnapshotReply(\x01\x12@\n\nTimeoutNow\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12\x41\n\x07\x46orward\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12H\n\x08\x44\x65scribe\x12\x1e.connect_kv.v1.DescribeRequest\x1a\x1c.connect_kv.v1.DescribeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=3064
-  _globals['_VERDICT']._serialized_end=3187
+  _globals['_VERDICT']._serialized_start=2998
+  _globals['_VERDICT']._serialized_end=3121
   _globals['_ID']._serialized_start=44
   _globals['_ID']._serialized_end=77
   _globals['_HELLO']._serialized_start=80
@@ -42,51 +42,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTRY']._serialized_start=368
   _globals['_ENTRY']._serialized_end=450
   _globals['_PEERFRAME']._serialized_start=453
-  _globals['_PEERFRAME']._serialized_end=648
-  _globals['_EMPTY']._serialized_start=650
-  _globals['_EMPTY']._serialized_end=657
-  _globals['_PEERMESSAGE']._serialized_start=660
-  _globals['_PEERMESSAGE']._serialized_end=1376
-  _globals['_VOTEREQUEST']._serialized_start=1378
-  _globals['_VOTEREQUEST']._serialized_end=1460
-  _globals['_VOTERESPONSE']._serialized_start=1462
-  _globals['_VOTERESPONSE']._serialized_end=1511
-  _globals['_APPENDREQUEST']._serialized_start=1513
-  _globals['_APPENDREQUEST']._serialized_end=1622
-  _globals['_APPENDRESPONSE']._serialized_start=1624
-  _globals['_APPENDRESPONSE']._serialized_end=1738
-  _globals['_HEARTBEATREQUEST']._serialized_start=1740
-  _globals['_HEARTBEATREQUEST']._serialized_end=1795
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1797
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1831
-  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1833
-  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1852
-  _globals['_READINDEXREQUEST']._serialized_start=1854
-  _globals['_READINDEXREQUEST']._serialized_end=1889
-  _globals['_READINDEXRESPONSE']._serialized_start=1891
-  _globals['_READINDEXRESPONSE']._serialized_end=1942
-  _globals['_PROPOSAL']._serialized_start=1944
-  _globals['_PROPOSAL']._serialized_end=1998
-  _globals['_FORWARDREQUEST']._serialized_start=2000
-  _globals['_FORWARDREQUEST']._serialized_end=2060
-  _globals['_FORWARDRESPONSE']._serialized_start=2063
-  _globals['_FORWARDRESPONSE']._serialized_end=2228
-  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_start=2140
-  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_end=2228
-  _globals['_SNAPSHOTHEADER']._serialized_start=2231
-  _globals['_SNAPSHOTHEADER']._serialized_end=2415
-  _globals['_SNAPSHOTCHUNK']._serialized_start=2417
-  _globals['_SNAPSHOTCHUNK']._serialized_end=2480
-  _globals['_SNAPSHOTEND']._serialized_start=2482
-  _globals['_SNAPSHOTEND']._serialized_end=2529
-  _globals['_SNAPSHOTFRAME']._serialized_start=2532
-  _globals['_SNAPSHOTFRAME']._serialized_end=2695
-  _globals['_SNAPSHOTREPLY']._serialized_start=2697
-  _globals['_SNAPSHOTREPLY']._serialized_end=2813
-  _globals['_DESCRIBEREQUEST']._serialized_start=2815
-  _globals['_DESCRIBEREQUEST']._serialized_end=2912
-  _globals['_DESCRIBEREPLY']._serialized_start=2915
-  _globals['_DESCRIBEREPLY']._serialized_end=3062
-  _globals['_RAFT']._serialized_start=3190
-  _globals['_RAFT']._serialized_end=3624
+  _globals['_PEERFRAME']._serialized_end=595
+  _globals['_PEERMESSAGE']._serialized_start=598
+  _globals['_PEERMESSAGE']._serialized_end=1314
+  _globals['_VOTEREQUEST']._serialized_start=1316
+  _globals['_VOTEREQUEST']._serialized_end=1398
+  _globals['_VOTERESPONSE']._serialized_start=1400
+  _globals['_VOTERESPONSE']._serialized_end=1449
+  _globals['_APPENDREQUEST']._serialized_start=1451
+  _globals['_APPENDREQUEST']._serialized_end=1560
+  _globals['_APPENDRESPONSE']._serialized_start=1562
+  _globals['_APPENDRESPONSE']._serialized_end=1676
+  _globals['_HEARTBEATREQUEST']._serialized_start=1678
+  _globals['_HEARTBEATREQUEST']._serialized_end=1733
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1735
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1769
+  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1771
+  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1790
+  _globals['_READINDEXREQUEST']._serialized_start=1792
+  _globals['_READINDEXREQUEST']._serialized_end=1827
+  _globals['_READINDEXRESPONSE']._serialized_start=1829
+  _globals['_READINDEXRESPONSE']._serialized_end=1880
+  _globals['_PROPOSAL']._serialized_start=1882
+  _globals['_PROPOSAL']._serialized_end=1936
+  _globals['_FORWARDREQUEST']._serialized_start=1938
+  _globals['_FORWARDREQUEST']._serialized_end=1998
+  _globals['_FORWARDRESPONSE']._serialized_start=2001
+  _globals['_FORWARDRESPONSE']._serialized_end=2166
+  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_start=2078
+  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_end=2166
+  _globals['_SNAPSHOTHEADER']._serialized_start=2169
+  _globals['_SNAPSHOTHEADER']._serialized_end=2353
+  _globals['_SNAPSHOTCHUNK']._serialized_start=2355
+  _globals['_SNAPSHOTCHUNK']._serialized_end=2435
+  _globals['_SNAPSHOTEND']._serialized_start=2437
+  _globals['_SNAPSHOTEND']._serialized_end=2484
+  _globals['_SNAPSHOTFRAME']._serialized_start=2487
+  _globals['_SNAPSHOTFRAME']._serialized_end=2650
+  _globals['_SNAPSHOTREPLY']._serialized_start=2652
+  _globals['_SNAPSHOTREPLY']._serialized_end=2768
+  _globals['_DESCRIBEREQUEST']._serialized_start=2770
+  _globals['_DESCRIBEREQUEST']._serialized_end=2846
+  _globals['_DESCRIBEREPLY']._serialized_start=2849
+  _globals['_DESCRIBEREPLY']._serialized_end=2996
+  _globals['_RAFT']._serialized_start=3124
+  _globals['_RAFT']._serialized_end=3558
 # @@protoc_insertion_point(module_scope)

@@ -185,52 +185,36 @@ Global___Entry: _TypeAlias = Entry  # noqa: Y015
 
 @_typing.final
 class PeerFrame(_message.Message):
+    """What travels on the streams and in the unary calls. A stream's first frame holds only a Hello or
+    the HelloReply to it, every later one only messages, in order: frames written while others wait
+    are joined into one. A unary request holds a Hello and messages; its answer only a HelloReply.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
     HELLO_REPLY_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    EMPTY_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def hello_reply(self) -> Global___HelloReply: ...
     @_builtins.property
-    def message(self) -> Global___PeerMessage: ...
-    @_builtins.property
-    def empty(self) -> Global___Empty: ...
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerMessage]: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         hello_reply: Global___HelloReply | None = ...,
-        message: Global___PeerMessage | None = ...,
-        empty: Global___Empty | None = ...,
+        messages: _abc.Iterable[Global___PeerMessage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["empty", b"empty", "frame", b"frame", "hello", b"hello", "hello_reply", b"hello_reply", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "hello_reply", b"hello_reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["empty", b"empty", "frame", b"frame", "hello", b"hello", "hello_reply", b"hello_reply", "message", b"message"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "hello_reply", "message", "empty"]  # noqa: Y015
-    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
-
-Global___PeerFrame: _TypeAlias = PeerFrame  # noqa: Y015
-
-@_typing.final
-class Empty(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "hello_reply", b"hello_reply", "messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Empty: _TypeAlias = Empty  # noqa: Y015
+Global___PeerFrame: _TypeAlias = PeerFrame  # noqa: Y015
 
 @_typing.final
 class PeerMessage(_message.Message):
@@ -573,7 +557,7 @@ class ForwardResponse(_message.Message):
         offset: _builtins.int
         """position of the proposal's first command within that entry"""
         refusal: _builtins.int
-        """see node.forwarding.Refusal"""
+        """see interfaces.Refusal"""
         @_builtins.property
         def entry(self) -> Global___Id:
             """unset: refused, nothing was appended"""
@@ -623,7 +607,7 @@ class SnapshotHeader(_message.Message):
     membership: _builtins.bytes
     snapshot_id: _builtins.int
     offset: _builtins.int
-    """first chunk that follows; 0 unless resumed"""
+    """number of the first chunk that follows; 0 unless resumed"""
     approximate_bytes: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
@@ -655,20 +639,24 @@ class SnapshotChunk(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     data: _builtins.bytes
     checksum: _builtins.int
     """CRC-32 of data"""
+    partial: _builtins.bool
+    """the piece goes on in the next chunk: no chunk exceeds 1 MiB, a piece may"""
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         data: _builtins.bytes = ...,
         checksum: _builtins.int = ...,
+        partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data", b"data", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data", b"data", "number", b"number", "partial", b"partial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,27 +749,23 @@ Global___SnapshotReply: _TypeAlias = SnapshotReply  # noqa: Y015
 class DescribeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    ASKER_FIELD_NUMBER: _builtins.int
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
-    SOURCE_FIELD_NUMBER: _builtins.int
-    CLUSTER_ID_FIELD_NUMBER: _builtins.int
-    directory_id: _builtins.bytes
     peer_address: _builtins.str
     """the asker's own"""
-    source: _builtins.int
-    """its id, if it knows it: the answer then is a verdict on it as well"""
-    cluster_id: _builtins.int
+    @_builtins.property
+    def asker(self) -> Global___Hello:
+        """source 0 if it does not know its id; the answer is a verdict on it as well"""
+
     def __init__(
         self,
         *,
-        directory_id: _builtins.bytes = ...,
+        asker: Global___Hello | None = ...,
         peer_address: _builtins.str = ...,
-        source: _builtins.int = ...,
-        cluster_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "peer_address", b"peer_address", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "peer_address", b"peer_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
