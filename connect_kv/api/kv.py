@@ -1,0 +1,74 @@
+"""connect_kv.v1.KV and etcdserverpb.KV."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from connect_kv.api.registrar import Context
+from connect_kv.api.replica import Replica, field_number
+from connect_kv.kv import validation
+from connect_kv.kv.machine import KvMachine
+from connect_kv.rpc import kv_pb2
+
+_PUT = field_number("put")
+_DELETE_RANGE = field_number("delete_range")
+_TXN = field_number("txn")
+_COMPACT = field_number("compact")
+
+
+class KvService:
+    """Keys, values, transactions: writes through the log, reads behind a read barrier."""
+
+    def __init__(self, replica: Replica, kv: KvMachine) -> None:
+        self._replica = replica
+        self._kv = kv
+
+    async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+        validation.check_put(request)
+        result = await self._replica.execute(_PUT, request.SerializeToString())
+        response = result.put
+        self._replica.fill(response.header)
+        return response
+
+    async def DeleteRange(
+        self, request: kv_pb2.DeleteRangeRequest, context: Context
+    ) -> kv_pb2.DeleteRangeResponse:
+        validation.check_delete_range(request)
+        result = await self._replica.execute(_DELETE_RANGE, request.SerializeToString())
+        response = result.delete_range
+        self._replica.fill(response.header)
+        return response
+
+    async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> kv_pb2.TxnResponse:
+        validation.check_txn(request)
+        result = await self._replica.execute(_TXN, request.SerializeToString())
+        response = result.txn
+        self._replica.fill(response.header)
+        return response
+
+    async def Compact(
+        self, request: kv_pb2.CompactionRequest, context: Context
+    ) -> kv_pb2.CompactionResponse:
+        result = await self._replica.execute(_COMPACT, request.SerializeToString())
+        response = result.compact
+        self._replica.fill(response.header)
+        return response
+
+    async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> kv_pb2.RangeResponse:
+        validation.check_range(request)
+        if not request.serializable:
+            await self._replica.barrier()
+        response = await self._kv.range(request)
+        self._replica.fill(response.header)
+        return response
+
+    async def RangeStream(
+        self, request: kv_pb2.RangeRequest, context: Context
+    ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
+        validation.check_range(request)
+        if not request.serializable:
+            await self._replica.barrier()
+        async for chunk in self._kv.range_stream(request):
+            if chunk.range_response.HasField("header"):
+                self._replica.fill(chunk.range_response.header)
+            yield chunk

@@ -1,0 +1,137 @@
+"""Server reflection under both names of every service.
+
+Our descriptors live in protobuf's default pool. Those under etcd's names are copies with the
+packages renamed, in a pool of their own: an application may import an etcd client's modules
+beside ours, and one pool takes a full name only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from connect_kv.api.registrar import ETCD_NAMES
+from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
+
+_OURS = ".connect_kv.v1."
+_MVCC = frozenset(("KeyValue", "Event"))
+"""Defined in etcd's package ``mvccpb``."""
+_PACKAGES = {"lock": "v3lockpb", "election": "v3electionpb"}
+"""By file; all others are ``etcdserverpb``."""
+_FILES = (kv_pb2, lease_pb2, watch_pb2, cluster_pb2, maintenance_pb2, lock_pb2, election_pb2)
+
+Request = reflection_pb2.ServerReflectionRequest
+Response = reflection_pb2.ServerReflectionResponse
+
+
+class ReflectionService(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # the library is untyped
+    """Answers from the default pool, or from the one with etcd's names."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        super().__init__(services)
+        self._etcd = reflection.aio.ReflectionServicer(services, etcd_pool())
+
+    def _file_containing_symbol(self, request: Request, fully_qualified_name: str) -> Response:
+        chosen = self._etcd if _is_etcd(fully_qualified_name) else super()
+        answer: Response = chosen._file_containing_symbol(request, fully_qualified_name)
+        return answer
+
+    def _file_by_filename(self, request: Request, filename: str) -> Response:
+        chosen = self._etcd if _is_etcd(filename.replace("/", ".")) else super()
+        answer: Response = chosen._file_by_filename(request, filename)
+        return answer
+
+
+def _is_etcd(name: str) -> bool:
+    return name.split(".", 1)[0] in {"etcdserverpb", "mvccpb", "v3lockpb", "v3electionpb"}
+
+
+def etcd_pool() -> descriptor_pool.DescriptorPool:
+    """Our messages and services under the names etcd gives them."""
+    packages = _type_packages()
+    pool = descriptor_pool.DescriptorPool()
+    for module in _FILES:
+        for file in _renamed(module.DESCRIPTOR, packages):
+            pool.Add(file)
+    return pool
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".proto")
+
+
+def _package(stem: str) -> str:
+    return _PACKAGES.get(stem, "etcdserverpb")
+
+
+def _type_packages() -> dict[str, str]:
+    """The etcd package of each of our top-level types."""
+    packages = {}
+    for module in _FILES:
+        file = module.DESCRIPTOR
+        for name in (*file.message_types_by_name, *file.enum_types_by_name):
+            packages[name] = "mvccpb" if name in _MVCC else _package(_stem(file.name))
+    return packages
+
+
+def _renamed(
+    ours: FileDescriptor, packages: dict[str, str]
+) -> list[descriptor_pb2.FileDescriptorProto]:
+    """The file under etcd's package; the one with KeyValue gives two."""
+    file = descriptor_pb2.FileDescriptorProto()
+    ours.CopyToProto(file)
+    stem = _stem(file.name)
+    file.package = _package(stem)
+    file.name = f"{file.package}/{stem}.proto"
+    dependencies = [_dependency(name) for name in file.dependency]
+    del file.dependency[:]
+    file.dependency.extend(dependencies)
+    _rename_types(file, packages)
+    mvcc = [message for message in file.message_type if message.name in _MVCC]
+    if not mvcc:
+        if stem == "watch":
+            file.dependency.append("mvccpb/kv.proto")
+        return [file]
+    split = descriptor_pb2.FileDescriptorProto(
+        name="mvccpb/kv.proto", package="mvccpb", syntax=file.syntax, message_type=mvcc
+    )
+    kept = [message for message in file.message_type if message.name not in _MVCC]
+    del file.message_type[:]
+    file.message_type.extend(kept)
+    file.dependency.append(split.name)
+    return [split, file]
+
+
+def _dependency(name: str) -> str:
+    stem = _stem(name)
+    return f"{_package(stem)}/{stem}.proto"
+
+
+def _rename_types(file: descriptor_pb2.FileDescriptorProto, packages: dict[str, str]) -> None:
+    def rename(name: str) -> str:
+        rest = name.removeprefix(_OURS)
+        return f".{packages[rest.split('.', 1)[0]]}.{rest}" if rest != name else name
+
+    def visit(message: descriptor_pb2.DescriptorProto) -> None:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = rename(field.type_name)
+        for nested in message.nested_type:
+            visit(nested)
+
+    for message in file.message_type:
+        visit(message)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = rename(method.input_type)
+            method.output_type = rename(method.output_type)
+
+
+def service_names(ours: Sequence[str]) -> list[str]:
+    """Every name a client may list: ours, etcd's, health and reflection themselves."""
+    short = [name.rsplit(".", 1)[-1] for name in ours]
+    return sorted({*ours, *(ETCD_NAMES[name] for name in short if name in ETCD_NAMES),
+                   "grpc.health.v1.Health", reflection.SERVICE_NAME})  # fmt: skip

@@ -1,0 +1,173 @@
+"""Registers servicers under our service names and etcd's, around every handler the same wrapper.
+
+A servicer is a plain object with one method per RPC, named as in the .proto:
+
+- unary: ``async def Put(self, request, context) -> response``
+- server stream: ``def RangeStream(self, request, context) -> AsyncIterator[response]``
+- bidirectional: ``async def Watch(self, context) -> None``, which uses ``context.read/write``
+
+It raises what `connect_kv.errors` has; here that becomes a status. An RPC it does not have
+answers UNIMPLEMENTED by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from connect_kv.api.status import status_of
+from connect_kv.api.streams import Streams
+from connect_kv.errors import NoLeader
+from connect_kv.metrics import CallCount, Metrics
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""What grpc hands a handler: read, write, metadata, abort."""
+
+ETCD_NAMES = {
+    "KV": "etcdserverpb.KV",
+    "Watch": "etcdserverpb.Watch",
+    "Lease": "etcdserverpb.Lease",
+    "Cluster": "etcdserverpb.Cluster",
+    "Maintenance": "etcdserverpb.Maintenance",
+    "Lock": "v3lockpb.Lock",
+    "Election": "v3electionpb.Election",
+}
+"""Our services that answer under a second name, which existing etcd clients call."""
+
+AUTH_METHODS = (
+    "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate",
+    "UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole",
+    "RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
+)  # fmt: skip
+"""Of ``etcdserverpb.Auth``, which has no message of ours: each is refused by name."""
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """One table from full method name to handler, for all services of a server."""
+
+    def __init__(self, streams: Streams, metrics: Metrics, has_leader: Callable[[], bool]) -> None:
+        self._streams = streams
+        self._metrics = metrics
+        self._has_leader = has_leader
+        self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Serve a servicer's methods under the service's own name and, if it has one, etcd's."""
+        names = [service.full_name]
+        if service.name in ETCD_NAMES:
+            names.append(ETCD_NAMES[service.name])
+        for name in names:
+            for method in service.methods:
+                self._table[f"/{name}/{method.name}"] = self._handler(name, method, servicer)
+
+    def refuse(self, service: str, methods: Iterable[str]) -> None:
+        """Answer UNIMPLEMENTED, naming the method, without knowing its messages."""
+        for method in methods:
+            self._table[f"/{service}/{method}"] = _unimplemented(service, method)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """What grpc asks for every call."""
+        return self._table.get(handler_call_details.method)
+
+    def _handler(
+        self, service: str, method: MethodDescriptor, servicer: object
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        call = getattr(servicer, method.name, None)
+        if call is None:
+            return _unimplemented(service, method.name)
+        request: type[Message] = GetMessageClass(method.input_type)
+        response: type[Message] = GetMessageClass(method.output_type)
+        messages = {
+            "request_deserializer": request.FromString,
+            "response_serializer": response.SerializeToString,
+        }
+        if method.client_streaming:
+            count = self._metrics.call(service, method.name, "bidi_stream")
+            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count), **messages)
+        if method.server_streaming:
+            count = self._metrics.call(service, method.name, "server_stream")
+            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count), **messages)
+        count = self._metrics.call(service, method.name, "unary")
+        return grpc.unary_unary_rpc_method_handler(self._unary(call, count), **messages)
+
+    def _unary(self, call: Callable[[Any, Context], Awaitable[Any]], count: CallCount) -> Any:
+        has_leader = self._has_leader
+
+        async def handle(request: Any, context: Context) -> Any:
+            count.started += 1
+            try:
+                if not has_leader() and needs_leader(context):
+                    raise NoLeader
+                response = await call(request, context)
+            except BaseException as error:
+                await _fail(context, error, count)
+            count.ok += 1
+            return response
+
+        return handle
+
+    def _server_stream(self, call: Callable[[Any, Context], AsyncIterator[Any]], count: CallCount) -> Any:
+        async def handle(request: Any, context: Context) -> None:
+            count.started += 1
+            try:
+                async with self._streams.scope(needs_leader=needs_leader(context)):
+                    async for response in call(request, context):
+                        await context.write(response)
+            except BaseException as error:
+                await _fail(context, error, count)
+            count.ok += 1
+
+        return handle
+
+    def _bidirectional(self, call: Callable[[Context], Awaitable[None]], count: CallCount) -> Any:
+        async def handle(_: Any, context: Context) -> None:
+            count.started += 1
+            try:
+                async with self._streams.scope(needs_leader=needs_leader(context)):
+                    await call(context)
+            except BaseException as error:
+                await _fail(context, error, count)
+            count.ok += 1
+
+        return handle
+
+
+def needs_leader(context: Context) -> bool:
+    """Whether the caller asked to be refused while there is no leader."""
+    return any(key == "hasleader" for key, _ in context.invocation_metadata() or ())
+
+
+async def _fail(context: Context, error: BaseException, count: CallCount) -> NoReturn:
+    """End the call with the status of `error`."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, asyncio.CancelledError):
+        count.fail("CANCELLED")
+        raise error
+    if not isinstance(error, Exception):
+        raise error
+    status = status_of(error)
+    count.fail(status.code.name)
+    if not status.expected:
+        logger.error("call failed", exc_info=error, extra={"method": f"{count.service}/{count.method}"})
+    await context.abort(status.code, status.text, status.trailing)
+    raise AssertionError("abort returned")
+
+
+def _unimplemented(service: str, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler for any kind of call: it reads nothing, so it needs to know no message."""
+    text = f"connect-kv: {service}/{method} is not implemented"
+
+    async def handle(_: Any, context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+    return grpc.stream_stream_rpc_method_handler(handle)

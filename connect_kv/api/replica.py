@@ -1,0 +1,148 @@
+"""What every service asks of the node: propose, wait for a read barrier, fill the header.
+
+Here, and only here, are the server's time limit, the size limit and the retries that are safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from connect_kv.api.status import raise_failure
+from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, RequestTooLarge
+from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
+from connect_kv.rpc.kv_pb2 import ResponseHeader
+
+T = TypeVar("T")
+
+_COMMANDS_TAG = bytes(((CommandBatch.COMMANDS_FIELD_NUMBER << 3) | 2,))
+_RETRY_SECONDS = 0.02
+
+
+class Proposer(Protocol):
+    """The part of a RaftNode that services use."""
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+
+    @property
+    def leader_id(self) -> int | None:
+        """Who leads, if known."""
+
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[Result]:
+        """Replicate and apply; one result per command."""
+
+    async def read_barrier(self) -> int:
+        """Wait until everything acknowledged before is visible here."""
+
+
+def encode_command(field_number: int, request: bytes) -> bytes:
+    """A CommandBatch payload with one command outside any session, its request already encoded.
+
+    The same bytes as ``CommandBatch(commands=[Command(put=...)])`` gives, without the two copies:
+    this runs for every unary write.
+    """
+    tag = _varint((field_number << 3) | 2)
+    size = _varint(len(request))
+    return b"".join(
+        (_COMMANDS_TAG, _varint(len(tag) + len(size) + len(request)), tag, size, request)
+    )
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def field_number(name: str) -> int:
+    """The number of a request in Command's oneof; numbers never change."""
+    number: int = Command.DESCRIPTOR.fields_by_name[name].number
+    return number
+
+
+class Replica:
+    """This member as its services see it."""
+
+    def __init__(
+        self,
+        node: Proposer,
+        *,
+        cluster_id: int,
+        member_id: int,
+        revision: Callable[[], int],
+        time_limit: float = 7.0,
+        max_request_bytes: int = 1536 * 1024,
+    ) -> None:
+        """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts."""
+        self._node = node
+        self._revision = revision
+        self.cluster_id = cluster_id
+        self.member_id = member_id
+        self.time_limit = time_limit
+        self.max_request_bytes = max_request_bytes
+
+    def has_leader(self) -> bool:
+        """Whether a leader is known here."""
+        return self._node.leader_id is not None
+
+    def fill(self, header: ResponseHeader) -> None:
+        """Set ids and term; the revision is the key/value machine's to set."""
+        header.cluster_id = self.cluster_id
+        header.member_id = self.member_id
+        header.raft_term = self._node.term
+
+    def header(self, revision: int | None = None) -> ResponseHeader:
+        """A header of our own; `revision` defaults to the current one."""
+        return ResponseHeader(
+            cluster_id=self.cluster_id,
+            member_id=self.member_id,
+            revision=self._revision() if revision is None else revision,
+            raft_term=self._node.term,
+        )
+
+    async def execute(self, field: int, request: bytes) -> Result:
+        """Replicate one encoded request and return its result.
+
+        Raises Refused or CommandFailed if it was refused or failed, RequestTooLarge, NoLeader
+        (nothing was proposed) or OutcomeUnknown.
+        """
+        if len(request) > self.max_request_bytes:
+            raise RequestTooLarge
+        (result,) = await self.propose(encode_command(field, request), 1)
+        if result.WhichOneof("result") == "failure":
+            raise_failure(result)
+        return result
+
+    async def propose(self, payload: bytes, count: int) -> Sequence[Result]:
+        """Replicate a payload; proposes it again only while it is certain that it never took effect."""
+        return await self._within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
+
+    async def barrier(self) -> int:
+        """Wait until every write acknowledged before this call is visible here; the index that is."""
+        return await self._within_limit(self._node.read_barrier, TimeoutError)
+
+    async def _within_limit(self, call: Callable[[], Awaitable[T]], late: type[Exception]) -> T:
+        """Call until it gets through: without a leader a call waits, up to the limit.
+
+        Raises NoLeader if the time ended while nothing was under way, otherwise `late`.
+        """
+        under_way = True
+        try:
+            async with asyncio.timeout(self.time_limit):
+                while True:
+                    try:
+                        return await call()
+                    except (NoLeader, NotProposed):
+                        under_way = False
+                        await asyncio.sleep(_RETRY_SECONDS)
+                        under_way = True
+        except TimeoutError:
+            raise (late() if under_way else NoLeader()) from None

@@ -1,0 +1,71 @@
+"""Ends streams from the server's side: at shutdown, and when a leader is missing for long.
+
+An etcd client takes a stream that ends with OK for finished work and one that ends with
+UNAVAILABLE for a reason to reconnect, so every stream that outlives its server gets the latter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from connect_kv.errors import NodeStopped, NoLeader
+
+
+class Streams:
+    """Every open stream of this node."""
+
+    def __init__(self, has_leader: Callable[[], bool], *, patience: float) -> None:
+        """`patience`: seconds without a leader after which streams that asked for one are ended."""
+        self._has_leader = has_leader
+        self._patience = patience
+        self._open: set[asyncio.Timeout] = set()
+        self._need_leader: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @asynccontextmanager
+    async def scope(self, *, needs_leader: bool) -> AsyncIterator[None]:
+        """Run a stream inside; it is interrupted with NodeStopped or NoLeader."""
+        if self._stopping:
+            raise NodeStopped
+        if needs_leader and not self._has_leader():
+            raise NoLeader
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._open.add(scope)
+                if needs_leader:
+                    self._need_leader.add(scope)
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise (NodeStopped() if self._stopping else NoLeader()) from None
+        finally:
+            self._open.discard(scope)
+            self._need_leader.discard(scope)
+
+    async def watch_leader(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Look four times per `patience` until cancelled; `sleep` is the node's clock."""
+        missing = 0
+        while True:
+            await sleep(self._patience / 4)
+            missing = 0 if self._has_leader() else missing + 1
+            if missing > 4:
+                self._interrupt(self._need_leader)
+
+    def stop(self) -> None:
+        """End them all, and admit no more."""
+        self._stopping = True
+        self._interrupt(self._open)
+
+    def _interrupt(self, scopes: set[asyncio.Timeout]) -> None:
+        now = asyncio.get_running_loop().time()
+        for scope in list(scopes):
+            scope.reschedule(now)

@@ -1,0 +1,309 @@
+"""ServerConfig: what one node is told, from flags, environment and file, checked in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from connect_kv.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "CONNECT_KV_"
+DEFAULT_DATA_DIR = "connect-kv.data"
+DEFAULT_NAME = "default"
+
+_ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialMember:
+    """One member of the cluster as it is first started."""
+
+    name: str
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """A user machine to be imported: ``name=module:Class``."""
+
+    name: str
+    module: str
+    attribute: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything one node is told. Addresses are ``host:port``; an empty one is off."""
+
+    name: str = DEFAULT_NAME
+    data_dir: Path = Path(DEFAULT_DATA_DIR)
+    listen_client: str = "127.0.0.1:2379"
+    listen_peer: str = "127.0.0.1:2380"
+    listen_http: str = "127.0.0.1:2381"
+    """Empty: no HTTP."""
+    advertise_client: str = ""
+    """What clients are told; defaults to `listen_client`."""
+    advertise_peer: str = ""
+    """What other members dial; defaults to `listen_peer`."""
+    initial_cluster: tuple[InitialMember, ...] = ()
+    """Defaults to this node alone. Only read when the data directory is empty."""
+    initial_cluster_state: str = "new"
+    """``new``, or ``existing`` to join a running cluster that has added this member."""
+    machines: tuple[MachineSpec, ...] = ()
+    heartbeat_ms: int = 100
+    election_ms: int = 1000
+    tick_ms: int = 50
+    max_request_bytes: int = 1536 * 1024
+    snapshot_count: int = 10_000
+    """Applied entries between two points at which the log is compacted."""
+    catch_up_entries: int = 5_000
+    """Entries kept behind that point for slow followers."""
+    quota_bytes: int = 2 << 30
+    """Space the key/value data may take; negative: no limit."""
+    log_format: str = "text"
+    """``text`` or ``json``."""
+    log_level: str = "info"
+    client_addresses: Mapping[str, str] = field(default_factory=dict)
+    """Client addresses of initial members by name, where the file knows them."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def client_address(self) -> str:
+        """What clients are told."""
+        return self.advertise_client or self.listen_client
+
+    @property
+    def peer_address(self) -> str:
+        """What other members dial."""
+        return self.advertise_peer or self.listen_peer
+
+    @property
+    def members(self) -> tuple[InitialMember, ...]:
+        """The initial cluster; this node alone if none was given."""
+        return self.initial_cluster or (InitialMember(name=self.name, peer_address=self.peer_address),)
+
+    @property
+    def election_ticks(self) -> int:
+        """Election timeout in ticks."""
+        return self.election_ms // self.tick_ms
+
+    @property
+    def heartbeat_ticks(self) -> int:
+        """Heartbeat interval in ticks."""
+        return max(1, self.heartbeat_ms // self.tick_ms)
+
+    @property
+    def min_lease_ttl(self) -> int:
+        """Seconds: a lease must survive an election."""
+        return math.ceil(1.5 * self.election_ms / 1000)
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds a request may take on the server: 5 and two election timeouts."""
+        return 5.0 + 2 * self.election_ms / 1000
+
+
+def split_address(text: str, origin: str) -> tuple[str, int]:
+    """``host:port`` in two. Raises ConfigError naming `origin`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{origin}: {text!r}: expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def load(
+    options: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: Mapping[str, object] | None = None,
+    *,
+    file_name: str = "Connect.toml",
+) -> ServerConfig:
+    """Merge: an option given on the command line wins over the environment, that over the file.
+
+    Keys are the field names of ServerConfig; options that are None or empty count as not given.
+    Raises ConfigError naming where the wrong value came from.
+    """
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for key, parse in _PARSERS.items():
+        found = _find(key, options, environ, file or {}, file_name)
+        if found is None:
+            continue
+        raw, origin = found
+        values[key] = parse(raw, origin)
+        origins[key] = origin
+    if file and "client_addresses" in file:
+        values["client_addresses"] = file["client_addresses"]
+    try:
+        return ServerConfig(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+    except ConfigError as error:
+        key, _, rest = str(error).partition(": ")
+        raise ConfigError(f"{origins.get(key, _flag(key))}: {rest}") from None
+
+
+def _find(
+    key: str, options: Mapping[str, object], environ: Mapping[str, str], file: Mapping[str, object], name: str
+) -> tuple[object, str] | None:
+    variable = ENVIRONMENT_PREFIX + key.upper()
+    for source, origin in (
+        (options.get(key), _flag(key)),
+        (environ.get(variable), variable),
+        (file.get(key), f"{name}: {key}"),
+    ):
+        if source is not None and source != "" and source != ():
+            return source, origin
+    return None
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _text(raw: object, origin: str) -> str:
+    if not isinstance(raw, str | Path):
+        raise ConfigError(f"{origin}: {raw!r}: expected text")
+    return str(raw)
+
+
+def _path(raw: object, origin: str) -> Path:
+    return Path(_text(raw, origin))
+
+
+def _number(raw: object, origin: str) -> int:
+    try:
+        return int(str(raw))
+    except ValueError:
+        raise ConfigError(f"{origin}: {raw!r}: expected a whole number") from None
+
+
+def _pairs(raw: object, origin: str, example: str) -> list[tuple[str, str]]:
+    """``name=value`` pairs, from one text with commas or from several texts."""
+    if isinstance(raw, Mapping):
+        return [(str(name), str(value)) for name, value in raw.items()]
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, Sequence):
+        raise ConfigError(f"{origin}: {raw!r}: expected {example}")
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = str(text).strip().partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{origin}: {str(text)!r}: expected {example}")
+        if name in dict(pairs):
+            raise ConfigError(f"{origin}: {name!r} is given twice")
+        pairs.append((name, value))
+    return pairs
+
+
+def _members(raw: object, origin: str) -> tuple[InitialMember, ...]:
+    pairs = _pairs(raw, origin, "NAME=HOST:PORT,...")
+    for _, address in pairs:
+        split_address(address, origin)
+    return tuple(InitialMember(name=name, peer_address=address) for name, address in pairs)
+
+
+def _machines(raw: object, origin: str) -> tuple[MachineSpec, ...]:
+    specs = []
+    for name, path in _pairs(raw, origin, "NAME=module:Class"):
+        module, colon, attribute = path.partition(":")
+        if not colon or not module or not attribute:
+            raise ConfigError(f"{origin}: {name}={path}: expected NAME=module:Class")
+        specs.append(MachineSpec(name=name, module=module, attribute=attribute))
+    return tuple(specs)
+
+
+_PARSERS = {
+    "name": _text,
+    "data_dir": _path,
+    "listen_client": _text,
+    "listen_peer": _text,
+    "listen_http": _text,
+    "advertise_client": _text,
+    "advertise_peer": _text,
+    "initial_cluster": _members,
+    "initial_cluster_state": _text,
+    "machines": _machines,
+    "heartbeat_ms": _number,
+    "election_ms": _number,
+    "tick_ms": _number,
+    "max_request_bytes": _number,
+    "snapshot_count": _number,
+    "catch_up_entries": _number,
+    "quota_bytes": _number,
+    "log_format": _text,
+    "log_level": _text,
+}
+"""Every key that may be given, and how its text is read."""
+
+
+def _check(config: ServerConfig) -> None:
+    """Contradictions. Messages start with the key, which `load` replaces by where it came from."""
+    _check_addresses(config)
+    _check_cluster(config)
+    _check_numbers(config)
+    if config.log_format not in ("text", "json"):
+        raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"log_level: {config.log_level!r}: expected debug, info, warning or error")
+
+
+def _check_addresses(config: ServerConfig) -> None:
+    seen: dict[str, str] = {}
+    for key in ("listen_client", "listen_peer", "listen_http"):
+        address = getattr(config, key)
+        if key == "listen_http" and not address:
+            continue
+        _, port = split_address(address, key)
+        if port and address in seen:
+            raise ConfigError(f"{key}: {address} is already used by {_flag(seen[address])}")
+        seen[address] = key
+    for key, address in (
+        ("advertise_client", config.client_address),
+        ("advertise_peer", config.peer_address),
+    ):
+        host, _ = split_address(address, key)
+        if host in _ANY_HOST:
+            raise ConfigError(f"{key}: nobody can connect to {address}; give the address others reach")
+
+
+def _check_cluster(config: ServerConfig) -> None:
+    if not config.name or any(character in config.name for character in "=,/ \n"):
+        raise ConfigError(f"name: {config.name!r}: expected a name without '=', ',', '/' and blanks")
+    if config.initial_cluster_state not in ("new", "existing"):
+        raise ConfigError(f"initial_cluster_state: {config.initial_cluster_state!r}: expected new or existing")
+    addresses: dict[str, str] = {}
+    for member in config.initial_cluster:
+        if member.peer_address in addresses:
+            other = addresses[member.peer_address]
+            raise ConfigError(
+                f"initial_cluster: {member.name} and {other} both have the address {member.peer_address}"
+            )
+        addresses[member.peer_address] = member.name
+    own = next((member for member in config.members if member.name == config.name), None)
+    if own is None:
+        names = ", ".join(member.name for member in config.initial_cluster)
+        raise ConfigError(f"initial_cluster: this node, {config.name!r}, is not among {names}")
+    if own.peer_address != config.peer_address:
+        raise ConfigError(
+            f"initial_cluster: {config.name} has the address {own.peer_address}, "
+            f"but --advertise-peer says {config.peer_address}"
+        )
+
+
+def _check_numbers(config: ServerConfig) -> None:
+    for key in ("heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count"):
+        if getattr(config, key) <= 0:
+            raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
+    if config.catch_up_entries < 0:
+        raise ConfigError(f"catch_up_entries: {config.catch_up_entries}: expected 0 or more")
+    if config.heartbeat_ms < config.tick_ms:
+        raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")
+    if config.election_ms < 5 * config.heartbeat_ms:
+        raise ConfigError(
+            f"election_ms: {config.election_ms}: at least five heartbeats of {config.heartbeat_ms} ms are needed"
+        )
+    if config.election_ms > 50_000:
+        raise ConfigError(f"election_ms: {config.election_ms}: more than 50000")
