@@ -1,0 +1,61 @@
+"""What the node lets be measured. The server turns these into counters and histograms."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class NodeMetrics(Protocol):
+    """Called on the loop; must return at once."""
+
+    def log_written(self, seconds: float, readies: int) -> None:
+        """One batch of the log is durable; it merged that many steps of the core."""
+
+    def applied(self, seconds: float, entries: int) -> None:
+        """One slice was applied."""
+
+    def waiting(self, commands: int, size: int) -> None:
+        """So many commands, of so many bytes, wait to be proposed (once a tick)."""
+
+    def loop_stalled(self, seconds: float) -> None:
+        """Something held the loop for that long."""
+
+    def follower_lag(self, node_id: int, entries: int) -> None:
+        """How many entries that follower lacks (leader only, once a tick)."""
+
+    def leader_changed(self, leader_id: int | None) -> None:
+        """This node now follows that leader (or is it, or knows none)."""
+
+    def snapshot_sent(self, ok: bool) -> None:
+        """A snapshot was sent to a follower, or failed to arrive."""
+
+    def snapshot_installed(self) -> None:
+        """A snapshot from the leader replaced this node's state."""
+
+
+class NoMetrics:
+    """Measures nothing."""
+
+    def log_written(self, seconds: float, readies: int) -> None:
+        """Ignored."""
+
+    def applied(self, seconds: float, entries: int) -> None:
+        """Ignored."""
+
+    def waiting(self, commands: int, size: int) -> None:
+        """Ignored."""
+
+    def loop_stalled(self, seconds: float) -> None:
+        """Ignored."""
+
+    def follower_lag(self, node_id: int, entries: int) -> None:
+        """Ignored."""
+
+    def leader_changed(self, leader_id: int | None) -> None:
+        """Ignored."""
+
+    def snapshot_sent(self, ok: bool) -> None:
+        """Ignored."""
+
+    def snapshot_installed(self) -> None:
+        """Ignored."""
