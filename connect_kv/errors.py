@@ -24,6 +24,10 @@ class StorageError(ConnectKvError):
         self.reason = reason
 
 
+class StorageInUse(StorageError):
+    """Another process has the database open. Stop that one, or use another directory."""
+
+
 class CorruptStorage(StorageError):
     """What is on disk is not what was written. Restore the member from its peers."""
 
