@@ -1,0 +1,238 @@
+"""Clusters of real processes on loopback, for tests: start, kill, pause, restart, wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import aiohttp
+
+import connect_kv
+from connect_kv.client.client import Client
+
+START_TIMEOUT = 30.0
+T = TypeVar("T")
+
+
+class DidNotStart(AssertionError):
+    """A node ended, or was not ready in time; carries the end of its log."""
+
+
+async def until(condition: Callable[[], Awaitable[T | None]], timeout: float, what: str) -> T:
+    """Ask until the answer is true, and return it. Raises TimeoutError naming `what`."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    while True:
+        if answer := await condition():
+            return answer
+        if loop.time() >= end:
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
+        await asyncio.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class NodeProcess:
+    """One `connect-kv serve` process and its data directory, which outlives it."""
+
+    def __init__(
+        self, name: str, directory: Path, ports: tuple[int, int, int], arguments: Sequence[str]
+    ) -> None:
+        self.name = name
+        self.data_dir = directory / name
+        self.log_file = directory / f"{name}.log"
+        self.client_port, self.peer_port, self.http_port = ports
+        self.arguments = list(arguments)
+        self.environment: dict[str, str] = {}
+        """Added to the process's environment at its next start."""
+        self.wrapper: list[str] = []
+        """Command the process is started under at its next start (a tracer, a limit)."""
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def client_address(self) -> str:
+        """``host:port`` for clients."""
+        return f"127.0.0.1:{self.client_port}"
+
+    @property
+    def peer_address(self) -> str:
+        """``host:port`` for other members."""
+        return f"127.0.0.1:{self.peer_port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status of the last process, once it ended."""
+        return None if self._process is None else self._process.returncode
+
+    def command(self) -> list[str]:
+        """What is executed."""
+        return [
+            *self.wrapper, sys.executable, "-m", "connect_kv.cli.main", "serve",
+            "--name", self.name, "--data-dir", str(self.data_dir),
+            "--listen-client", self.client_address, "--listen-peer", self.peer_address,
+            "--listen-http", f"127.0.0.1:{self.http_port}", *self.arguments,
+        ]  # fmt: skip
+
+    async def start(self) -> None:
+        """Start it; does not wait until it serves."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command(), stdout=log, stderr=log, env={**os.environ, **self.environment}
+            )
+
+    async def ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Wait until it serves linearizable reads."""
+
+        async def probe() -> bool:
+            if not self.running:
+                raise DidNotStart(f"{self.name} ended with {self.returncode}:\n{self.log_tail()}")
+            return await self.http("/readyz") == 200
+
+        try:
+            await until(probe, timeout, f"{self.name} to be ready")
+        except TimeoutError as error:
+            raise DidNotStart(f"{error}:\n{self.log_tail()}") from error
+
+    async def http(self, path: str) -> int | None:
+        """Status of a GET on the HTTP port; None if it does not answer."""
+        limit = aiohttp.ClientTimeout(total=2)
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with (
+                aiohttp.ClientSession(timeout=limit) as session,
+                session.get(f"http://127.0.0.1:{self.http_port}{path}") as answer,
+            ):
+                return answer.status
+        return None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.running:
+            self.signal(signal.SIGKILL)
+        await self.wait()
+
+    async def stop(self, timeout: float = 20.0) -> int:
+        """SIGTERM, and wait until it has ended; returns the exit status."""
+        if self.running:
+            self.signal(signal.SIGTERM)
+        return await self.wait(timeout)
+
+    async def wait(self, timeout: float = 20.0) -> int:
+        """Wait until the process ends by itself."""
+        assert self._process is not None
+        async with asyncio.timeout(timeout):
+            return await self._process.wait()
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of what it printed."""
+        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def memory(self) -> dict[str, int]:
+        """Resident memory of the process in bytes, by kind: RssAnon, RssFile, VmRSS."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return {key: int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssFile")}
+
+
+class ProcessCluster:
+    """Some nodes that form one cluster. An async context manager: leaving it kills what runs."""
+
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        *,
+        machines: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        ports = free_ports(3 * size)
+        names = [f"n{number}" for number in range(1, size + 1)]
+        triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(size)]
+        initial = ",".join(
+            f"{name}=127.0.0.1:{triple[1]}" for name, triple in zip(names, triples, strict=True)
+        )
+        common = ["--initial-cluster", initial]
+        for name, target in (machines or {}).items():
+            common += ["--machine", f"{name}={target}"]
+        directory.mkdir(parents=True, exist_ok=True)
+        self.nodes = [
+            NodeProcess(name, directory, triple, [*common, *arguments])
+            for name, triple in zip(names, triples, strict=True)
+        ]
+
+    async def __aenter__(self) -> ProcessCluster:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(node.kill() for node in self.nodes if node.running))
+
+    async def start(self) -> None:
+        """Start those that do not run, and wait until all serve."""
+        await asyncio.gather(*(node.start() for node in self.nodes if not node.running))
+        await asyncio.gather(*(node.ready() for node in self.nodes))
+
+    @property
+    def endpoints(self) -> str:
+        """For a client."""
+        return ",".join(node.client_address for node in self.nodes)
+
+    def client(self) -> Client:
+        """A client of all nodes; use it as an async context manager."""
+        return connect_kv.connect(self.endpoints)
+
+    async def leader(self, timeout: float = 10.0) -> NodeProcess:
+        """The running node that leads, as soon as there is one."""
+
+        async def find() -> NodeProcess | None:
+            for node in self.nodes:
+                if node.running and await leads(node):
+                    return node
+            return None
+
+        return await until(find, timeout, "a leader")
+
+
+async def leads(node: NodeProcess) -> bool:
+    """Whether that node answers and says that it is the leader."""
+    with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
+        async with asyncio.timeout(2), connect_kv.connect(node.client_address) as client:
+            status = await client.status()
+            return status.leader == status.member_id
+    return False
