@@ -20,7 +20,7 @@ def _short(input: Any, output: Any, known: bool) -> str:
     return f"{text} → {output}" if known and output is not None else text if known else f"{text} → ?"
 
 
-def _register(state: Hashable, input: Any, output: Any, known: bool) -> Hashable | None:
+def _register(state: Any, input: Any, output: Any, known: bool) -> Any:
     match input:
         case ("read", _):
             return state if not known or output == (None if state == NO_VALUE else state) else None
@@ -99,7 +99,7 @@ counter = Model(
 """``("increment", by) -> new total``, ``("value",) -> total``."""
 
 
-def _lock(state: Any, input: Any, output: Any, known: bool) -> Hashable | None:
+def _lock(state: Any, input: Any, output: Any, known: bool) -> Any:
     """State: (owner or "", highest fencing number)."""
     owner, fence = state
     match input:
