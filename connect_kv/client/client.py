@@ -1,0 +1,406 @@
+"""Client: the typed door of a Python program to a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from connect_kv import errors
+from connect_kv.client import retry
+from connect_kv.client.door import Door, UnaryDoor
+from connect_kv.client.endpoints import Endpoints, parse_endpoints
+from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease
+from connect_kv.client.machine import MachineClient
+from connect_kv.client.ranges import Text, span
+from connect_kv.client.session import Session
+from connect_kv.client.watch import Watch
+from connect_kv.rpc.cluster_pb2 import Member, MemberListRequest
+from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.kv_pb2 import (
+    CompactionResponse,
+    Compare,
+    DeleteRangeResponse,
+    KeyValue,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    RequestOp,
+    TxnResponse,
+)
+from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
+from connect_kv.rpc.machine_pb2 import MachineDescribeRequest, MachineDescribeResponse
+from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest
+
+DEFAULT_ENDPOINTS = "127.0.0.1:2379"
+DEFAULT_TIMEOUT = 10.0
+DEFAULT_SESSION_TTL = 60
+
+M = TypeVar("M")
+
+
+def connect(
+    endpoints: str | Iterable[str] = DEFAULT_ENDPOINTS,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    session: bool = True,
+    session_ttl: int = DEFAULT_SESSION_TTL,
+    rng: random.Random | None = None,
+) -> Client:
+    """A client of the cluster with these members, for use with ``async with``.
+
+    `endpoints` are ``HOST:PORT``, several or comma-separated: some or all members. `timeout` is
+    the seconds a call may take unless it says otherwise. Through a session (the default) each
+    command is executed exactly once however often connections break; without one, a write whose
+    answer is lost raises OutcomeUnknown at once. Raises ConfigError for a malformed endpoint.
+    """
+    return Client(endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng)
+
+
+class Client:
+    """Any number of tasks of one event loop may use it at once; their calls travel together.
+
+    Keys and values are bytes; text is taken as UTF-8. Every call raises Unavailable when nobody
+    answered in time and nothing was done, OutcomeUnknown when a write may or may not have
+    happened, and Refused with etcd's code and text when the cluster refuses it.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Iterable[str],
+        *,
+        timeout: float,
+        session: bool,
+        session_ttl: int,
+        rng: random.Random | None,
+    ) -> None:
+        self._addresses = parse_endpoints(endpoints)
+        self._timeout = timeout
+        self._use_session = session
+        self._session_ttl = session_ttl
+        self._rng = rng or random.Random()
+        self._opened: tuple[Endpoints, Door, LeaseKeeper] | None = None
+
+    async def __aenter__(self) -> Self:
+        endpoints = Endpoints(self._addresses, self._rng)
+        door: Door = UnaryDoor(endpoints)
+        if self._use_session:
+            session = Session(endpoints, ttl=self._session_ttl)
+            session.start()
+            door = session
+        self._opened = endpoints, door, LeaseKeeper(endpoints)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session and all connections. Safe to repeat."""
+        if self._opened is None:
+            return
+        endpoints, door, keeper = self._opened
+        self._opened = None
+        await keeper.close()
+        await door.close()
+        await endpoints.close()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Addresses of the members it knows."""
+        return tuple(self._addresses)
+
+    async def put(
+        self,
+        key: Text,
+        value: Text,
+        *,
+        lease: int | Lease = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> PutResponse:
+        """Store a value; the key is attached to `lease`, or to none.
+
+        `ignore_value` and `ignore_lease` keep the present one. `header.revision` of the answer is
+        the revision this put created.
+        """
+        command = Command()
+        request = command.put
+        request.key = key.encode() if isinstance(key, str) else key
+        request.value = value.encode() if isinstance(value, str) else value
+        if lease:
+            request.lease = lease.id if isinstance(lease, Lease) else lease
+        if prev_kv or ignore_value or ignore_lease:
+            request.prev_kv = prev_kv
+            request.ignore_value = ignore_value
+            request.ignore_lease = ignore_lease
+        return (await self._door.call(command, timeout or self._timeout, writes=True)).put
+
+    async def get(
+        self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
+    ) -> KeyValue | None:
+        """One key, or None; as of `revision` if given.
+
+        Sees every write acknowledged before this call, unless `serializable`: then whatever the
+        asked member has. Raises Compacted if the revision is compacted away.
+        """
+        command = Command()
+        request = command.range
+        request.key = key.encode() if isinstance(key, str) else key
+        if revision or serializable:
+            request.revision = revision
+            request.serializable = serializable
+        answer = (await self._door.call(command, timeout or self._timeout, writes=False)).range
+        return answer.kvs[0] if answer.kvs else None
+
+    async def get_prefix(
+        self, prefix: Text, *, revision: int = 0, limit: int = 0, timeout: float | None = None
+    ) -> list[KeyValue]:
+        """All keys that begin with `prefix`, in key order; an empty prefix: all keys."""
+        answer = await self.range(prefix, prefix=True, revision=revision, limit=limit, timeout=timeout)
+        return list(answer.kvs)
+
+    async def range(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        limit: int = 0,
+        revision: int = 0,
+        sort_order: RangeRequest.SortOrder.ValueType = RangeRequest.NONE,
+        sort_target: RangeRequest.SortTarget.ValueType = RangeRequest.KEY,
+        serializable: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
+        max_create_revision: int = 0,
+        timeout: float | None = None,
+    ) -> RangeResponse:
+        """Keys in ``[key, range_end)``, with every option of the API.
+
+        It travels beside the session: a large answer does not hold up other calls.
+        """
+        start, end = span(key, range_end, prefix)
+        request = RangeRequest(
+            key=start,
+            range_end=end,
+            limit=limit,
+            revision=revision,
+            sort_order=sort_order,
+            sort_target=sort_target,
+            serializable=serializable,
+            keys_only=keys_only,
+            count_only=count_only,
+            min_mod_revision=min_mod_revision,
+            max_mod_revision=max_mod_revision,
+            min_create_revision=min_create_revision,
+            max_create_revision=max_create_revision,
+        )
+        return await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.range(request, timeout=seconds),
+            timeout=timeout or self._timeout,
+            writes=False,
+        )
+
+    async def delete(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        prev_kv: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteRangeResponse:
+        """Delete a key, ``[key, range_end)``, or all keys with a prefix; `deleted` says how many."""
+        command = Command()
+        request = command.delete_range
+        request.key, request.range_end = span(key, range_end, prefix)
+        request.prev_kv = prev_kv
+        return (await self._door.call(command, timeout or self._timeout, writes=True)).delete_range
+
+    async def transaction(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[RequestOp] = (),
+        failure: Sequence[RequestOp] = (),
+        *,
+        timeout: float | None = None,
+    ) -> TxnResponse:
+        """If all of `compare` hold, do `success`, else `failure`: atomically, in one revision.
+
+        Their parts are made with `connect_kv.client.txn`.
+        """
+        command = Command()
+        command.txn.SetInParent()
+        command.txn.compare.extend(compare)
+        command.txn.success.extend(success)
+        command.txn.failure.extend(failure)
+        return (await self._door.call(command, timeout or self._timeout, writes=True)).txn
+
+    async def compact(
+        self, revision: int, *, physical: bool = False, timeout: float | None = None
+    ) -> CompactionResponse:
+        """Forget what was before `revision`; with `physical`, wait until its space is given back."""
+        command = Command()
+        command.compact.revision = revision
+        command.compact.physical = physical
+        return (await self._door.call(command, timeout or self._timeout, writes=True)).compact
+
+    def watch(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+    ) -> Watch:
+        """Changes of a key, of ``[key, range_end)`` or of a prefix: an async iterator of events.
+
+        From `start_revision` on (inclusive), or from when the watch is in force. See Watch.
+        """
+        start, end = span(key, range_end, prefix)
+        request = WatchCreateRequest(
+            key=start,
+            range_end=end,
+            start_revision=start_revision,
+            prev_kv=prev_kv,
+            progress_notify=True,
+            fragment=True,
+        )
+        if not puts:
+            request.filters.append(WatchCreateRequest.NOPUT)
+        if not deletes:
+            request.filters.append(WatchCreateRequest.NODELETE)
+        return Watch(self._endpoints, request, self._timeout)
+
+    def lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> PendingLease:
+        """A lease of `ttl` seconds that is renewed until it is revoked or the client closes.
+
+        ``async with client.lease(10) as lease`` revokes it at the end; ``await`` it to keep it longer.
+        """
+
+        async def grant() -> Lease:
+            command = Command()
+            command.lease_grant.TTL = ttl
+            command.lease_grant.ID = id
+            asked_at = asyncio.get_running_loop().time()
+            answer = (await self._door.call(command, timeout or self._timeout, writes=True)).lease_grant
+            lease = Lease(answer.ID, answer.TTL, asked_at, self.revoke_lease)
+            self._keeper.keep(lease)
+            return lease
+
+        return PendingLease(grant)
+
+    async def grant_lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> tuple[int, int]:
+        """A lease that nobody renews; its id and the seconds it really got."""
+        command = Command()
+        command.lease_grant.TTL = ttl
+        command.lease_grant.ID = id
+        answer = (await self._door.call(command, timeout or self._timeout, writes=True)).lease_grant
+        return answer.ID, answer.TTL
+
+    async def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
+        """End a lease and delete its keys, in one revision."""
+        command = Command()
+        command.lease_revoke.ID = id
+        await self._door.call(command, timeout or self._timeout, writes=True)
+
+    async def keep_lease_alive(self, id: int, ttl: int) -> Lease:
+        """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
+        now = asyncio.get_running_loop().time()
+        lease = Lease(id, ttl, now, self.revoke_lease)
+        lease.renew_at = now
+        self._keeper.keep(lease)
+        return lease
+
+    async def lease_time_to_live(
+        self, id: int, *, keys: bool = False, timeout: float | None = None
+    ) -> LeaseTimeToLiveResponse:
+        """Seconds left (-1: unknown lease), seconds granted, and the attached keys if asked."""
+        command = Command()
+        command.lease_time_to_live.ID = id
+        command.lease_time_to_live.keys = keys
+        result = await self._door.call(command, timeout or self._timeout, writes=False)
+        return result.lease_time_to_live
+
+    async def leases(self, *, timeout: float | None = None) -> list[int]:
+        """Ids of all leases."""
+        command = Command()
+        command.lease_leases.SetInParent()
+        result = await self._door.call(command, timeout or self._timeout, writes=False)
+        return [lease.ID for lease in result.lease_leases.leases]
+
+    def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
+        """A replicated machine of that class, to be called by its methods."""
+        return MachineClient(self._door, name, machine, self._timeout)
+
+    async def describe_machines(
+        self, name: str = "", *, timeout: float | None = None
+    ) -> list[MachineDescribeResponse.Machine]:
+        """The cluster's machines, or one: methods, parameters, types."""
+        request = MachineDescribeRequest(machine=name)
+        answer = await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.machine_describe(request, timeout=seconds),
+            timeout=timeout or self._timeout,
+            writes=False,
+        )
+        return list(answer.machines)
+
+    async def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
+        """How one member is: that at `endpoint`, or the first that answers."""
+        request = StatusRequest()
+        seconds = timeout or self._timeout
+        if endpoint:
+            return await retry.call_one(
+                self._endpoints.find(endpoint),
+                lambda stubs, left: stubs.status(request, timeout=left),
+                timeout=seconds,
+            )
+        return await retry.call(
+            self._endpoints,
+            lambda stubs, left: stubs.status(request, timeout=left),
+            timeout=seconds,
+            writes=False,
+        )
+
+    async def members(self, *, linearizable: bool = True, timeout: float | None = None) -> list[Member]:
+        """The cluster's members, by id; not `linearizable`: as the asked member knows them."""
+        request = MemberListRequest(linearizable=linearizable)
+        answer = await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.member_list(request, timeout=seconds),
+            timeout=timeout or self._timeout,
+            writes=False,
+        )
+        return list(answer.members)
+
+    @property
+    def _endpoints(self) -> Endpoints:
+        return self._open()[0]
+
+    @property
+    def _door(self) -> Door:
+        return self._open()[1]
+
+    @property
+    def _keeper(self) -> LeaseKeeper:
+        return self._open()[2]
+
+    def _open(self) -> tuple[Endpoints, Door, LeaseKeeper]:
+        if self._opened is None:
+            raise errors.Unavailable("the client is not open: use it as `async with connect(...) as client`")
+        return self._opened

@@ -1,0 +1,112 @@
+"""The members a client knows: one channel each, the working ones first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import grpc.aio
+
+from connect_kv import errors
+from connect_kv.client.stubs import Stubs
+
+FIRST_BACKOFF = 0.05
+LONGEST_BACKOFF = 1.0
+"""Seconds. A member that failed is asked again after at most this, and a little chance."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_retries", 0),  # what may be sent again is decided in `retry` and `session`
+)
+
+
+def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
+    """``host:port`` of each; a comma-separated text or several. ``http://`` may stand before them."""
+    texts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    found = [text.strip().removeprefix("http://").rstrip("/") for text in texts if text.strip()]
+    for text in found:
+        host, colon, port = text.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise errors.ConfigError(f"endpoint {text!r}: expected HOST:PORT")
+    if not found:
+        raise errors.ConfigError("no endpoints given: expected HOST:PORT[,HOST:PORT...]")
+    return list(dict.fromkeys(found))
+
+
+class Endpoint:
+    """One member's address, its channel (made when first used) and how it fared lately."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.failures = 0
+        self.retry_at = 0.0
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: Stubs | None = None
+
+    @property
+    def stubs(self) -> Stubs:
+        """The calls of this member."""
+        if self._stubs is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+            self._stubs = Stubs(self._channel)
+        return self._stubs
+
+    async def close(self) -> None:
+        """End its connection; calls on it fail."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = self._stubs = None
+
+
+class Endpoints:
+    """Chooses whom to ask: stays with one that works, goes round past those that failed just now."""
+
+    def __init__(self, endpoints: str | Iterable[str], rng: random.Random) -> None:
+        self.all = [Endpoint(address) for address in parse_endpoints(endpoints)]
+        self._rng = rng
+        self._current = 0
+
+    def pick(self, now: float) -> tuple[Endpoint, float]:
+        """Whom to ask, and in how many seconds (0: now).
+
+        The current one, else the next that has not failed lately, else the one due first.
+        """
+        count = len(self.all)
+        for step in range(count):
+            index = (self._current + step) % count
+            if self.all[index].retry_at <= now:
+                self._current = index
+                return self.all[index], 0.0
+        soonest = min(self.all, key=lambda endpoint: endpoint.retry_at)
+        self._current = self.all.index(soonest)
+        return soonest, soonest.retry_at - now
+
+    def find(self, address: str) -> Endpoint:
+        """The endpoint with that address. Raises ConfigError."""
+        for endpoint in self.all:
+            if endpoint.address == address:
+                return endpoint
+        raise errors.ConfigError(f"{address} is not one of the client's endpoints")
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """It did not answer: go on to others, and leave it alone for a while."""
+        backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(endpoint.failures, 10))
+        endpoint.failures += 1
+        endpoint.retry_at = now + backoff * (0.5 + self._rng.random() / 2)
+
+    def worked(self, endpoint: Endpoint) -> None:
+        """It answered."""
+        endpoint.failures = 0
+        endpoint.retry_at = 0.0
+
+    async def close(self) -> None:
+        """Close all channels."""
+        for endpoint in self.all:
+            await endpoint.close()

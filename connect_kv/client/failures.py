@@ -1,0 +1,111 @@
+"""gRPC statuses and replicated failures back into `connect_kv.errors`: one table for both."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import grpc
+import grpc.aio
+
+from connect_kv import errors
+from connect_kv.rpc.command_pb2 import Failure
+
+CANCELLED = 1
+UNKNOWN = 2
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+RESOURCE_EXHAUSTED = 8
+ABORTED = 10
+OUT_OF_RANGE = 11
+UNIMPLEMENTED = 12
+INTERNAL = 13
+UNAVAILABLE = 14
+
+NO_LEADER = "etcdserver: no leader"
+NOT_CARRIED_OUT = frozenset(
+    {
+        NO_LEADER,
+        "etcdserver: not leader",
+        "etcdserver: leader changed",
+        "etcdserver: too many requests",
+        "etcdserver: rpc not supported for learner",
+    }
+)
+"""Texts with which a member says that nothing was, or will be, replicated for this call."""
+NEVER_SENT = re.compile(r"failed to connect to (all|remote)|connection refused|dns resolution failed", re.I)
+"""How the gRPC library words that there was no connection to send the call on."""
+SESSION_EXPIRED = "SessionExpired"
+"""`Failure.type` of a command whose session is gone."""
+
+
+class Fate(enum.Enum):
+    """What a failed call tells of its effect."""
+
+    REFUSED = enum.auto()
+    """An answer: it had none, and asking again gives the same answer."""
+    NOTHING_DONE = enum.auto()
+    """Certainly none; another member, or this one later, may do it."""
+    UNKNOWN = enum.auto()
+    """It may have happened, or happen yet."""
+
+
+def code_of(error: grpc.aio.AioRpcError) -> int:
+    """The number of its status."""
+    return int(error.code().value[0])
+
+
+def fate(code: int, text: str) -> Fate:
+    """Whether a call that failed so took effect."""
+    if text in NOT_CARRIED_OUT:
+        return Fate.NOTHING_DONE
+    if code == UNAVAILABLE:
+        return Fate.NOTHING_DONE if NEVER_SENT.search(text) else Fate.UNKNOWN
+    if code in (CANCELLED, DEADLINE_EXCEEDED, INTERNAL) or (code == UNKNOWN and "timed out" in text):
+        return Fate.UNKNOWN
+    return Fate.REFUSED
+
+
+def refusal(code: int, text: str, type: str = "") -> errors.ConnectKvError:
+    """The error for an answer that is final (`Fate.REFUSED`)."""
+    if type == SESSION_EXPIRED:
+        return errors.SessionExpired(text)
+    if type:
+        return errors.CommandFailed(type, text)
+    if code == OUT_OF_RANGE and "compacted" in text:
+        return errors.Compacted(text)
+    if text == "etcdserver: request is too large":
+        return errors.RequestTooLarge(text)
+    return errors.Refused(code, text)
+
+
+def failure(result: Failure) -> errors.ConnectKvError:
+    """The error for a command's replicated refusal."""
+    return refusal(result.code, result.message, result.type)
+
+
+def from_rpc(error: grpc.aio.AioRpcError, *, writes: bool) -> errors.ConnectKvError:
+    """The error for a call that will not be tried again; `writes`: it could have changed something."""
+    code, text = code_of(error), error.details() or error.code().name
+    match fate(code, text):
+        case Fate.REFUSED:
+            kind = type_of(error)
+            if _beside(error, "connect-kv-error") == errors.BadCall.__name__:
+                return errors.BadCall(text)
+            return refusal(code, text.removeprefix(f"{kind}: "), kind)
+        case Fate.UNKNOWN if writes:
+            return errors.OutcomeUnknown(text)
+        case _:
+            return errors.Unavailable(text)
+
+
+def type_of(error: grpc.aio.AioRpcError) -> str:
+    """The class of a machine's own exception, or SESSION_EXPIRED: it travels beside the status."""
+    return _beside(error, "connect-kv-error-type")
+
+
+def _beside(error: grpc.aio.AioRpcError, name: str) -> str:
+    for key, value in error.trailing_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else value.decode()
+    return ""

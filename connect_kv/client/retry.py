@@ -1,0 +1,61 @@
+"""Single calls, outside a session: which may be sent again, and when.
+
+A read may always be repeated. A write only when the failure says for certain that nothing was
+done; otherwise the caller is told that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc.aio
+
+from connect_kv import errors
+from connect_kv.client.endpoints import Endpoint, Endpoints
+from connect_kv.client.failures import Fate, code_of, fate, from_rpc
+from connect_kv.client.stubs import Stubs
+
+T = TypeVar("T")
+Call = Callable[[Stubs, float], Awaitable[T]]
+"""Makes the call on a member's stubs with so many seconds to answer."""
+
+
+async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: bool) -> T:
+    """Make a call on one member after another until one answers or `timeout` seconds are over.
+
+    Raises Unavailable (nothing was done), OutcomeUnknown (only if it `writes`), or what was answered.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    last: errors.ConnectKvError | None = None
+    while True:
+        endpoint, wait = endpoints.pick(loop.time())
+        if loop.time() + wait >= deadline:
+            raise last or errors.Unavailable(f"no member answered within {timeout:g} s")
+        if wait > 0:
+            await asyncio.sleep(wait)
+        try:
+            answer = await make(endpoint.stubs, deadline - loop.time())
+        except grpc.aio.AioRpcError as error:
+            last = from_rpc(error, writes=writes)
+            if not _may_repeat(error, writes):
+                raise last from error
+            endpoints.failed(endpoint, loop.time())
+        else:
+            endpoints.worked(endpoint)
+            return answer
+
+
+async def call_one(endpoint: Endpoint, make: Call[T], *, timeout: float) -> T:
+    """Ask exactly this member, once; a read."""
+    try:
+        return await make(endpoint.stubs, timeout)
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error, writes=False) from error
+
+
+def _may_repeat(error: grpc.aio.AioRpcError, writes: bool) -> bool:
+    what = fate(code_of(error), error.details() or "")
+    return what is Fate.NOTHING_DONE or (what is Fate.UNKNOWN and not writes)

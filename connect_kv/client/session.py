@@ -1,0 +1,230 @@
+"""The session door: gathers concurrent calls into batches on one stream, and keeps the session
+alive across broken streams and dead members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import grpc.aio
+
+from connect_kv import errors
+from connect_kv.client.endpoints import Endpoint, Endpoints
+from connect_kv.client.failures import (
+    SESSION_EXPIRED,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    Fate,
+    code_of,
+    fate,
+    refusal,
+    type_of,
+)
+from connect_kv.client.session_state import Call, SessionState
+from connect_kv.client.tasks import first_to_end
+from connect_kv.rpc.command_pb2 import Command, Result
+from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
+
+logger = logging.getLogger(__name__)
+
+OPEN_TIMEOUT = 3.0
+"""Seconds a member may take to answer the first batch of a stream."""
+STALL_TIMEOUT = 3.0
+"""Seconds without any answer, though some are due, after which another member is asked."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that closing the session may take; one not closed expires by itself."""
+MAX_COMMAND_BYTES = 2 << 20
+"""A larger command is not sent: it could only break the stream that others use too."""
+
+Stream = grpc.aio.StreamStreamCall[SessionRequests, SessionReplies]
+
+
+class _StreamOver(Exception):
+    """This stream is of no more use; the session goes on with another."""
+
+
+class _Trouble(_StreamOver):
+    """The member could not carry out a command, or does not answer."""
+
+
+class Session:
+    """Carries commands, each exactly once, and reads. Use on one event loop, between start and close."""
+
+    def __init__(self, endpoints: Endpoints, *, ttl: int) -> None:
+        self._endpoints = endpoints
+        self._state = SessionState(ttl)
+        self._work = asyncio.Event()
+        self._sendable = asyncio.Event()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stall_timeout = STALL_TIMEOUT
+        self._last_progress = 0.0
+        self._stream: Stream | None = None
+        """The present stream, once it is open."""
+
+    def start(self) -> None:
+        """Begin. The session is opened in the cluster by the first call."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name="connect-kv session")
+
+    def call(self, command: Command, timeout: float, *, writes: bool) -> asyncio.Future[Result]:
+        """See Door. A cancelled caller stops waiting; a command it already sent may still run."""
+        if self._task is None or self._task.done():
+            raise errors.Unavailable("the client is closed")
+        future: asyncio.Future[Result] = self._loop.create_future()
+        if command.ByteSize() > MAX_COMMAND_BYTES:
+            future.set_exception(errors.RequestTooLarge("etcdserver: request is too large"))
+            return future
+        deadline = self._loop.time() + timeout
+        self._state.add(Call(command, future, deadline, writes))
+        if self._sweep is None or deadline < self._sweep.when():
+            self._sweep_at(deadline)
+        self._sendable.set()
+        self._work.set()
+        return future
+
+    async def close(self) -> None:
+        """End the session in the cluster if that is quickly done, and fail what still waits."""
+        if self._task is None:
+            return
+        if self._stream is not None and not self._task.done():
+            goodbye = Command()
+            goodbye.session_close.SetInParent()
+            with suppress(errors.ConnectKvError):
+                await self.call(goodbye, CLOSE_TIMEOUT, writes=True)
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._state.fail_all(errors.Unavailable("the client is closed"))
+
+    async def _run(self) -> None:
+        """One stream after another, whenever there is anything to send."""
+        while True:
+            if not self._state.has_work:
+                self._work.clear()
+                await self._work.wait()
+            endpoint, wait = self._endpoints.pick(self._loop.time())
+            if wait > 0:
+                await asyncio.sleep(wait)
+            try:
+                await self._use(endpoint)
+            except _Trouble as trouble:
+                logger.debug("session: %s: %s", endpoint.address, trouble)
+                self._endpoints.failed(endpoint, self._loop.time())
+            except _StreamOver:
+                pass
+            except grpc.aio.AioRpcError as error:
+                self._judge(endpoint, error)
+            finally:
+                self._stream = None
+                self._state.broken()
+
+    async def _use(self, endpoint: Endpoint) -> None:
+        """Open or resume the session on this member and work until something ends that."""
+        stream = endpoint.stubs.session()
+        try:
+            await self._open(stream)
+            self._stream = stream
+            self._endpoints.worked(endpoint)
+            self._last_progress = self._loop.time()
+            await first_to_end(self._send(stream), self._receive(stream), self._watch_progress())
+        finally:
+            stream.cancel()
+
+    async def _open(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                await _write(stream, self._state.head())
+                first = await stream.read()
+        except TimeoutError:
+            raise _Trouble("does not answer") from None
+        if not isinstance(first, SessionReplies):
+            await _raise_status(stream)
+            raise _Trouble("ended the stream")
+        self._state.opened(first)
+        if self._state.expired:
+            raise _StreamOver
+        self._state.replies(first)
+
+    async def _send(self, stream: Stream) -> None:
+        while True:
+            batch = self._state.next_batch()
+            if batch is None:
+                self._sendable.clear()
+                await self._sendable.wait()
+                continue
+            if self._state.in_flight == len(batch.commands):
+                self._last_progress = self._loop.time()
+            await _write(stream, batch)
+
+    async def _receive(self, stream: Stream) -> None:
+        state = self._state
+        while isinstance(replies := await stream.read(), SessionReplies):
+            self._last_progress = self._loop.time()
+            self._stall_timeout = STALL_TIMEOUT
+            state.replies(replies)
+            if state.troubled is not None:
+                raise _Trouble(str(state.troubled))
+            if state.expired and state.in_flight <= 0:  # every command has been told so by now
+                raise _StreamOver
+            self._sendable.set()
+        await _raise_status(stream)
+        raise _Trouble("ended the stream")
+
+    async def _watch_progress(self) -> None:
+        """Leave a member that is silent for too long; be more patient each time."""
+        while True:
+            await asyncio.sleep(self._stall_timeout / 4)
+            idle = self._loop.time() - self._last_progress
+            if self._state.in_flight > 0 and idle > self._stall_timeout:
+                self._stall_timeout *= 2
+                raise _Trouble(f"silent for {idle:.1f} s")
+
+    def _judge(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> None:
+        """The stream ended with a status: ask another member, or give up what waits."""
+        code, text = code_of(error), error.details() or ""
+        if type_of(error) == SESSION_EXPIRED:
+            self._state.expired = True
+        elif fate(code, text) is Fate.REFUSED and code != UNKNOWN:
+            self._state.fail_all(
+                errors.Refused(code, f"{endpoint.address} does not offer sessions")
+                if code == UNIMPLEMENTED
+                else refusal(code, text)
+            )
+            self._state.expired = True  # whatever the reason, resuming it would be refused again
+        else:
+            logger.debug("session: %s: %s", endpoint.address, text)
+            self._endpoints.failed(endpoint, self._loop.time())
+
+    def _sweep_at(self, when: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """One timer for all calls: they share deadlines, so it seldom fires."""
+        self._sweep = None
+        upcoming = self._state.expire(self._loop.time())
+        if upcoming is not None:
+            self._sweep_at(upcoming)
+
+
+async def _write(stream: Stream, batch: SessionRequests) -> None:
+    try:
+        await stream.write(batch)
+    except asyncio.InvalidStateError:  # the library's word for: that call is over
+        await _raise_status(stream)
+        raise _Trouble("ended the stream") from None
+
+
+async def _raise_status(stream: Stream) -> None:
+    """Raise the status that a finished stream ended with, unless it was OK."""
+    code = await stream.code()
+    if code is not grpc.StatusCode.OK:
+        raise grpc.aio.AioRpcError(
+            code, await stream.initial_metadata(), await stream.trailing_metadata(), await stream.details()
+        )

@@ -1,0 +1,91 @@
+"""The calls of one member, typed: a method path, what goes in and what comes out."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from connect_kv.rpc import (
+    cluster_pb2,
+    kv_pb2,
+    lease_pb2,
+    machine_pb2,
+    maintenance_pb2,
+    session_pb2,
+    watch_pb2,
+)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+def _unary(
+    channel: grpc.aio.Channel, path: str, request: type[Request], response: type[Response]
+) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
+    return channel.unary_unary(
+        f"/connect_kv.v1.{path}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+def _streams(
+    channel: grpc.aio.Channel, path: str, request: type[Request], response: type[Response]
+) -> grpc.aio.StreamStreamMultiCallable[Request, Response]:
+    return channel.stream_stream(
+        f"/connect_kv.v1.{path}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+class Stubs:
+    """What one member can be asked. Calls raise `grpc.aio.AioRpcError`; `failures` explains those."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.range = _unary(channel, "KV/Range", kv_pb2.RangeRequest, kv_pb2.RangeResponse)
+        self.put = _unary(channel, "KV/Put", kv_pb2.PutRequest, kv_pb2.PutResponse)
+        self.delete_range = _unary(
+            channel, "KV/DeleteRange", kv_pb2.DeleteRangeRequest, kv_pb2.DeleteRangeResponse
+        )
+        self.txn = _unary(channel, "KV/Txn", kv_pb2.TxnRequest, kv_pb2.TxnResponse)
+        self.compact = _unary(channel, "KV/Compact", kv_pb2.CompactionRequest, kv_pb2.CompactionResponse)
+        self.watch = _streams(channel, "Watch/Watch", watch_pb2.WatchRequest, watch_pb2.WatchResponse)
+        self.lease_grant = _unary(
+            channel, "Lease/LeaseGrant", lease_pb2.LeaseGrantRequest, lease_pb2.LeaseGrantResponse
+        )
+        self.lease_revoke = _unary(
+            channel, "Lease/LeaseRevoke", lease_pb2.LeaseRevokeRequest, lease_pb2.LeaseRevokeResponse
+        )
+        self.lease_keep_alive = _streams(
+            channel, "Lease/LeaseKeepAlive", lease_pb2.LeaseKeepAliveRequest, lease_pb2.LeaseKeepAliveResponse
+        )
+        self.lease_time_to_live = _unary(
+            channel,
+            "Lease/LeaseTimeToLive",
+            lease_pb2.LeaseTimeToLiveRequest,
+            lease_pb2.LeaseTimeToLiveResponse,
+        )
+        self.lease_leases = _unary(
+            channel, "Lease/LeaseLeases", lease_pb2.LeaseLeasesRequest, lease_pb2.LeaseLeasesResponse
+        )
+        self.member_list = _unary(
+            channel, "Cluster/MemberList", cluster_pb2.MemberListRequest, cluster_pb2.MemberListResponse
+        )
+        self.status = _unary(
+            channel, "Maintenance/Status", maintenance_pb2.StatusRequest, maintenance_pb2.StatusResponse
+        )
+        self.machine_call = _unary(
+            channel, "Machine/Call", machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse
+        )
+        self.machine_describe = _unary(
+            channel,
+            "Machine/Describe",
+            machine_pb2.MachineDescribeRequest,
+            machine_pb2.MachineDescribeResponse,
+        )
+        self.session = _streams(
+            channel, "Session/Open", session_pb2.SessionRequests, session_pb2.SessionReplies
+        )

@@ -1,0 +1,193 @@
+"""Watches: changes as they happen, from any member, without gap or duplicate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import grpc.aio
+
+from connect_kv import errors
+from connect_kv.client.endpoints import Endpoint, Endpoints
+from connect_kv.client.failures import Fate, code_of, fate, from_rpc, refusal
+from connect_kv.rpc.kv_pb2 import Event
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+
+CREATE_TIMEOUT = 3.0
+"""Seconds a member may take to confirm a watch before another is asked."""
+
+Stream = grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]
+
+
+class Watch:
+    """One watch: an async iterator of events, in the order of their revisions.
+
+    It survives the member it runs on: it goes on at another from the revision after the last one
+    it gave out, as long as that is not compacted away. As a context manager, it is in force when
+    the body begins. One task iterates. Raises Compacted, Refused.
+    """
+
+    def __init__(self, endpoints: Endpoints, request: WatchCreateRequest, timeout: float) -> None:
+        self._endpoints = endpoints
+        self._request = request
+        self._timeout = timeout
+        self._next_revision = request.start_revision
+        """What a new stream starts from; 0 until the first one has said where "now" is."""
+        self._ready: deque[Event] = deque()
+        self._fragments: list[Event] = []
+        self._endpoint: Endpoint | None = None
+        self._stream: Stream | None = None
+        self._closed = False
+
+    @property
+    def next_revision(self) -> int:
+        """Every change below this revision was seen; 0 before the watch is in force.
+
+        Changes already received but not yet iterated count as seen.
+        """
+        return self._next_revision
+
+    async def __aenter__(self) -> Self:
+        """Wait until the watch is in force. Raises Unavailable after the client's timeout."""
+        await self._connect(asyncio.get_running_loop().time() + self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._stream is None:
+                first = self._next_revision == 0 or self._endpoint is None
+                now = asyncio.get_running_loop().time()
+                await self._connect(now + self._timeout if first else None)
+            await self._receive()
+        return self._ready.popleft()
+
+    async def close(self) -> None:
+        """End it. Events already received can still be iterated."""
+        self._closed = True
+        self._drop()
+
+    async def _connect(self, deadline: float | None) -> None:
+        """Have the watch in force at some member; without a deadline, try until that works."""
+        loop = asyncio.get_running_loop()
+        while self._stream is None and not self._closed:
+            endpoint, wait = self._endpoints.pick(loop.time())
+            if deadline is not None and loop.time() + wait >= deadline:
+                raise errors.Unavailable(f"no member took the watch within {self._timeout:g} s")
+            if wait > 0:
+                await asyncio.sleep(wait)
+            self._endpoint = endpoint
+            try:
+                async with asyncio.timeout(CREATE_TIMEOUT):
+                    await self._create(endpoint)
+            except TimeoutError:
+                self._lost()
+            except grpc.aio.AioRpcError as error:
+                self._judge(error)
+
+    async def _create(self, endpoint: Endpoint) -> None:
+        request = WatchCreateRequest()
+        request.CopyFrom(self._request)
+        request.start_revision = self._next_revision
+        # A member without a leader must not keep us waiting for events that never come.
+        self._stream = endpoint.stubs.watch(metadata=(("hasleader", "true"),))
+        try:
+            await self._stream.write(WatchRequest(create_request=request))
+            while self._stream is not None:
+                response = await self._read(self._stream)
+                self._take(response)
+                if response.created:
+                    self._endpoints.worked(endpoint)
+                    return
+        except BaseException:
+            self._drop()
+            raise
+
+    async def _receive(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            self._take(await self._read(stream))
+        except grpc.aio.AioRpcError as error:
+            self._judge(error)
+
+    async def _read(self, stream: Stream) -> WatchResponse:
+        try:
+            response = await stream.read()
+        except asyncio.CancelledError:
+            # The library also raises this in a reader whose call was ended by `close`.
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise StopAsyncIteration from None
+        if isinstance(response, WatchResponse):
+            return response
+        code = await stream.code()
+        if code is grpc.StatusCode.OK:
+            code = grpc.StatusCode.UNAVAILABLE
+        raise grpc.aio.AioRpcError(
+            code, await stream.initial_metadata(), await stream.trailing_metadata(), await stream.details()
+        )
+
+    def _take(self, response: WatchResponse) -> None:
+        """Note how far the watch has come, and what it saw."""
+        if response.canceled:
+            self._drop()
+            self._closed = True
+            if response.compact_revision or "compacted" in response.cancel_reason:
+                raise errors.Compacted(
+                    f"revision {self._next_revision} is compacted away", response.compact_revision
+                )
+            raise refusal(3, response.cancel_reason or "the watch was ended by the server")
+        revision = response.header.revision
+        if response.created:
+            if self._next_revision == 0:
+                self._next_revision = revision + 1
+            return
+        if not response.events:
+            if not response.fragment:  # progress: everything up to there has been sent
+                self._next_revision = max(self._next_revision, revision + 1)
+            return
+        # One revision may be cut into fragments: it is given out only when it is whole, because
+        # resuming after half of it would lose the other half.
+        self._fragments.extend(response.events)
+        if response.fragment:
+            return
+        events, self._fragments = self._fragments, []
+        self._ready.extend(event for event in events if event.kv.mod_revision >= self._next_revision)
+        self._next_revision = max(self._next_revision, events[-1].kv.mod_revision + 1)
+
+    def _judge(self, error: grpc.aio.AioRpcError) -> None:
+        if fate(code_of(error), error.details() or "") is Fate.REFUSED and error.code() not in _BROKEN:
+            self._drop()
+            self._closed = True
+            raise from_rpc(error, writes=False) from error
+        self._lost()
+
+    def _lost(self) -> None:
+        """Go on elsewhere."""
+        self._drop()
+        if self._endpoint is not None:
+            self._endpoints.failed(self._endpoint, asyncio.get_running_loop().time())
+
+    def _drop(self) -> None:
+        self._fragments.clear()
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
+
+_BROKEN = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""Ends of a stream that say nothing against the watch itself."""
