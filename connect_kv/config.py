@@ -273,7 +273,9 @@ def _check_cluster(config: ServerConfig) -> None:
     if not config.name or any(character in config.name for character in "=,/ \n"):
         raise ConfigError(f"name: {config.name!r}: expected a name without '=', ',', '/' and blanks")
     if config.initial_cluster_state not in ("new", "existing"):
-        raise ConfigError(f"initial_cluster_state: {config.initial_cluster_state!r}: expected new or existing")
+        raise ConfigError(
+            f"initial_cluster_state: {config.initial_cluster_state!r}: expected new or existing"
+        )
     addresses: dict[str, str] = {}
     for member in config.initial_cluster:
         if member.peer_address in addresses:

@@ -49,9 +49,9 @@ class HttpServer:
             app.router.add_get(f"/{name}/{{check}}", _probe(checks))
         app.router.add_get("/version", self._get_version)
         app.router.add_get("/metrics", self._get_metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         self._port = self._runner.addresses[0][1]
 

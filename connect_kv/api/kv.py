@@ -46,9 +46,7 @@ class KvService:
         self._replica.fill(response.header)
         return response
 
-    async def Compact(
-        self, request: kv_pb2.CompactionRequest, context: Context
-    ) -> kv_pb2.CompactionResponse:
+    async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
         result = await self._replica.execute(_COMPACT, request.SerializeToString())
         response = result.compact
         self._replica.fill(response.header)

@@ -77,9 +77,7 @@ def _type_packages() -> dict[str, str]:
     return packages
 
 
-def _renamed(
-    ours: FileDescriptor, packages: dict[str, str]
-) -> list[descriptor_pb2.FileDescriptorProto]:
+def _renamed(ours: FileDescriptor, packages: dict[str, str]) -> list[descriptor_pb2.FileDescriptorProto]:
     """The file under etcd's package; the one with KeyValue gives two."""
     file = descriptor_pb2.FileDescriptorProto()
     ours.CopyToProto(file)

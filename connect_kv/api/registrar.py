@@ -74,7 +74,9 @@ class Handlers(grpc.GenericRpcHandler):
         for method in methods:
             self._table[f"/{service}/{method}"] = _unimplemented(service, method)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """What grpc asks for every call."""
         return self._table.get(handler_call_details.method)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from connect_kv.api.status import raise_failure
-from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, RequestTooLarge
+from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _COMMANDS_TAG = bytes(((CommandBatch.COMMANDS_FIELD_NUMBER << 3) | 2,))
 _RETRY_SECONDS = 0.02
+_SESSION_RETRIES = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
 
 
 class Proposer(Protocol):
@@ -46,9 +47,7 @@ def encode_command(field_number: int, request: bytes) -> bytes:
     """
     tag = _varint((field_number << 3) | 2)
     size = _varint(len(request))
-    return b"".join(
-        (_COMMANDS_TAG, _varint(len(tag) + len(size) + len(request)), tag, size, request)
-    )
+    return b"".join((_COMMANDS_TAG, _varint(len(tag) + len(size) + len(request)), tag, size, request))
 
 
 def _varint(number: int) -> bytes:
@@ -125,11 +124,24 @@ class Replica:
         """Replicate a payload; proposes it again only while it is certain that it never took effect."""
         return await self._within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
 
+    async def propose_in_session(self, payload: bytes, count: int) -> Sequence[Result]:
+        """The same for commands that carry a session: each is executed once however often it is
+        proposed, so it is proposed again also when its fate is unknown.
+        """
+        return await self._within_limit(
+            lambda: self._node.propose(payload, count), OutcomeUnknown, retry=_SESSION_RETRIES
+        )
+
     async def barrier(self) -> int:
         """Wait until every write acknowledged before this call is visible here; the index that is."""
         return await self._within_limit(self._node.read_barrier, TimeoutError)
 
-    async def _within_limit(self, call: Callable[[], Awaitable[T]], late: type[Exception]) -> T:
+    async def _within_limit(
+        self,
+        call: Callable[[], Awaitable[T]],
+        late: type[Exception],
+        retry: tuple[type[Exception], ...] = (NoLeader, NotProposed),
+    ) -> T:
         """Call until it gets through: without a leader a call waits, up to the limit.
 
         Raises NoLeader if the time ended while nothing was under way, otherwise `late`.
@@ -140,8 +152,8 @@ class Replica:
                 while True:
                     try:
                         return await call()
-                    except (NoLeader, NotProposed):
-                        under_way = False
+                    except retry as error:
+                        under_way = isinstance(error, OutcomeUnknown)
                         await asyncio.sleep(_RETRY_SECONDS)
                         under_way = True
         except TimeoutError:

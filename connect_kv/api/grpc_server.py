@@ -1,0 +1,93 @@
+"""The port clients call: one grpc.aio server with every service, health and reflection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+
+from connect_kv.api.reflection import ReflectionService, service_names
+from connect_kv.api.registrar import AUTH_METHODS, Handlers
+from connect_kv.errors import RefusedToStart
+from connect_kv.rpc import (
+    cluster_pb2,
+    election_pb2,
+    kv_pb2,
+    lease_pb2,
+    lock_pb2,
+    machine_pb2,
+    maintenance_pb2,
+    session_pb2,
+    watch_pb2,
+)
+
+_RECEIVE_MARGIN = 512 * 1024
+"""Above the request limit, so that a request somewhat too large is refused with a text of ours."""
+
+SERVICES: Sequence[ServiceDescriptor] = tuple(
+    module.DESCRIPTOR.services_by_name[name]
+    for module, name in (
+        (kv_pb2, "KV"),
+        (watch_pb2, "Watch"),
+        (lease_pb2, "Lease"),
+        (cluster_pb2, "Cluster"),
+        (maintenance_pb2, "Maintenance"),
+        (lock_pb2, "Lock"),
+        (election_pb2, "Election"),
+        (session_pb2, "Session"),
+        (machine_pb2, "Machine"),
+    )
+)
+"""All that clients may call; a service without a servicer answers UNIMPLEMENTED by name."""
+
+
+class GrpcServer:
+    """Listens for clients. Start it once, stop it once."""
+
+    def __init__(
+        self, handlers: Handlers, servicers: Mapping[str, object], *, max_request_bytes: int
+    ) -> None:
+        """`servicers` by the service's short name."""
+        self._server = grpc.aio.server(
+            options=(
+                # Otherwise a second process binds the same port without an error and takes half the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_request_bytes + _RECEIVE_MARGIN),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            )
+        )
+        for service in SERVICES:
+            handlers.add(service, servicers.get(service.name))
+        handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
+        self._server.add_generic_rpc_handlers((handlers,))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = service_names([service.full_name for service in SERVICES])
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), self._server)
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return self._port
+
+    def bind(self, address: str) -> None:
+        """Take the address. Raises RefusedToStart if it is in use."""
+        try:
+            self._port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise RefusedToStart(f"cannot listen on {address} for clients: the address is in use") from error
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new call, give those under way `grace` seconds."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)

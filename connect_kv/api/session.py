@@ -1,0 +1,168 @@
+"""connect_kv.v1.Session: the fast door, many requests on one stream, each command exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+
+from connect_kv.api.reads import NAMES as READS
+from connect_kv.api.reads import Reads
+from connect_kv.api.registrar import Context
+from connect_kv.api.replica import Replica, field_number
+from connect_kv.api.session_commands import SessionCommands
+from connect_kv.api.status import failure_of
+from connect_kv.errors import BadCall, SessionExpired
+from connect_kv.machines.sessions import SessionTable
+from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
+from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
+
+WINDOW = 4096
+"""Requests of one stream that may be unanswered: more are not read from it."""
+_OPEN = field_number("session_open")
+
+
+class SessionService:
+    """Opens and resumes sessions; one `_Door` serves each stream."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        reads: Reads,
+        commands: SessionCommands,
+        sessions: SessionTable,
+        *,
+        window: int = WINDOW,
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._commands = commands
+        self._sessions = sessions
+        self._window = window
+
+    async def Open(self, context: Context) -> None:
+        """Serve one stream until the client half-closes it and everything is answered."""
+        first = await context.read()
+        if first is grpc.aio.EOF:
+            return
+        session, ttl = await (self._resume(first.session) if first.session else self._open(first.ttl))
+        await context.write(SessionReplies(session=session, window=self._window, ttl=ttl))
+        door = _Door(self._replica, self._reads, self._commands, session, self._window)
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(door.write(context))
+            await door.read(context, first, tasks)
+            await door.answered()
+            writer.cancel()
+
+    async def _open(self, ttl: int) -> tuple[int, int]:
+        result = await self._replica.execute(_OPEN, SessionOpen(ttl=ttl).SerializeToString())
+        return result.session_open.session, result.session_open.ttl
+
+    async def _resume(self, session: int) -> tuple[int, int]:
+        """Raises SessionExpired: the client learns it before it sends anything again."""
+        await self._replica.barrier()
+        ttl = self._sessions.ttl(session)
+        if ttl is None:
+            raise SessionExpired(f"connect-kv: session {session} has expired")
+        return session, ttl
+
+
+class _Door:
+    """One stream: requests come in batches, results leave in batches, in any order."""
+
+    def __init__(
+        self, replica: Replica, reads: Reads, commands: SessionCommands, session: int, window: int
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._commands = commands
+        self._session = session
+        self._window = window
+        self._outstanding = 0
+        self._results: list[Result] = []
+        self._changed = asyncio.Event()
+        """Results wait to be written."""
+        self._room = asyncio.Event()
+        """Some were written: `_outstanding` is lower."""
+
+    async def read(self, context: Context, first: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+        """Take batches while the window has room, until the client half-closes."""
+        request = first
+        while request is not grpc.aio.EOF:
+            count = len(request.commands)
+            if count > self._window:
+                raise BadCall(f"connect-kv: a batch of {count} requests exceeds the window of {self._window}")
+            if count:
+                await self._until(self._window - count)
+                self._outstanding += count
+                self._accept(request, tasks)
+            request = await context.read()
+
+    async def answered(self) -> None:
+        """Wait until nothing is outstanding."""
+        await self._until(0)
+
+    async def write(self, context: Context) -> None:
+        """Send whatever results wait, as one batch, again and again."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            results, self._results = self._results, []
+            await context.write(SessionReplies(results=results))
+            self._outstanding -= len(results)
+            self._room.set()
+
+    def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+        """Sort a batch: commands share one proposal, linearizable reads one barrier."""
+        commands: list[Command] = []
+        behind_barrier: list[tuple[Command, str]] = []
+        local: list[tuple[Command, str]] = []
+        for command in request.commands:
+            name = command.WhichOneof("request")
+            if name in READS:
+                (local if self._reads.is_local(command, name) else behind_barrier).append((command, name))
+                continue
+            refused = self._commands.check(command, name)
+            if refused is None:
+                commands.append(command)
+            else:
+                self._answer([refused])
+        if commands:
+            tasks.create_task(self._commit(commands, request.floor))
+        if behind_barrier:
+            tasks.create_task(self._read(behind_barrier, barrier=True))
+        if local:
+            tasks.create_task(self._read(local, barrier=False))
+
+    async def _commit(self, commands: list[Command], floor: int) -> None:
+        payload = self._commands.payload(commands, self._session, floor)
+        try:
+            results = await self._replica.propose_in_session(payload, len(commands))
+        except Exception as error:
+            self._fail(commands, error)
+        else:
+            self._answer(results)
+
+    async def _read(self, reads: list[tuple[Command, str]], *, barrier: bool) -> None:
+        try:
+            if barrier:
+                await self._replica.barrier()
+        except Exception as error:
+            self._fail((command for command, _ in reads), error)
+            return
+        for command, name in reads:
+            self._answer([await self._reads.answer(command, name)])
+
+    def _fail(self, commands: Iterable[Command], error: Exception) -> None:
+        failure = failure_of(error)
+        self._answer([Result(number=command.number, failure=failure) for command in commands])
+
+    def _answer(self, results: Iterable[Result]) -> None:
+        self._results.extend(results)
+        self._changed.set()
+
+    async def _until(self, outstanding: int) -> None:
+        while self._outstanding > outstanding:
+            self._room.clear()
+            await self._room.wait()

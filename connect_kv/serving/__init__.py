@@ -1,0 +1,1 @@
+"""What the composition root puts around a node: identity, listening, health, logs, signals."""

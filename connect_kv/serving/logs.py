@@ -1,0 +1,78 @@
+"""Log lines for operators: one line per event, as text or JSON, with the event's values as fields."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(log_format: str, level: str, node: str, stream: TextIO | None = None) -> None:
+    """Send everything this package logs to `stream` (standard error), once."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter(node) if log_format == "json" else TextFormatter(node))
+    root = logging.getLogger("connect_kv")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """The values given with ``extra=``."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _problem(record: logging.LogRecord) -> str:
+    return "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-01T00:00:00.000Z INFO n1 became leader term=3``."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback below it if there is one."""
+        words = [_time(record), record.levelname, self._node, record.getMessage()]
+        words += [f"{key}={_quoted(value)}" for key, value in fields_of(record).items()]
+        problem = _problem(record)
+        return " ".join(words) + ("\n" + problem.rstrip() if problem else "")
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(character in text for character in ' "=\n') else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Keys: time, level, node, logger, message, then the event's own."""
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "node": self._node,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if problem := _problem(record):
+            line["traceback"] = problem
+        return json.dumps(line, default=str)
