@@ -305,7 +305,7 @@ def _check_numbers(config: ServerConfig) -> None:
         raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")
     if config.election_ms < 5 * config.heartbeat_ms:
         raise ConfigError(
-            f"election_ms: {config.election_ms}: at least five heartbeats of {config.heartbeat_ms} ms are needed"
+            f"election_ms: {config.election_ms}: expected at least five heartbeats ({config.heartbeat_ms} ms)"
         )
     if config.election_ms > 50_000:
         raise ConfigError(f"election_ms: {config.election_ms}: more than 50000")

@@ -24,6 +24,7 @@ class ClusterService:
     async def MemberList(
         self, request: cluster_pb2.MemberListRequest, context: Context
     ) -> cluster_pb2.MemberListResponse:
+        """All members, sorted by id."""
         if request.linearizable:
             await self._replica.barrier()
         return cluster_pb2.MemberListResponse(

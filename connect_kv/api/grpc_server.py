@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -65,7 +66,7 @@ class GrpcServer:
             handlers.add(service, servicers.get(service.name))
         handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
         self._server.add_generic_rpc_handlers((handlers,))
-        self._health = health.aio.HealthServicer()
+        self._health: Any = vars(health)["aio"].HealthServicer()  # not in the library's stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = service_names([service.full_name for service in SERVICES])
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), self._server)

@@ -24,6 +24,7 @@ class KvService:
         self._kv = kv
 
     async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+        """Replicate one put."""
         validation.check_put(request)
         result = await self._replica.execute(_PUT, request.SerializeToString())
         response = result.put
@@ -33,6 +34,7 @@ class KvService:
     async def DeleteRange(
         self, request: kv_pb2.DeleteRangeRequest, context: Context
     ) -> kv_pb2.DeleteRangeResponse:
+        """Replicate one delete."""
         validation.check_delete_range(request)
         result = await self._replica.execute(_DELETE_RANGE, request.SerializeToString())
         response = result.delete_range
@@ -40,6 +42,7 @@ class KvService:
         return response
 
     async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> kv_pb2.TxnResponse:
+        """Replicate a transaction."""
         validation.check_txn(request)
         result = await self._replica.execute(_TXN, request.SerializeToString())
         response = result.txn
@@ -47,12 +50,14 @@ class KvService:
         return response
 
     async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
+        """Replicate a compaction."""
         result = await self._replica.execute(_COMPACT, request.SerializeToString())
         response = result.compact
         self._replica.fill(response.header)
         return response
 
     async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> kv_pb2.RangeResponse:
+        """Read keys; linearizable unless the request says otherwise."""
         validation.check_range(request)
         if not request.serializable:
             await self._replica.barrier()
@@ -63,6 +68,7 @@ class KvService:
     async def RangeStream(
         self, request: kv_pb2.RangeRequest, context: Context
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
+        """The same in chunks of one pinned revision, for large results."""
         validation.check_range(request)
         if not request.serializable:
             await self._replica.barrier()

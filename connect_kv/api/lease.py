@@ -7,12 +7,12 @@ import random
 
 import grpc
 
-from connect_kv.api.registrar import Context
+from connect_kv.api.registrar import Context, read
 from connect_kv.api.renewals import Renewals
 from connect_kv.api.replica import Replica, field_number
 from connect_kv.errors import Refused
 from connect_kv.kv.machine import KvMachine
-from connect_kv.rpc import command_pb2, lease_pb2
+from connect_kv.rpc import lease_pb2
 
 _GRANT = field_number("lease_grant")
 _REVOKE = field_number("lease_revoke")
@@ -20,6 +20,9 @@ _PIPELINE = 256
 """Keep-alives of one stream that may await their answer at once."""
 _ID_ATTEMPTS = 8
 _ALREADY_EXISTS = "etcdserver: lease already exists"
+
+
+_Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
 
 
 class LeaseService:
@@ -38,6 +41,7 @@ class LeaseService:
     async def LeaseGrant(
         self, request: lease_pb2.LeaseGrantRequest, context: Context
     ) -> lease_pb2.LeaseGrantResponse:
+        """Grant a lease, under a random id unless one is given."""
         request.TTL = max(request.TTL, self._min_ttl)
         if request.ID:
             return await self._grant(request)
@@ -59,6 +63,7 @@ class LeaseService:
     async def LeaseRevoke(
         self, request: lease_pb2.LeaseRevokeRequest, context: Context
     ) -> lease_pb2.LeaseRevokeResponse:
+        """End a lease and delete its keys."""
         result = await self._replica.execute(_REVOKE, request.SerializeToString())
         response = result.lease_revoke
         self._replica.fill(response.header)
@@ -67,6 +72,7 @@ class LeaseService:
     async def LeaseTimeToLive(
         self, request: lease_pb2.LeaseTimeToLiveRequest, context: Context
     ) -> lease_pb2.LeaseTimeToLiveResponse:
+        """What remains of a lease; TTL -1 if there is none."""
         await self._replica.barrier()
         response = self._reads.time_to_live(request)
         self._replica.fill(response.header)
@@ -75,6 +81,7 @@ class LeaseService:
     async def LeaseLeases(
         self, request: lease_pb2.LeaseLeasesRequest, context: Context
     ) -> lease_pb2.LeaseLeasesResponse:
+        """All leases."""
         await self._replica.barrier()
         response = self._reads.leases()
         self._replica.fill(response.header)
@@ -85,7 +92,7 @@ class LeaseService:
         answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_PIPELINE)
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._write(context, answers))
-            while (request := await context.read()) is not grpc.aio.EOF:
+            while (request := await read(context)) is not None:
                 renewal = tasks.create_task(self._renewals.renew(request.ID))
                 await answers.put((request.ID, self._replica.header(), renewal))
             await answers.put(None)
@@ -96,6 +103,3 @@ class LeaseService:
             lease, header, renewal = answer
             ttl = await renewal
             await context.write(lease_pb2.LeaseKeepAliveResponse(header=header, ID=lease, TTL=ttl))
-
-
-_Answer = tuple[int, "ResponseHeader", "asyncio.Task[int]"]

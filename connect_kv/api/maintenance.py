@@ -38,6 +38,7 @@ class MaintenanceService:
     async def Status(
         self, request: maintenance_pb2.StatusRequest, context: Context
     ) -> maintenance_pb2.StatusResponse:
+        """This member's state; needs no leader."""
         status = self._status()
         errors = list(status.errors)
         if status.leader_id is None:

@@ -7,11 +7,12 @@ beside ours, and one pool takes a full name only once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
 
 from connect_kv.api.registrar import ETCD_NAMES
 from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
@@ -23,26 +24,30 @@ _PACKAGES = {"lock": "v3lockpb", "election": "v3electionpb"}
 """By file; all others are ``etcdserverpb``."""
 _FILES = (kv_pb2, lease_pb2, watch_pb2, cluster_pb2, maintenance_pb2, lock_pb2, election_pb2)
 
-Request = reflection_pb2.ServerReflectionRequest
-Response = reflection_pb2.ServerReflectionResponse
 
-
-class ReflectionService(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # the library is untyped
+class ReflectionService:
     """Answers from the default pool, or from the one with etcd's names."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        super().__init__(services)
-        self._etcd = reflection.aio.ReflectionServicer(services, etcd_pool())
+        self._ours = _servicer(services)
+        self._etcd = _servicer(services, etcd_pool())
 
-    def _file_containing_symbol(self, request: Request, fully_qualified_name: str) -> Response:
-        chosen = self._etcd if _is_etcd(fully_qualified_name) else super()
-        answer: Response = chosen._file_containing_symbol(request, fully_qualified_name)
-        return answer
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """One answer per request."""
+        async for request in requests:
+            name = request.file_containing_symbol or request.file_by_filename.replace("/", ".")
+            chosen = self._etcd if _is_etcd(name) else self._ours
+            async for answer in chosen.ServerReflectionInfo(_only(request), context):
+                yield answer
 
-    def _file_by_filename(self, request: Request, filename: str) -> Response:
-        chosen = self._etcd if _is_etcd(filename.replace("/", ".")) else super()
-        answer: Response = chosen._file_by_filename(request, filename)
-        return answer
+
+def _servicer(*arguments: object) -> Any:
+    """The library's own; its type stubs do not know the asyncio form."""
+    return vars(reflection)["aio"].ReflectionServicer(*arguments)
+
+
+async def _only(request: Any) -> AsyncIterator[Any]:
+    yield request
 
 
 def _is_etcd(name: str) -> bool:

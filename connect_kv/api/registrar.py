@@ -88,18 +88,15 @@ class Handlers(grpc.GenericRpcHandler):
             return _unimplemented(service, method.name)
         request: type[Message] = GetMessageClass(method.input_type)
         response: type[Message] = GetMessageClass(method.output_type)
-        messages = {
-            "request_deserializer": request.FromString,
-            "response_serializer": response.SerializeToString,
-        }
+        codec = (request.FromString, response.SerializeToString)
         if method.client_streaming:
             count = self._metrics.call(service, method.name, "bidi_stream")
-            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count), **messages)
+            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count), *codec)
         if method.server_streaming:
             count = self._metrics.call(service, method.name, "server_stream")
-            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count), **messages)
+            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count), *codec)
         count = self._metrics.call(service, method.name, "unary")
-        return grpc.unary_unary_rpc_method_handler(self._unary(call, count), **messages)
+        return grpc.unary_unary_rpc_method_handler(self._unary(call, count), *codec)
 
     def _unary(self, call: Callable[[Any, Context], Awaitable[Any]], count: CallCount) -> Any:
         has_leader = self._has_leader
@@ -146,6 +143,12 @@ class Handlers(grpc.GenericRpcHandler):
 def needs_leader(context: Context) -> bool:
     """Whether the caller asked to be refused while there is no leader."""
     return any(key == "hasleader" for key, _ in context.invocation_metadata() or ())
+
+
+async def read(context: Context) -> Any:
+    """The next message of a stream; None once the client has half-closed it."""
+    message = await context.read()
+    return None if message is grpc.aio.EOF else message
 
 
 async def _fail(context: Context, error: BaseException, count: CallCount) -> NoReturn:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-import grpc
-
 from connect_kv.api.reads import NAMES as READS
 from connect_kv.api.reads import Reads
-from connect_kv.api.registrar import Context
+from connect_kv.api.registrar import Context, read
 from connect_kv.api.replica import Replica, field_number
 from connect_kv.api.session_commands import SessionCommands
 from connect_kv.api.status import failure_of
@@ -43,8 +41,8 @@ class SessionService:
 
     async def Open(self, context: Context) -> None:
         """Serve one stream until the client half-closes it and everything is answered."""
-        first = await context.read()
-        if first is grpc.aio.EOF:
+        first: SessionRequests | None = await read(context)
+        if first is None:
             return
         session, ttl = await (self._resume(first.session) if first.session else self._open(first.ttl))
         await context.write(SessionReplies(session=session, window=self._window, ttl=ttl))
@@ -88,8 +86,8 @@ class _Door:
 
     async def read(self, context: Context, first: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Take batches while the window has room, until the client half-closes."""
-        request = first
-        while request is not grpc.aio.EOF:
+        request: SessionRequests | None = first
+        while request is not None:
             count = len(request.commands)
             if count > self._window:
                 raise BadCall(f"connect-kv: a batch of {count} requests exceeds the window of {self._window}")
@@ -97,7 +95,7 @@ class _Door:
                 await self._until(self._window - count)
                 self._outstanding += count
                 self._accept(request, tasks)
-            request = await context.read()
+            request = await read(context)
 
     async def answered(self) -> None:
         """Wait until nothing is outstanding."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from connect_kv.config import InitialMember
+from connect_kv.node.membership import hashed_id
 from connect_kv.raft.types import Member, Membership
 
 
@@ -28,12 +28,12 @@ def initial_cluster(
     """Ids are hashes of names and peer addresses: every member comes to the same ones by itself."""
     listed = sorted(members, key=lambda member: member.name)
     text = ",".join(f"{member.name}={member.peer_address}" for member in listed)
-    cluster_id = _id("cluster", text)
+    cluster_id = hashed_id("cluster", text)
     addresses = client_addresses or {}
     nodes = sorted(
         (
             Member(
-                node_id=_id("member", f"{cluster_id:x}/{member.name}={member.peer_address}"),
+                node_id=hashed_id("initial member", cluster_id, member.name, member.peer_address),
                 name=member.name,
                 peer_address=member.peer_address,
                 client_address=addresses.get(member.name, ""),
@@ -44,8 +44,3 @@ def initial_cluster(
     )
     voters = frozenset(member.node_id for member in nodes)
     return InitialCluster(cluster_id, Membership(members=tuple(nodes), voters=voters))
-
-
-def _id(kind: str, text: str) -> int:
-    digest = hashlib.sha256(f"connect-kv {kind}\n{text}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,13 @@ from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
 
 Answer = Callable[[CommandBatch], Sequence[Result]]
+
+
+async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Let the loop run until the condition holds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
+            await asyncio.sleep(0.001)
 
 
 class FakeNode:

@@ -9,7 +9,7 @@ import pytest
 from connect_kv.api.registrar import Context
 from connect_kv.errors import CommandFailed, NoLeader, OutcomeUnknown
 from connect_kv.rpc import kv_pb2, watch_pb2
-from tests.api.conftest import serving
+from tests.api.conftest import serving, until
 
 PUT = kv_pb2.PutRequest(key=b"k", value=b"v")
 
@@ -132,8 +132,7 @@ async def test_streams_end_unavailable_when_the_server_stops() -> None:
     async with serving({"Watch": Silent()}) as (channel, streams, _metrics):
         call = channel.stream_stream("/etcdserverpb.Watch/Watch")()
         await call.write(watch_pb2.WatchRequest().SerializeToString())
-        while not streams.count:
-            await asyncio.sleep(0)
+        await until(lambda: streams.count == 1)
         streams.stop()
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert await call.details() == "etcdserver: server stopped"
@@ -144,8 +143,7 @@ async def test_a_stream_that_asked_for_a_leader_ends_without_one() -> None:
     async with serving({"Watch": Silent()}, has_leader=lambda: leader[0]) as (channel, streams, _metrics):
         asked = channel.stream_stream("/etcdserverpb.Watch/Watch")(metadata=(("hasleader", "true"),))
         other = channel.stream_stream("/etcdserverpb.Watch/Watch")()
-        while streams.count < 2:
-            await asyncio.sleep(0)
+        await until(lambda: streams.count == 2)
         guard = asyncio.create_task(streams.watch_leader(asyncio.sleep))
         leader[0] = False
         assert await asked.code() is grpc.StatusCode.UNAVAILABLE
