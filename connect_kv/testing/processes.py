@@ -65,6 +65,8 @@ class NodeProcess:
         """Added to the process's environment at its next start."""
         self.wrapper: list[str] = []
         """Command the process is started under at its next start (a tracer, a limit)."""
+        self.program = "connect_kv.cli.main"
+        """Module that is run; another one may plant a fault first."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -96,7 +98,7 @@ class NodeProcess:
     def command(self) -> list[str]:
         """What is executed."""
         return [
-            *self.wrapper, sys.executable, "-m", "connect_kv.cli.main", "serve",
+            *self.wrapper, sys.executable, "-m", self.program, "serve",
             "--name", self.name, "--data-dir", str(self.data_dir),
             "--listen-client", self.client_address, "--listen-peer", self.peer_address,
             "--listen-http", f"127.0.0.1:{self.http_port}", *self.arguments,
@@ -232,7 +234,7 @@ class ProcessCluster:
 async def leads(node: NodeProcess) -> bool:
     """Whether that node answers and says that it is the leader."""
     with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
-        async with asyncio.timeout(2), connect_kv.connect(node.client_address) as client:
-            status = await client.status()
-            return status.leader == status.member_id
+        async with connect_kv.connect(node.client_address, session=False) as client:
+            status = await client.status(node.client_address, timeout=2)
+            return status.leader == status.header.member_id
     return False
