@@ -1,0 +1,403 @@
+"""Engine over LevelDB (plyvel), and the rules that keep it honest about errors.
+
+LevelDB goes on after errors that matter here: a failed write is forgotten, an iterator ends early
+at a damaged block, half of a batch is written when its body raises, a close under a running call
+crashes the process. This module is the one place that knows how each of these is prevented.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import plyvel
+
+from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
+from connect_kv.storage import wal
+
+SEE = "see docs/operations.md"
+
+_open_paths: set[Path] = set()
+"""Open in this process. LevelDB's lock is the process's: a second look at its file would release it."""
+_open_paths_lock = threading.Lock()
+
+
+class LevelDbDisk:
+    """Real directories. Remembers which databases failed: those are not opened again by this process."""
+
+    def __init__(self) -> None:
+        self._failed: dict[Path, str] = {}
+
+    def open(self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False) -> LevelDbEngine:
+        """Open or create the database in `path`; see `OpenEngine`.
+
+        A write-ahead log that was cut short, as by a power failure, is recovered silently up to its
+        last whole batch. Any other damage raises CorruptStorage.
+        """
+        path = path.resolve()
+        if reason := self._failed.get(path):
+            raise StorageError(str(path), f"a write failed earlier in this process: {reason}; {SEE}")
+        return LevelDbEngine(path, self._failed, write_buffer=write_buffer, must_exist=must_exist)
+
+    def list(self, path: Path) -> list[str]:
+        """Names in a directory, sorted; empty if it does not exist."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def remove(self, path: Path) -> None:
+        """Delete a database and its directory, if there."""
+        try:
+            shutil.rmtree(path)
+            sync_directory(path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(str(path), f"cannot be deleted: {error.strerror}; {SEE}") from error
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        """(free, total) bytes of the file system that holds `path`, as an ordinary user may use them."""
+        usage = os.statvfs(path)
+        return usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
+
+
+class LevelDbEngine:
+    """One open LevelDB database. Made by `LevelDbDisk.open`."""
+
+    def __init__(self, path: Path, failed: dict[Path, str], *, write_buffer: int, must_exist: bool) -> None:
+        self._path = path
+        self._failed = failed
+        self._calls = _Calls()
+        self._db = _open(path, write_buffer, must_exist)
+        try:
+            self._wal_files = wal.files(path)
+            sync_directory(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            self.close()
+            raise StorageError(str(path), f"cannot be synced: {error.strerror}; {SEE}") from error
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self._path
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+        return _get(self._path, self._db, key)
+
+    def iterate(
+        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of ``[start, stop)`` as of the first step, in key order or backwards."""
+        return _iterate(self._path, self._db, start, stop, reverse)
+
+    def batch(self, changes: Mapping[bytes, bytes | None]) -> LevelDbBatch:
+        """Prepare `changes`; all per-key work is done on return."""
+        return LevelDbBatch(self, changes)
+
+    def view(self) -> LevelDbView:
+        """The state now."""
+        with _errors(self._path):
+            return LevelDbView(self._path, self._db.snapshot())
+
+    def sync(self) -> None:
+        """Make every write that returned before this call durable.
+
+        LevelDB leaves an old write-ahead log unsynced when it starts the next, so each is synced
+        here. One that is gone by then was replaced by a table, which LevelDB syncs itself.
+        """
+        with self._writing():
+            for name in wal.files(self._path):
+                with contextlib.suppress(FileNotFoundError):
+                    _sync_file(self._path / name)
+            sync_directory(self._path)
+
+    def compact_range(self, start: bytes, stop: bytes) -> None:
+        """Give back the space of what was deleted in ``[start, stop)``. May run beside writes."""
+        with self._calls.running(self._path), _errors(self._path):
+            self._db.compact_range(start=start, stop=stop)
+
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """Bytes on disk of that range, roughly; what was written lately is not in it."""
+        with _errors(self._path):
+            return int(self._db.approximate_size(start, stop))
+
+    def disk_size(self) -> int:
+        """Bytes of all its files."""
+        size = 0
+        with os.scandir(self._path) as files:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    size += file.stat().st_size
+        return size
+
+    def close(self) -> None:
+        """Close it, after blocking calls on other threads have ended. Safe to repeat."""
+        if self._calls.close():
+            self._db.close()
+            with _open_paths_lock:
+                _open_paths.discard(self._path)
+
+    def write(self, batch: Any, sync: bool) -> None:
+        """Write a prepared plyvel batch (for `LevelDbBatch`)."""
+        with self._writing():
+            if sync:
+                synced = self._db.write_batch(transaction=True, sync=True)
+                synced.append(batch)
+                synced.write()
+                self._sync_new_wal()
+            else:
+                batch.write()
+
+    def new_plyvel_batch(self) -> Any:
+        """An empty, unsynced plyvel batch (for `LevelDbBatch`)."""
+        with _errors(self._path):
+            return self._db.write_batch(transaction=True)
+
+    def _sync_new_wal(self) -> None:
+        """A synced write in a new file is not on disk before the file's name is."""
+        if (names := wal.files(self._path)) != self._wal_files:
+            sync_directory(self._path)
+            self._wal_files = names
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever goes wrong within is final: LevelDB would take further writes and lose them."""
+        with self._calls.running(self._path):
+            if reason := self._failed.get(self._path):
+                raise StorageError(str(self._path), f"a write failed earlier: {reason}; {SEE}")
+            try:
+                with _errors(self._path):
+                    yield
+            except BaseException as error:
+                self._failed[self._path] = error.reason if isinstance(error, StorageError) else repr(error)
+                raise
+
+
+class LevelDbBatch:
+    """Changes that wait to be written, once."""
+
+    def __init__(self, engine: LevelDbEngine, changes: Mapping[bytes, bytes | None]) -> None:
+        self._engine = engine
+        batch = engine.new_plyvel_batch()
+        put, delete, size = batch.put, batch.delete, 0
+        for key, value in changes.items():
+            size += len(key)
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+                size += len(value)
+        self._batch: Any = batch
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Bytes of keys and values."""
+        return self._size
+
+    def write(self, *, sync: bool) -> None:
+        """Apply it; a second time is an error."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            raise ValueError("this batch was written before")
+        self._engine.write(batch, sync)
+
+
+class LevelDbView:
+    """A frozen state of one database."""
+
+    def __init__(self, path: Path, snapshot: Any) -> None:
+        self._path = path
+        self._snapshot = snapshot
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key` then, or None."""
+        return _get(self._path, self._snapshot, key)
+
+    def iterate(
+        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of ``[start, stop)`` in key order, or backwards."""
+        return _iterate(self._path, self._snapshot, start, stop, reverse)
+
+    def close(self) -> None:
+        """Give it back. Safe to repeat."""
+        self._snapshot.close()
+
+
+class _Calls:
+    """Counts blocking calls, so that a close waits for them instead of crashing the process."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._closed = False
+
+    @contextlib.contextmanager
+    def running(self, path: Path) -> Iterator[None]:
+        with self._condition:
+            if self._closed:
+                raise StorageError(str(path), "is closed")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running -= 1
+                self._condition.notify_all()
+
+    def close(self) -> bool:
+        """Wait for all of them; True for the one caller that has to close."""
+        with self._condition:
+            first, self._closed = not self._closed, True
+            self._condition.wait_for(lambda: self._running == 0)
+            return first
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Keep every other process from opening the database in `path`. Raises StorageInUse.
+
+    Not for a database that is open in this process: refused, for it would release that one's lock.
+    """
+    with _open_paths_lock:
+        if path in _open_paths:
+            raise StorageInUse(str(path), "is open already in this process")
+    try:
+        descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(str(path), f"cannot be locked: {error.strerror}") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise _in_use(path) from error
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
+    if not (path / "CURRENT").exists():
+        if must_exist:
+            raise CorruptStorage(str(path), f"is missing, or its file CURRENT is; {SEE}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(str(path), f"cannot be created: {error.strerror}") from error
+        _refuse_orphans(path)
+    with hold_lock(path):
+        wal.check(path)
+    with _open_paths_lock:
+        with _errors(path):
+            database = plyvel.DB(
+                str(path),
+                create_if_missing=not must_exist,
+                paranoid_checks=True,
+                write_buffer_size=write_buffer,
+                lru_cache_size=16 << 20,
+                bloom_filter_bits=10,
+            )
+        _open_paths.add(path)
+    return database
+
+
+def _refuse_orphans(path: Path) -> None:
+    """Tables without CURRENT are what is left of a database: creating a new one would delete them."""
+    if any(name.endswith((".ldb", ".sst")) for name in os.listdir(path)):
+        raise CorruptStorage(str(path), f"its file CURRENT is missing; {SEE}")
+
+
+def _get(path: Path, source: Any, key: bytes) -> bytes | None:
+    try:
+        value: bytes | None = source.get(key, verify_checksums=True)
+    except (plyvel.Error, RuntimeError) as error:
+        raise translate(path, error) from error
+    return value
+
+
+def _iterate(
+    path: Path, source: Any, start: bytes, stop: bytes | None, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """A raw iterator, for plyvel's other kind ends without a word at a damaged block."""
+    with _errors(path):
+        iterator = source.raw_iterator(verify_checksums=True)
+    try:
+        with _errors(path):
+            _seek(iterator, start, stop, reverse)
+        step = iterator.prev if reverse else iterator.next
+        valid, item = iterator.valid, iterator.item
+        while valid():
+            pair = item()
+            if (pair[0] < start) if reverse else (stop is not None and pair[0] >= stop):
+                return
+            yield pair
+            try:
+                step()
+            except (plyvel.Error, RuntimeError) as error:
+                raise translate(path, error) from error
+    finally:
+        iterator.close()
+
+
+def _seek(iterator: Any, start: bytes, stop: bytes | None, reverse: bool) -> None:
+    if not reverse:
+        iterator.seek(start)
+    elif stop is None:
+        iterator.seek_to_last()
+    else:
+        iterator.seek(stop)
+        if iterator.valid():
+            iterator.prev()
+        else:
+            iterator.seek_to_last()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (plyvel.Error, RuntimeError, OSError) as error:
+        raise translate(path, error) from error
+
+
+def translate(path: Path, error: Exception) -> StorageError:
+    """Our error for one of plyvel's or the system's."""
+    text = error.args[0] if error.args else ""
+    reason = text.decode(errors="replace") if isinstance(text, bytes) else str(error)
+    if isinstance(error, plyvel.CorruptionError):
+        return CorruptStorage(str(path), f"{reason}; {SEE}")
+    if isinstance(error, RuntimeError):  # plyvel's word for use after close
+        return StorageError(str(path), "is closed")
+    if "/LOCK: " in reason and reason.startswith("IO error: lock"):
+        return _in_use(path)
+    return StorageError(str(path), f"{reason}; {SEE}")
+
+
+def _in_use(path: Path) -> StorageInUse:
+    return StorageInUse(str(path), "another process holds it; stop that one first")

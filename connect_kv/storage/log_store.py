@@ -1,0 +1,478 @@
+"""The Raft log, hard state and all that must survive beside them: one database, ``log/``.
+
+Every batch that carries a promise is synced; an unsynced one may vanish although a later synced
+one survives, so only hints go unsynced. Entries lie under (generation, index). Where the log starts
+is a record, so that what was deleted before it is never scanned; an installed snapshot starts a new
+generation, which empties the log in one small batch however long it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+from connect_kv.errors import CorruptStorage
+from connect_kv.interfaces import Identity
+from connect_kv.raft.ready import Ready
+from connect_kv.raft.types import (
+    ZERO,
+    Entry,
+    EntryId,
+    EntryKind,
+    HardState,
+    Membership,
+    Restored,
+    SnapshotMeta,
+)
+from connect_kv.storage import codec
+from connect_kv.storage.codec import Base, Run
+from connect_kv.storage.engine import Disk, Engine, Reader
+
+WRITE_BUFFER = 64 << 20
+"""LevelDB has one background thread for all databases: the log must seldom wait for it."""
+RECLAIM_BYTES = 16 << 20
+"""Deleted entries of this size are compacted away at once: measured, 0.1 s, and 50 MiB at most on disk."""
+SWEEP_SLICE = 1024
+"""Entries deleted by one batch."""
+
+Changes = dict[bytes, bytes | None]
+Starts = list[tuple[int, int]]
+Memberships = list[tuple[int, Membership]]
+
+
+class EngineLogStore:
+    """The `LogStore` over an Engine. Its writing methods are called by one thread at a time."""
+
+    def __init__(self, engine: Engine, *, window_entries: int, window_bytes: int) -> None:
+        """Use `open`."""
+        self._engine = engine
+        self._window = window_entries, window_bytes
+        self._identity: Identity | None = None
+        self._confirmed = False
+        self._directories: dict[int, bytes] = {}
+        self._hard_state = HardState()
+        self._base = Base(ZERO, 0)
+        self._last_index = 0
+        self._starts: Starts = []
+        self._memberships: Memberships = [(0, Membership())]
+        self._state = ("", 0)
+        self._garbage: list[Run] = []
+        self._reclaimable = 0
+        self._entry_bytes = 0
+        if (version := engine.get(codec.LOG_FORMAT)) is not None:
+            codec.check_format(engine.path, version)
+            with self._damage():
+                self._read()
+        elif next(engine.iterate(b"", None), None) is not None:
+            raise self._corrupt("its format version is missing")
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        data_dir: Path,
+        *,
+        window_entries: int = 16384,
+        window_bytes: int = 64 << 20,
+    ) -> EngineLogStore:
+        """Open ``data_dir/log``, or create it. The windows bound `Restored.recent`.
+
+        Raises StorageInUse, CorruptStorage, and RefusedToStart for a newer format.
+        """
+        engine = disk.open(data_dir / "log", write_buffer=WRITE_BUFFER)
+        try:
+            return cls(engine, window_entries=window_entries, window_bytes=window_bytes)
+        except BaseException:
+            engine.close()
+            raise
+
+    @property
+    def engine(self) -> Engine:
+        """The database under it, for metrics of its size."""
+        return self._engine
+
+    @property
+    def identity(self) -> Identity | None:
+        """None in a new directory."""
+        return self._identity
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether a majority has noted this directory."""
+        return self._confirmed
+
+    @property
+    def durable_index(self) -> int:
+        """Up to where the current state database is known to be on disk."""
+        return self._state[1]
+
+    @property
+    def state_name(self) -> str:
+        """The current state database's directory name; empty before `bootstrap`."""
+        return self._state[0]
+
+    @property
+    def first_index(self) -> int:
+        """Index of the first entry the log holds, or will hold."""
+        return self._base.compacted.index + 1
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry, or of the last compacted one."""
+        return self._last_index
+
+    def bootstrap(self, identity: Identity, membership: Membership, state_name: str) -> None:
+        """Make a new directory this member's: an empty log under `membership`. Synced."""
+        if self._identity is not None:
+            raise ValueError("this directory belongs to a member already")
+        self._write(
+            {
+                codec.LOG_FORMAT: codec.u64(codec.FORMAT_VERSION),
+                codec.LOG_IDENTITY: codec.encode_identity(identity),
+                codec.LOG_HARD_STATE: codec.encode_hard_state(HardState()),
+                codec.LOG_BASE: self._base.encode(),
+                codec.LOG_STATE: codec.encode_state(state_name, 0),
+                codec.membership_key(0): membership.encode(),
+            }
+        )
+        self._identity = identity
+        self._memberships = [(0, membership)]
+        self._state = (state_name, 0)
+
+    def confirm(self) -> None:
+        """Record that a majority has noted this directory. Synced."""
+        self._write({codec.LOG_CONFIRMED: b"\x01"})
+        self._confirmed = True
+
+    def noted_directory(self, node_id: int) -> bytes | None:
+        """The directory id under which that member first said hello here."""
+        return self._directories.get(node_id)
+
+    def note_directory(self, node_id: int, directory_id: bytes) -> None:
+        """Record it. Synced."""
+        self._write({codec.directory_key(node_id): directory_id})
+        self._directories[node_id] = directory_id
+
+    def load(self) -> Restored:
+        """What is on disk; of the entries, only the recent ones are read.
+
+        `last_applied` is what the log store knows, the durable index: put the state database's own
+        in its place. Raises CorruptStorage if it does not fit together.
+        """
+        with self._damage():
+            recent = self._recent()
+            last = recent[-1].id if recent else self._base.compacted
+            self._check_against_log(recent)
+        return Restored(
+            hard_state=self._hard_state,
+            compacted=self._base.compacted,
+            last=last,
+            memberships=tuple(self._memberships),
+            term_starts=tuple(self._starts),
+            recent=recent,
+            last_applied=self.durable_index,
+            needs_snapshot=self.durable_index < self._base.compacted.index,
+        )
+
+    def save(self, readies: Sequence[Ready]) -> None:
+        """Store hard states and entries of all of them as one batch, synced if any asks for it."""
+        changes: Changes = {}
+        starts, memberships, last = self._starts, self._memberships, self._last_index
+        hard_state, size = self._hard_state, 0
+        for ready in readies:
+            if ready.hard_state is not None:
+                hard_state = ready.hard_state
+            if not ready.entries:
+                continue
+            first = ready.entries[0].index
+            if not self._base.compacted.index < first <= last + 1:
+                raise ValueError(f"entry {first} does not follow the log, which ends at {last}")
+            if first <= last:
+                for index in range(first, last + 1):
+                    changes[codec.entry_key(self._base.generation, index)] = None
+                starts, memberships = _truncated(starts, memberships, first, changes)
+            starts, memberships, added = self._append(ready.entries, starts, memberships, changes)
+            last, size = ready.entries[-1].index, size + added
+        if hard_state != self._hard_state:
+            changes[codec.LOG_HARD_STATE] = codec.encode_hard_state(hard_state)
+        if changes:
+            self._write(changes, sync=any(ready.must_sync for ready in readies))
+        self._starts, self._memberships, self._last_index = starts, memberships, last
+        self._hard_state = hard_state
+        self._entry_bytes += size
+
+    def entries(self, start: int, end: int, max_bytes: int) -> list[Entry]:
+        """Entries of ``[start, end)``: the first, and more while they fit. Verifies checksums.
+
+        Nothing if `start` has been compacted or is beyond the end. May run beside writes.
+        """
+        found: list[Entry] = []
+        base, size = self._base, 0
+        if start <= base.compacted.index:
+            return []
+        with self._damage():
+            for entry in self._scan(self._engine, base.generation, start, end):
+                size += len(entry.data)
+                if found and size > max_bytes:
+                    break
+                found.append(entry)
+        return found
+
+    def install(self, state_name: str, meta: SnapshotMeta) -> None:
+        """Name `state_name`, durable up to `meta.last`, and empty the log after it: one synced batch."""
+        garbage = list(self._garbage)
+        if self._last_index >= self.first_index:
+            garbage.append(Run(self._base.generation, self.first_index, self._last_index + 1))
+        base = Base(meta.last, self._base.generation + 1)
+        changes: Changes = {codec.term_start_key(index): None for index, _ in self._starts}
+        changes |= {codec.membership_key(index): None for index, _ in self._memberships}
+        changes[codec.membership_key(meta.last.index)] = meta.membership.encode()
+        changes[codec.LOG_BASE] = base.encode()
+        changes[codec.LOG_STATE] = codec.encode_state(state_name, meta.last.index)
+        changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
+        self._write(changes)
+        self._base, self._last_index = base, meta.last.index
+        self._starts, self._memberships = [], [(meta.last.index, meta.membership)]
+        self._state = (state_name, meta.last.index)
+        self._garbage, self._reclaimable = garbage, self._reclaimable + self._entry_bytes
+        self._entry_bytes = 0
+        self._sweep()
+
+    def set_durable(self, index: int) -> None:
+        """Record that the current state database is on disk up to `index`. Synced; never goes back."""
+        name, durable = self._state
+        if index > durable:
+            self._write({codec.LOG_STATE: codec.encode_state(name, index)})
+            self._state = (name, index)
+
+    def reset_state(self, state_name: str) -> None:
+        """The state database was lost: an empty one, `state_name`, takes its place. Synced.
+
+        Unless the log reaches back to index 1, `load` reports `needs_snapshot` from then on.
+        """
+        self._write({codec.LOG_STATE: codec.encode_state(state_name, 0)})
+        self._state = (state_name, 0)
+
+    def compact(self, compacted: EntryId, membership: Membership) -> None:
+        """Forget entries up to `compacted`, never beyond the durable index, and give back their space.
+
+        `membership` is the one in force at `compacted`. First, in one synced batch, the log starts
+        later; then the entries are deleted, in slices, for which a crash in between does no harm.
+        """
+        index = compacted.index
+        if index > self.durable_index:
+            raise ValueError(f"entry {index} is needed: the state is durable up to {self.durable_index}")
+        if not self._base.compacted.index < index <= self._last_index:
+            return
+        changes: Changes = {}
+        starts = self._starts_after(compacted, changes)
+        memberships: Memberships = [(index, membership)]
+        for at, kept in self._memberships:
+            if at > index:
+                memberships.append((at, kept))
+            else:
+                changes[codec.membership_key(at)] = None
+        changes[codec.membership_key(index)] = membership.encode()
+        run = Run(self._base.generation, self.first_index, index + 1)
+        base, garbage = Base(compacted, self._base.generation), [*self._garbage, run]
+        changes[codec.LOG_BASE] = base.encode()
+        changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
+        self._write(changes)
+        self._count_compacted(run)
+        self._base, self._garbage = base, garbage
+        self._starts, self._memberships = starts, memberships
+        self._sweep()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.close()
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _write(self, changes: Changes, *, sync: bool = True) -> None:
+        self._engine.batch(changes).write(sync=sync)
+
+    def _append(
+        self, entries: Sequence[Entry], starts: Starts, memberships: Memberships, changes: Changes
+    ) -> tuple[Starts, Memberships, int]:
+        """Add entries to `changes`; returns term starts and memberships with theirs, and their bytes."""
+        size, generation = 0, self._base.generation
+        term = starts[-1][1] if starts else None
+        for entry in entries:
+            value = codec.encode_entry(entry)
+            changes[codec.entry_key(generation, entry.index)] = value
+            size += len(value)
+            if entry.term != term:
+                term = entry.term
+                starts = [*starts, (entry.index, term)]
+                changes[codec.term_start_key(entry.index)] = codec.u64(term)
+            if entry.kind is EntryKind.MEMBERSHIP:
+                memberships = [*memberships, (entry.index, Membership.decode(entry.data))]
+                changes[codec.membership_key(entry.index)] = entry.data
+        return starts, memberships, size
+
+    def _starts_after(self, compacted: EntryId, changes: Changes) -> Starts:
+        """Term starts of the log after `compacted`, the first of them its new first entry."""
+        first = compacted.index + 1
+        kept = [(index, term) for index, term in self._starts if index >= first]
+        for index, _ in self._starts:
+            if index < first:
+                changes[codec.term_start_key(index)] = None
+        if first <= self._last_index and (not kept or kept[0][0] > first):
+            kept.insert(0, (first, compacted.term))
+            changes[codec.term_start_key(first)] = codec.u64(compacted.term)
+        return kept
+
+    def _count_compacted(self, run: Run) -> None:
+        """Estimate the bytes of `run` from the average of the log's entries."""
+        share = self._entry_bytes * (run.end - run.start) // (self._last_index - run.start + 1)
+        self._entry_bytes -= share
+        self._reclaimable += share
+
+    def _sweep(self) -> None:
+        """Delete what is no longer part of the log, and once it is much, compact its space away."""
+        swept = bool(self._garbage)
+        while self._garbage:
+            generation, start, end = self._garbage[0]
+            stop = min(start + SWEEP_SLICE, end)
+            rest = [Run(generation, stop, end)] if stop < end else []
+            garbage = rest + self._garbage[1:]
+            changes: Changes = {codec.entry_key(generation, index): None for index in range(start, stop)}
+            changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
+            self._write(changes, sync=False)
+            self._garbage = garbage
+        if swept and self._reclaimable >= RECLAIM_BYTES:
+            self._engine.compact_range(codec.entry_key(0, 0), self._key(self.first_index))
+            self._reclaimable = 0
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """All records but the entries."""
+        identity = self._engine.get(codec.LOG_IDENTITY)
+        if identity is None:
+            raise ValueError("the identity is missing")
+        self._identity = codec.decode_identity(identity)
+        self._confirmed = self._engine.get(codec.LOG_CONFIRMED) is not None
+        self._hard_state = codec.decode_hard_state(self._required(codec.LOG_HARD_STATE, "hard state"))
+        self._base = Base.decode(self._required(codec.LOG_BASE, "start of the log"))
+        self._state = codec.decode_state(self._required(codec.LOG_STATE, "name of the state database"))
+        self._garbage = codec.decode_runs(self._engine.get(codec.LOG_GARBAGE) or b"")
+        self._starts = [
+            (index, codec.decode_u64(value)) for index, value in self._table(codec.LOG_TERM_START)
+        ]
+        self._memberships = [
+            (index, codec.decode_membership(index, value))
+            for index, value in self._table(codec.LOG_MEMBERSHIP)
+        ]
+        self._directories = dict(self._table(codec.LOG_DIRECTORY))
+        self._last_index = self._find_last()
+        first, last = self._key(self.first_index), self._key(self._last_index + 1)
+        self._entry_bytes = self._engine.approximate_size(first, last)
+        self._reclaimable = self._engine.approximate_size(codec.entry_key(0, 0), first)
+        self._check_records()
+
+    def _key(self, index: int) -> bytes:
+        return codec.entry_key(self._base.generation, index)
+
+    def _required(self, key: bytes, what: str) -> bytes:
+        value = self._engine.get(key)
+        if value is None:
+            raise ValueError(f"the {what} is missing")
+        return value
+
+    def _table(self, prefix: bytes) -> list[tuple[int, bytes]]:
+        stop = bytes([prefix[0] + 1])
+        return [(codec.decode_u64(key[1:]), value) for key, value in self._engine.iterate(prefix, stop)]
+
+    def _find_last(self) -> int:
+        stop = codec.entry_key(self._base.generation + 1, 0)
+        newest = next(self._engine.iterate(self._key(self.first_index), stop, reverse=True), None)
+        return self._base.compacted.index if newest is None else codec.decode_u64(newest[0][-8:])
+
+    def _check_records(self) -> None:
+        first, last = self.first_index, self._last_index
+        if not self._memberships or self._memberships[0][0] != first - 1:
+            raise ValueError(f"the membership at index {first - 1}, where the log starts, is missing")
+        if self._memberships[-1][0] > last:
+            raise ValueError(f"there is a membership of index {self._memberships[-1][0]}, and no such entry")
+        if last >= first and (not self._starts or self._starts[0][0] != first):
+            raise ValueError(f"the term of entry {first}, the first, is missing")
+        if self._starts and self._starts[-1][0] > last:
+            raise ValueError(f"a term starts at {self._starts[-1][0]}, and there is no such entry")
+        if last >= first and self._engine.get(self._key(first)) is None:
+            raise ValueError(f"entry {first}, the first, is missing")
+
+    def _check_against_log(self, recent: Sequence[Entry]) -> None:
+        starts = dict(self._starts)
+        term: int | None = None
+        for entry in recent:
+            if term is not None and (entry.term != term) != (entry.index in starts):
+                raise ValueError(f"the term of entry {entry.index} is not the one recorded")
+            if starts.get(entry.index, entry.term) != entry.term:
+                raise ValueError(f"the term of entry {entry.index} is not the one recorded")
+            term = entry.term
+        if recent and recent[0].term != self._term_at(recent[0].index):
+            raise ValueError(f"the term of entry {recent[0].index} is not the one recorded")
+        if recent and recent[-1].term > self._hard_state.term:
+            raise ValueError(f"entry {recent[-1].index} is of a later term than was ever seen")
+
+    def _term_at(self, index: int) -> int:
+        return [term for _, term in takewhile(lambda start: start[0] <= index, self._starts)][-1]
+
+    def _recent(self) -> tuple[Entry, ...]:
+        """The end of the log, within the window; at least the last entry."""
+        window_entries, window_bytes = self._window
+        start, stop = self._key(self.first_index), self._key(self._last_index + 1)
+        found: list[Entry] = []
+        size, expected = 0, self._last_index
+        for key, value in self._engine.iterate(start, stop, reverse=True):
+            size += len(value)
+            if found and (len(found) >= window_entries or size > window_bytes):
+                break
+            index = codec.decode_u64(key[-8:])
+            if index != expected:
+                raise ValueError(f"entry {expected} is missing")
+            found.append(codec.decode_entry(index, value))
+            expected -= 1
+        else:
+            if expected != self._base.compacted.index:
+                raise ValueError(f"entry {expected} is missing")
+        return tuple(reversed(found))
+
+    def _scan(self, reader: Reader, generation: int, start: int, end: int) -> Iterator[Entry]:
+        expected, end = start, min(end, self._last_index + 1)
+        pairs = reader.iterate(codec.entry_key(generation, start), codec.entry_key(generation, end))
+        for key, value in pairs:
+            index = codec.decode_u64(key[-8:])
+            if index != expected:
+                break
+            yield codec.decode_entry(index, value)
+            expected += 1
+        if expected < end:
+            raise ValueError(f"entry {expected} is missing")
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise self._corrupt(str(error)) from error
+
+    def _corrupt(self, reason: str) -> CorruptStorage:
+        return CorruptStorage(str(self._engine.path), f"{reason}; see docs/operations.md")
+
+
+def _truncated(
+    starts: Starts, memberships: Memberships, first: int, changes: Changes
+) -> tuple[Starts, Memberships]:
+    """Without what entries at or after `first` brought, which are gone (thesis 4.1)."""
+    for index, _ in starts:
+        if index >= first:
+            changes[codec.term_start_key(index)] = None
+    for index, _ in memberships:
+        if index >= first:
+            changes[codec.membership_key(index)] = None
+    return [kept for kept in starts if kept[0] < first], [kept for kept in memberships if kept[0] < first]
