@@ -77,6 +77,10 @@ class CommandFailed(ConnectKvError):
         self.message = message
 
 
+class MachineBroken(ConnectKvError):
+    """A machine ran out of memory or stack: its state may differ from the other members'. The process must end."""
+
+
 class BadCall(ConnectKvError):
     """Unknown machine or method, or arguments of the wrong type; nothing was replicated."""
 

@@ -1,0 +1,151 @@
+"""Callbacks as a machine: `incoming` says what a message is, `on_read` and `on_write` handle it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+from connect_kv.errors import BadCall, CommandFailed, ConfigError, UnknownEntry
+from connect_kv.framework import data
+from connect_kv.framework.hosted import (
+    Call,
+    Checked,
+    MethodDescription,
+    Outcome,
+    Store,
+    checked_arguments,
+    checked_chunks,
+    failure_of,
+    text_of_error,
+)
+from connect_kv.framework.methods import WrongArguments, methods_of
+from connect_kv.framework.replicated import Replicated, command
+from connect_kv.framework.types import Kind, MessageType, ServiceType
+
+CALLBACKS = "callbacks"
+"""Name of the machine that callbacks make."""
+
+Incoming = Callable[[bytes], MessageType]
+Handler = Callable[[bytes], bytes]
+StoreHandler = Callable[[bytes, Store], bytes]
+"""A handler of a persistent service; its store is of no use after it has returned."""
+Snapshot = Callable[[], Iterable[bytes]]
+Restore = Callable[[Iterable[bytes]], None]
+
+
+class Messages(Replicated):
+    """What a service of callbacks looks like to its clients: ``call(Messages.send, message=b"...")``."""
+
+    @command
+    def send(self, message: bytes) -> bytes:
+        """Send a message; `incoming` decides whether it is read or replicated."""
+        raise NotImplementedError
+
+
+_SEND = methods_of(Messages)["send"]
+
+
+class CallbackMachine:
+    """Callbacks, hosted. Raises ConfigError for a combination that cannot work."""
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        on_read: Handler | StoreHandler,
+        on_write: Handler | StoreHandler,
+        service_type: ServiceType = ServiceType.IN_MEMORY,
+        *,
+        snapshot: Snapshot | None = None,
+        restore: Restore | None = None,
+    ) -> None:
+        """`incoming` runs on the event loop: quick, and depending on nothing but the message."""
+        if (snapshot is None) != (restore is None):
+            raise ConfigError("snapshot and restore: give both, or neither")
+        if snapshot is not None and service_type is ServiceType.PERSISTENT:
+            raise ConfigError(
+                "snapshot and restore: the state of a PERSISTENT service is in its store already"
+            )
+        self._incoming = incoming
+        self._on_read = on_read
+        self._on_write = on_write
+        self._snapshot = snapshot
+        self._restore = restore
+        self.persistent = service_type is ServiceType.PERSISTENT
+        self.can_snapshot = self.persistent or snapshot is not None
+
+    def describe(self) -> tuple[str, tuple[MethodDescription, ...]]:
+        """Its documentation and its methods."""
+        method = MethodDescription(_SEND.name, _SEND.kind, _SEND.doc, _SEND.parameters, _SEND.returns)
+        return "A service of callbacks.", (method,)
+
+    def check(self, method: str, arguments: bytes | str) -> Checked:
+        """Ask `incoming` what the message is. Raises BadCall."""
+        if method != _SEND.name:
+            raise BadCall(f"unknown method {method!r}; there is {_SEND.name}")
+        checked = checked_arguments(_SEND, arguments)
+        try:
+            kind = self._incoming(_message(checked))
+        except Exception as error:
+            raise BadCall(f"incoming raised {type(error).__name__}: {text_of_error(error)}") from error
+        if not isinstance(kind, MessageType):
+            raise BadCall(f"incoming returned {kind!r}, not a MessageType")
+        return Checked(Kind.QUERY if kind is MessageType.READ else Kind.COMMAND, method, checked)
+
+    def value_json(self, method: str, value: bytes) -> str:
+        """A returned value as JSON: bytes as base64."""
+        return _SEND.value_json(value)
+
+    def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
+        """Give messages to `on_write`, in order; one outcome each."""
+        outcomes: list[Outcome] = []
+        for call in calls:
+            if call.method != _SEND.name:
+                raise UnknownEntry(
+                    f"entry {call.entry_index} calls {call.method!r} of a service of callbacks"
+                )
+            try:
+                outcomes.append(self._handle(self._on_write, call.arguments, store))
+            except WrongArguments as error:
+                raise UnknownEntry(f"entry {call.entry_index} calls {call.method!r}: {error}") from None
+            except BaseException as error:
+                outcomes.append(failure_of(error, call))
+        return outcomes
+
+    def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
+        """Give a message to `on_read`. Raises CommandFailed with what it raised."""
+        try:
+            return self._handle(self._on_read, arguments, store)
+        except WrongArguments as error:
+            raise BadCall(f"{method}: {error}") from None
+        except Exception as error:
+            raise CommandFailed(type(error).__name__, text_of_error(error)) from error
+
+    def snapshot(self) -> list[bytes]:
+        """The whole state, frozen. Only called if `can_snapshot`."""
+        if self._snapshot is None:
+            raise ConfigError("a service of callbacks without snapshot and restore cannot be stored")
+        return checked_chunks(self._snapshot(), CALLBACKS)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state. Only called if `can_snapshot`."""
+        if self._restore is None:
+            raise ConfigError("a service of callbacks without snapshot and restore cannot be restored")
+        self._restore(chunks)
+
+    def _handle(self, handler: Handler | StoreHandler, arguments: bytes, store: Store | None) -> bytes:
+        message = _message(arguments)
+        # Which of the two forms it is was said by the service type; a checker cannot see that.
+        if self.persistent:
+            assert store is not None
+            answer = cast(StoreHandler, handler)(message, store)
+        else:
+            answer = cast(Handler, handler)(message)
+        if not isinstance(answer, bytes):
+            raise TypeError(f"the callback returned {type(answer).__name__}, not bytes")
+        return data.encode(answer)
+
+
+def _message(arguments: bytes) -> bytes:
+    message = _SEND.arguments(arguments)[0]
+    assert isinstance(message, bytes)
+    return message

@@ -1,0 +1,121 @@
+"""A low-level StateMachine, hosted: its commands and queries are bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from connect_kv.errors import BadCall, CommandFailed, UnknownEntry
+from connect_kv.framework import data
+from connect_kv.framework.hosted import (
+    Call,
+    Checked,
+    MethodDescription,
+    Outcome,
+    Store,
+    checked_arguments,
+    checked_chunks,
+    failure_of,
+    text_of_error,
+)
+from connect_kv.framework.methods import WrongArguments, methods_of
+from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.framework.types import Kind
+from connect_kv.interfaces import StateMachine
+from connect_kv.raft.types import Entry, EntryId, EntryKind
+
+
+class Bytes(Replicated):
+    """What a low-level machine looks like to its clients."""
+
+    @command
+    def apply(self, command: bytes) -> object:
+        """Apply one command."""
+        raise NotImplementedError
+
+    @query
+    def query(self, request: bytes) -> object:
+        """Read without changing anything."""
+        raise NotImplementedError
+
+
+_METHODS = methods_of(Bytes)
+
+
+class LowLevelMachine:
+    """Drives a `StateMachine`. All commands of a slice reach it in one `apply`.
+
+    The host knows positions only: entries it hands over carry their index and term 0, and commands
+    that shared an entry share its index.
+    """
+
+    persistent = False
+    can_snapshot = True
+
+    def __init__(self, machine: StateMachine[object]) -> None:
+        self._machine = machine
+
+    def describe(self) -> tuple[str, tuple[MethodDescription, ...]]:
+        """Its documentation and its methods."""
+        methods = tuple(
+            MethodDescription(one.name, one.kind, one.doc, one.parameters, one.returns)
+            for one in _METHODS.values()
+        )
+        return type(self._machine).__doc__ or "", methods
+
+    def check(self, method: str, arguments: bytes | str) -> Checked:
+        """Judge a call before anything is replicated. Raises BadCall."""
+        if method not in _METHODS:
+            raise BadCall(f"unknown method {method!r}; there are {', '.join(_METHODS)}")
+        found = _METHODS[method]
+        return Checked(found.kind, method, checked_arguments(found, arguments))
+
+    def value_json(self, method: str, value: bytes) -> str:
+        """A returned value as JSON."""
+        return _METHODS[method].value_json(value)
+
+    def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
+        """Apply all of them at once. What it raises is final: a low-level machine refuses by returning."""
+        entries = [Entry(EntryId(0, call.entry_index), EntryKind.COMMAND, _command(call)) for call in calls]
+        try:
+            results = self._machine.apply(entries)
+        except BaseException as error:
+            failure_of(error, calls[-1])
+            raise
+        if len(results) != len(entries):
+            raise ValueError(f"{type(self._machine).__name__}.apply: one result per entry is needed")
+        return [data.encode(result) for result in results]
+
+    def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
+        """Run a query. Raises CommandFailed with what it raised, BadCall."""
+        if method not in _METHODS or _METHODS[method].kind is not Kind.QUERY:
+            raise BadCall(f"{method!r} is not a query")
+        try:
+            return data.encode(self._machine.query(_bytes(_METHODS[method].arguments(arguments)[0])))
+        except WrongArguments as error:
+            raise BadCall(f"{method}: {error}") from None
+        except Exception as error:
+            raise CommandFailed(type(error).__name__, text_of_error(error)) from error
+
+    def snapshot(self) -> list[bytes]:
+        """The whole state, frozen, with the position it stands at in front."""
+        position = self._machine.last_applied.to_bytes(8, "big")
+        return [position, *checked_chunks(self._machine.snapshot(), type(self._machine).__name__)]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state."""
+        head, *rest = chunks
+        self._machine.restore(int.from_bytes(head, "big"), rest)
+
+
+def _command(call: Call) -> bytes:
+    if call.method != "apply":
+        raise UnknownEntry(f"entry {call.entry_index} calls {call.method!r}, which is no command here")
+    try:
+        return _bytes(_METHODS["apply"].arguments(call.arguments)[0])
+    except WrongArguments as error:
+        raise UnknownEntry(f"entry {call.entry_index}: {error}") from None
+
+
+def _bytes(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return value

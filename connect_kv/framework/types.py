@@ -1,0 +1,30 @@
+"""Words of the framework that servers and clients share."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class MessageType(Enum):
+    """What `incoming` says a message is."""
+
+    READ = "read"
+    """Answered by `on_read` on one member, after everything acknowledged before it."""
+    WRITE = "write"
+    """Replicated, then given to `on_write` on every member in the same order."""
+
+
+class ServiceType(Enum):
+    """Where a service of callbacks keeps its state."""
+
+    IN_MEMORY = "in-memory"
+    """In the process: rebuilt from the log, or from the last snapshot if `snapshot` and `restore` are given."""
+    PERSISTENT = "persistent"
+    """In a store on disk that the callbacks receive: its changes and the log position are one batch."""
+
+
+class Kind(Enum):
+    """What a method of a machine is."""
+
+    COMMAND = "command"
+    QUERY = "query"
