@@ -167,9 +167,7 @@ class Pair:
             for response in list(stream.received):
                 said = summary.setdefault(response.watch_id, [])
                 if response.created or response.canceled:
-                    said.append(
-                        ("created" * response.created, "canceled" * response.canceled, response.compact_revision,
-                         response.cancel_reason)
-                    )  # fmt: skip
+                    kind = "created" * response.created + "canceled" * response.canceled
+                    said.append((kind, response.compact_revision, response.cancel_reason))
                 said.extend(event.SerializeToString(deterministic=True) for event in response.events)
         return summary
