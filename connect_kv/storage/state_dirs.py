@@ -148,6 +148,13 @@ class StateDatabase:
         self._floor = max(self._floor, number)
         return last_applied
 
+    def adopt(self, last_applied: int) -> None:
+        """What was put in here is the state at `last_applied`; its chain begins anew. Blocks."""
+        if self._prepared != (0, 0):
+            raise ValueError("only a new database can be filled")
+        self.engine.batch({codec.STATE_APPLIED: codec.pair(last_applied, 0)}).write(sync=True)
+        self._written = self._prepared = (last_applied, 0)
+
     def close(self) -> None:
         """Close it. Every view and call on it must have ended. Safe to repeat."""
         self.engine.close()
