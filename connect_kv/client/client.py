@@ -17,6 +17,7 @@ from connect_kv.client.machine import MachineClient
 from connect_kv.client.ranges import Text, span
 from connect_kv.client.session import Session
 from connect_kv.client.watch import Watch
+from connect_kv.framework.replicated import Replicated
 from connect_kv.rpc.cluster_pb2 import Member, MemberListRequest
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import (
@@ -39,7 +40,7 @@ DEFAULT_ENDPOINTS = "127.0.0.1:2379"
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_SESSION_TTL = 60
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Replicated)
 
 
 def connect(

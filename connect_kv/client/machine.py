@@ -9,10 +9,11 @@ from connect_kv import errors
 from connect_kv.client.door import Door
 from connect_kv.client.failures import INVALID_ARGUMENT
 from connect_kv.framework.methods import Method, methods_of
+from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.rpc.command_pb2 import Command, Result
 
-M = TypeVar("M")
+M = TypeVar("M", bound=Replicated)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,7 +28,8 @@ class MachineClient(Generic[M]):
         self._door = door
         self._name = name
         self._machine = machine
-        self._methods = methods_of(machine)
+        owner: type = machine
+        self._methods = methods_of(owner)
         self._timeout = timeout
 
     async def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -127,11 +127,13 @@ class Watch:
         try:
             response = await stream.read()
         except asyncio.CancelledError:
-            # The library also raises this in a reader whose call was ended by `close`.
+            # The library also raises this when the call was ended on our side, by some other task.
             task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
+            if task is not None and task.cancelling():
                 raise
-            raise StopAsyncIteration from None
+            if self._closed:
+                raise StopAsyncIteration from None
+            raise errors.Unavailable("the client is closed") from None
         if isinstance(response, WatchResponse):
             return response
         code = await stream.code()

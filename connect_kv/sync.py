@@ -1,0 +1,376 @@
+"""The client for programs without asyncio: the same calls, blocking, from any thread.
+
+with connect_kv.sync.connect("127.0.0.1:2379") as client:
+    client.put("greeting", "hello")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+
+from connect_kv import errors
+from connect_kv.client import client as asynchronous
+from connect_kv.client.client import DEFAULT_ENDPOINTS, DEFAULT_SESSION_TTL, DEFAULT_TIMEOUT
+from connect_kv.client.lease import Lease as AsyncLease
+from connect_kv.client.machine import MachineClient as AsyncMachineClient
+from connect_kv.client.messages import (
+    KEY,
+    NONE,
+    CompactionResponse,
+    Compare,
+    DeleteRangeResponse,
+    Event,
+    KeyValue,
+    LeaseTimeToLiveResponse,
+    MachineDescription,
+    Member,
+    PutResponse,
+    RangeResponse,
+    RequestOp,
+    SortOrder,
+    SortTarget,
+    StatusResponse,
+    TxnResponse,
+)
+from connect_kv.client.ranges import Text
+from connect_kv.client.watch import Watch as AsyncWatch
+from connect_kv.framework.replicated import Replicated
+
+M = TypeVar("M", bound=Replicated)
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def connect(
+    endpoints: str | Iterable[str] = DEFAULT_ENDPOINTS,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    session: bool = True,
+    session_ttl: int = DEFAULT_SESSION_TTL,
+) -> Client:
+    """A client for use with ``with``; the arguments are those of `connect_kv.connect`."""
+    return Client(asynchronous.connect(endpoints, timeout=timeout, session=session, session_ttl=session_ttl))
+
+
+class Run(Protocol):
+    """Runs a coroutine on the client's loop and waits for it."""
+
+    def __call__(self, coroutine: Coroutine[object, object, T]) -> T:
+        """Its result, or what it raised."""
+
+
+class _LoopThread:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="connect-kv client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        """Run it there and wait here. An interrupt here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise errors.Unavailable("the client is closed") from None
+        finally:
+            future.cancel()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Client:
+    """Any number of threads may use it at once; their calls travel together. See the async Client."""
+
+    def __init__(self, client: asynchronous.Client) -> None:
+        self._client = client
+        self._thread: _LoopThread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = _LoopThread()
+        self._run(self._client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session and all connections. Safe to repeat."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.run(self._client.close())
+            thread.stop()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Addresses of the members it knows."""
+        return self._client.endpoints
+
+    def put(
+        self,
+        key: Text,
+        value: Text,
+        *,
+        lease: int | Lease = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> PutResponse:
+        """Store a value; the key is attached to `lease`, or to none."""
+        return self._run(
+            self._client.put(
+                key,
+                value,
+                lease=lease.id if isinstance(lease, Lease) else lease,
+                prev_kv=prev_kv,
+                ignore_value=ignore_value,
+                ignore_lease=ignore_lease,
+                timeout=timeout,
+            )
+        )
+
+    def get(
+        self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
+    ) -> KeyValue | None:
+        """One key, or None; as of `revision` if given. Linearizable unless `serializable`."""
+        return self._run(self._client.get(key, revision=revision, serializable=serializable, timeout=timeout))
+
+    def get_prefix(
+        self, prefix: Text, *, revision: int = 0, limit: int = 0, timeout: float | None = None
+    ) -> list[KeyValue]:
+        """All keys that begin with `prefix`, in key order; an empty prefix: all keys."""
+        return self._run(self._client.get_prefix(prefix, revision=revision, limit=limit, timeout=timeout))
+
+    def range(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        limit: int = 0,
+        revision: int = 0,
+        sort_order: SortOrder = NONE,
+        sort_target: SortTarget = KEY,
+        serializable: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        min_mod_revision: int = 0,
+        max_mod_revision: int = 0,
+        min_create_revision: int = 0,
+        max_create_revision: int = 0,
+        timeout: float | None = None,
+    ) -> RangeResponse:
+        """Keys in ``[key, range_end)``, with every option of the API."""
+        return self._run(
+            self._client.range(
+                key,
+                range_end,
+                prefix=prefix,
+                limit=limit,
+                revision=revision,
+                sort_order=sort_order,
+                sort_target=sort_target,
+                serializable=serializable,
+                keys_only=keys_only,
+                count_only=count_only,
+                min_mod_revision=min_mod_revision,
+                max_mod_revision=max_mod_revision,
+                min_create_revision=min_create_revision,
+                max_create_revision=max_create_revision,
+                timeout=timeout,
+            )
+        )
+
+    def delete(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        prev_kv: bool = False,
+        timeout: float | None = None,
+    ) -> DeleteRangeResponse:
+        """Delete a key, ``[key, range_end)``, or all keys with a prefix; `deleted` says how many."""
+        return self._run(self._client.delete(key, range_end, prefix=prefix, prev_kv=prev_kv, timeout=timeout))
+
+    def transaction(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[RequestOp] = (),
+        failure: Sequence[RequestOp] = (),
+        *,
+        timeout: float | None = None,
+    ) -> TxnResponse:
+        """If all of `compare` hold, do `success`, else `failure`: atomically, in one revision."""
+        return self._run(self._client.transaction(compare, success, failure, timeout=timeout))
+
+    def compact(
+        self, revision: int, *, physical: bool = False, timeout: float | None = None
+    ) -> CompactionResponse:
+        """Forget what was before `revision`; with `physical`, wait until its space is given back."""
+        return self._run(self._client.compact(revision, physical=physical, timeout=timeout))
+
+    def watch(
+        self,
+        key: Text,
+        range_end: Text = b"",
+        *,
+        prefix: bool = False,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+    ) -> Watch:
+        """Changes as an iterator that blocks; in force when this returns."""
+        watch = self._client.watch(
+            key,
+            range_end,
+            prefix=prefix,
+            start_revision=start_revision,
+            prev_kv=prev_kv,
+            puts=puts,
+            deletes=deletes,
+        )
+        self._run(watch.__aenter__())
+        return Watch(watch, self._run)
+
+    def lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> Lease:
+        """A lease that is renewed until it is revoked (the end of ``with``) or the client closes."""
+
+        async def grant() -> AsyncLease:
+            return await self._client.lease(ttl, id=id, timeout=timeout)
+
+        return Lease(self._run(grant()), self._run)
+
+    def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
+        """End a lease and delete its keys, in one revision."""
+        self._run(self._client.revoke_lease(id, timeout=timeout))
+
+    def lease_time_to_live(
+        self, id: int, *, keys: bool = False, timeout: float | None = None
+    ) -> LeaseTimeToLiveResponse:
+        """Seconds left (-1: unknown lease), seconds granted, and the attached keys if asked."""
+        return self._run(self._client.lease_time_to_live(id, keys=keys, timeout=timeout))
+
+    def leases(self, *, timeout: float | None = None) -> list[int]:
+        """Ids of all leases."""
+        return self._run(self._client.leases(timeout=timeout))
+
+    def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
+        """A replicated machine of that class, to be called by its methods."""
+        return MachineClient(self._client.machine(name, machine), self._run)
+
+    def describe_machines(self, name: str = "", *, timeout: float | None = None) -> list[MachineDescription]:
+        """The cluster's machines, or one: methods, parameters, types."""
+        return self._run(self._client.describe_machines(name, timeout=timeout))
+
+    def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
+        """How one member is: that at `endpoint`, or the first that answers."""
+        return self._run(self._client.status(endpoint, timeout=timeout))
+
+    def members(self, *, linearizable: bool = True, timeout: float | None = None) -> list[Member]:
+        """The cluster's members, by id."""
+        return self._run(self._client.members(linearizable=linearizable, timeout=timeout))
+
+    def _run(self, coroutine: Coroutine[object, object, T]) -> T:
+        if self._thread is None:
+            coroutine.close()
+            raise errors.Unavailable("the client is not open: use it as `with connect(...) as client`")
+        return self._thread.run(coroutine)
+
+
+class Watch:
+    """One watch: a blocking iterator of events. Close it, or use it with ``with``."""
+
+    def __init__(self, watch: AsyncWatch, run: Run) -> None:
+        self._watch = watch
+        self._run = run
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        async def following() -> Event | None:
+            return await anext(self._watch, None)
+
+        event = self._run(following())
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it; an iteration that waits ends too."""
+        self._run(self._watch.close())
+
+
+class Lease:
+    """A lease held by this client; with ``with`` it is revoked at the end."""
+
+    def __init__(self, lease: AsyncLease, run: Run) -> None:
+        self._lease = lease
+        self._run = run
+
+    @property
+    def id(self) -> int:
+        """Its number, for `put(lease=...)`."""
+        return self._lease.id
+
+    @property
+    def ttl(self) -> int:
+        """Seconds it lives after a renewal."""
+        return self._lease.ttl
+
+    @property
+    def alive(self) -> bool:
+        """Whether the cluster has certainly not let it expire."""
+
+        async def alive() -> bool:
+            return self._lease.alive
+
+        return self._run(alive())
+
+    def revoke(self) -> None:
+        """End it now and delete its keys. Safe to repeat."""
+        self._run(self._lease.revoke())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revoke()
+
+
+class MachineClient(Generic[M]):
+    """One machine of the cluster, called as ``counter.call(Counter.increment, by=5)``."""
+
+    def __init__(self, machine: AsyncMachineClient[M], run: Run) -> None:
+        self._machine = machine
+        self._run = run
+
+    def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a method of the class with its own arguments; what it returns comes back typed."""
+        return self._run(self._machine.call(method, *args, **kwargs))
