@@ -1,0 +1,403 @@
+"""Messages between members to raft.proto and back.
+
+What comes in was written by another process, perhaps of another version, perhaps damaged on its
+way: whatever is wrong with it becomes BadMessage, and nothing of the frame is used.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from connect_kv.errors import ConnectKvError
+from connect_kv.interfaces import (
+    ForwardOutcome,
+    ForwardRequest,
+    ForwardResponse,
+    Hello,
+    HelloReply,
+    PeerMessage,
+    Proposal,
+    Refusal,
+    Verdict,
+)
+from connect_kv.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from connect_kv.raft.types import Entry, EntryId, EntryKind
+from connect_kv.rpc import raft_pb2 as pb
+
+
+class BadMessage(ConnectKvError):
+    """A frame is damaged, not ours, or cannot be put on the wire. Nothing of it was used."""
+
+
+class Frame(NamedTuple):
+    """One frame of a stream, decoded."""
+
+    hello: Hello | None
+    hello_reply: HelloReply | None
+    messages: tuple[PeerMessage, ...]
+
+
+def encode_frame(
+    messages: Iterable[PeerMessage] = (), *, hello: Hello | None = None, hello_reply: HelloReply | None = None
+) -> bytes:
+    """One frame. Frames that hold only messages may be joined: ``a + b`` is one frame with both.
+
+    Raises BadMessage for what the wire cannot hold.
+    """
+    frame = pb.PeerFrame()
+    if hello is not None:
+        frame.hello.CopyFrom(hello_to_wire(hello))
+    if hello_reply is not None:
+        frame.hello_reply.CopyFrom(hello_reply_to_wire(hello_reply))
+    try:
+        for message in messages:
+            encoder = _ENCODERS.get(type(message))
+            if encoder is None:
+                raise BadMessage(f"{type(message).__name__} does not travel between members")
+            wire = frame.messages.add(source=message.source, target=message.target)
+            encoder(message, wire)
+        return frame.SerializeToString()
+    except (ValueError, TypeError) as error:
+        raise BadMessage(f"cannot be sent: {error}") from error
+
+
+def decode_frame(data: bytes) -> Frame:
+    """The inverse. Raises BadMessage for anything that `encode_frame` does not make."""
+    frame = pb.PeerFrame()
+    try:
+        frame.ParseFromString(data)
+    except DecodeError as error:
+        raise BadMessage(f"not a frame: {error}") from error
+    return Frame(
+        hello_from_wire(frame.hello) if frame.HasField("hello") else None,
+        hello_reply_from_wire(frame.hello_reply) if frame.HasField("hello_reply") else None,
+        tuple([_decode_message(wire) for wire in frame.messages]),
+    )
+
+
+def _decode_message(wire: pb.PeerMessage) -> PeerMessage:
+    body = wire.WhichOneof("body")
+    if body is None:
+        raise BadMessage("a message of a kind unknown to this version")
+    return _DECODERS[body](wire)
+
+
+# Introductions
+
+
+def hello_to_wire(hello: Hello) -> pb.Hello:
+    """For every head of a stream, unary call, snapshot or question."""
+    try:
+        return pb.Hello(
+            cluster_id=hello.cluster_id,
+            source=hello.source,
+            target=hello.target,
+            directory_id=hello.directory_id,
+            protocol=hello.protocol,
+            oldest_protocol=hello.oldest_protocol,
+            highest_command=hello.highest_command,
+        )
+    except (ValueError, TypeError) as error:
+        raise BadMessage(f"hello cannot be sent: {error}") from error
+
+
+def hello_from_wire(wire: pb.Hello) -> Hello:
+    """The inverse."""
+    return Hello(
+        cluster_id=wire.cluster_id,
+        source=wire.source,
+        target=wire.target,
+        directory_id=wire.directory_id,
+        protocol=wire.protocol,
+        oldest_protocol=wire.oldest_protocol,
+        highest_command=wire.highest_command,
+    )
+
+
+def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
+    """The answer to a Hello."""
+    return pb.HelloReply(
+        verdict=pb.Verdict.Value(reply.verdict.name),
+        detail=reply.detail,
+        protocol=reply.protocol,
+        highest_command=reply.highest_command,
+        directory_id=reply.directory_id,
+    )
+
+
+def hello_reply_from_wire(wire: pb.HelloReply) -> HelloReply:
+    """The inverse. Raises BadMessage for a verdict of a later version."""
+    try:
+        verdict = Verdict(wire.verdict)
+    except ValueError as error:
+        raise BadMessage(f"unknown verdict {wire.verdict}: {wire.detail}") from error
+    return HelloReply(
+        verdict=verdict,
+        detail=wire.detail,
+        protocol=wire.protocol,
+        highest_command=wire.highest_command,
+        directory_id=wire.directory_id,
+    )
+
+
+# Elections
+
+
+def _encode_vote_request(message: VoteRequest, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    body = wire.vote_request
+    body.last.term, body.last.index = message.last
+    body.pre_vote, body.transfer = message.pre_vote, message.transfer
+
+
+def _decode_vote_request(wire: pb.PeerMessage) -> VoteRequest:
+    body = wire.vote_request
+    return VoteRequest(
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        last=EntryId(body.last.term, body.last.index),
+        pre_vote=body.pre_vote,
+        transfer=body.transfer,
+    )
+
+
+def _encode_vote_response(message: VoteResponse, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    # Set explicitly: a refusal is all defaults, and an unset body is no message at all.
+    wire.vote_response.SetInParent()
+    wire.vote_response.granted, wire.vote_response.pre_vote = message.granted, message.pre_vote
+
+
+def _decode_vote_response(wire: pb.PeerMessage) -> VoteResponse:
+    body = wire.vote_response
+    return VoteResponse(
+        source=wire.source, target=wire.target, term=wire.term, granted=body.granted, pre_vote=body.pre_vote
+    )
+
+
+def _encode_timeout_now(message: TimeoutNow, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    wire.timeout_now.SetInParent()
+
+
+def _decode_timeout_now(wire: pb.PeerMessage) -> TimeoutNow:
+    return TimeoutNow(source=wire.source, target=wire.target, term=wire.term)
+
+
+# Replication
+
+_ENTRY_HEAD = struct.Struct("<QQI")
+_KINDS = {kind.value: kind for kind in EntryKind}
+
+
+def _entry_checksum(term: int, index: int, kind: int, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(_ENTRY_HEAD.pack(term, index, kind)))
+
+
+def _encode_append_request(message: AppendRequest, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    body = wire.append_request
+    body.prev.term, body.prev.index = message.prev
+    body.commit_index = message.commit_index
+    add, crc32, pack = body.entries.add, zlib.crc32, _ENTRY_HEAD.pack
+    try:
+        for entry in message.entries:
+            term, index = entry.id
+            kind, data = int(entry.kind), entry.data
+            checksum = crc32(data, crc32(pack(term, index, kind)))
+            add(term=term, index=index, kind=kind, data=data, checksum=checksum)
+    except struct.error as error:
+        raise BadMessage(f"entry cannot be sent: {error}") from error
+
+
+def _decode_append_request(wire: pb.PeerMessage) -> AppendRequest:
+    body = wire.append_request
+    expected = body.prev.index
+    entries: list[Entry] = []
+    for item in body.entries:
+        term, index, kind, data = item.term, item.index, item.kind, item.data
+        expected += 1
+        if index != expected:
+            raise BadMessage(f"entries not contiguous: {index} where {expected} was due")
+        if item.checksum != _entry_checksum(term, index, kind, data):
+            raise BadMessage(f"entry {index} of term {term}: checksum mismatch")
+        if kind not in _KINDS:
+            raise BadMessage(f"entry {index} of term {term}: kind {kind} unknown, upgrade this member")
+        entries.append(Entry(EntryId(term, index), _KINDS[kind], data))
+    return AppendRequest(
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        prev=EntryId(body.prev.term, body.prev.index),
+        entries=tuple(entries),
+        commit_index=body.commit_index,
+    )
+
+
+def _encode_append_response(message: AppendResponse, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    body = wire.append_response
+    body.SetInParent()
+    body.accepted = message.accepted
+    body.match_index, body.prev_index = message.match_index, message.prev_index
+    body.hint_term, body.hint_index = message.hint
+
+
+def _decode_append_response(wire: pb.PeerMessage) -> AppendResponse:
+    body = wire.append_response
+    return AppendResponse(
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        accepted=body.accepted,
+        match_index=body.match_index,
+        prev_index=body.prev_index,
+        hint=EntryId(body.hint_term, body.hint_index),
+    )
+
+
+def _encode_heartbeat_request(message: HeartbeatRequest, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    wire.heartbeat_request.SetInParent()
+    wire.heartbeat_request.commit_index = message.commit_index
+    wire.heartbeat_request.round = message.round
+
+
+def _decode_heartbeat_request(wire: pb.PeerMessage) -> HeartbeatRequest:
+    body = wire.heartbeat_request
+    return HeartbeatRequest(
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        commit_index=body.commit_index,
+        round=body.round,
+    )
+
+
+def _encode_heartbeat_response(message: HeartbeatResponse, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    wire.heartbeat_response.SetInParent()
+    wire.heartbeat_response.round = message.round
+
+
+def _decode_heartbeat_response(wire: pb.PeerMessage) -> HeartbeatResponse:
+    return HeartbeatResponse(
+        source=wire.source, target=wire.target, term=wire.term, round=wire.heartbeat_response.round
+    )
+
+
+# What followers ask of the leader
+
+
+def _encode_read_index_request(message: ReadIndexRequest, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    wire.read_index_request.SetInParent()
+    wire.read_index_request.context = message.context
+
+
+def _decode_read_index_request(wire: pb.PeerMessage) -> ReadIndexRequest:
+    return ReadIndexRequest(
+        source=wire.source, target=wire.target, term=wire.term, context=wire.read_index_request.context
+    )
+
+
+def _encode_read_index_response(message: ReadIndexResponse, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    wire.read_index_response.SetInParent()
+    wire.read_index_response.context, wire.read_index_response.index = message.context, message.index
+
+
+def _decode_read_index_response(wire: pb.PeerMessage) -> ReadIndexResponse:
+    body = wire.read_index_response
+    return ReadIndexResponse(
+        source=wire.source, target=wire.target, term=wire.term, context=body.context, index=body.index
+    )
+
+
+def _encode_forward_request(message: ForwardRequest, wire: pb.PeerMessage) -> None:
+    body = wire.forward_request
+    body.SetInParent()
+    for proposal in message.proposals:
+        body.proposals.add(id=proposal.id, payload=proposal.payload, count=proposal.count)
+
+
+def _decode_forward_request(wire: pb.PeerMessage) -> ForwardRequest:
+    proposals = [
+        Proposal(id=item.id, payload=item.payload, count=item.count)
+        for item in wire.forward_request.proposals
+    ]
+    return ForwardRequest(source=wire.source, target=wire.target, proposals=tuple(proposals))
+
+
+def _encode_forward_response(message: ForwardResponse, wire: pb.PeerMessage) -> None:
+    body = wire.forward_response
+    body.SetInParent()
+    for outcome in message.outcomes:
+        item = body.outcomes.add(id=outcome.id, offset=outcome.offset)
+        if outcome.entry is not None:
+            item.entry.SetInParent()
+            item.entry.term, item.entry.index = outcome.entry
+        if outcome.refusal is not None:
+            item.refusal = outcome.refusal.value
+
+
+def _decode_forward_response(wire: pb.PeerMessage) -> ForwardResponse:
+    outcomes = tuple([_decode_outcome(item) for item in wire.forward_response.outcomes])
+    return ForwardResponse(source=wire.source, target=wire.target, outcomes=outcomes)
+
+
+def _decode_outcome(item: pb.ForwardResponse.Outcome) -> ForwardOutcome:
+    entry = EntryId(item.entry.term, item.entry.index) if item.HasField("entry") else None
+    try:
+        refusal = Refusal(item.refusal) if item.refusal else None
+    except ValueError as error:
+        raise BadMessage(f"unknown refusal {item.refusal}") from error
+    if (entry is None) == (refusal is None):
+        # Never guessed: "not proposed" is a promise to the caller.
+        raise BadMessage(f"proposal {item.id} must be either appended or refused")
+    return ForwardOutcome(id=item.id, entry=entry, offset=item.offset, refusal=refusal)
+
+
+_ENCODERS: dict[type, Callable[..., None]] = {
+    VoteRequest: _encode_vote_request,
+    VoteResponse: _encode_vote_response,
+    AppendRequest: _encode_append_request,
+    AppendResponse: _encode_append_response,
+    HeartbeatRequest: _encode_heartbeat_request,
+    HeartbeatResponse: _encode_heartbeat_response,
+    TimeoutNow: _encode_timeout_now,
+    ReadIndexRequest: _encode_read_index_request,
+    ReadIndexResponse: _encode_read_index_response,
+    ForwardRequest: _encode_forward_request,
+    ForwardResponse: _encode_forward_response,
+}
+
+_DECODERS: dict[str, Callable[[pb.PeerMessage], PeerMessage]] = {
+    "vote_request": _decode_vote_request,
+    "vote_response": _decode_vote_response,
+    "append_request": _decode_append_request,
+    "append_response": _decode_append_response,
+    "heartbeat_request": _decode_heartbeat_request,
+    "heartbeat_response": _decode_heartbeat_response,
+    "timeout_now": _decode_timeout_now,
+    "read_index_request": _decode_read_index_request,
+    "read_index_response": _decode_read_index_response,
+    "forward_request": _decode_forward_request,
+    "forward_response": _decode_forward_response,
+}

@@ -1,0 +1,70 @@
+"""What a starting member asks of a running one before it takes part."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from connect_kv.interfaces import Description, Hello, PeerReceiver
+from connect_kv.raft.types import Membership
+from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.codec import (
+    BadMessage,
+    hello_from_wire,
+    hello_reply_from_wire,
+    hello_reply_to_wire,
+    hello_to_wire,
+)
+from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.stream import RPC_FAILURES, describe_failure
+
+_TIMEOUT = 3.0
+"""Seconds for connecting and for the answer, which may wait for a disk to note the asker."""
+
+
+async def ask_describe(address: str, asker: Hello, peer_address: str, limits: TransportLimits) -> Description:
+    """Ask the member at `address`, over a connection of its own. Raises OSError if there is no answer."""
+    request = pb.DescribeRequest(asker=hello_to_wire(asker), peer_address=peer_address)
+    async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Describe")
+        try:
+            return _description(await call(request.SerializeToString(), timeout=_TIMEOUT))
+        except (*RPC_FAILURES, BadMessage) as error:
+            raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+
+
+async def answer_describe(request: bytes, receiver: PeerReceiver) -> bytes:
+    """The answering side. Raises BadMessage for what is no question."""
+    wire = pb.DescribeRequest()
+    try:
+        wire.ParseFromString(request)
+    except DecodeError as error:
+        raise BadMessage(f"not a question: {error}") from error
+    if not wire.HasField("asker"):
+        raise BadMessage("a question without a hello")
+    answer = await receiver.describe(hello_from_wire(wire.asker), wire.peer_address)
+    return pb.DescribeReply(
+        cluster_id=answer.cluster_id,
+        node_id=answer.node_id,
+        membership=answer.membership.encode(),
+        hello=hello_reply_to_wire(answer.hello),
+        leader_id=answer.leader_id or 0,
+        term=answer.term,
+    ).SerializeToString()
+
+
+def _description(data: bytes) -> Description:
+    wire = pb.DescribeReply()
+    try:
+        wire.ParseFromString(data)
+        membership = Membership.decode(wire.membership)
+    except (DecodeError, ValueError) as error:
+        raise BadMessage(f"not a description: {error}") from error
+    return Description(
+        cluster_id=wire.cluster_id,
+        node_id=wire.node_id,
+        membership=membership,
+        hello=hello_reply_from_wire(wire.hello),
+        leader_id=wire.leader_id or None,
+        term=wire.term,
+    )

@@ -1,0 +1,99 @@
+"""One outgoing stream to one peer, opened again whenever it breaks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from connect_kv.interfaces import HelloReply, Verdict
+from connect_kv.transport.codec import BadMessage, encode_frame
+from connect_kv.transport.local import Local
+from connect_kv.transport.outbox import Outbox
+from connect_kv.transport.stream import (
+    RPC_FAILURES,
+    ByteStream,
+    StreamBroken,
+    describe_failure,
+    exchange,
+    read_frame,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Call(ByteStream, Protocol):
+    """A client's side of a stream."""
+
+    def cancel(self) -> bool:
+        """End it now."""
+
+
+class PeerLink:
+    """Keeps one stream to one peer, with a bounded queue before it.
+
+    What is sent while the peer is known to be away is dropped at once: when it comes back, it must
+    not be met by megabytes of the past. An `eager` link is open as long as it exists, so that each
+    member hears soon what the others think of it; another opens with the first message.
+    """
+
+    def __init__(self, node_id: int, open_call: Callable[[bool], Call], local: Local, *, eager: bool) -> None:
+        self._node_id = node_id
+        self._open_call = open_call
+        self._local = local
+        self._eager = eager
+        self._outbox = Outbox(local.limits)
+        self._away = False
+        self._pause = local.limits.reconnect_first
+
+    def send(self, frame: bytes, *, urgent: bool) -> bool:
+        """Queue it; False if it was dropped."""
+        return not self._away and self._outbox.put(frame, urgent=urgent)
+
+    async def run(self) -> None:
+        """Connect, and again, until cancelled."""
+        wait_for_ready = False
+        while True:
+            if not self._eager:
+                self._away = False
+                await self._outbox.filled()
+            pause = await self._attempt(wait_for_ready)
+            self._away = True
+            self._outbox.clear()
+            self._local.unreachable(self._node_id)
+            await self._local.clock.sleep(pause)
+            # The first attempt fails at once if nobody listens. Later ones of an eager link wait in
+            # the channel, which notices first when the peer is back; nothing waits for them.
+            wait_for_ready = self._eager
+
+    async def _attempt(self, wait_for_ready: bool) -> float:
+        """One stream from hello to end; returns how long to pause before the next."""
+        call = self._open_call(wait_for_ready)
+        try:
+            reply = await self._introduce(call)
+            if reply.verdict is not Verdict.WELCOME:
+                _log.warning(
+                    "peer %x refuses this member: %s %s", self._node_id, reply.verdict.name, reply.detail
+                )
+                return self._local.limits.refused_pause
+            self._away = False
+            self._pause = self._local.limits.reconnect_first
+            own_id = self._local.hello(self._node_id).source
+            await exchange(call, self._outbox, self._node_id, own_id, self._local.receiver.receive)
+        except (*RPC_FAILURES, BadMessage) as error:
+            _log.info("stream to peer %x: %s", self._node_id, describe_failure(error))
+        except Exception:
+            _log.exception("stream to peer %x failed", self._node_id)
+        finally:
+            call.cancel()
+        pause = self._pause
+        self._pause = min(2 * pause, self._local.limits.reconnect_most)
+        return pause
+
+    async def _introduce(self, call: Call) -> HelloReply:
+        await call.write(encode_frame(hello=self._local.hello(self._node_id)))
+        reply = (await read_frame(call)).hello_reply
+        if reply is None:
+            raise StreamBroken("answered something else than a hello")
+        self._local.receiver.hello_reply(self._node_id, reply)
+        return reply

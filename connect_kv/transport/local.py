@@ -1,0 +1,35 @@
+"""What every stream needs to know of this side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from connect_kv.interfaces import Clock, Hello, PeerReceiver
+from connect_kv.transport.limits import TransportLimits
+
+
+@dataclass(slots=True, kw_only=True)
+class Local:
+    """Who we are, who is told, and what is allowed."""
+
+    receiver: PeerReceiver
+    hello: Callable[[int], Hello]
+    clock: Clock
+    limits: TransportLimits
+    _unreachable: set[int] = field(default_factory=set)
+
+    def unreachable(self, node_id: int) -> None:
+        """Report it soon, once however many messages were lost until then.
+
+        Not at once: `send` is called while its caller is at work on something else.
+        """
+        if not self._unreachable:
+            asyncio.get_running_loop().call_soon(self._report)
+        self._unreachable.add(node_id)
+
+    def _report(self) -> None:
+        node_ids, self._unreachable = sorted(self._unreachable), set()
+        for node_id in node_ids:
+            self.receiver.unreachable(node_id)

@@ -1,0 +1,84 @@
+"""The bounded queue in front of one stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from connect_kv.transport.limits import TransportLimits
+
+
+class Outbox:
+    """Encoded frames waiting for one stream; full means dropped, which Raft repairs.
+
+    Urgent ones (heartbeats and their answers) overtake the others, so that megabytes of appends to
+    a slow peer never look like a dead leader; they have a bound of their own. Raft does not rely on
+    the order between the two (§5.2 and §5.3 each stand alone).
+    """
+
+    def __init__(self, limits: TransportLimits) -> None:
+        self._limits = limits
+        self._urgent: deque[bytes] = deque()
+        self._bulk: deque[bytes] = deque()
+        self._bulk_bytes = 0
+        self._filled = asyncio.Event()
+        self._closed = False
+
+    def put(self, frame: bytes, *, urgent: bool) -> bool:
+        """Queue it, or say False: full, or larger than any peer would take."""
+        size = len(frame)
+        if size > self._limits.max_frame_bytes:
+            return False
+        queue = self._urgent if urgent else self._bulk
+        if len(queue) >= self._limits.queue_messages:
+            return False
+        if not urgent:
+            if self._bulk and self._bulk_bytes + size > self._limits.queue_bytes:
+                return False
+            self._bulk_bytes += size
+        queue.append(frame)
+        self._filled.set()
+        return True
+
+    async def take(self) -> bytes:
+        """Wait for frames; joins what waits into one, up to a batch.
+
+        Raises ConnectionError once closed.
+        """
+        await self.filled()
+        frame = self._pop()
+        if not (self._urgent or self._bulk):
+            return frame
+        frames, size = [frame], len(frame)
+        while self._urgent or self._bulk:
+            size += len(self._urgent[0] if self._urgent else self._bulk[0])
+            if size > self._limits.max_batch_bytes:
+                break
+            frames.append(self._pop())
+        return b"".join(frames)
+
+    async def filled(self) -> None:
+        """Wait until there is something to take. Raises ConnectionError once closed."""
+        while not (self._urgent or self._bulk or self._closed):
+            self._filled.clear()
+            await self._filled.wait()
+        if self._closed:
+            raise ConnectionError("closed on this side")
+
+    def close(self) -> None:
+        """End the stream behind this queue; what waits is lost."""
+        self._closed = True
+        self._filled.set()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._urgent.clear()
+        self._bulk.clear()
+        self._bulk_bytes = 0
+
+    def _pop(self) -> bytes:
+        if self._urgent:
+            return self._urgent.popleft()
+        frame = self._bulk.popleft()
+        self._bulk_bytes -= len(frame)
+        return frame

@@ -1,0 +1,94 @@
+"""One established stream, as either side sees it: write what waits, hand over what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+import grpc
+
+from connect_kv.interfaces import PeerMessage
+from connect_kv.transport.codec import BadMessage, Frame, decode_frame
+from connect_kv.transport.outbox import Outbox
+
+
+class Lane(Enum):
+    """The two ordered streams between members; the value is the method's name."""
+
+    APPEND = "AppendEntries"
+    """Appends and heartbeats, and their answers the other way."""
+    FORWARD = "Forward"
+    """Proposals and read barriers, and their answers the other way."""
+
+
+class StreamBroken(ConnectionError):
+    """The stream is over; says why."""
+
+
+RPC_FAILURES = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, OSError)
+"""How gRPC says that a call is over: by its status, or that it was over before the operation."""
+
+
+class ByteStream(Protocol):
+    """What a client's call and a server's context have in common."""
+
+    async def read(self) -> object:
+        """The next frame, or `grpc.aio.EOF`."""
+
+    async def write(self, frame: bytes, /) -> None:
+        """Returns when there is room for more."""
+
+
+async def read_frame(stream: ByteStream) -> Frame:
+    """The next frame. Raises StreamBroken at the end and BadMessage."""
+    data = await stream.read()
+    if not isinstance(data, bytes):
+        raise StreamBroken("ended by the other side")
+    return decode_frame(data)
+
+
+async def exchange(
+    stream: ByteStream, outbox: Outbox, source: int, target: int, receive: Callable[[PeerMessage], None]
+) -> None:
+    """Run both directions until one is over; always raises StreamBroken or BadMessage.
+
+    Messages must be from `source` to `target`, as introduced at the head of the stream.
+    """
+    try:
+        async with asyncio.TaskGroup() as directions:
+            directions.create_task(_write(stream, outbox))
+            directions.create_task(_read(stream, source, target, receive))
+    except* BadMessage as errors:
+        raise BadMessage(describe_failure(errors.exceptions[0])) from errors
+    except* RPC_FAILURES as errors:
+        raise StreamBroken(describe_failure(errors.exceptions[0])) from errors
+
+
+async def _write(stream: ByteStream, outbox: Outbox) -> None:
+    while True:
+        await stream.write(await outbox.take())
+
+
+async def _read(stream: ByteStream, source: int, target: int, receive: Callable[[PeerMessage], None]) -> None:
+    while True:
+        for message in (await read_frame(stream)).messages:
+            check_ends(message, source, target)
+            receive(message)
+
+
+def check_ends(message: PeerMessage, source: int, target: int) -> None:
+    """Nobody speaks for another member. Raises BadMessage."""
+    if message.source != source or message.target != target:
+        raise BadMessage(
+            f"a message from {message.source:x} to {message.target:x} "
+            f"where only {source:x} speaks to {target:x}"
+        )
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line for logs."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

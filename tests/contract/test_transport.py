@@ -1,0 +1,304 @@
+"""What every Transport keeps, whatever carries the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from connect_kv.errors import RefusedToStart
+from connect_kv.interfaces import (
+    ForwardOutcome,
+    ForwardRequest,
+    ForwardResponse,
+    PeerMessage,
+    Proposal,
+    Refusal,
+    Verdict,
+)
+from connect_kv.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from connect_kv.raft.types import Entry, EntryId, EntryKind
+from tests.transport.helpers import Network, append, connect, heartbeat, hello_of, offer, pieces_of
+
+MESSAGES: list[PeerMessage] = [
+    VoteRequest(source=1, target=2, term=5, last=EntryId(4, 9), pre_vote=True, transfer=True),
+    VoteResponse(source=1, target=2, term=5, granted=False),
+    AppendRequest(
+        source=1,
+        target=2,
+        term=5,
+        prev=EntryId(4, 9),
+        entries=(
+            Entry(EntryId(4, 10), EntryKind.NOOP),
+            Entry(EntryId(5, 11), EntryKind.COMMAND, b"\x00" * 300),
+            Entry(EntryId(5, 12), EntryKind.MEMBERSHIP, b"{}"),
+        ),
+        commit_index=8,
+    ),
+    AppendRequest(source=1, target=2, term=5, prev=EntryId(0, 0), entries=(), commit_index=0),
+    AppendResponse(source=1, target=2, term=5, accepted=True, match_index=12),
+    AppendResponse(source=1, target=2, term=5, accepted=False, prev_index=9, hint=EntryId(2, 3)),
+    AppendResponse(source=1, target=2, term=0, accepted=False),
+    HeartbeatRequest(source=1, target=2, term=5, commit_index=8, round=4),
+    HeartbeatResponse(source=1, target=2, term=5, round=0),
+    TimeoutNow(source=1, target=2, term=5),
+    ReadIndexRequest(source=1, target=2, term=5, context=2**64 - 1),
+    ReadIndexResponse(source=1, target=2, term=5, context=2**64 - 1, index=8),
+    ForwardRequest(source=1, target=2, proposals=(Proposal(id=1, payload=b"p", count=3),)),
+    ForwardResponse(
+        source=1,
+        target=2,
+        outcomes=(
+            ForwardOutcome(id=1, entry=EntryId(5, 11), offset=2),
+            ForwardOutcome(id=2, refusal=Refusal.OVERLOADED),
+        ),
+    ),
+]
+
+
+@pytest.fixture(params=["memory", "grpc"])
+async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
+    made = Network(request.param)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+async def test_every_kind_of_message_arrives_as_it_was_sent(network: Network, message: PeerMessage) -> None:
+    one, two = await network.pair()
+
+    one.transport.send(message)
+
+    assert list(await two.recorder.received(1)) == [message]
+
+
+async def test_thousands_of_appends_arrive_in_order(network: Network) -> None:
+    one, two = await network.pair()
+    sent = [append(index, b"x" * (index % 700)) for index in range(1, 3001)]
+
+    for message in sent:
+        one.transport.send(message)
+
+    assert list(await two.recorder.received(3000)) == sent
+
+
+async def test_hello_says_who_sends_and_its_answer_is_told(network: Network) -> None:
+    one, two = await network.pair()
+
+    assert hello_of(1)(2) in two.recorder.hellos
+    assert (2, Verdict.WELCOME) in one.recorder.replies
+
+
+async def test_answers_reach_an_asker_whose_address_is_unknown(network: Network) -> None:
+    """A member that joins learns addresses only from the log it is about to acknowledge."""
+    leader, joining = await network.node(1), await network.node(2)
+    leader.transport.set_peers({2: joining.transport.address})
+    leader.transport.send(append(1))
+    leader.transport.send(
+        ForwardRequest(source=1, target=2, proposals=(Proposal(id=1, payload=b"", count=1),))
+    )
+    await joining.recorder.received(2)
+
+    answers: list[PeerMessage] = [
+        AppendResponse(source=2, target=1, term=3, accepted=True, match_index=1),
+        ReadIndexResponse(source=2, target=1, term=3, context=1, index=1),
+    ]
+    for answer in answers:
+        joining.transport.send(answer)
+
+    received = await leader.recorder.received(2)
+    assert all(answer in received for answer in answers)
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.WELCOME])
+async def test_refused_member_is_told_why_and_not_listened_to(network: Network, verdict: Verdict) -> None:
+    one, two = await network.node(1), await network.node(2)
+    two.recorder.verdicts[1] = verdict
+    connect(one, two)
+    one.transport.send(append(1))
+    one.transport.send(VoteRequest(source=1, target=2, term=5, last=EntryId(4, 9)))
+
+    await one.recorder.until(lambda: (2, verdict) in one.recorder.replies and 2 in one.recorder.unreachable_ids)
+    assert not two.recorder.messages
+    if network.kind == "grpc":
+        assert any(pause >= 1 for pause in network.clock.pauses)
+
+    two.recorder.verdicts.clear()
+    await one.recorder.until(lambda: (2, Verdict.WELCOME) in one.recorder.replies)
+    one.transport.send(append(2))
+    assert list(await two.recorder.received(1)) == [append(2)]
+
+
+async def test_messages_pass_again_after_the_peer_restarted(network: Network) -> None:
+    one, two = await network.pair()
+    address = two.transport.address
+    await two.transport.close()
+    await one.recorder.until(lambda: 2 in one.recorder.unreachable_ids)
+
+    one.recorder.replies.clear()
+    again = await network.node(2, address)
+    await one.introduced(2)
+    one.transport.send(append(9))
+
+    assert list(await again.recorder.received(1)) == [append(9)]
+
+
+async def test_unreachable_is_reported_for_a_peer_that_is_not_there(network: Network) -> None:
+    one, two = await network.pair()
+    await two.transport.close()
+    await one.recorder.until(lambda: 2 in one.recorder.unreachable_ids)
+
+    for message in (append(1), VoteRequest(source=1, target=2, term=5, last=EntryId(4, 9))):
+        one.recorder.unreachable_ids.clear()
+        one.transport.send(message)
+        await one.recorder.until(lambda: 2 in one.recorder.unreachable_ids)
+
+
+async def test_unreachable_is_reported_for_an_unknown_target(network: Network) -> None:
+    one = await network.node(1)
+
+    for message in (append(1, target=5), TimeoutNow(source=1, target=5, term=1)):
+        one.recorder.unreachable_ids.clear()
+        one.transport.send(message)
+        assert not one.recorder.unreachable_ids, "reported from within send"
+        await one.recorder.until(lambda: one.recorder.unreachable_ids == [5])
+
+
+async def test_a_member_no_longer_listed_is_judged_anew(network: Network) -> None:
+    one, two = await network.pair()
+
+    one.recorder.verdicts[2] = Verdict.REMOVED
+    one.transport.set_peers({1: one.transport.address})
+
+    await two.recorder.until(lambda: (1, Verdict.REMOVED) in two.recorder.replies)
+    one.recorder.messages.clear()
+    two.transport.send(heartbeat(1, source=2, target=1))
+    await two.recorder.until(lambda: 1 in two.recorder.unreachable_ids)
+    assert not one.recorder.messages
+
+
+async def test_a_peer_with_a_new_address_is_found_there(network: Network) -> None:
+    one, two = await network.pair()
+    await two.transport.close()
+    moved = await network.node(2, "127.0.0.1:0" if network.kind == "grpc" else "elsewhere:1")
+
+    one.recorder.replies.clear()
+    one.transport.set_peers({2: moved.transport.address})
+    await one.introduced(2)
+    one.transport.send(append(1))
+
+    assert list(await moved.recorder.received(1)) == [append(1)]
+
+
+async def test_snapshot_arrives_in_the_same_pieces(network: Network) -> None:
+    one, two = await network.pair()
+    pieces = [b"first", b"", b"z" * 2_500_000, b"last" * 1000]
+
+    await one.transport.send_snapshot(offer(), pieces_of(pieces))
+
+    assert two.recorder.offers == [offer()]
+    assert two.recorder.pieces == pieces
+    assert two.recorder.installed == 1
+
+
+async def test_snapshot_refused_by_the_receiver_fails_at_the_sender(network: Network) -> None:
+    one, two = await network.pair()
+    two.recorder.refuse_snapshot = "a newer one is being installed"
+
+    with pytest.raises(OSError, match="a newer one is being installed"):
+        await one.transport.send_snapshot(offer(), pieces_of([b"x" * 100_000] * 100))
+
+
+async def test_snapshot_of_a_member_that_is_not_welcome_fails(network: Network) -> None:
+    one, two = await network.pair()
+    two.recorder.verdicts[1] = Verdict.REMOVED
+
+    with pytest.raises(OSError, match="REMOVED"):
+        await one.transport.send_snapshot(offer(), pieces_of([b"x"]))
+
+    assert (2, Verdict.REMOVED) in one.recorder.replies
+    assert not two.recorder.offers
+
+
+async def test_snapshot_to_nobody_fails(network: Network) -> None:
+    one, two = await network.pair()
+    await two.transport.close()
+
+    with pytest.raises(OSError, match="snapshot to 2"):
+        await one.transport.send_snapshot(offer(), pieces_of([b"x"]))
+    with pytest.raises(OSError, match="5"):
+        await one.transport.send_snapshot(offer(target=5), pieces_of([b"x"]))
+
+
+async def test_snapshot_waits_for_a_slow_receiver(network: Network) -> None:
+    """What is under way is bounded: a receiver that takes nothing stops the sender's reading."""
+    one, two = await network.pair()
+    two.recorder.may_take.clear()
+    pieces, taken = [b"p" * (1 << 20)] * 200, list[int]()
+    sending = asyncio.create_task(one.transport.send_snapshot(offer(), pieces_of(pieces, taken)))
+    await two.recorder.until(lambda: len(two.recorder.pieces) == 1)
+    one.transport.send(append(1))
+    await two.recorder.received(1)  # meanwhile other traffic passes
+
+    assert len(taken) < 100
+
+    two.recorder.may_take.set()
+    await sending
+    assert len(two.recorder.pieces) == 200
+
+
+async def test_describe_answers_who_does_not_know_itself_yet(network: Network) -> None:
+    one, two = await network.node(1), await network.node(2)
+
+    description = await one.transport.describe(two.transport.address, hello_of(0)(0), "127.0.0.1:99")
+
+    assert description.node_id == 2
+    assert description.membership.members[0].peer_address == "127.0.0.1:99"
+    assert description.hello.verdict is Verdict.UNKNOWN_MEMBER
+    assert description.leader_id is None
+    assert two.recorder.hellos == [hello_of(0)(0)]
+
+
+async def test_describe_of_nobody_fails(network: Network) -> None:
+    one, two = await network.node(1), await network.node(2)
+    await two.transport.close()
+
+    with pytest.raises(OSError, match=two.transport.address):
+        await one.transport.describe(two.transport.address, hello_of(0)(0), "127.0.0.1:99")
+
+
+async def test_address_in_use_is_refused_by_name(network: Network) -> None:
+    one = await network.node(1)
+
+    with pytest.raises(RefusedToStart, match=one.transport.address):
+        await network.node(2, one.transport.address)
+
+
+async def test_nothing_runs_after_close() -> None:
+    for kind in ("memory", "grpc"):
+        before = asyncio.all_tasks()
+        network = Network(kind)
+        one, two = await network.pair()
+        two.recorder.may_take.clear()
+        sending = asyncio.create_task(one.transport.send_snapshot(offer(), pieces_of([b"x"] * 9)))
+        await two.recorder.until(lambda: bool(two.recorder.pieces))
+        one.transport.send(append(1))
+
+        sending.cancel()
+        await asyncio.wait({sending})
+        await network.close()
+
+        left = [task for task in asyncio.all_tasks() - before if "transport" in repr(task)]
+        assert not left
+        one.transport.send(append(2))  # harmless
