@@ -28,6 +28,8 @@ class NodeConfig:
     """Likewise, in commands."""
     forward_small_bytes: int = 64 << 10
     """While the leader has not answered the last batch, a follower's next one gathers up to this."""
+    forward_unanswered_bytes: int = 16 << 20
+    """Beyond this, a follower sends nothing more before the leader answers."""
     forward_seconds: float = 10.0
     """A forwarded proposal without any answer for so long is reported as OutcomeUnknown."""
     retained_results: int = 4096

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from connect_kv.errors import NotProposed, OutcomeUnknown, Overloaded
+from connect_kv.errors import NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
 from connect_kv.interfaces import (
     Clock,
     ForwardOutcome,
@@ -46,7 +46,13 @@ class Forwarder(Generic[R]):
     """The follower's side."""
 
     def __init__(
-        self, *, config: NodeConfig, clock: Clock, rng: random.Random, waiters: EntryWaiters[R], applied: EntryId
+        self,
+        *,
+        config: NodeConfig,
+        clock: Clock,
+        rng: random.Random,
+        waiters: EntryWaiters[R],
+        applied: EntryId,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -55,6 +61,8 @@ class Forwarder(Generic[R]):
         self._waiters = waiters
         self._applied = applied
         self._sent: dict[int, _Sent[R]] = {}
+        self.size = 0
+        """Bytes of proposals not answered yet."""
         self._latest = 0
         self._refused: list[Waiting[R]] = []
         self._retained: OrderedDict[int, tuple[EntryId, Sequence[R]]] = OrderedDict()
@@ -76,6 +84,7 @@ class Forwarder(Generic[R]):
         for waiting in batch:
             self._id += 1
             self._sent[self._id] = _Sent(waiting, leader, now)
+            self.size += len(waiting.payload)
             proposals.append(Proposal(id=self._id, payload=waiting.payload, count=waiting.count))
         self._latest = self._id
         return ForwardRequest(source=source, target=leader, proposals=tuple(proposals))
@@ -86,7 +95,7 @@ class Forwarder(Generic[R]):
             sent = self._sent.get(outcome.id)
             if sent is None or sent.leader != response.source:
                 continue
-            del self._sent[outcome.id]
+            self._forget(outcome.id)
             if outcome.entry is not None:
                 self._appended(sent.waiting, outcome.entry, outcome.offset)
             elif outcome.refusal is Refusal.OVERLOADED:
@@ -130,8 +139,10 @@ class Forwarder(Generic[R]):
         overdue = now - self._config.forward_seconds
         for id, sent in list(self._sent.items()):
             if sent.at <= overdue or (sent.doubtful is not None and sent.doubtful <= doubted):
-                del self._sent[id]
+                self._forget(id)
                 sent.waiting.fail(OutcomeUnknown("the leader did not say what became of the proposal"))
+        if not self._sent:
+            self._retained.clear()
 
     def fail(self, sent: Callable[[], Exception], refused: Callable[[], Exception]) -> None:
         """Tell all: those that may have been appended, and those that certainly were not."""
@@ -141,6 +152,10 @@ class Forwarder(Generic[R]):
             waiting.fail(refused())
         self._sent.clear()
         self._refused.clear()
+        self.size = 0
+
+    def _forget(self, id: int) -> None:
+        self.size -= len(self._sent.pop(id).waiting.payload)
 
     def _appended(self, waiting: Waiting[R], entry: EntryId, offset: int) -> None:
         if waiting.future is None or waiting.future.done():
@@ -183,7 +198,7 @@ class Intake(Generic[R]):
             )
             try:
                 put(waiting)
-            except Overloaded:
+            except (Overloaded, RequestTooLarge):
                 refused.append(ForwardOutcome(id=proposal.id, refusal=Refusal.OVERLOADED))
         while len(seen) > _SEEN_IDS:
             seen.popitem(last=False)
@@ -214,6 +229,4 @@ class Intake(Generic[R]):
 
     def _answer(self, source: int, outcomes: Sequence[ForwardOutcome]) -> None:
         if outcomes:
-            self._respond(
-                ForwardResponse(source=self._node_id, target=source, outcomes=tuple(outcomes))
-            )
+            self._respond(ForwardResponse(source=self._node_id, target=source, outcomes=tuple(outcomes)))

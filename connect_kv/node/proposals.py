@@ -61,7 +61,9 @@ class ProposalQueue(Generic[R]):
         """Append it. Raises RequestTooLarge, Overloaded; nothing was proposed then."""
         size = len(waiting.payload)
         if size > self._config.max_request_bytes:
-            raise RequestTooLarge(f"{size} bytes in one proposal; {self._config.max_request_bytes} are allowed")
+            raise RequestTooLarge(
+                f"{size} bytes in one proposal; {self._config.max_request_bytes} are allowed"
+            )
         if (
             self.size + size > self._config.max_waiting_bytes
             or self.commands + waiting.count > self._config.max_waiting_commands
@@ -80,7 +82,9 @@ class ProposalQueue(Generic[R]):
             if not first.abandoned:
                 size += len(first.payload)
                 commands += first.count
-                if batch and (size > self._config.max_batch_bytes or commands > self._config.max_batch_commands):
+                if batch and (
+                    size > self._config.max_batch_bytes or commands > self._config.max_batch_commands
+                ):
                     break
                 batch.append(first)
             self._remove_first()

@@ -77,14 +77,12 @@ class ReadBarriers:
         self._applied.add(state.index, [future for _, future in barrier.reads])
         self._applied.applied(applied)
 
-    def tick(self, leaderless_since: float | None) -> None:
-        """Ask again what was lost on the way; without a leader for long, tell the readers."""
+    def tick(self, leaderless: bool) -> None:
+        """Ask again what was lost on the way."""
         self._paused = False
         now = self._clock.now()
         barrier = self._under_way
-        if barrier is not None and (
-            leaderless_since is not None or now - barrier.asked >= self._retry_seconds
-        ):
+        if barrier is not None and (leaderless or now - barrier.asked >= self._retry_seconds):
             self._next.reads[:0] = barrier.reads
             self._under_way = None
 

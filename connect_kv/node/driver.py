@@ -1,0 +1,376 @@
+"""The activities around the core: inputs, the log's disk, applying. Only this moves bytes for Raft.
+
+They overlap: while the disk writes, messages are answered and the next batch gathers; while a slice
+is applied, both go on. Everything that promises something waits for the disk (`Ready`), and
+everything that is told to a caller waits for apply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Generic, TypeVar
+
+from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped
+from connect_kv.interfaces import ForwardRequest, ForwardResponse, PeerMessage
+from connect_kv.node.applier import Applier
+from connect_kv.node.compaction import Compactor
+from connect_kv.node.health import DiskHealth, watch_space
+from connect_kv.node.leadership import Leadership
+from connect_kv.node.log_writer import LogWriter
+from connect_kv.node.parts import Parts
+from connect_kv.node.peers import Peers
+from connect_kv.node.pipeline import Pipeline
+from connect_kv.node.reads import ReadBarriers
+from connect_kv.node.snapshots import SnapshotReceiver, SnapshotSender
+from connect_kv.node.waiters import IndexWaiters
+from connect_kv.node.watchdog import watch_loop
+from connect_kv.raft.messages import Message
+from connect_kv.raft.ready import LogRead, Ready
+from connect_kv.raft.types import Entry, SnapshotMeta
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+
+class Driver(Generic[R]):
+    """Owns one core and everything that waits for it. All methods are called on the loop."""
+
+    def __init__(
+        self,
+        parts: Parts[R],
+        *,
+        free_bytes: Callable[[], tuple[int, int]] | None,
+        space_low: Callable[[bool, int], None],
+    ) -> None:
+        self._parts = parts
+        self._core = parts.core
+        self._free_bytes = free_bytes
+        self._space_low = space_low
+        self._inbox: list[PeerMessage] = []
+        self._tick_due = False
+        self._ticks = 0
+        self._input = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
+        self._watchers: list[asyncio.Future[None]] = []
+        self.running = asyncio.Event()
+        """Set once the activities run."""
+        config = parts.config
+        self.writer = LogWriter(
+            log=parts.log,
+            worker=parts.log_worker,
+            clock=parts.clock,
+            metrics=parts.metrics,
+            install=self._install,
+            persisted=self._persisted,
+        )
+        self.applier: Applier[R] = Applier(parts, self._applied)
+        self._index_waiters = IndexWaiters()
+        self.reads = ReadBarriers(
+            core=parts.core,
+            clock=parts.clock,
+            rng=parts.rng,
+            retry_seconds=config.election_seconds / 2,
+            applied=self._index_waiters,
+        )
+        self.pipeline: Pipeline[R] = Pipeline(parts, disk_idle=lambda: self.writer.idle)
+        self.leadership = Leadership(parts.core, parts.clock)
+        self.peers: Peers[R] = Peers(
+            parts,
+            receive=self._receive,
+            unreachable=self._unreachable,
+            snapshot=lambda offer, chunks: self._receiver.receive(offer, chunks),
+            confirmed=self._update_eligibility,
+            fail=self.fail,
+            spawn=self._spawn,
+        )
+        self._sender: SnapshotSender[R] = SnapshotSender(
+            parts, self.applier, hello=self.peers.introduce, spawn=self._spawn, wake=self.wake
+        )
+        self.compactor: Compactor[R] = Compactor(parts, self._sender.held)
+        self._receiver: SnapshotReceiver[R] = SnapshotReceiver(
+            parts,
+            self.applier,
+            self.compactor,
+            step=self._step_now,
+            before_switch=self._sender.cancel,
+            jumped=self._jumped,
+        )
+        self.health = DiskHealth(
+            clock=parts.clock, oldest=lambda: self.writer.oldest, limit=2 * config.election_seconds
+        )
+
+    async def run(self) -> None:
+        """Run all activities until one fails; raises an ExceptionGroup with what it raised first."""
+        config, clock = self._parts.config, self._parts.clock
+        self._update_eligibility()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            activities = [
+                self._take_inputs(),
+                self._tick(),
+                self._until_failure(),
+                self.writer.run(),
+                self.applier.run(),
+                self.compactor.run(),
+            ]
+            if config.watchdog_seconds:
+                watch = watch_loop(
+                    clock, self._parts.metrics, every=config.watchdog_seconds, limit=config.stall_seconds
+                )
+                activities.append(watch)
+            if self._free_bytes is not None:
+                activities.append(
+                    watch_space(
+                        clock=clock,
+                        worker=self._parts.log_worker,
+                        free_bytes=self._free_bytes,
+                        every=config.space_seconds,
+                        report=self._space_low,
+                    )
+                )
+            for activity in activities:
+                group.create_task(activity)
+            self.wake()
+            self.running.set()
+
+    def wake(self) -> None:
+        """Something changed for the core: take a turn soon."""
+        self._input.set()
+
+    def fail(self, error: ConnectKvError) -> None:
+        """The node must stop, for this reason."""
+        if not self._failure.done():
+            self._failure.set_result(error)
+
+    def end(self, reason: str) -> None:
+        """The activities have ended: tell all who wait."""
+        self._group = None
+        self.pipeline.end(reason)
+        self.reads.fail(lambda: NodeStopped(reason))
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_exception(NodeStopped(reason))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; looked at after every turn and every applied slice.
+
+        Raises NodeStopped.
+        """
+        while not condition():
+            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            await watcher
+
+    # Inputs
+
+    async def _take_inputs(self) -> None:
+        while True:
+            await self._input.wait()
+            self._input.clear()
+            self._turn()
+            # Let the activities that this turn gave work begin before the next.
+            await asyncio.sleep(0)
+
+    def _turn(self) -> None:
+        """Feed the core everything that waits, then do what it says."""
+        messages, self._inbox = self._inbox, []
+        for message in messages:
+            if isinstance(message, ForwardRequest | ForwardResponse):
+                self.pipeline.receive(message)
+            else:
+                self._core.step(message)
+        if self._tick_due:
+            self._tick_due = False
+            self._core.tick()
+            self._on_tick()
+        self._follow_leader()
+        self.pipeline.pump()
+        self.reads.pump()
+        self._drain()
+        self._follow_leader()
+        self._notify()
+
+    def _drain(self) -> None:
+        send = self._parts.transport.send
+        while (ready := self._core.ready()) is not None:
+            for message in ready.messages:
+                send(message)
+            if ready.install is not None:
+                self._receiver.taken(ready.install)
+            self.writer.submit(ready)
+            for read in ready.reads:
+                self.reads.answered(read, self._parts.history.applied.index)
+            for log_read in ready.log_reads:
+                self._spawn(self._load(log_read))
+            for target in ready.snapshots:
+                self._sender.start(target)
+        self.peers.follow_membership()
+        if self._core.apply_index > self._parts.history.applied.index:
+            self.applier.wake()
+
+    async def _tick(self) -> None:
+        tick, clock = self._parts.config.tick_seconds, self._parts.clock
+        due = clock.now() + tick
+        while True:
+            await clock.sleep(max(0.0, due - clock.now()))
+            self._tick_due = True
+            self.wake()
+            # After a pause the ticks that were missed are not made up for: the messages that came
+            # meanwhile are still to be read, and an election for their lack would be a mistake.
+            due = max(due + tick, clock.now() + tick / 2)
+
+    def _on_tick(self) -> None:
+        self._ticks += 1
+        leaderless = self.leadership.leaderless_for()
+        patience = self._parts.config.election_seconds
+        self.pipeline.tick()
+        self.reads.tick(leaderless > 0)
+        if leaderless >= patience:
+            before = self._parts.clock.now() - patience
+            self.pipeline.queue.expire(before)
+            self.reads.expire(before)
+        if self.health.check():
+            self._update_eligibility()
+        if self._ticks % self._parts.config.raft.election_ticks == 0:
+            self._each_election_timeout()
+        self._parts.metrics.waiting(self.pipeline.queue.commands, self.pipeline.queue.size)
+
+    def _each_election_timeout(self) -> None:
+        if not self.leadership.leads:
+            return
+        if self.health.sick:
+            self.hand_over()
+        status = self._core.status()
+        for follower in status.followers:
+            if follower.node_id != status.node_id:
+                lag = status.last_index - follower.match_index
+                self._parts.metrics.follower_lag(follower.node_id, lag)
+
+    def _receive(self, message: PeerMessage) -> None:
+        if self._group is not None:
+            self._inbox.append(message)
+            self.wake()
+
+    def _unreachable(self, node_id: int) -> None:
+        if self._group is not None:
+            self._core.report_unreachable(node_id)
+            self.pipeline.unreachable(node_id)
+            self.wake()
+
+    def _step_now(self, message: Message) -> None:
+        if self._group is None:
+            raise NodeStopped("this node has stopped")
+        self._core.step(message)
+        self._drain()
+        self.wake()
+
+    # The disk
+
+    def _persisted(self, readies: Sequence[Ready]) -> None:
+        self._core.persisted(readies[-1].number)
+        send = self._parts.transport.send
+        for ready in readies:
+            for message in ready.messages_after_persist:
+                send(message)
+            if ready.install is not None:
+                self._core.applied(ready.install.last.index)
+        self.wake()
+
+    async def _install(self, meta: SnapshotMeta) -> None:
+        await self._receiver.install(meta)
+
+    async def _load(self, wanted: LogRead) -> None:
+        entries: Sequence[Entry] = ()
+        if wanted.start >= self._core.first_index:
+            read = partial(self._parts.log.entries, wanted.start, wanted.end, wanted.max_bytes)
+            entries = await self._parts.log_worker.run(read)
+        self._core.entries_loaded(wanted.target, entries)
+        self.wake()
+
+    # Applying
+
+    def _applied(
+        self, entries: Sequence[Entry], results: Sequence[Sequence[R]], membership_changed: bool
+    ) -> None:
+        self.compactor.applied(sum(len(entry.data) for entry in entries))
+        self.pipeline.applied(entries, results)
+        self._index_waiters.applied(entries[-1].id.index)
+        if membership_changed:
+            self._membership_applied()
+        self._notify()
+        self.wake()
+
+    def _jumped(self, meta: SnapshotMeta) -> None:
+        self._parts.history.jump(meta)
+        self.pipeline.jumped(meta)
+        self._index_waiters.applied(meta.last.index)
+        self._membership_applied()
+
+    def _membership_applied(self) -> None:
+        membership = self._parts.history.membership
+        self.peers.follow_membership()
+        self.pipeline.membership_changed(membership.node_ids)
+        if self._parts.identity.node_id in membership.removed:
+            self._spawn(self._leave())
+
+    async def _leave(self) -> None:
+        """Stay for a moment, so that the others hear from the one who led that this is committed."""
+        config = self._parts.config
+        await self._parts.clock.sleep(2 * config.raft.heartbeat_ticks * config.tick_seconds)
+        self.fail(
+            MemberRemoved("this member was removed from its cluster; its data directory can be deleted")
+        )
+
+    # Leadership
+
+    def hand_over(self) -> int | None:
+        """Ask the most advanced follower to lead; returns which, or None if there is none."""
+        successor = self.leadership.successor() if self.leadership.leads else None
+        if successor is not None:
+            self._core.transfer_leadership(successor)
+            self.wake()
+        return successor
+
+    def _follow_leader(self) -> None:
+        if not self.leadership.changed():
+            return
+        self.pipeline.leader_changed()
+        if not self.leadership.leads:
+            self._spawn(self._sender.cancel())
+        logger.info("term %d, leader %s", self._core.term, self._core.leader_id)
+        self._parts.metrics.leader_changed(self._core.leader_id)
+
+    def _update_eligibility(self) -> None:
+        confirmed = self._parts.log.confirmed
+        self._core.set_eligible(vote=confirmed, campaign=confirmed and not self.health.sick)
+        if self.health.sick:
+            logger.warning("the log's disk has not answered for two election timeouts")
+            self.hand_over()
+        self.wake()
+
+    # Tasks
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        """Run it beside the activities; None if they are ending."""
+        if self._group is not None:
+            try:
+                return self._group.create_task(work)
+            except RuntimeError:
+                logger.debug("the node is ending")
+        work.close()
+        return None
+
+    async def _until_failure(self) -> None:
+        raise await self._failure
+
+    def _notify(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)

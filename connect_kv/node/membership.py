@@ -1,0 +1,115 @@
+"""Who the other members are: their ids, where they are reached, and what they understand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from connect_kv.interfaces import Hello, HelloReply, Identity, Verdict
+from connect_kv.raft.types import Membership
+
+PROTOCOL = 1
+"""The version of the traffic between members that this code speaks."""
+OLDEST_PROTOCOL = 1
+"""The oldest it understands: always the one before, so that a cluster can be upgraded member by member."""
+
+
+def hashed_id(*parts: object) -> int:
+    """A 64-bit id, never 0, that depends on all `parts`."""
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
+
+
+def added_id(cluster_id: int, index: int, position: int) -> int:
+    """The id of the member that the entry at `index` adds, as the `position`-th of those it adds.
+
+    An index is committed once, so an id is never used twice.
+    """
+    return hashed_id("member", cluster_id, index, position)
+
+
+def judge(hello: Hello, identity: Identity, removed: Iterable[int], noted: bytes | None) -> Verdict:
+    """What to answer that sender, as far as its identity goes.
+
+    `removed` are ids whose removal is *committed*: one that may still be rolled back must not make
+    a member go away. `noted` is the directory under which the sender was seen first.
+    """
+    if hello.protocol < OLDEST_PROTOCOL or hello.oldest_protocol > PROTOCOL:
+        return Verdict.INCOMPATIBLE
+    if hello.cluster_id != identity.cluster_id:
+        return Verdict.WRONG_CLUSTER
+    if hello.target != identity.node_id:
+        return Verdict.WRONG_MEMBER
+    if hello.source in removed:
+        return Verdict.REMOVED
+    if noted is not None and noted != hello.directory_id:
+        return Verdict.AMNESIA
+    return Verdict.WELCOME
+
+
+def has_majority(membership: Membership, node_ids: Iterable[int]) -> bool:
+    """Whether these are a majority of the voters (of both sets in joint consensus)."""
+    ids = frozenset(node_ids)
+    if not membership.voters:
+        return False
+    return all(
+        len(voters & ids) * 2 > len(voters)
+        for voters in (membership.voters, membership.voters_outgoing)
+        if voters
+    )
+
+
+class AddressBook:
+    """Addresses of the members in force, of those not yet or no longer in force, and of those heard of.
+
+    A member that lags must be able to answer a leader it has never heard of, and one that is being
+    removed must still hear that it was.
+    """
+
+    def __init__(self, node_id: int) -> None:
+        self._node_id = node_id
+        self._heard: dict[int, str] = {}
+        self._addresses: dict[int, str] = {}
+
+    def __contains__(self, node_id: int) -> bool:
+        return node_id in self._addresses
+
+    @property
+    def addresses(self) -> Mapping[int, str]:
+        """Where each other member is reached."""
+        return self._addresses
+
+    def hear(self, membership: Membership) -> None:
+        """Another member says that this is the membership in force."""
+        self._heard.update({member.node_id: member.peer_address for member in membership.members})
+
+    def update(self, in_force: Membership, applied: Membership) -> bool:
+        """Returns whether any address changed. What is in force overrides what is applied or heard."""
+        addresses = {
+            node_id: address
+            for node_id, address in self._heard.items()
+            if node_id not in applied.removed and node_id not in in_force.removed
+        }
+        for membership in (applied, in_force):
+            addresses.update({member.node_id: member.peer_address for member in membership.members})
+        addresses.pop(self._node_id, None)
+        changed = addresses != self._addresses
+        self._addresses = addresses
+        return changed
+
+
+class Abilities:
+    """The largest command number that each member has said it can apply."""
+
+    def __init__(self, node_id: int, highest_command: int) -> None:
+        self._node_id = node_id
+        self._highest = {node_id: highest_command}
+
+    def heard(self, node_id: int, hello: Hello | HelloReply) -> None:
+        """A member introduced itself, or answered our introduction."""
+        self._highest[node_id] = hello.highest_command
+
+    def common(self, membership: Membership) -> int:
+        """What all members can apply; 0 while one of them has not been heard."""
+        node_ids = membership.node_ids or (self._node_id,)
+        return min(self._highest.get(node_id, 0) for node_id in node_ids)

@@ -1,0 +1,321 @@
+"""RaftNode: what the services of one member are given. Everything else of this package lies below."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLeader, Unavailable
+from connect_kv.interfaces import (
+    Clock,
+    Description,
+    Identity,
+    LogStore,
+    ReplicatedState,
+    Transport,
+    Worker,
+)
+from connect_kv.node.config import NodeConfig
+from connect_kv.node.driver import Driver
+from connect_kv.node.history import History
+from connect_kv.node.membership import added_id
+from connect_kv.node.metrics import NodeMetrics, NoMetrics
+from connect_kv.node.parts import Parts
+from connect_kv.node.status import NodeStatus
+from connect_kv.raft.core import RaftCore
+from connect_kv.raft.membership import MembershipChange
+from connect_kv.raft.types import Membership, Restored
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+
+class RaftNode(Generic[R]):
+    """One member of a cluster, over a core made from `restored`.
+
+    It owns `log`, `log_worker`, `state` and `transport` from `start` on, and closes them in `stop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        core: RaftCore,
+        restored: Restored,
+        log: LogStore,
+        log_worker: Worker,
+        state: ReplicatedState[R],
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        metrics: NodeMetrics | None = None,
+        free_bytes: Callable[[], tuple[int, int]] | None = None,
+        space_low: Callable[[bool, int], None] = lambda low, free: None,
+    ) -> None:
+        """`free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told at the
+        start and whenever free space falls below the low-water mark or rises above it.
+
+        `log.identity` must be set (`node.startup`). Make it on the running loop.
+        """
+        if log.identity is None:
+            raise ValueError("log: its directory has no identity yet; bootstrap or join first")
+        self._parts: Parts[R] = Parts(
+            config=config,
+            identity=log.identity,
+            core=core,
+            log=log,
+            log_worker=log_worker,
+            state=state,
+            transport=transport,
+            clock=clock,
+            rng=rng,
+            metrics=metrics or NoMetrics(),
+            history=History(restored, state.last_applied),
+        )
+        self._driver: Driver[R] = Driver(self._parts, free_bytes=free_bytes, space_low=space_low)
+        self._main: asyncio.Task[None] | None = None
+        self._stopping: str | None = None
+        self._closed = False
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """Resolves with the error that ended this node; stays open if it is stopped in order."""
+
+    # Running
+
+    async def start(self, description: Description | None = None) -> None:
+        """Listen, and take part. `description` is what `node.startup.join` returned, if it was used.
+
+        Raises what the transport raises when it cannot listen; call `stop` then as well.
+        """
+        self._main = asyncio.create_task(self._run())
+        await self._driver.running.wait()
+        await self._parts.transport.start(self._driver.peers, self._driver.peers.introduce)
+        if description is not None:
+            self._driver.peers.hear(description)
+        self._driver.peers.follow_membership()
+        self._driver.wake()
+
+    async def stop(self) -> None:
+        """Hand leadership over, let queued writes finish, close everything in order. Safe to repeat.
+
+        Takes no new proposals or reads meanwhile. Each step is bounded: a disk that never answers cannot keep
+        the process from ending.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._stopping = self._stopping or "this node is shutting down"
+        patience = self._parts.config.election_seconds
+        if self._main is not None and not self.failed.done():
+            await _bounded(self._resign(), patience)
+            await _bounded(self._driver.until(lambda: self._driver.pipeline.idle), patience)
+            await _bounded(self._driver.writer.rest(), patience)
+            # Nothing may be cut short inside the state: it is closed next.
+            await _bounded(self._driver.compactor.quiet.acquire(), patience)
+            await _bounded(self._driver.applier.quiet.acquire(), patience)
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        await _bounded(self._parts.transport.close(), patience)
+        await self._close_storage(patience)
+
+    # For the services of this node
+
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[R]:
+        """Replicate `count` commands and return their results, once applied here.
+
+        `payload` is an encoded CommandBatch without log_time. Works on any member. Raises
+
+        - NoLeader, Overloaded, RequestTooLarge, NotProposed, NodeStopped: it certainly has no effect;
+        - OutcomeUnknown: it may have taken effect, or may still.
+
+        Cancelling it leaves the outcome unknown, too.
+        """
+        self._check_running()
+        future = self._driver.pipeline.add(payload, count)
+        self._driver.wake()
+        return await future
+
+    async def read_barrier(self) -> int:
+        """Wait until every write acknowledged before this call is visible on this node.
+
+        ReadIndex, thesis 6.4: costs one heartbeat round, shared by all reads waiting.
+        Returns the index the read may rely on, already applied here.
+        Raises NoLeader after one election timeout without a leader (retry elsewhere), NodeStopped.
+        """
+        self._check_running()
+        future = self._driver.reads.add()
+        self._driver.wake()
+        return await future
+
+    async def change_membership(self, change: MembershipChange) -> Membership:
+        """Replicate a change of members; returns the membership once it is committed and, if it was
+        joint, left again.
+
+        Members to add whose `node_id` is 0 get one. Only on the leader: raises NotLeader,
+        MembershipRefused, and as `propose` does NotProposed and OutcomeUnknown.
+        """
+        self._check_running()
+        core, cluster_id = self._parts.core, self._parts.identity.cluster_id
+        index = core.last_index + 1
+        named = change.with_ids(lambda position: added_id(cluster_id, index, position))
+        entry = core.propose_membership(named)
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self._driver.pipeline.waiters.add(entry, 0, 0, future)
+        self._driver.wake()
+        await future
+        history = self._parts.history
+        await self._driver.until(lambda: not history.membership.joint)
+        return history.membership
+
+    async def transfer_leadership(self, to: int) -> None:
+        """Hand leadership to that voter; returns once this node follows it.
+
+        Raises NotLeader if this node does not lead, Unavailable if the other did not take over within one
+        election timeout: then this node still leads.
+        """
+        self._check_running()
+        core = self._parts.core
+        if not self._driver.leadership.leads:
+            raise NotLeader(core.leader_id)
+        if to == self._parts.identity.node_id:
+            return
+        core.transfer_leadership(to)
+        self._driver.wake()
+        try:
+            async with asyncio.timeout(2 * self._parts.config.election_seconds):
+                await self._driver.until(lambda: core.leader_id == to)
+        except TimeoutError:
+            raise Unavailable(f"member {to:x} did not take over leadership") from None
+
+    # What is known here
+
+    @property
+    def identity(self) -> Identity:
+        """Whose directory this is."""
+        return self._parts.identity
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node believes it leads."""
+        return self._driver.leadership.leads
+
+    @property
+    def leader_id(self) -> int | None:
+        """Who leads, as far as this node knows."""
+        return self._parts.core.leader_id
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._parts.core.term
+
+    @property
+    def membership(self) -> Membership:
+        """The last membership applied here."""
+        return self._parts.history.membership
+
+    @property
+    def last_applied(self) -> int:
+        """The last index applied here."""
+        return self._parts.history.applied.index
+
+    @property
+    def common_highest_command(self) -> int:
+        """The largest command number every member can apply; 0 while one has not been heard."""
+        return self._driver.peers.common_highest_command
+
+    def status(self) -> NodeStatus:
+        """Everything an operator asks for, as of now."""
+        return NodeStatus(
+            identity=self._parts.identity,
+            raft=self._parts.core.status(),
+            last_applied=self.last_applied,
+            durable_index=self._parts.log.durable_index,
+            confirmed=self._parts.log.confirmed,
+            disk_sick=self._driver.health.sick,
+            waiting_commands=self._driver.pipeline.queue.commands,
+            common_highest_command=self.common_highest_command,
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is looked at whenever anything here changes.
+
+        For what follows the node's state, such as leadership. Raises NodeStopped.
+        """
+        self._check_running()
+        await self._driver.until(condition)
+
+    # Ending
+
+    def _check_running(self) -> None:
+        if self._main is None:
+            raise NodeStopped("this node has not started")
+        if self._stopping is not None:
+            raise NodeStopped(self._stopping)
+
+    async def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            await self._driver.run()
+        except BaseExceptionGroup as group:
+            error = _first(group)
+            self._stopping = f"this node has failed: {error}"
+        finally:
+            self._driver.end(self._stopping or "this node is shutting down")
+        if error is not None:
+            self._report(error)
+            # Now, not in `stop`: to the others this node must not seem alive.
+            await self._parts.transport.close()
+            self.failed.set_result(error)
+
+    def _report(self, error: BaseException) -> None:
+        if isinstance(error, MemberRemoved):
+            logger.warning("%s", error)
+        elif isinstance(error, ConnectKvError):
+            logger.error("this node stops: %s", error)
+        else:
+            logger.error("this node stops", exc_info=error)
+
+    async def _resign(self) -> None:
+        """Let another lead before this one goes: writes then resume at once."""
+        while self._driver.hand_over() is not None:
+            try:
+                async with asyncio.timeout(self._parts.config.election_seconds):
+                    await self._driver.until(lambda: not self._driver.leadership.leads)
+            except TimeoutError:
+                continue
+
+    async def _close_storage(self, patience: float) -> None:
+        worker = self._parts.log_worker
+        # The log's worker closes the log: under a write that never ends, it must stay open.
+        for name, close in (
+            ("state", self._parts.state.close),
+            ("log", lambda: worker.run(self._parts.log.close)),
+            ("log worker", worker.close),
+        ):
+            try:
+                if not await _bounded(close(), patience):
+                    logger.error("the %s did not close in time", name)
+            except ConnectKvError as error:
+                logger.error("the %s did not close: %s", name, error)
+
+
+async def _bounded(work: Awaitable[object], seconds: float) -> bool:
+    """Wait for it, but no longer than that; whether it ended."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        return False
+    return True
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

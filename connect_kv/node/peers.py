@@ -1,0 +1,232 @@
+"""What other members may tell this one: who they are, messages, snapshots (`interfaces.PeerReceiver`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Generic, TypeVar
+
+from connect_kv.errors import ConnectKvError, MemberRemoved, RefusedToStart
+from connect_kv.interfaces import (
+    Description,
+    Hello,
+    HelloReply,
+    LogStore,
+    PeerMessage,
+    SnapshotOffer,
+    Verdict,
+)
+from connect_kv.node.membership import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    Abilities,
+    AddressBook,
+    has_majority,
+    judge,
+)
+from connect_kv.node.parts import Parts
+from connect_kv.node.snapshots import SnapshotRefused
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+WIPED = (
+    "this member has been started before with another data directory, and may have voted or "
+    "acknowledged writes then: remove it from the cluster and add it again"
+)
+
+
+class Peers(Generic[R]):
+    """Judges senders, keeps the peers' addresses, and learns when this node may vote (DESIGN: amnesia)."""
+
+    def __init__(
+        self,
+        parts: Parts[R],
+        *,
+        receive: Callable[[PeerMessage], None],
+        unreachable: Callable[[int], None],
+        snapshot: Callable[[SnapshotOffer, AsyncIterator[bytes]], Awaitable[None]],
+        confirmed: Callable[[], None],
+        fail: Callable[[ConnectKvError], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
+    ) -> None:
+        self._parts = parts
+        self._receive = receive
+        self._unreachable = unreachable
+        self._snapshot = snapshot
+        self._confirmed = confirmed
+        self._fail = fail
+        self._spawn = spawn
+        identity = parts.identity
+        self._book = AddressBook(identity.node_id)
+        self._abilities = Abilities(identity.node_id, parts.config.highest_command)
+        self._welcomed = {identity.node_id}
+        self._confirming = False
+        self._asking = False
+
+    @property
+    def common_highest_command(self) -> int:
+        """What every member can apply, as far as known."""
+        return self._abilities.common(self._parts.core.membership)
+
+    def introduce(self, target: int) -> Hello:
+        """How this node says hello."""
+        return Hello(
+            cluster_id=self._parts.identity.cluster_id,
+            source=self._parts.identity.node_id,
+            target=target,
+            directory_id=self._parts.identity.directory_id,
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
+            highest_command=self._parts.config.highest_command,
+        )
+
+    def follow_membership(self) -> None:
+        """The membership in force, or the one applied, may have changed."""
+        if self._book.update(self._parts.core.membership, self._parts.history.membership):
+            self._parts.transport.set_peers(self._book.addresses)
+        self._confirm_if_welcome()
+
+    def hear(self, description: Description) -> None:
+        """What a running member said when this node started, or when a stranger appeared."""
+        self._book.hear(description.membership)
+        self.follow_membership()
+
+    async def hello(self, hello: Hello) -> HelloReply:
+        """Judge a stream's sender; its first directory id is on disk before it is welcomed."""
+        verdict = await self._verdict(hello)
+        if verdict is Verdict.WELCOME:
+            self._abilities.heard(hello.source, hello)
+        else:
+            logger.warning("refused the hello of %x: %s", hello.source, verdict.name)
+        return self._reply(verdict)
+
+    def hello_reply(self, node_id: int, reply: HelloReply) -> None:
+        """What a peer answered to our own hello."""
+        if reply.verdict is Verdict.WELCOME:
+            self._abilities.heard(node_id, reply)
+            self._welcomed.add(node_id)
+            self._confirm_if_welcome()
+        elif reply.verdict is Verdict.REMOVED:
+            self._fail(MemberRemoved(f"member {node_id:x} says that this one was removed from the cluster"))
+        elif reply.verdict is Verdict.AMNESIA:
+            self._fail(RefusedToStart(WIPED))
+        else:
+            logger.warning("%x does not take our messages: %s %s", node_id, reply.verdict.name, reply.detail)
+
+    def receive(self, message: PeerMessage) -> None:
+        """One message of a welcome sender."""
+        self._receive(message)
+
+    def unreachable(self, node_id: int) -> None:
+        """Messages to that member were lost."""
+        self._unreachable(node_id)
+
+    async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
+        """Stage and install it."""
+        verdict = await self._verdict(offer.hello)
+        if verdict is not Verdict.WELCOME:
+            raise SnapshotRefused(f"its sender is not welcome: {verdict.name}")
+        await self._snapshot(offer, chunks)
+
+    async def describe(self, asker: Hello, peer_address: str) -> Description:
+        """Answer a starting member, found by its id or, if it has none yet, by its address."""
+        membership = self._parts.core.membership
+        if asker.source:
+            member = membership.member(asker.source)
+        else:
+            member = next((m for m in membership.members if m.peer_address == peer_address), None)
+        return Description(
+            cluster_id=self._parts.identity.cluster_id,
+            node_id=self._parts.identity.node_id,
+            membership=membership,
+            hello=self._reply(await self._verdict_on_starting(asker, member.node_id if member else 0)),
+            leader_id=self._parts.core.leader_id,
+            term=self._parts.core.term,
+        )
+
+    async def _verdict_on_starting(self, asker: Hello, node_id: int) -> Verdict:
+        if asker.cluster_id not in (0, self._parts.identity.cluster_id):
+            return Verdict.WRONG_CLUSTER
+        if asker.source in self._parts.history.membership.removed:
+            return Verdict.REMOVED
+        if not node_id:
+            return Verdict.UNKNOWN_MEMBER
+        noted = self._parts.log.noted_directory(node_id)
+        return Verdict.WELCOME if noted in (None, asker.directory_id) else Verdict.AMNESIA
+
+    async def _verdict(self, hello: Hello) -> Verdict:
+        removed = self._parts.history.membership.removed
+        verdict = judge(hello, self._parts.identity, removed, self._parts.log.noted_directory(hello.source))
+        if verdict is not Verdict.WELCOME:
+            return verdict
+        if hello.source not in self._book and self._book.addresses:
+            # Added since this node last heard of the membership, or a stranger: the others know.
+            self._ask_about_strangers()
+            return Verdict.UNKNOWN_MEMBER
+        return await self._note(hello)
+
+    async def _note(self, hello: Hello) -> Verdict:
+        if self._parts.log.noted_directory(hello.source) is None:
+            note = partial(_note_if_new, self._parts.log, hello.source, hello.directory_id)
+            await self._parts.log_worker.run(note)
+        noted = self._parts.log.noted_directory(hello.source)
+        return Verdict.WELCOME if noted == hello.directory_id else Verdict.AMNESIA
+
+    def _reply(self, verdict: Verdict) -> HelloReply:
+        details = {
+            Verdict.AMNESIA: WIPED,
+            Verdict.REMOVED: "the sender was removed from this cluster",
+            Verdict.WRONG_CLUSTER: f"this is cluster {self._parts.identity.cluster_id:x}",
+            Verdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
+            Verdict.INCOMPATIBLE: f"versions {OLDEST_PROTOCOL} to {PROTOCOL} are understood here",
+        }
+        return HelloReply(
+            verdict=verdict,
+            detail=details.get(verdict, ""),
+            protocol=PROTOCOL,
+            highest_command=self._parts.config.highest_command,
+            directory_id=self._parts.identity.directory_id,
+        )
+
+    def _confirm_if_welcome(self) -> None:
+        if self._parts.log.confirmed or self._confirming:
+            return
+        if has_majority(self._parts.core.membership, self._welcomed):
+            self._confirming = True
+            self._spawn(self._confirm())
+
+    async def _confirm(self) -> None:
+        await self._parts.log_worker.run(self._parts.log.confirm)
+        logger.info("a majority has noted this data directory: this node votes from now on")
+        self._confirmed()
+
+    def _ask_about_strangers(self) -> None:
+        if not self._asking:
+            self._asking = True
+            self._spawn(self._learn_addresses())
+
+    async def _learn_addresses(self) -> None:
+        try:
+            for node_id, address in list(self._book.addresses.items()):
+                member = self._parts.core.membership.member(self._parts.identity.node_id)
+                own_address = member.peer_address if member else ""
+                try:
+                    description = await self._parts.transport.describe(
+                        address, self.introduce(node_id), own_address
+                    )
+                except OSError as error:
+                    logger.info("%s did not say who the members are: %s", address, error)
+                else:
+                    if description.cluster_id == self._parts.identity.cluster_id:
+                        self.hear(description)
+        finally:
+            self._asking = False
+
+
+def _note_if_new(log: LogStore, node_id: int, directory_id: bytes) -> None:
+    """On the log worker: two hellos of one member may be judged at the same time."""
+    if log.noted_directory(node_id) is None:
+        log.note_directory(node_id, directory_id)

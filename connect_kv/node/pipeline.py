@@ -1,0 +1,140 @@
+"""Where proposals go: into the log if this node leads, to the leader otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
+from connect_kv.interfaces import ForwardRequest, ForwardResponse
+from connect_kv.node.forwarding import Forwarder, Intake
+from connect_kv.node.parts import Parts
+from connect_kv.node.proposals import ProposalQueue, Waiting, join
+from connect_kv.node.waiters import EntryWaiters
+from connect_kv.raft.types import Entry, EntryId, Role, SnapshotMeta
+
+R = TypeVar("R")
+
+
+class Pipeline(Generic[R]):
+    """Joins what waits into entries, and knows whom to tell what became of each proposal."""
+
+    def __init__(self, parts: Parts[R], *, disk_idle: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._disk_idle = disk_idle
+        self.waiters: EntryWaiters[R] = EntryWaiters()
+        self.queue: ProposalQueue[R] = ProposalQueue(parts.config)
+        self._forwarder: Forwarder[R] = Forwarder(
+            config=parts.config,
+            clock=parts.clock,
+            rng=parts.rng,
+            waiters=self.waiters,
+            applied=parts.history.applied,
+        )
+        self._intake: Intake[R] = Intake(
+            node_id=parts.identity.node_id, clock=parts.clock, respond=parts.transport.send
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for the outcome of a proposal."""
+        return not (self.queue or self._forwarder.unanswered or self.waiters)
+
+    def add(self, payload: bytes, count: int) -> asyncio.Future[Sequence[R]]:
+        """A caller of this node proposes. Raises RequestTooLarge, Overloaded."""
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self.queue.put(Waiting(payload, count, self._parts.clock.now(), future))
+        return future
+
+    def receive(self, message: ForwardRequest | ForwardResponse) -> None:
+        """A follower passes proposals on, or the leader says what became of ours."""
+        if isinstance(message, ForwardRequest):
+            self._intake.receive(message, self.queue.put if self._leads else None)
+        else:
+            self._forwarder.answered(message)
+
+    def pump(self) -> None:
+        """Move on what waits, as far as it should go now."""
+        if not self.queue:
+            return
+        if self._leads:
+            self._propose()
+        elif self._parts.core.leader_id is not None:
+            self._forward(self._parts.core.leader_id)
+
+    def leader_changed(self) -> None:
+        """Answers of the earlier leader may never come; what followers passed to this node goes back."""
+        self._forwarder.doubt()
+        if not self._leads:
+            self._intake.refuse(self.queue.remove_forwarded())
+
+    def unreachable(self, node_id: int) -> None:
+        """Messages to or from that member were lost."""
+        self._forwarder.doubt(node_id)
+
+    def membership_changed(self, node_ids: Sequence[int]) -> None:
+        """These are the members now."""
+        self._intake.keep(node_ids)
+
+    def tick(self) -> None:
+        """Give up on what is overdue, and send again what was certainly not appended."""
+        self._forwarder.tick()
+        self.queue.put_back(self._forwarder.take_refused())
+
+    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[R]]) -> None:
+        """These entries have been applied here."""
+        self._forwarder.applied(entries, results)
+        self.waiters.applied(entries, results)
+
+    def jumped(self, meta: SnapshotMeta) -> None:
+        """A snapshot replaced the state."""
+        self._forwarder.jumped(meta.last)
+        self.waiters.jumped(meta.last.index)
+
+    def end(self, reason: str) -> None:
+        """Nothing more will happen on this node: what may have been appended is unknown."""
+        unknown, never = lambda: OutcomeUnknown(reason), lambda: NodeStopped(reason)
+        self.queue.fail(never)
+        self._forwarder.fail(unknown, never)
+        self.waiters.fail(unknown)
+
+    @property
+    def _leads(self) -> bool:
+        return self._parts.core.role is Role.LEADER
+
+    def _propose(self) -> None:
+        # While the disk writes, the next entry gathers: one write, one entry. A full one need not wait.
+        while self._disk_idle() or self.queue.full_batch:
+            batch = self.queue.take()
+            if not batch:
+                return
+            try:
+                entry = self._parts.core.propose([join(batch, self._parts.clock.wall())])
+            except (Overloaded, NotLeader):
+                # Too much is uncommitted, or leadership is being handed over: they wait.
+                self.queue.put_back(batch)
+                return
+            self._place(batch, entry)
+
+    def _place(self, batch: Sequence[Waiting[R]], entry: EntryId) -> None:
+        offset = 0
+        forwarded = []
+        for waiting in batch:
+            if waiting.future is None:
+                forwarded.append((waiting, entry, offset))
+            else:
+                self.waiters.add(entry, offset, waiting.count, waiting.future)
+            offset += waiting.count
+        self._intake.appended(forwarded)
+
+    def _forward(self, leader: int) -> None:
+        config = self._parts.config
+        while self._forwarder.size < config.forward_unanswered_bytes:
+            if self._forwarder.batch_under_way and self.queue.size < config.forward_small_bytes:
+                return
+            batch = self.queue.take()
+            if not batch:
+                return
+            request = self._forwarder.send(batch, source=self._parts.identity.node_id, leader=leader)
+            self._parts.transport.send(request)

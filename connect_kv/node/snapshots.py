@@ -1,0 +1,217 @@
+"""Snapshots for followers: a frozen state streamed out, and one staged and switched to (§7)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from connect_kv.errors import ConnectKvError
+from connect_kv.interfaces import Hello, SnapshotOffer
+from connect_kv.node.applier import Applier
+from connect_kv.node.compaction import Compactor
+from connect_kv.node.parts import Parts
+from connect_kv.raft.errors import RaftInvariantError
+from connect_kv.raft.messages import InstallSnapshot
+from connect_kv.raft.types import EntryId, SnapshotMeta
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+
+class SnapshotRefused(ConnectKvError):
+    """This member does not take that snapshot; says why. The sender may offer another."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    """Log after `index` is kept for a follower; `until` ends it if the follower does not advance."""
+
+    index: int
+    until: float | None
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A snapshot that is whole and checked, in a state database of that name."""
+
+    last: EntryId
+    name: str
+    done: asyncio.Future[None]
+    taken: bool = False
+
+
+class SnapshotSender(Generic[R]):
+    """Streams this leader's state to followers whose entries are compacted away; one stream to each."""
+
+    def __init__(
+        self,
+        parts: Parts[R],
+        applier: Applier[R],
+        *,
+        hello: Callable[[int], Hello],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None] | None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._applier = applier
+        self._hello = hello
+        self._spawn = spawn
+        self._wake = wake
+        self._hold_seconds = 10 * parts.config.election_seconds
+        self._streams: dict[int, asyncio.Task[None]] = {}
+        self._holds: dict[int, _Hold] = {}
+
+    def start(self, target: int) -> None:
+        """Send one to `target`, unless that is under way; the core is told how it ended."""
+        if target not in self._streams:
+            stream = self._spawn(self._stream(target))
+            if stream is not None:
+                self._streams[target] = stream
+
+    async def cancel(self) -> None:
+        """End all streams: this node does not lead any more, or its state is about to be replaced."""
+        streams = list(self._streams.values())
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+        self._holds.clear()
+
+    def held(self) -> int | None:
+        """The log after this index is wanted by followers that are sent a snapshot, or have just got one."""
+        if not self._holds:
+            return None
+        now = self._parts.clock.now()
+        matches = {follower.node_id: follower.match_index for follower in self._parts.core.status().followers}
+        for target, hold in list(self._holds.items()):
+            match = matches.get(target)
+            if match is None:
+                del self._holds[target]
+            elif hold.until is not None:
+                if match > hold.index:
+                    hold.index, hold.until = match, now + self._hold_seconds
+                elif hold.until <= now:
+                    del self._holds[target]
+        return min((hold.index for hold in self._holds.values()), default=None)
+
+    async def _stream(self, target: int) -> None:
+        ok = False
+        try:
+            ok = await self._send(target)
+        finally:
+            self._streams.pop(target, None)
+            hold = self._holds.get(target)
+            if ok and hold is not None:
+                hold.until = self._parts.clock.now() + self._hold_seconds
+            else:
+                self._holds.pop(target, None)
+            self._parts.metrics.snapshot_sent(ok)
+            self._parts.core.report_snapshot(target, ok)
+            self._wake()
+
+    async def _send(self, target: int) -> bool:
+        async with self._applier.quiet:
+            source = await self._parts.state.snapshot()
+            meta = self._parts.history.meta
+        try:
+            self._holds[target] = _Hold(meta.last.index, None)
+            offer = SnapshotOffer(
+                hello=self._hello(target),
+                term=self._parts.core.term,
+                meta=meta,
+                snapshot_id=self._parts.rng.getrandbits(62) + 1,
+                approximate_bytes=source.approximate_bytes,
+            )
+            logger.info("sending a snapshot at %s to %x", meta.last, target)
+            await self._parts.transport.send_snapshot(offer, source.chunks())
+        except OSError as error:
+            logger.warning("a snapshot did not reach %x: %s", target, error)
+            return False
+        finally:
+            source.close()
+        return True
+
+
+class SnapshotReceiver(Generic[R]):
+    """Stages a snapshot beside the running state, and switches to it when the core says so."""
+
+    def __init__(
+        self,
+        parts: Parts[R],
+        applier: Applier[R],
+        compactor: Compactor[R],
+        *,
+        step: Callable[[InstallSnapshot], None],
+        before_switch: Callable[[], Awaitable[None]],
+        jumped: Callable[[SnapshotMeta], None],
+    ) -> None:
+        """`step` gives the core its message and acts on what it says at once; `jumped` is told when
+        the state is that of the snapshot.
+        """
+        self._parts = parts
+        self._applier = applier
+        self._compactor = compactor
+        self._step = step
+        self._before_switch = before_switch
+        self._jumped = jumped
+        self._busy = False
+        self._staged: _Staged | None = None
+
+    async def receive(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
+        """Return once it is this node's state. Raises SnapshotRefused, or what staging it raised."""
+        if self._busy or self._staged is not None:
+            raise SnapshotRefused("another snapshot is being received")
+        self._busy = True
+        try:
+            self._check(offer)
+            name = await self._parts.state.stage(offer.meta, chunks)
+            self._check(offer)
+            staged = self._offer_to_core(offer, name)
+        finally:
+            self._busy = False
+        await asyncio.shield(staged.done)
+
+    def _check(self, offer: SnapshotOffer) -> None:
+        if offer.term < self._parts.core.term:
+            raise SnapshotRefused(f"it is of term {offer.term}, and term {self._parts.core.term} has begun")
+        if offer.meta.last.index <= self._parts.history.applied.index:
+            raise SnapshotRefused(f"index {offer.meta.last.index} is applied here already")
+
+    def _offer_to_core(self, offer: SnapshotOffer, name: str) -> _Staged:
+        staged = _Staged(offer.meta.last, name, asyncio.get_running_loop().create_future())
+        self._staged = staged
+        self._step(
+            InstallSnapshot(
+                source=offer.hello.source, target=offer.hello.target, term=offer.term, meta=offer.meta
+            )
+        )
+        if not staged.taken:
+            self._staged = None
+            raise SnapshotRefused("the log here has no need of it any more")
+        return staged
+
+    def taken(self, meta: SnapshotMeta) -> None:
+        """The core asks for it to be installed."""
+        if self._staged is None or self._staged.last != meta.last:
+            raise RaftInvariantError("snapshot", f"none is staged at {meta.last}")
+        self._staged.taken = True
+
+    async def install(self, meta: SnapshotMeta) -> None:
+        """Make it current on disk, then switch to it while everything else stands still."""
+        staged = self._staged
+        if staged is None or staged.last != meta.last:
+            raise RaftInvariantError("snapshot", f"none is staged at {meta.last}")
+        await self._before_switch()
+        async with self._compactor.quiet, self._applier.quiet:
+            await self._parts.log_worker.run(partial(self._parts.log.install, staged.name, meta))
+            await self._parts.state.switch(staged.name)
+            self._jumped(meta)
+        self._parts.metrics.snapshot_installed()
+        logger.info("installed a snapshot at %s", meta.last)
+        self._staged = None
+        if not staged.done.done():
+            staged.done.set_result(None)

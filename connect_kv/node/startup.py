@@ -1,0 +1,206 @@
+"""Before a node runs: whose directory is this, and may it be used (DESIGN: amnesia)."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from connect_kv.errors import MemberRemoved, RefusedToStart
+from connect_kv.interfaces import Description, Hello, Identity, LogStore, Transport, Verdict, Worker
+from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL, hashed_id
+from connect_kv.node.peers import WIPED
+from connect_kv.raft.types import ZERO, Member, Membership, Restored
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialMember:
+    """One member as the configuration names it."""
+
+    name: str
+    peer_address: str
+    client_address: str = ""
+
+
+def initial_cluster(members: Sequence[InitialMember], token: str = "") -> tuple[int, Membership]:
+    """The cluster id and the first Membership: the same on every member that is told the same.
+
+    `token` tells clusters with the same addresses apart. Raises RefusedToStart.
+    """
+    for field in ("name", "peer_address"):
+        values = [getattr(member, field) for member in members]
+        if len(set(values)) < len(values) or not all(values):
+            raise RefusedToStart(
+                f"initial cluster: every member needs a {field} of its own: {sorted(values)}"
+            )
+    if not members:
+        raise RefusedToStart("initial cluster: it has no members")
+    named = sorted((member.name, member.peer_address) for member in members)
+    cluster_id = hashed_id("cluster", token, *(part for pair in named for part in pair))
+    listed = [
+        Member(
+            node_id=hashed_id("initial", cluster_id, member.name, member.peer_address),
+            name=member.name,
+            peer_address=member.peer_address,
+            client_address=member.client_address,
+        )
+        for member in members
+    ]
+    return cluster_id, Membership(
+        members=tuple(sorted(listed, key=lambda member: member.node_id)),
+        voters=frozenset(member.node_id for member in listed),
+    )
+
+
+async def bootstrap(
+    *,
+    log: LogStore,
+    worker: Worker,
+    name: str,
+    members: Sequence[InitialMember],
+    token: str,
+    rng: random.Random,
+    state_name: str,
+) -> Identity:
+    """Make an empty directory that of `name` in a new cluster. Raises RefusedToStart.
+
+    It votes only once a majority has noted its directory id, so that a directory that was wiped
+    after the first start is recognised.
+    """
+    cluster_id, membership = initial_cluster(members, token)
+    own = next((member for member in membership.members if member.name == name), None)
+    if own is None:
+        names = ", ".join(sorted(member.name for member in members))
+        raise RefusedToStart(f"initial cluster: {name} is not among its members {names}")
+    identity = Identity(
+        cluster_id=cluster_id, node_id=own.node_id, name=name, directory_id=_directory_id(rng)
+    )
+    await worker.run(partial(log.bootstrap, identity, membership, state_name))
+    return identity
+
+
+async def join(
+    *,
+    log: LogStore,
+    worker: Worker,
+    transport: Transport,
+    name: str,
+    peer_address: str,
+    ask: Sequence[str],
+    rng: random.Random,
+    state_name: str,
+) -> Description:
+    """Make an empty directory that of the member which a running cluster knows under `peer_address`.
+
+    Asks the peer addresses `ask` in turn; hand what is returned to the node's `hear`. The log starts
+    empty and without a membership: both come from the leader. Raises RefusedToStart, MemberRemoved.
+    """
+    directory_id = _directory_id(rng)
+    asker = Hello(
+        cluster_id=0,
+        source=0,
+        target=0,
+        directory_id=directory_id,
+        protocol=PROTOCOL,
+        oldest_protocol=OLDEST_PROTOCOL,
+        highest_command=0,
+    )
+    description = await describe(transport, ask, asker, peer_address)
+    _accept(description, peer_address)
+    member = next(m for m in description.membership.members if m.peer_address == peer_address)
+    identity = Identity(
+        cluster_id=description.cluster_id, node_id=member.node_id, name=name, directory_id=directory_id
+    )
+    await worker.run(partial(log.bootstrap, identity, Membership(), state_name))
+    return description
+
+
+async def describe(transport: Transport, ask: Sequence[str], asker: Hello, peer_address: str) -> Description:
+    """What the first of the addresses `ask` that answers says. Raises RefusedToStart if none does."""
+    failures = []
+    unknown = None
+    for address in ask:
+        if address == peer_address:
+            continue
+        try:
+            description = await transport.describe(address, asker, peer_address)
+        except OSError as error:
+            failures.append(f"{address}: {error}")
+            continue
+        if description.hello.verdict is not Verdict.UNKNOWN_MEMBER:
+            return description
+        # It may lag behind the change that added us; another may know.
+        unknown = description
+    if unknown is not None:
+        return unknown
+    raise RefusedToStart(
+        "no member of the running cluster answers: " + "; ".join(failures or ["none is given"])
+    )
+
+
+def restarted(identity: Identity, *, name: str, cluster_id: int | None) -> None:
+    """Check that a used directory belongs to the member that is being started. Raises RefusedToStart.
+
+    `cluster_id` is that of the configuration, if it describes a new cluster. It only decides whose
+    directory this is; membership and addresses come from the log.
+    """
+    if identity.name != name:
+        raise RefusedToStart(
+            f"the data directory belongs to member {identity.name}, not {name}: "
+            "start it under that name, or use another directory"
+        )
+    if cluster_id is not None and cluster_id != identity.cluster_id:
+        logger.warning(
+            "the configured initial cluster (id %x) is not the one this directory was first started in "
+            "(id %x); membership and addresses come from the log",
+            cluster_id,
+            identity.cluster_id,
+        )
+
+
+def start_from(restored: Restored, *, node_id: int, last_applied: int, state_lost: bool) -> Restored:
+    """What the core starts from, given what the state database on disk has applied.
+
+    A state that is lost, or older than the log's first entry, is rebuilt from the log if that
+    reaches back to its beginning; otherwise the leader sends a snapshot. Raises RefusedToStart if
+    there is nobody to send one, MemberRemoved.
+    """
+    current = restored.memberships[-1][1]
+    if node_id in current.removed:
+        applied = max((index for index, _ in restored.memberships), default=0)
+        if applied <= max(last_applied, restored.compacted.index):
+            raise MemberRemoved("this member was removed from its cluster; its data directory can be deleted")
+    if last_applied >= restored.compacted.index and not (state_lost and restored.compacted != ZERO):
+        return replace(restored, last_applied=last_applied)
+    if current.voters <= {node_id}:
+        raise RefusedToStart(
+            "the state database is damaged, the log no longer reaches back to its beginning, and there is no "
+            "other member to fetch a snapshot from: restore a backup (docs/operations.md)"
+        )
+    return replace(restored, last_applied=last_applied, needs_snapshot=True)
+
+
+def _accept(description: Description, peer_address: str) -> None:
+    match description.hello.verdict:
+        case Verdict.WELCOME:
+            return
+        case Verdict.UNKNOWN_MEMBER:
+            raise RefusedToStart(
+                f"the running cluster has no member at {peer_address}: add it there first, then start it"
+            )
+        case Verdict.AMNESIA:
+            raise RefusedToStart(WIPED)
+        case Verdict.REMOVED:
+            raise MemberRemoved("this member was removed from its cluster")
+        case other:
+            raise RefusedToStart(
+                f"the running cluster refuses this member: {other.name} {description.hello.detail}"
+            )
+
+
+def _directory_id(rng: random.Random) -> bytes:
+    return rng.randbytes(16)
