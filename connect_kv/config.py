@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +50,8 @@ class ServerConfig:
     """Defaults to this node alone. Only read when the data directory is empty."""
     initial_cluster_state: str = "new"
     """``new``, or ``existing`` to join a running cluster that has added this member."""
+    initial_cluster_token: str = ""
+    """Tells clusters with the same names and addresses apart."""
     machines: tuple[MachineSpec, ...] = ()
     heartbeat_ms: int = 100
     election_ms: int = 1000
@@ -95,11 +96,6 @@ class ServerConfig:
     def heartbeat_ticks(self) -> int:
         """Heartbeat interval in ticks."""
         return max(1, self.heartbeat_ms // self.tick_ms)
-
-    @property
-    def min_lease_ttl(self) -> int:
-        """Seconds: a lease must survive an election."""
-        return math.ceil(1.5 * self.election_ms / 1000)
 
     @property
     def time_limit(self) -> float:
@@ -225,6 +221,7 @@ _PARSERS = {
     "advertise_peer": _text,
     "initial_cluster": _members,
     "initial_cluster_state": _text,
+    "initial_cluster_token": _text,
     "machines": _machines,
     "heartbeat_ms": _number,
     "election_ms": _number,

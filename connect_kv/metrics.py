@@ -45,12 +45,12 @@ class Metrics:
     def __init__(self, *, process: bool = True) -> None:
         self._calls: list[CallCount] = []
         self._values: list[tuple[str, str, str, dict[str, str], Read]] = []
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Values(self._families))
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_Values(self._families))
         if process:
-            ProcessCollector(registry=self._registry)
-            PlatformCollector(registry=self._registry)
-            GCCollector(registry=self._registry)
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
 
     def call(self, service: str, method: str, kind: str) -> CallCount:
         """A counter for one method; `kind` is ``unary``, ``server_stream`` or ``bidi_stream``."""
@@ -68,7 +68,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The Prometheus text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def _families(self) -> Iterator[Metric]:
         yield from self._call_families()

@@ -8,9 +8,10 @@ from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica
 from connect_kv.raft.types import Member, Membership
 from connect_kv.rpc import cluster_pb2
+from connect_kv.rpc.command_pb2 import MemberPublish
 
-Published = Callable[[], Mapping[int, tuple[str, tuple[str, ...]]]]
-"""By node id: the name and client URLs a started member has published."""
+Published = Callable[[], Mapping[int, MemberPublish]]
+"""By node id: the name and client URLs that a member publishes once it has started."""
 
 
 class ClusterService:
@@ -40,15 +41,12 @@ class ClusterService:
         ]
 
 
-def _member(
-    member: Member, published: tuple[str, tuple[str, ...]] | None, is_learner: bool
-) -> cluster_pb2.Member:
+def _member(member: Member, published: MemberPublish | None, is_learner: bool) -> cluster_pb2.Member:
     """A member has neither a name nor client addresses until it has started and said so."""
-    name, urls = published or ("", ())
     return cluster_pb2.Member(
         ID=member.node_id,
-        name=name,
+        name=published.name if published else "",
         peerURLs=[f"http://{member.peer_address}"],
-        clientURLs=list(urls),
+        clientURLs=published.client_urls if published else (),
         isLearner=is_learner,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from connect_kv.api.reflection import ReflectionService, service_names
 from connect_kv.api.registrar import AUTH_METHODS, Handlers
+from connect_kv.config import split_address
 from connect_kv.errors import RefusedToStart
 from connect_kv.rpc import (
     cluster_pb2,
@@ -77,12 +80,13 @@ class GrpcServer:
         """The port listened on."""
         return self._port
 
-    def bind(self, address: str) -> None:
-        """Take the address. Raises RefusedToStart if it is in use."""
+    async def bind(self, address: str) -> None:
+        """Take the address. Raises RefusedToStart, with the system's reason, if that is not possible."""
+        await check_free(address)
         try:
             self._port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise RefusedToStart(f"cannot listen on {address} for clients: the address is in use") from error
+            raise RefusedToStart(f"cannot listen for clients on {address}") from error
 
     async def start(self) -> None:
         """Serve."""
@@ -92,3 +96,18 @@ class GrpcServer:
         """Take no new call, give those under way `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+
+async def check_free(address: str) -> None:
+    """Raise RefusedToStart with the system's reason; gRPC only says that it failed, and at length."""
+    host, port = split_address(address, "listen_client")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise RefusedToStart(f"cannot listen for clients on {address}: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica, field_number
-from connect_kv.kv import validation
+from connect_kv.kv import txn, validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.rpc import kv_pb2
 
@@ -42,34 +42,39 @@ class KvService:
         return response
 
     async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> kv_pb2.TxnResponse:
-        """Replicate a transaction."""
+        """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
         validation.check_txn(request)
-        result = await self._replica.execute(_TXN, request.SerializeToString())
-        response = result.txn
+        if txn.is_read_only(request):
+            if not txn.is_serializable(request):
+                await self._replica.barrier()
+            response = await self._kv.read_txn(request)
+        else:
+            result = await self._replica.execute(_TXN, request.SerializeToString())
+            response = result.txn
         self._replica.fill(response.header)
         return response
 
     async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
-        """Replicate a compaction."""
+        """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""
         result = await self._replica.execute(_COMPACT, request.SerializeToString())
+        if request.physical:
+            await self._kv.cleaned(request.revision)
         response = result.compact
         self._replica.fill(response.header)
         return response
 
-    async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> kv_pb2.RangeResponse:
-        """Read keys; linearizable unless the request says otherwise."""
+    async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> bytes:
+        """Read keys; linearizable unless the request says otherwise. The answer is serialized already."""
         validation.check_range(request)
         if not request.serializable:
             await self._replica.barrier()
-        response = await self._kv.range(request)
-        self._replica.fill(response.header)
-        return response
+        return await self._kv.range_encoded(request, self._replica.header(revision=0))
 
     async def RangeStream(
         self, request: kv_pb2.RangeRequest, context: Context
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
         """The same in chunks of one pinned revision, for large results."""
-        validation.check_range(request)
+        validation.check_range_stream(request)
         if not request.serializable:
             await self._replica.barrier()
         async for chunk in self._kv.range_stream(request):

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
-import grpc
-
+from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Context, read
 from connect_kv.api.renewals import Renewals
 from connect_kv.api.replica import Replica, field_number
-from connect_kv.errors import Refused
-from connect_kv.kv.machine import KvMachine
+from connect_kv.kv import validation
 from connect_kv.rpc import lease_pb2
+from connect_kv.rpc.kv_pb2 import ResponseHeader
 
 _GRANT = field_number("lease_grant")
 _REVOKE = field_number("lease_revoke")
 _PIPELINE = 256
 """Keep-alives of one stream that may await their answer at once."""
-_ID_ATTEMPTS = 8
-_ALREADY_EXISTS = "etcdserver: lease already exists"
-
 
 _Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
 
@@ -28,33 +23,16 @@ _Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
 class LeaseService:
     """Leases: granted, renewed and revoked through the log, read behind a read barrier."""
 
-    def __init__(
-        self, replica: Replica, kv: KvMachine, renewals: Renewals, rng: random.Random, *, min_ttl: int
-    ) -> None:
-        """`min_ttl`: seconds; shorter grants are raised to it, so that they survive an election."""
+    def __init__(self, replica: Replica, reads: Reads, renewals: Renewals) -> None:
         self._replica = replica
-        self._kv = kv
+        self._reads = reads
         self._renewals = renewals
-        self._rng = rng
-        self._min_ttl = min_ttl
 
     async def LeaseGrant(
         self, request: lease_pb2.LeaseGrantRequest, context: Context
     ) -> lease_pb2.LeaseGrantResponse:
-        """Grant a lease, under a random id unless one is given."""
-        request.TTL = max(request.TTL, self._min_ttl)
-        if request.ID:
-            return await self._grant(request)
-        for _ in range(_ID_ATTEMPTS):
-            request.ID = self._rng.randrange(1, 1 << 63)
-            try:
-                return await self._grant(request)
-            except Refused as error:
-                if error.message != _ALREADY_EXISTS:
-                    raise
-        raise Refused(grpc.StatusCode.FAILED_PRECONDITION.value[0], _ALREADY_EXISTS)
-
-    async def _grant(self, request: lease_pb2.LeaseGrantRequest) -> lease_pb2.LeaseGrantResponse:
+        """Grant a lease; without an id one is chosen when it is applied."""
+        validation.check_lease_grant(request)
         result = await self._replica.execute(_GRANT, request.SerializeToString())
         response = result.lease_grant
         self._replica.fill(response.header)
@@ -81,7 +59,7 @@ class LeaseService:
     async def LeaseLeases(
         self, request: lease_pb2.LeaseLeasesRequest, context: Context
     ) -> lease_pb2.LeaseLeasesResponse:
-        """All leases."""
+        """All leases, those that end first in front."""
         await self._replica.barrier()
         response = self._reads.leases()
         self._replica.fill(response.header)

@@ -6,14 +6,9 @@ Shared by the unary services and by the session door, where they travel beside c
 from __future__ import annotations
 
 from connect_kv.api.status import failure_of
-from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import MachineHost
-from connect_kv.rpc.command_pb2 import Command, MachineReply, Result
-from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
-
-NAMES = frozenset(("range", "machine_query", "lease_time_to_live", "lease_leases"))
-"""The requests of Command's oneof that are reads."""
+from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
 
 
 class Reads:
@@ -23,29 +18,24 @@ class Reads:
         self._kv = kv
         self._host = host
 
-    def is_local(self, command: Command, name: str) -> bool:
-        """Whether it asks for no barrier."""
-        return name == "range" and command.range.serializable
-
-    async def answer(self, command: Command, name: str) -> Result:
+    async def answer(self, command: Command) -> Result:
         """The result for one read of a session; a refusal is a result too."""
+        number = command.number
         try:
-            match name:
+            match command.WhichOneof("request"):
                 case "range":
-                    return Result(number=command.number, range=await self.range(command.range))
+                    return Result(number=number, range=await self._kv.range(command.range))
                 case "machine_query":
-                    call = command.machine_query
-                    value = await self._host.query(call.machine, call.method, call.arguments)
-                    return Result(number=command.number, machine_query=MachineReply(value=value))
+                    return Result(number=number, machine_query=await self._query(command.machine_query))
+                case "machine_call":  # one that turned out to change nothing
+                    return Result(number=number, machine_call=await self._query(command.machine_call))
                 case "lease_time_to_live":
-                    found = self._kv.time_to_live(command.lease_time_to_live)
-                    return Result(number=command.number, lease_time_to_live=found)
+                    found = self.time_to_live(command.lease_time_to_live)
+                    return Result(number=number, lease_time_to_live=found)
                 case _:
-                    return Result(number=command.number, lease_leases=self._kv.lease_list())
+                    return Result(number=number, lease_leases=self.leases())
         except Exception as error:
-            return Result(number=command.number, failure=failure_of(error))
+            return Result(number=number, failure=failure_of(error))
 
-    async def range(self, request: RangeRequest) -> RangeResponse:
-        """One range of keys."""
-        validation.check_range(request)
-        return await self._kv.range(request)
+    async def _query(self, call: MachineCall) -> MachineReply:
+        return MachineReply(value=await self._host.query(call.machine, call.method, call.arguments))

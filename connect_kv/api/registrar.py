@@ -88,7 +88,7 @@ class Handlers(grpc.GenericRpcHandler):
             return _unimplemented(service, method.name)
         request: type[Message] = GetMessageClass(method.input_type)
         response: type[Message] = GetMessageClass(method.output_type)
-        codec = (request.FromString, response.SerializeToString)
+        codec = (request.FromString, _serializer(response))
         if method.client_streaming:
             count = self._metrics.call(service, method.name, "bidi_stream")
             return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count), *codec)
@@ -138,6 +138,16 @@ class Handlers(grpc.GenericRpcHandler):
             count.ok += 1
 
         return handle
+
+
+def _serializer(response: type[Message]) -> Callable[[Any], bytes]:
+    """Of a response; a servicer may also give one that is serialized already, such as a large range."""
+    serialize = response.SerializeToString
+
+    def to_bytes(message: Any) -> bytes:
+        return message if type(message) is bytes else serialize(message)
+
+    return to_bytes
 
 
 def needs_leader(context: Context) -> bool:

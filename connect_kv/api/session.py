@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from connect_kv.api.reads import NAMES as READS
 from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Context, read
 from connect_kv.api.replica import Replica, field_number
-from connect_kv.api.session_commands import SessionCommands
+from connect_kv.api.session_commands import Place, SessionCommands
 from connect_kv.api.status import failure_of
 from connect_kv.errors import BadCall, SessionExpired
 from connect_kv.machines.sessions import SessionTable
@@ -113,25 +112,18 @@ class _Door:
 
     def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
-        commands: list[Command] = []
-        behind_barrier: list[tuple[Command, str]] = []
-        local: list[tuple[Command, str]] = []
+        sorted_: dict[Place, list[Command]] = {place: [] for place in Place}
         for command in request.commands:
-            name = command.WhichOneof("request")
-            if name in READS:
-                (local if self._reads.is_local(command, name) else behind_barrier).append((command, name))
-                continue
-            refused = self._commands.check(command, name)
-            if refused is None:
-                commands.append(command)
-            else:
-                self._answer([refused])
-        if commands:
+            try:
+                sorted_[self._commands.place(command)].append(command)
+            except Exception as error:
+                self._fail([command], error)
+        if commands := sorted_[Place.LOG]:
             tasks.create_task(self._commit(commands, request.floor))
-        if behind_barrier:
-            tasks.create_task(self._read(behind_barrier, barrier=True))
-        if local:
-            tasks.create_task(self._read(local, barrier=False))
+        if reads := sorted_[Place.BARRIER]:
+            tasks.create_task(self._read(reads, barrier=True))
+        if reads := sorted_[Place.LOCAL]:
+            tasks.create_task(self._read(reads, barrier=False))
 
     async def _commit(self, commands: list[Command], floor: int) -> None:
         payload = self._commands.payload(commands, self._session, floor)
@@ -142,15 +134,15 @@ class _Door:
         else:
             self._answer(results)
 
-    async def _read(self, reads: list[tuple[Command, str]], *, barrier: bool) -> None:
+    async def _read(self, reads: list[Command], *, barrier: bool) -> None:
         try:
             if barrier:
                 await self._replica.barrier()
         except Exception as error:
-            self._fail((command for command, _ in reads), error)
+            self._fail(reads, error)
             return
-        for command, name in reads:
-            self._answer([await self._reads.answer(command, name)])
+        for command in reads:
+            self._answer([await self._reads.answer(command)])
 
     def _fail(self, commands: Iterable[Command], error: Exception) -> None:
         failure = failure_of(error)

@@ -1,0 +1,39 @@
+"""connect_kv.v1.Watch and etcdserverpb.Watch."""
+
+from __future__ import annotations
+
+import asyncio
+
+from connect_kv.api.registrar import Context, read
+from connect_kv.api.replica import Replica
+from connect_kv.kv.watch import WatchHub
+from connect_kv.kv.watch_stream import WatchStream
+
+
+class WatchService:
+    """Carries requests to a stream of watches and its responses back; the hub has the rules."""
+
+    def __init__(self, replica: Replica, hub: WatchHub) -> None:
+        self._replica = replica
+        self._hub = hub
+
+    async def Watch(self, context: Context) -> None:
+        """Serve one stream until the client cancels it.
+
+        That it half-closes does not end it: a client that asks for one watch and only listens then
+        is common. It never ends with OK, which an etcd client would take for the end of its watch.
+        """
+        stream = self._hub.stream()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._requests(context, stream))
+                fill = self._replica.fill
+                async for response in stream:
+                    fill(response.header)
+                    await context.write(response)
+        finally:
+            stream.close()
+
+    async def _requests(self, context: Context, stream: WatchStream) -> None:
+        while (request := await read(context)) is not None:
+            stream.handle(request)

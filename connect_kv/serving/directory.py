@@ -1,0 +1,144 @@
+"""Opens a data directory: whose it is, what its log holds, and whether its state is whole."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+
+from connect_kv.config import ServerConfig
+from connect_kv.interfaces import Description, Identity, Transport, Worker
+from connect_kv.node import startup
+from connect_kv.raft.types import Restored
+from connect_kv.storage.engine import Disk
+from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.state_dirs import BrokenChain, StateDatabase, StateDirs
+
+logger = logging.getLogger(__name__)
+
+FIRST_STATE = "1"
+
+
+@dataclass(slots=True, kw_only=True)
+class Directory:
+    """A data directory in use."""
+
+    log: EngineLogStore
+    identity: Identity
+    restored: Restored
+    states: StateDirs
+    database: StateDatabase
+    description: Description | None
+    """What a running member told one that joins."""
+
+    def close(self) -> None:
+        """Close both databases; nothing may use them any more."""
+        self.database.close()
+        self.log.close()
+
+
+async def open_directory(
+    config: ServerConfig, *, disk: Disk, worker: Worker, transport: Transport, rng: random.Random
+) -> Directory:
+    """Open or create it. Raises RefusedToStart, MemberRemoved, StorageError, each saying what to do."""
+    path = config.data_dir
+    log = await worker.run(lambda: EngineLogStore.open(disk, path))
+    try:
+        states = StateDirs(disk, path)
+        description = await _identify(config, log, states, worker=worker, transport=transport, rng=rng)
+        identity = log.identity
+        assert identity is not None
+        database, restored = await worker.run(lambda: _open_state(log, states, identity))
+    except BaseException:
+        log.close()
+        raise
+    return Directory(
+        log=log,
+        identity=identity,
+        restored=restored,
+        states=states,
+        database=database,
+        description=description,
+    )
+
+
+async def _identify(
+    config: ServerConfig,
+    log: EngineLogStore,
+    states: StateDirs,
+    *,
+    worker: Worker,
+    transport: Transport,
+    rng: random.Random,
+) -> Description | None:
+    members = [
+        startup.InitialMember(
+            name=member.name,
+            peer_address=member.peer_address,
+            client_address=config.client_addresses.get(member.name, ""),
+        )
+        for member in config.members
+    ]
+    token = config.initial_cluster_token
+    joins = config.initial_cluster_state == "existing"
+    if log.identity is not None:
+        cluster_id = None if joins else startup.initial_cluster(members, token)[0]
+        startup.restarted(log.identity, name=config.name, cluster_id=cluster_id)
+        return None
+    await worker.run(lambda: states.create(FIRST_STATE).close())
+    if joins:
+        return await startup.join(
+            log=log,
+            worker=worker,
+            transport=transport,
+            name=config.name,
+            peer_address=config.peer_address,
+            ask=[member.peer_address for member in config.members],
+            rng=rng,
+            state_name=FIRST_STATE,
+        )
+    await startup.bootstrap(
+        log=log,
+        worker=worker,
+        name=config.name,
+        members=members,
+        token=token,
+        rng=rng,
+        state_name=FIRST_STATE,
+    )
+    return None
+
+
+def _open_state(log: EngineLogStore, states: StateDirs, identity: Identity) -> tuple[StateDatabase, Restored]:
+    states.discard_others(log.state_name)
+    try:
+        database = states.open(log.state_name, log.durable_index)
+    except BrokenChain as broken:
+        return _replace_state(log, states, identity, broken)
+    try:
+        restored = startup.start_from(
+            log.load(), node_id=identity.node_id, last_applied=database.last_applied, state_lost=False
+        )
+    except BaseException:
+        database.close()
+        raise
+    return database, restored
+
+
+def _replace_state(
+    log: EngineLogStore, states: StateDirs, identity: Identity, broken: BrokenChain
+) -> tuple[StateDatabase, Restored]:
+    """After a power failure: an empty state, rebuilt from the log or from the leader's snapshot.
+
+    First it is made sure that one of the two is possible; otherwise nothing is touched.
+    """
+    restored = startup.start_from(log.load(), node_id=identity.node_id, last_applied=0, state_lost=True)
+    logger.warning(
+        "the state database lost writes in a power failure and is rebuilt",
+        extra={"database": broken.database, "from_leader": restored.needs_snapshot},
+    )
+    name = states.next_name(log.state_name)
+    database = states.create(name)
+    log.reset_state(name)
+    states.discard_others(name)
+    return database, restored

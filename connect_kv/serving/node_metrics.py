@@ -1,0 +1,105 @@
+"""What a node measures of itself, as Prometheus histograms and counters."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
+SLOW_APPLY_SECONDS = 0.1
+
+
+class PrometheusNodeMetrics:
+    """`node.metrics.NodeMetrics` into a registry; etcd's names where they mean the same."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._fsync = Histogram(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "Time until a batch of the log was durable.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._merged = Histogram(
+            "connect_kv_log_steps_per_write",
+            "Steps of the Raft core that one write of the log merged.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self._apply = Histogram(
+            "etcd_disk_backend_commit_duration_seconds",
+            "Time until a slice of entries was applied and written.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._applied = Counter(
+            "etcd_server_proposals_applied", "Entries applied by this process.", registry=registry
+        )
+        self._slow = Counter(
+            "etcd_server_slow_apply", "Slices that took longer than 100 ms.", registry=registry
+        )
+        self._pending = Gauge(
+            "etcd_server_proposals_pending", "Commands that wait to be proposed.", registry=registry
+        )
+        self._pending_bytes = Gauge(
+            "connect_kv_proposals_pending_bytes", "Bytes of these.", registry=registry
+        )
+        self._stalls = Counter(
+            "connect_kv_loop_stalls", "Times the event loop was held too long.", registry=registry
+        )
+        self._stalled = Counter(
+            "connect_kv_loop_stall_seconds", "Seconds the event loop was held in these.", registry=registry
+        )
+        self._lag = Gauge(
+            "connect_kv_follower_lag_entries",
+            "Entries a follower lacks (leader only).",
+            ["member"],
+            registry=registry,
+        )
+        self._changes = Counter("etcd_server_leader_changes_seen", "Leader changes seen.", registry=registry)
+        self._sent = Counter("connect_kv_snapshots_sent", "Snapshots sent.", ["result"], registry=registry)
+        self._installed = Counter(
+            "connect_kv_snapshots_installed", "Snapshots installed from a leader.", registry=registry
+        )
+
+    def log_written(self, seconds: float, readies: int) -> None:
+        """One batch of the log is durable; it merged that many steps of the core."""
+        self._fsync.observe(seconds)
+        self._merged.observe(readies)
+
+    def applied(self, seconds: float, entries: int) -> None:
+        """One slice was applied."""
+        self._apply.observe(seconds)
+        self._applied.inc(entries)
+        if seconds > SLOW_APPLY_SECONDS:
+            self._slow.inc()
+            logger.warning("apply is slow", extra={"seconds": round(seconds, 3), "entries": entries})
+
+    def waiting(self, commands: int, size: int) -> None:
+        """So many commands, of so many bytes, wait to be proposed."""
+        self._pending.set(commands)
+        self._pending_bytes.set(size)
+
+    def loop_stalled(self, seconds: float) -> None:
+        """Something held the loop for that long."""
+        self._stalls.inc()
+        self._stalled.inc(seconds)
+
+    def follower_lag(self, node_id: int, entries: int) -> None:
+        """How many entries that follower lacks."""
+        self._lag.labels(f"{node_id:x}").set(entries)
+
+    def leader_changed(self, leader_id: int | None) -> None:
+        """This node now follows that leader, or knows none."""
+        if leader_id is not None:
+            self._changes.inc()
+
+    def snapshot_sent(self, ok: bool) -> None:
+        """A snapshot was sent to a follower, or failed to arrive."""
+        self._sent.labels("ok" if ok else "failed").inc()
+
+    def snapshot_installed(self) -> None:
+        """A snapshot from the leader replaced this node's state."""
+        self._installed.inc()

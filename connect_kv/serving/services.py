@@ -1,0 +1,196 @@
+"""The client side of one node: every service, the gRPC port and the HTTP port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+
+from connect_kv.api.cluster import ClusterService
+from connect_kv.api.grpc_server import GrpcServer
+from connect_kv.api.http import HttpServer
+from connect_kv.api.kv import KvService
+from connect_kv.api.lease import LeaseService
+from connect_kv.api.machine import MachineService
+from connect_kv.api.machine_calls import MachineCalls
+from connect_kv.api.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
+from connect_kv.api.reads import Reads
+from connect_kv.api.registrar import Handlers
+from connect_kv.api.renewals import Renewals
+from connect_kv.api.replica import Replica
+from connect_kv.api.session import SessionService
+from connect_kv.api.session_commands import SessionCommands
+from connect_kv.api.streams import Streams
+from connect_kv.api.watch import WatchService
+from connect_kv.config import ServerConfig, split_address
+from connect_kv.errors import RefusedToStart
+from connect_kv.framework.hosted import HostedMachine
+from connect_kv.interfaces import Clock
+from connect_kv.kv.lessor import Lessor
+from connect_kv.kv.machine import KvMachine
+from connect_kv.machines.host import MachineHost
+from connect_kv.metrics import Metrics
+from connect_kv.node.node import RaftNode
+from connect_kv.rpc.command_pb2 import Result
+from connect_kv.rpc.maintenance_pb2 import AlarmType
+from connect_kv.serving.health import Health
+
+_LEADER_PATIENCE = 3
+"""Election timeouts without a leader after which streams that need one are ended."""
+_GRACE_SECONDS = 1.0
+"""How long calls under way may take to end when the node stops."""
+
+
+class Services:
+    """What clients reach of one node. `start` and `stop` once each."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        node: RaftNode[Result],
+        host: MachineHost,
+        kv: KvMachine,
+        lessor: Lessor,
+        machines: Mapping[str, HostedMachine],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._node = node
+        self._host = host
+        self._kv = kv
+        self._clock = clock
+        self.replica = Replica(
+            node,
+            cluster_id=node.identity.cluster_id,
+            member_id=node.identity.node_id,
+            revision=lambda: kv.revision,
+            time_limit=config.time_limit,
+            max_request_bytes=config.max_request_bytes,
+        )
+        self._streams = Streams(
+            self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
+        )
+        self._renewals = Renewals(self.replica)
+        calls = MachineCalls(machines)
+        reads = Reads(kv, host, lessor)
+        commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes)
+        self.servicers: Mapping[str, object] = {
+            "KV": KvService(self.replica, kv),
+            "Watch": WatchService(self.replica, kv.hub),
+            "Lease": LeaseService(self.replica, reads, self._renewals),
+            "Cluster": ClusterService(self.replica, lambda: node.membership, lambda: host.cluster.members),
+            "Maintenance": MaintenanceService(self.replica, self._status),
+            "Session": SessionService(self.replica, reads, commands, host.sessions),
+            "Machine": MachineService(self.replica, host, calls),
+        }
+        """By the service's short name; a simulator calls them without a port."""
+        handlers = Handlers(self._streams, metrics, self.replica.has_leader)
+        self._grpc = GrpcServer(handlers, self.servicers, max_request_bytes=config.max_request_bytes)
+        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
+        self._http = HttpServer(
+            health=self.health.health,
+            live=self.health.live,
+            ready=self.health.ready,
+            version={
+                "etcdserver": ETCD_VERSION,
+                "etcdcluster": ETCD_VERSION,
+                "storage": ETCD_VERSION,
+                "connect_kv": version("connect-kv"),
+            },
+            metrics=metrics,
+        )
+        self._guard: asyncio.Task[None] | None = None
+        _show(metrics, node=node, kv=kv, health=self.health, streams=self._streams)
+
+    @property
+    def client_port(self) -> int:
+        """The gRPC port, once bound."""
+        return self._grpc.port
+
+    @property
+    def http_port(self) -> int:
+        """The HTTP port, once bound; 0 if there is none."""
+        return self._http.port
+
+    async def bind(self) -> None:
+        """Take both ports. Raises RefusedToStart naming the one that is in use.
+
+        HTTP answers at once: whoever asks sees a member that is not ready yet.
+        """
+        await self._grpc.bind(self._config.listen_client)
+        if self._config.listen_http:
+            host, port = split_address(self._config.listen_http, "listen_http")
+            try:
+                await self._http.start(host, port)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise RefusedToStart(
+                    f"cannot listen for HTTP on {self._config.listen_http}: {reason}"
+                ) from error
+
+    async def start(self) -> None:
+        """Serve clients."""
+        await self._grpc.start()
+        self._guard = asyncio.create_task(self._streams.watch_leader(self._clock.sleep), name="leader watch")
+
+    async def stop(self) -> None:
+        """End streams for a reason, give calls under way a moment, give both ports back."""
+        self._streams.stop()
+        if self._guard is not None:
+            self._guard.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._guard
+        await self._grpc.stop(_GRACE_SECONDS)
+        await self._renewals.close()
+        await self._http.stop()
+
+    def _alarms(self) -> frozenset[str]:
+        cluster = self._host.cluster
+        return frozenset(name for name, number in AlarmType.items() if number and cluster.active(number))
+
+    def _is_learner(self) -> bool:
+        return self._node.identity.node_id in self._node.membership.learners
+
+    def _status(self) -> MemberStatus:
+        raft = self._node.status().raft
+        alarms = self._host.cluster.alarms()
+        size = self._host.disk_size()
+        return MemberStatus(
+            leader_id=self._node.leader_id,
+            commit_index=raft.commit_index,
+            last_applied=self._node.last_applied,
+            term=raft.term,
+            is_learner=self._is_learner(),
+            disk_bytes=size,
+            used_bytes=size,
+            quota_bytes=self._config.quota_bytes,
+            errors=tuple(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
+        )
+
+
+def _show(
+    metrics: Metrics,
+    *,
+    node: RaftNode[Result],
+    kv: KvMachine,
+    health: Health,
+    streams: Streams,
+) -> None:
+    """Values that are kept anyway, read when somebody asks."""
+    gauge, counter = metrics.gauge, metrics.counter
+    gauge("etcd_server_has_leader", "Whether a leader is known.", lambda: node.leader_id is not None)
+    gauge("etcd_server_is_leader", "Whether this member leads.", lambda: node.is_leader)
+    gauge("etcd_server_id", "This member.", lambda: 1, server_id=f"{node.identity.node_id:x}")
+    gauge("etcd_server_version", "The version told to clients.", lambda: 1, server_version=ETCD_VERSION)
+    gauge("etcd_debugging_mvcc_current_revision", "Revision of the store.", lambda: kv.revision)
+    gauge("etcd_debugging_mvcc_compact_revision", "Compacted up to.", lambda: kv.compact_revision)
+    gauge("etcd_debugging_mvcc_keys_total", "Keys there are.", lambda: kv.keys)
+    gauge("etcd_debugging_lease_count", "Leases there are.", lambda: len(kv.leases))
+    gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
+    gauge("connect_kv_raft_term", "Current term.", lambda: node.term)
+    gauge("connect_kv_raft_applied_index", "Last applied entry.", lambda: node.last_applied)
+    counter("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
+    counter("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)
