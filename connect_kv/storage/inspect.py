@@ -17,7 +17,6 @@ from pathlib import Path
 from connect_kv.errors import RefusedToStart, StorageError, StorageInUse
 from connect_kv.interfaces import Identity
 from connect_kv.raft.types import Entry, EntryId, HardState, Membership
-from connect_kv.storage import codec
 from connect_kv.storage.engine import Engine
 from connect_kv.storage.leveldb import LevelDbDisk, hold_lock
 from connect_kv.storage.log_store import EngineLogStore
