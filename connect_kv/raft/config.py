@@ -26,7 +26,7 @@ class RaftConfig:
     max_uncommitted_bytes: int = 64 << 20
     """Proposals beyond this are refused until some are committed."""
     window_entries: int = 16384
-    """Log entries kept in memory; those not yet persisted or applied are kept in any case."""
+    """Log entries kept in memory; those not yet persisted or committed are kept in any case."""
     window_bytes: int = 64 << 20
     """Bytes of log kept in memory, likewise."""
 

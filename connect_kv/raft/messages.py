@@ -61,7 +61,7 @@ class AppendResponse:
     match_index: int = 0
     """If accepted: the log equals the leader's up to here, and is on disk up to here."""
     prev_index: int = 0
-    """If rejected: the `prev.index` that did not match."""
+    """If rejected: the `prev.index` that did not match; the last index if the state was lost."""
     hint: EntryId = ZERO
     """If rejected: the conflicting term and the first index it has in this log, or
     ``EntryId(0, last_index + 1)`` if the log is too short (§5.3, fast back-off). ``EntryId(0, 0)``:
@@ -78,7 +78,8 @@ class HeartbeatRequest:
     commit_index: int
     """Never above what the target is known to match."""
     round: int
-    """Counts up; the answer repeats it. A read is confirmed by rounds begun after it arrived."""
+    """Counts up from 1; the answer repeats it. A read is confirmed by rounds begun after it arrived.
+    0: only tells the commit index, and is not answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class InstallSnapshot:
     """A snapshot from the leader has arrived here and is complete (§7).
 
     Made by the receiving driver after it staged and checked the bytes; they never enter the core.
+    If the next Ready does not `install` it, the core has no use for it: discard what was staged.
     """
 
     source: int
@@ -121,7 +123,7 @@ class ReadIndexRequest:
     target: int
     term: int
     context: int
-    """Chosen by the asker; unique within its process."""
+    """Chosen by the asking core; not used again, not even after a restart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

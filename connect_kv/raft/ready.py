@@ -38,9 +38,10 @@ class Ready:
     number: int
     """Counts up by one. Reported with `RaftCore.persisted` when the disk part is durable."""
     messages: tuple[Message, ...] = ()
-    """Send at once, in order: they promise nothing (a leader's appends, heartbeats, requests)."""
+    """Send at once, in order: they promise nothing (a leader's appends, heartbeats, pre-votes)."""
     messages_after_persist: tuple[Message, ...] = ()
-    """Send in order after this and every earlier Ready is durable: votes, acknowledgements."""
+    """Send in order after this and every earlier Ready is durable: votes, requests for votes,
+    acknowledgements."""
     hard_state: HardState | None = None
     """If set: store it, atomically with `entries`."""
     entries: tuple[Entry, ...] = ()
@@ -54,4 +55,5 @@ class Ready:
     log_reads: tuple[LogRead, ...] = ()
     """Older entries to load and hand back."""
     snapshots: tuple[int, ...] = ()
-    """Members to send a snapshot to; answered by ``RaftCore.report_snapshot``."""
+    """Members to send a snapshot to; answered by ``RaftCore.report_snapshot``. One may be named again
+    while a snapshot is on its way to it: then there is nothing more to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 
@@ -31,6 +31,15 @@ class EntryKind(IntEnum):
     """Bytes for the state machine; Raft does not look inside."""
     MEMBERSHIP = 2
     """An encoded Membership, in force from the moment it is appended (thesis 4.1)."""
+
+
+class Role(Enum):
+    """What a node is at the moment (§5.1; thesis 9.6 for the pre-candidate)."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
 
 
 @dataclass(frozen=True, slots=True)

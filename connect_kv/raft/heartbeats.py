@@ -1,0 +1,112 @@
+"""The leader's heartbeats, and what they prove: that it still leads (thesis 6.2), for reads as well (6.4)."""
+
+from __future__ import annotations
+
+from connect_kv.raft.messages import HeartbeatRequest, HeartbeatResponse, ReadIndexRequest, ReadIndexResponse
+from connect_kv.raft.quorum import VoteResult, committed_index, vote_result
+from connect_kv.raft.reads import ReadRequest
+from connect_kv.raft.ready import ReadState
+from connect_kv.raft.replication import Replication
+from connect_kv.raft.state import RaftState
+
+
+class Heartbeats:
+    """A leader's clockwork."""
+
+    def __init__(self, state: RaftState, replication: Replication) -> None:
+        self._state = state
+        self._replication = replication
+
+    def tick(self) -> None:
+        """One tick of a leader."""
+        state = self._state
+        state.heartbeat_elapsed += 1
+        state.election_elapsed += 1
+        if state.transfer_to is not None:
+            state.transfer_elapsed += 1
+            if state.transfer_elapsed >= state.config.election_ticks:
+                state.transfer_to = None  # the successor did not make it: lead on (thesis 3.10)
+        if state.election_elapsed >= state.config.election_ticks:
+            state.election_elapsed = 0
+            if not self._quorum_is_active():
+                state.become_follower(state.term, None)
+                return
+            self._replication.recover_snapshots()
+        if state.heartbeat_elapsed >= state.config.heartbeat_ticks:
+            state.heartbeat_elapsed = 0
+            self._begin_round(frozenset(state.progress))
+
+    def flush(self) -> None:
+        """Begin a round if reads wait for one."""
+        state = self._state
+        if state.reads.wants_round:
+            self._begin_round(state.membership.voters | state.membership.voters_outgoing)
+            self._confirm_reads()
+
+    def response(self, message: HeartbeatResponse) -> None:
+        """A member answered a round."""
+        state = self._state
+        progress = state.progress.get(message.source)
+        if progress is None or message.round > state.round:
+            return
+        progress.recent_active = True
+        if message.round > progress.acknowledged_round:
+            progress.acknowledged_round = message.round
+            self._confirm_reads()
+        self._replication.recover(message.source, progress)
+
+    def read_index(self, request: ReadRequest) -> None:
+        """A read arrived: what is committed now is what it must see."""
+        state = self._state
+        state.reads.add(request, state.commit_index if state.committed_in_term else None)
+
+    def read_index_request(self, message: ReadIndexRequest) -> None:
+        """The same, from another member."""
+        self.read_index(ReadRequest(message.source, message.context))
+
+    def _begin_round(self, targets: frozenset[int]) -> None:
+        state = self._state
+        state.round += 1
+        state.reads.begin_round(state.round)
+        for node_id, progress in state.progress.items():
+            if node_id in targets:
+                known = min(state.commit_index, progress.match_index)
+                progress.told_commit = max(progress.told_commit, known)
+                state.outbox.send(
+                    HeartbeatRequest(
+                        source=state.node_id,
+                        target=node_id,
+                        term=state.term,
+                        commit_index=known,
+                        round=state.round,
+                    )
+                )
+
+    def _confirm_reads(self) -> None:
+        state = self._state
+        if not state.reads.under_way:
+            return
+        rounds = {node_id: progress.acknowledged_round for node_id, progress in state.progress.items()}
+        rounds[state.node_id] = state.round
+        for request, index in state.reads.confirmed(committed_index(state.membership, rounds)):
+            if request.source == state.node_id:
+                state.outbox.reads.append(ReadState(context=request.context, index=index))
+            else:
+                state.outbox.send(
+                    ReadIndexResponse(
+                        source=state.node_id,
+                        target=request.source,
+                        term=state.term,
+                        context=request.context,
+                        index=index,
+                    )
+                )
+
+    def _quorum_is_active(self) -> bool:
+        """Check-quorum: a majority answered since the last time (thesis 6.2)."""
+        state = self._state
+        active = {node_id: progress.recent_active for node_id, progress in state.progress.items()}
+        active[state.node_id] = True
+        for progress in state.progress.values():
+            progress.recent_active = False
+        return vote_result(state.membership, active) is VoteResult.WON
