@@ -35,6 +35,9 @@ STALL_TIMEOUT = 3.0
 """Seconds without any answer, though some are due, after which another member is asked."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing the session may take; one not closed expires by itself."""
+GATHER_FRACTION = 8
+GATHER_PAUSE = 0.001
+"""A batch smaller than this part of what is on its way waits this many seconds for more."""
 MAX_COMMAND_BYTES = 2 << 20
 """A larger command is not sent: it could only break the stream that others use too."""
 
@@ -58,6 +61,7 @@ class Session:
         self._work = asyncio.Event()
         self._sendable = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stall_timeout = STALL_TIMEOUT
         self._last_progress = 0.0
@@ -81,7 +85,7 @@ class Session:
         self._state.add(Call(command, future, deadline, writes))
         if self._sweep is None or deadline < self._sweep.when():
             self._sweep_at(deadline)
-        self._sendable.set()
+        self._gather()
         self._work.set()
         return future
 
@@ -97,8 +101,9 @@ class Session:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for timer in (self._sweep, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._state.fail_all(errors.Unavailable("the client is closed"))
 
     async def _run(self) -> None:
@@ -151,15 +156,35 @@ class Session:
         self._state.replies(first)
 
     async def _send(self, stream: Stream) -> None:
+        self._sendable.set()
         while True:
+            await self._sendable.wait()
+            self._sendable.clear()
             batch = self._state.next_batch()
             if batch is None:
-                self._sendable.clear()
-                await self._sendable.wait()
                 continue
             if self._state.in_flight == len(batch.commands):
                 self._last_progress = self._loop.time()
             await _write(stream, batch)
+            self._gather()
+
+    def _gather(self) -> None:
+        """Send what waits, now or a little later.
+
+        If few wait while many are on their way, answers will soon bring more callers: without this
+        pause a thousand callers would end up sending batches of one.
+        """
+        queued = self._state.queued
+        if not queued:
+            return
+        if queued >= self._state.in_flight // GATHER_FRACTION:
+            self._sendable.set()
+        elif self._pause is None:
+            self._pause = self._loop.call_later(GATHER_PAUSE, self._pause_over)
+
+    def _pause_over(self) -> None:
+        self._pause = None
+        self._sendable.set()
 
     async def _receive(self, stream: Stream) -> None:
         state = self._state
@@ -171,7 +196,7 @@ class Session:
                 raise _Trouble(str(state.troubled))
             if state.expired and state.in_flight <= 0:  # every command has been told so by now
                 raise _StreamOver
-            self._sendable.set()
+            self._gather()
         await _raise_status(stream)
         raise _Trouble("ended the stream")
 

@@ -54,6 +54,11 @@ class SessionState:
         """Whether anybody waits for anything."""
         return bool(self._waiting or self._unanswered)
 
+    @property
+    def queued(self) -> int:
+        """How many wait to be sent."""
+        return len(self._waiting) + len(self._resend)
+
     def add(self, call: Call) -> None:
         """Accept a request; it is sent with the next batch that has room."""
         self._waiting.append(call)
