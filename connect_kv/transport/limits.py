@@ -65,6 +65,8 @@ def channel_options(limits: TransportLimits) -> Options:
         ("grpc.max_reconnect_backoff_ms", _milliseconds(limits.reconnect_most)),
         # Despite its name, how long one attempt to connect may take; 20 s unless told.
         ("grpc.min_reconnect_backoff_ms", _milliseconds(limits.reconnect_most)),
+        # A restarted container has another address under the same name; 30 s unless told.
+        ("grpc.dns_min_time_between_resolutions_ms", _milliseconds(limits.reconnect_most)),
         # Channels to one address share a connection unless told: a snapshot must not be in the way
         # of heartbeats.
         ("grpc.use_local_subchannel_pool", 1),

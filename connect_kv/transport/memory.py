@@ -22,10 +22,6 @@ from connect_kv.interfaces import (
     Verdict,
 )
 
-_RETRY = 0.1
-"""Seconds between attempts to reach a peer."""
-_REFUSED_PAUSE = 1.0
-"""Seconds after a peer did not welcome us."""
 _MAX_WAITING = 4096
 """Messages that may wait for a connection."""
 _OVERTAKEN = (0.001, 0.05)
@@ -34,7 +30,10 @@ _OVERTAKEN = (0.001, 0.05)
 
 @dataclass(slots=True, kw_only=True)
 class Faults:
-    """What the network does to messages; may be changed at any time. Seconds and probabilities."""
+    """What the network does to messages and connections; may be changed at any time.
+
+    Seconds and probabilities.
+    """
 
     delay: tuple[float, float] = (0.0, 0.0)
     """Shortest and longest time under way."""
@@ -44,6 +43,10 @@ class Faults:
     """Delivered a second time, later."""
     reorder: float = 0.0
     """Overtaken by what is sent after it."""
+    retry: float = 0.1
+    """Pause between attempts to reach a peer."""
+    refused_pause: float = 1.0
+    """Pause after a peer did not welcome us."""
 
 
 class MemoryNetwork:
@@ -314,7 +317,7 @@ class MemoryLink:
             pause = await self._connect()
             if pause is None:
                 await self._broken.wait()
-                pause = _RETRY
+                pause = self._owner.network.faults.retry
             self._away = True
             self._waiting.clear()
             self._owner.unreachable(self._node_id)
@@ -326,18 +329,18 @@ class MemoryLink:
         there = network.reach(owner.address, self.address)
         await asyncio.sleep(network.delay())
         if there is None or there.receiver is None or owner.receiver is None or owner.hello is None:
-            return _RETRY
+            return network.faults.retry
         reply = await there.receiver.hello(owner.hello(self._node_id))
         await asyncio.sleep(network.delay())
         if network.reach(owner.address, self.address) is not there:
-            return _RETRY
+            return network.faults.retry
         self._broken.clear()
         self._away = False
         owner.receiver.hello_reply(self._node_id, reply)
         if reply.verdict is not Verdict.WELCOME:
-            return _REFUSED_PAUSE
+            return network.faults.refused_pause
         if owner.closed:
-            return _RETRY
+            return network.faults.retry
         self._establish(there, there.receiver.receive, owner.receiver.receive)
         return None
 

@@ -56,14 +56,25 @@ async def exchange(
 
     Messages must be from `source` to `target`, as introduced at the head of the stream.
     """
+    directions = (
+        asyncio.create_task(_write(stream, outbox)),
+        asyncio.create_task(_read(stream, source, target, receive)),
+    )
+    # No TaskGroup: when this task is cancelled, the call under it fails as well, and a group that
+    # holds a failure forgets the cancellation.
     try:
-        async with asyncio.TaskGroup() as directions:
-            directions.create_task(_write(stream, outbox))
-            directions.create_task(_read(stream, source, target, receive))
-    except* BadMessage as errors:
-        raise BadMessage(describe_failure(errors.exceptions[0])) from errors
-    except* RPC_FAILURES as errors:
-        raise StreamBroken(describe_failure(errors.exceptions[0])) from errors
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = [direction for direction in directions if direction.done()]
+        for direction in directions:
+            direction.cancel()
+        await asyncio.gather(*directions, return_exceptions=True)
+    for direction in ended:
+        if not direction.cancelled() and (error := direction.exception()) is not None:
+            if isinstance(error, RPC_FAILURES):
+                raise StreamBroken(describe_failure(error)) from error
+            raise error
+    raise StreamBroken("cancelled")
 
 
 async def _write(stream: ByteStream, outbox: Outbox) -> None:

@@ -21,7 +21,7 @@ from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Member, Membership, SnapshotMeta
 from connect_kv.transport.grpc_transport import GrpcTransport
 from connect_kv.transport.limits import TransportLimits
-from connect_kv.transport.memory import MemoryNetwork
+from connect_kv.transport.memory import Faults, MemoryNetwork
 
 CLUSTER = 0xC1
 
@@ -159,7 +159,7 @@ class Network:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.clock = QuickClock()
-        self.memory = MemoryNetwork(Random(1))
+        self.memory = MemoryNetwork(Random(1), faults=Faults(retry=0.002, refused_pause=0.005))
         self.nodes: list[Node] = []
 
     async def node(self, node_id: int, address: str = "", limits: TransportLimits | None = None) -> Node:
