@@ -1,0 +1,69 @@
+"""What a watch missed, read from the history: in pieces, each from a fresh view of the database.
+
+A watch of one key walks that key's entries of the index; one of a range walks the history itself,
+because the order of its answer is that of the revisions.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+from connect_kv.kv import layout, revision, scan
+from connect_kv.kv.layout import DELETED, HISTORY
+from connect_kv.kv.readings import Reading
+from connect_kv.kv.revision import Revision
+from connect_kv.kv.store import Change
+from connect_kv.storage.engine import Reader
+
+SLICE_CHANGES = 256
+"""Changes looked at in one piece; about a millisecond."""
+
+
+class Piece(NamedTuple):
+    """The matching changes of one piece, and where the next one starts."""
+
+    changes: list[Change]
+    position: Revision
+    """``Revision(last + 1, 0)`` once everything up to the last revision asked for was read."""
+
+
+def read_piece(
+    reading: Reading, key: bytes, range_end: bytes, position: Revision, last: int, *, prev_kv: bool
+) -> Piece:
+    """Changes of the range from `position` on, none beyond revision `last`."""
+    reader = reading.view
+    found = _of_key(reader, key, position, last) if not range_end else _of_all(reader, position, last)
+    compacted = reading.state.compacted
+    changes = []
+    for place, record in found:
+        deleted = record.startswith(DELETED)
+        name = record[1:] if deleted else scan.parse(record).key
+        if layout.covers(key, range_end, name):
+            main = revision.unpack(place)[0]
+            # Before a compacted revision nothing can be told reliably, on all members alike.
+            previous = scan.value_before(reader, name, main) if prev_kv and main > compacted else None
+            changes.append(Change(name, main, None if deleted else record, previous))
+    if len(found) < SLICE_CHANGES:
+        return Piece(changes, Revision(last + 1))
+    main, sub = revision.unpack(found[-1][0])
+    return Piece(changes, Revision(main, sub + 1))
+
+
+def _of_all(reader: Reader, position: Revision, last: int) -> list[tuple[bytes, bytes]]:
+    start = HISTORY + position.encode()
+    _, stop = layout.history_bounds(0, last)
+    return [(key[1:], record) for key, record in islice(reader.iterate(start, stop), SLICE_CHANGES)]
+
+
+def _of_key(reader: Reader, key: bytes, position: Revision, last: int) -> list[tuple[bytes, bytes]]:
+    prefix = layout.index_key(key)
+    stop = prefix + revision.pack(last, revision.LAST_SUB) + b"\x00"
+    found = []
+    for entry, _ in islice(reader.iterate(prefix + position.encode(), stop), SLICE_CHANGES):
+        place = entry[-revision.SIZE :]
+        record = reader.get(HISTORY + place)
+        if record is None:
+            raise LookupError(f"the index names {revision.unpack(place)}, but history has no such record")
+        found.append((place, record))
+    return found

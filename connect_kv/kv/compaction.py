@@ -1,0 +1,108 @@
+"""Cleaner: removes, a little at a time, what a compaction has made unreadable.
+
+The compaction itself is one number: reads below it fail from then on. What it leaves behind is
+found in the history from where the last cleanup ended, so the work is that of the changes since, not
+that of the whole store. Each change up to the compacted revision
+
+- makes the previous change of its key superfluous, and
+- is superfluous itself if it is a deletion below that revision.
+
+Changes exactly at the compacted revision stay until the next time: a watch may start there.
+What is removed could not be read any more, so members may clean at different times.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import islice
+
+from connect_kv.kv import layout, revision, scan
+from connect_kv.kv.layout import DELETED, HISTORY, Changes
+from connect_kv.kv.revision import Revision
+from connect_kv.kv.store import MvccStore
+from connect_kv.storage.engine import Reader
+
+SLICE_CHANGES = 128
+"""History records looked at in one step; about two milliseconds."""
+
+_RECORD = struct.Struct(">QIq?")
+
+
+class Cleaner:
+    """Where the cleanup stands. Advanced by `step`, whose changes are written like those of a command."""
+
+    def __init__(self) -> None:
+        self._position = Revision(0)
+        """The next change to look at; all below it is clean as far as `_target` asks."""
+        self._target = -1
+        self._finished = True
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something left to do."""
+        return not self._finished
+
+    def cleaned(self, compacted: int) -> bool:
+        """Whether nothing below that revision is left."""
+        return self._target > compacted or (self._target == compacted and self._finished)
+
+    def load(self, reader: Reader, compacted: int) -> None:
+        """Continue where the database says."""
+        record = reader.get(layout.CLEANUP)
+        if record is None:
+            self._position, self._target, self._finished = Revision(0), -1, True
+        else:
+            main, sub, self._target, self._finished = _RECORD.unpack(record)
+            self._position = Revision(main, sub)
+        self.compact(compacted)
+
+    def compact(self, compacted: int) -> None:
+        """There is a new compaction to clean up after."""
+        if compacted > self._target:
+            # Changes at the old target were spared: look at them again.
+            self._position = min(self._position, Revision(max(self._target, 0)))
+            self._target = compacted
+            self._finished = False
+
+    def step(self, store: MvccStore, changes: Changes) -> None:
+        """Clean up after the next few changes."""
+        start = HISTORY + self._position.encode()
+        _, stop = layout.history_bounds(0, max(self._target, 0))
+        entries = list(islice(changes.iterate(start, stop), SLICE_CHANGES)) if start < stop else []
+        spared = revision.pack(max(self._target, 0), 0)
+        newest: dict[bytes, bytes | None] = {}
+        for history_key, record in entries:
+            place = history_key[1:]
+            deleted = record.startswith(DELETED)
+            prefix = layout.index_key(record[1:] if deleted else scan.parse(record).key)
+            before = newest[prefix] if prefix in newest else _before(changes, prefix, place)
+            if before is not None and before < spared:
+                self._remove(store, changes, prefix, before)
+            if deleted and place < spared:
+                self._remove(store, changes, prefix, place)
+                newest[prefix] = None
+            else:
+                newest[prefix] = place
+        self._advance(entries[-1][0][1:] if len(entries) == SLICE_CHANGES else None)
+        changes.put(layout.CLEANUP, _RECORD.pack(*self._position, self._target, self._finished))
+        changes.put(layout.STATE, store.state.encode())
+
+    def _advance(self, last: bytes | None) -> None:
+        if last is None:
+            self._position = Revision(max(self._target, 0))
+            self._finished = True
+        else:
+            main, sub = revision.unpack(last)
+            self._position = Revision(main, sub + 1)
+
+    def _remove(self, store: MvccStore, changes: Changes, prefix: bytes, place: bytes) -> None:
+        changes.delete(HISTORY + place)
+        changes.delete(prefix + place)
+        store.indexed -= 1
+
+
+def _before(reader: Reader, prefix: bytes, place: bytes) -> bytes | None:
+    """The place of the key's change before that one. Backwards: entries just removed lie further back."""
+    for entry, _ in reader.iterate(prefix, prefix + place, reverse=True):
+        return entry[-revision.SIZE :]
+    return None

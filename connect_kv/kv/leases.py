@@ -1,0 +1,162 @@
+"""LeaseTable: which leases there are, when they were renewed, and which keys hang on them.
+
+Replicated state: every member holds the same table and no clock. Time passes in the `lessor`, which
+is told here what was granted, renewed and ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from connect_kv.kv import layout
+from connect_kv.kv.layout import Changes
+from connect_kv.storage.engine import Reader
+
+MINIMUM_TTL = 2
+"""Seconds; less is raised to it. A constant of the format: members must not differ in it."""
+MAXIMUM_TTL = 9_000_000_000
+"""Seconds; more is refused."""
+
+_LEASE = struct.Struct(">qQq")
+_MASK = (1 << 63) - 1
+
+
+@dataclass(slots=True)
+class Lease:
+    """One lease as of the last applied entry."""
+
+    ttl: int
+    """Seconds, as granted."""
+    renewal: int
+    """Log index of the grant or of the last renewal."""
+    renewed_at: int
+    """Log time of that entry, nanoseconds."""
+
+    def encode(self) -> bytes:
+        """The stored record."""
+        return _LEASE.pack(self.ttl, self.renewal, self.renewed_at)
+
+    @classmethod
+    def decode(cls, record: bytes) -> Lease:
+        """The inverse."""
+        return cls(*_LEASE.unpack(record))
+
+
+class LeaseListener(Protocol):
+    """Who wants to know about changes of the table. Called on the loop, once they are visible."""
+
+    def loaded(self) -> None:
+        """The whole table was replaced."""
+
+    def touched(self, leases: Iterable[int]) -> None:
+        """These were granted, renewed or ended."""
+
+
+class LeaseTable:
+    """All leases in memory (they are few beside keys), mirrored in the state database."""
+
+    def __init__(self) -> None:
+        self._leases: dict[int, Lease] = {}
+        self._touched: set[int] = set()
+        self._listeners: list[LeaseListener] = []
+        self.log_time = 0
+        """The newest time stamp seen: remainders after a restart are counted to here."""
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._leases)
+
+    def get(self, lease: int) -> Lease | None:
+        """The lease with that id, if there is one."""
+        return self._leases.get(lease)
+
+    def by_expiry(self) -> list[int]:
+        """All ids, those that were to end first at the front."""
+        second = 1_000_000_000
+        return sorted(
+            self._leases, key=lambda id: self._leases[id].renewed_at + self._leases[id].ttl * second
+        )
+
+    def listen(self, listener: LeaseListener) -> None:
+        """Tell it about everything from now on."""
+        self._listeners.append(listener)
+        listener.loaded()
+
+    def load(self, reader: Reader, log_time: int) -> None:
+        """Read the table of a database whose last entry was stamped `log_time`."""
+        self._leases = {
+            layout.lease_of(key): Lease.decode(record)
+            for key, record in reader.iterate(layout.LEASES, layout.LEASE_KEYS)
+        }
+        self._touched.clear()
+        self.log_time = log_time
+        for listener in self._listeners:
+            listener.loaded()
+
+    def published(self) -> None:
+        """What was applied is visible now: tell the listeners."""
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            for listener in self._listeners:
+                listener.touched(touched)
+
+    def choose_id(self, index: int, log_time: int) -> int:
+        """An unused positive id, the same on every member: scattered, so that clients do not guess it."""
+        seed = (index * 0x9E3779B97F4A7C15 + log_time) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ seed >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ seed >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        lease = (seed ^ seed >> 31) & _MASK
+        while lease == 0 or lease in self._leases:
+            lease = (lease + 1) & _MASK
+        return lease
+
+    def grant(self, changes: Changes, lease: int, ttl: int, index: int, log_time: int) -> int:
+        """Add a lease with an unused id; returns the TTL it really has."""
+        ttl = max(ttl, MINIMUM_TTL)
+        self._leases[lease] = Lease(ttl, index, log_time)
+        self._store(changes, lease)
+        return ttl
+
+    def renew(self, changes: Changes, lease: int, index: int, log_time: int) -> int:
+        """Start its time anew; returns its TTL, or 0 if there is no such lease."""
+        held = self._leases.get(lease)
+        if held is None:
+            return 0
+        held.renewal = index
+        held.renewed_at = log_time
+        self._store(changes, lease)
+        return held.ttl
+
+    def outlived(self, lease: int, renewal: int) -> bool:
+        """Whether it may end: nothing newer than the renewal that the timer saw was applied."""
+        held = self._leases.get(lease)
+        return held is not None and held.renewal <= renewal
+
+    def remove(self, changes: Changes, lease: int) -> None:
+        """Forget it; its keys are gone already."""
+        del self._leases[lease]
+        changes.delete(layout.lease_key(lease))
+        self._touched.add(lease)
+
+    def attach(self, changes: Changes, key: bytes, lease: int) -> None:
+        """`key` lives no longer than `lease`."""
+        changes.put(layout.lease_keys_prefix(lease) + key, b"")
+
+    def detach(self, changes: Changes, key: bytes, lease: int) -> None:
+        """It does not depend on it any more."""
+        changes.delete(layout.lease_keys_prefix(lease) + key)
+
+    def keys(self, reader: Reader, lease: int) -> list[bytes]:
+        """The keys attached to it, in order."""
+        prefix = layout.lease_keys_prefix(lease)
+        stop = layout.lease_keys_stop(lease)
+        return [entry[len(prefix) :] for entry, _ in reader.iterate(prefix, stop)]
+
+    def _store(self, changes: Changes, lease: int) -> None:
+        changes.put(layout.lease_key(lease), self._leases[lease].encode())
+        self._touched.add(lease)

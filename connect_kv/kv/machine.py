@@ -1,0 +1,350 @@
+"""KvMachine: the one dispatch from command to effect, and the reads beside it.
+
+Writes come in through `apply`, on the loop, into the changes of a slice; once the slice is in the
+database, `published` makes them known to watchers and timers. Reads take a frozen view of the
+database and its own revision from it, so they see whole slices only and need no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+
+from connect_kv.errors import Refused, UnknownEntry
+from connect_kv.kv import refusals, scan, txn
+from connect_kv.kv.compaction import Cleaner
+from connect_kv.kv.layout import Changes, Source, StoreState
+from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
+from connect_kv.kv.ranges import RangeRead, check_revision
+from connect_kv.kv.readings import Reading, Readings
+from connect_kv.kv.store import MvccStore
+from connect_kv.kv.watch import WatchHub
+from connect_kv.rpc.command_pb2 import Command, Failure, LeaseExpired, LeaseRenewed, Result
+from connect_kv.rpc.kv_pb2 import (
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RangeResponse,
+    RangeStreamResponse,
+    ResponseHeader,
+    TxnRequest,
+    TxnResponse,
+)
+from connect_kv.rpc.lease_pb2 import LeaseGrantResponse, LeaseRevokeResponse
+
+STREAM_CHUNK_BYTES = 512 << 10
+"""A message of a RangeStream holds about so much."""
+
+
+class KvMachine:
+    """Keys, values and leases. Headers of its answers hold the revision only."""
+
+    REQUESTS = frozenset(
+        {
+            "put",
+            "delete_range",
+            "txn",
+            "compact",
+            "lease_grant",
+            "lease_revoke",
+            "lease_renew",
+            "lease_expire",
+        }
+    )
+    """The kinds of Command that `apply` takes."""
+
+    def __init__(self) -> None:
+        self.leases = LeaseTable()
+        self._readings = Readings()
+        self.hub = WatchHub(self._readings)
+        self.no_space = False
+        """The NOSPACE alarm is on, as replicated: requests that need space are refused."""
+        self.corrupt = False
+        """The CORRUPT alarm is on: requests that change anything are refused."""
+        self._store = MvccStore(self.leases)
+        self._cleaner = Cleaner()
+        self._visible = StoreState()
+        self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
+        self._appliers: dict[str, Callable[[Command, int, int, Changes], Result]] = {
+            "put": self._put,
+            "delete_range": self._delete_range,
+            "txn": self._txn,
+            "compact": self._compact,
+            "lease_grant": self._lease_grant,
+            "lease_revoke": self._lease_revoke,
+            "lease_renew": self._lease_renew,
+            "lease_expire": self._lease_expire,
+        }
+
+    def load(self, source: Source) -> None:
+        """Continue from that database, at start or after a snapshot was installed.
+
+        Reads under way on another one are ended with NodeStopped, watches go on from its history.
+        Afterwards the former database may be closed.
+        """
+        self._readings.load(source)
+        with self._readings.open() as reading:
+            self._visible = reading.state
+            self._store.load(reading.state)
+            self.leases.load(reading.view, reading.state.log_time)
+            self._cleaner.load(reading.view, reading.state.compacted)
+        self.hub.load(self._visible.revision)
+        self._tell_cleaned()
+
+    def close(self) -> None:
+        """End reads and watches; the database may be closed afterwards."""
+        self._readings.load(None)
+        self.hub.close()
+        for _, waiter in self._cleaned:
+            waiter.cancel()
+        self._cleaned.clear()
+
+    @property
+    def revision(self) -> int:
+        """What readers see: the store's revision as of the last published slice."""
+        return self._visible.revision
+
+    @property
+    def compact_revision(self) -> int:
+        """Reads below it are refused; -1 if nothing was ever compacted."""
+        return self._visible.compacted
+
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return self._visible.live
+
+    # Writes.
+
+    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        """Execute one command of the entry at `index`; a refusal is a Result with `failure`.
+
+        The same on every member: depends on the commands before, `index` and `log_time` alone.
+        """
+        kind = command.WhichOneof("request")
+        if log_time > self._store.log_time:
+            self._store.log_time = log_time
+        if kind == "put" and not self.no_space and not self.corrupt:
+            return self._put(command, index, log_time, overlay)
+        applier = self._appliers.get(kind or "")
+        if kind is None or applier is None:
+            raise UnknownEntry(f"the key/value machine does not know the command {kind!r}")
+        refusal = self._alarm_refusal(command, kind)
+        if refusal is not None:
+            return refusal.result()
+        try:
+            return applier(command, index, log_time, overlay)
+        except Refused as refused:
+            return Result(failure=Failure(code=refused.code, message=refused.message))
+
+    def published(self) -> None:
+        """The slice applied since the last call is in the database: tell everybody who waits."""
+        self._visible = self._store.state
+        self.hub.publish(self._visible.revision, self._store.take_changes())
+        self.leases.published()
+        self._tell_cleaned()
+
+    def _alarm_refusal(self, command: Command, kind: str) -> refusals.Refusal | None:
+        if self.corrupt and kind not in ("lease_renew", "lease_expire"):
+            return refusals.CORRUPT
+        if self.no_space and (kind in ("put", "lease_grant") or (kind == "txn" and _puts(command.txn))):
+            return refusals.NO_SPACE
+        return None
+
+    def _put(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        request: PutRequest = command.put
+        lease = request.lease
+        if lease and self.leases.get(lease) is None:
+            return refusals.LEASE_NOT_FOUND.result()
+        store = self._store
+        if request.ignore_value or request.ignore_lease:
+            if store.get(overlay, request.key) is None:
+                return refusals.KEY_NOT_FOUND.result()
+            result = Result(put=txn.put(store, overlay, request))
+        else:
+            result = Result()
+            old = store.put(overlay, request.key, request.value, lease)
+            result.put.header.revision = store.writing
+            if old is not None and request.prev_kv:
+                result.put.prev_kv.ParseFromString(old)
+        store.finish(overlay)
+        return result
+
+    def _delete_range(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        request: DeleteRangeRequest = command.delete_range
+        result = Result(delete_range=txn.delete_range(self._store, overlay, request))
+        self._store.finish(overlay)
+        return result
+
+    def _txn(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        request: TxnRequest = command.txn
+        path = scan.drain(txn.choose_path(overlay, request))
+        txn.check_path(overlay, self._store.state, self.leases, request, path)
+        response = txn.TxnWrite(self._store, overlay).execute(request, path)
+        response.header.revision = self._store.finish(overlay)
+        return Result(txn=response)
+
+    def _compact(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        request: CompactionRequest = command.compact
+        store = self._store
+        if request.revision <= store.compacted:
+            return refusals.COMPACTED.result()
+        if request.revision > store.revision:
+            return refusals.FUTURE_REVISION.result()
+        store.compacted = request.revision
+        self._cleaner.compact(request.revision)
+        header = ResponseHeader(revision=store.finish(overlay))
+        return Result(compact=CompactionResponse(header=header))
+
+    def _lease_grant(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        request = command.lease_grant
+        if request.TTL > MAXIMUM_TTL:
+            return refusals.LEASE_TTL_TOO_LARGE.result()
+        lease = request.ID or self.leases.choose_id(index, log_time)
+        if self.leases.get(lease) is not None:
+            return refusals.LEASE_EXISTS.result()
+        ttl = self.leases.grant(overlay, lease, request.TTL, index, log_time)
+        header = ResponseHeader(revision=self._store.finish(overlay))
+        return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
+
+    def _lease_revoke(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        lease = command.lease_revoke.ID
+        if self.leases.get(lease) is None:
+            return refusals.LEASE_NOT_FOUND.result()
+        header = ResponseHeader(revision=self._end_lease(lease, overlay))
+        return Result(lease_revoke=LeaseRevokeResponse(header=header))
+
+    def _lease_renew(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        ttls = [self.leases.renew(overlay, lease, index, log_time) for lease in command.lease_renew.ids]
+        self._store.finish(overlay)
+        return Result(lease_renew=LeaseRenewed(ttls=ttls))
+
+    def _lease_expire(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+        ended = []
+        for item in command.lease_expire.items:
+            if self.leases.outlived(item.id, item.renewal):
+                self._end_lease(item.id, overlay)
+                ended.append(item.id)
+        return Result(lease_expire=LeaseExpired(ids=ended))
+
+    def _end_lease(self, lease: int, overlay: Changes) -> int:
+        """Delete its keys in one revision, in key order, and then the lease itself."""
+        for key in self.leases.keys(overlay, lease):
+            self._store.delete(overlay, key)
+        self.leases.remove(overlay, lease)
+        return self._store.finish(overlay)
+
+    # Cleanup after compactions.
+
+    @property
+    def cleanup_pending(self) -> bool:
+        """Whether `cleanup` has something to do."""
+        return self._cleaner.pending
+
+    def cleanup(self, overlay: Changes) -> None:
+        """Remove a little of what compactions have made superfluous (about two milliseconds).
+
+        Called between slices while `cleanup_pending`; the overlay is written like that of a slice
+        that applied nothing, and `published` follows.
+        """
+        if self._cleaner.pending:
+            self._cleaner.step(self._store, overlay)
+
+    async def cleaned(self, compacted: int) -> None:
+        """Wait until nothing below that compacted revision is left on this member's disk."""
+        if not self._cleaner.cleaned(compacted):
+            waiter = asyncio.get_running_loop().create_future()
+            self._cleaned.append((compacted, waiter))
+            await waiter
+
+    def _tell_cleaned(self) -> None:
+        waiting = []
+        for compacted, waiter in self._cleaned:
+            if not self._cleaner.cleaned(compacted):
+                waiting.append((compacted, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._cleaned = waiting
+
+    # Reads: of this member's state, as far as it has been written.
+
+    async def range(self, request: RangeRequest) -> RangeResponse:
+        """Answer a Range. Raises Refused, NodeStopped."""
+        response = RangeResponse()
+        with self._readings.open() as reading:
+            read = self._read(reading, request)
+            for _ in reading.steps(read.run()):
+                response.MergeFromString(read.take())
+                await asyncio.sleep(0)
+        response.MergeFromString(read.take())
+        response.MergeFrom(read.tail())
+        return response
+
+    async def range_encoded(self, request: RangeRequest, header: ResponseHeader) -> bytes:
+        """The same answer with that header, already serialized: a large one exists in memory once."""
+        encoded = io.BytesIO()
+        with self._readings.open() as reading:
+            read = self._read(reading, request)
+            for _ in reading.steps(read.run()):
+                encoded.write(read.take())
+                await asyncio.sleep(0)
+        encoded.write(read.take())
+        tail = read.tail()
+        tail.header.MergeFrom(header)
+        encoded.write(tail.SerializeToString())
+        return encoded.getvalue()
+
+    async def range_stream(self, request: RangeRequest) -> AsyncIterator[RangeStreamResponse]:
+        """Answer a Range in pieces, all of one revision; only the last has header, count and more."""
+        with self._readings.open() as reading:
+            read = self._read(reading, request)
+            chunk = RangeStreamResponse()
+            size = 0
+            for _ in reading.steps(read.run()):
+                found = read.take()
+                chunk.range_response.MergeFromString(found)
+                size += len(found)
+                if size >= STREAM_CHUNK_BYTES:
+                    yield chunk
+                    chunk = RangeStreamResponse()
+                    size = 0
+                else:
+                    await asyncio.sleep(0)
+        chunk.range_response.MergeFromString(read.take())
+        chunk.range_response.MergeFrom(read.tail())
+        yield chunk
+
+    async def read_txn(self, request: TxnRequest) -> TxnResponse:
+        """Answer a transaction for which `txn.is_read_only` holds. Raises Refused, NodeStopped."""
+        with self._readings.open() as reading:
+            walk = txn.read_only(reading.view, reading.state, self.leases, request)
+            responses: list[TxnResponse] = []
+            for _ in reading.steps(_kept(walk, responses)):
+                await asyncio.sleep(0)
+        return responses[0]
+
+    async def lease_keys(self, lease: int) -> list[bytes]:
+        """The keys attached to a lease, in order."""
+        with self._readings.open() as reading:
+            return self.leases.keys(reading.view, lease)
+
+    def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
+        check_revision(request.revision, reading.state)
+        return RangeRead(reading.view, reading.state, request)
+
+
+def _kept(walk: scan.Walk[TxnResponse], results: list[TxnResponse]) -> scan.Walk[None]:
+    """The walk, with its result put into a list."""
+    results.append((yield from walk))
+
+
+def _puts(request: TxnRequest) -> bool:
+    """Whether a branch, nested ones included, may put something."""
+    return any(
+        op.HasField("request_put") or (op.HasField("request_txn") and _puts(op.request_txn))
+        for branch in (request.success, request.failure)
+        for op in branch
+    )

@@ -1,0 +1,162 @@
+"""Walks through the key spaces, in pieces.
+
+A walk yields records, and None wherever it may be interrupted: after about a millisecond of work.
+On the loop the caller then lets others run; inside apply it just goes on. `drain` does the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import TypeVar
+
+from connect_kv.kv import layout, revision
+from connect_kv.kv.layout import CURRENT, HISTORY, PUT, StoreState
+from connect_kv.kv.revision import LAST_SUB
+from connect_kv.rpc.kv_pb2 import KeyValue
+from connect_kv.storage.engine import Reader
+
+T = TypeVar("T")
+
+SLICE_RECORDS = 256
+"""Records between two pauses."""
+SLICE_BYTES = 256 << 10
+"""Bytes between two pauses, if that is less."""
+
+_INDEX_PER_KEY = 4
+"""Reading a whole current record costs about as much as this many index entries."""
+
+
+def drain(walk: Generator[None, None, T]) -> T:
+    """Run a walk without pausing and return its result."""
+    while True:
+        try:
+            next(walk)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def current(reader: Reader, key: bytes, range_end: bytes, *, reverse: bool = False) -> Iterator[bytes | None]:
+    """Records of the range as they are now, in key order or backwards; None at pauses."""
+    if not range_end:
+        record = reader.get(CURRENT + key)
+        if record is not None:
+            yield record
+        return
+    start, stop = layout.current_bounds(key, range_end)
+    if stop <= start:
+        return
+    records = size = 0
+    for _, record in reader.iterate(start, stop, reverse=reverse):
+        yield record
+        records += 1
+        size += len(record)
+        if records == SLICE_RECORDS or size >= SLICE_BYTES:
+            records = size = 0
+            yield None
+
+
+def past(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[bytes | None]:
+    """Records of the range as they were at revision `at`, in key order; None at pauses."""
+    return fetch(reader, places(reader, key, range_end, at))
+
+
+def fetch(reader: Reader, found: Iterable[bytes | None]) -> Iterator[bytes | None]:
+    """The history records at these places; None at pauses, its own and those of `found`."""
+    records = size = 0
+    for place in found:
+        if place is None:
+            yield None
+            continue
+        record = reader.get(HISTORY + place)
+        if record is None:
+            raise LookupError(f"the index names {revision.unpack(place)}, but history has no such record")
+        yield record
+        records += 1
+        size += len(record)
+        if records == SLICE_RECORDS or size >= SLICE_BYTES:
+            records = size = 0
+            yield None
+
+
+def paused(records: Iterable[bytes]) -> Iterator[bytes | None]:
+    """What comes, with pauses."""
+    for number, record in enumerate(records, 1):
+        yield record
+        if number % SLICE_RECORDS == 0:
+            yield None
+
+
+def places(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[bytes | None]:
+    """Where the records of the range's keys that lived at revision `at` are; None at pauses."""
+    if not range_end:
+        place = _last_place(reader, layout.index_key(key), at)
+        if place is not None:
+            yield place
+        return
+    start, stop = layout.index_bounds(key, range_end)
+    if stop <= start:
+        return
+    limit = revision.pack(at, LAST_SUB)
+    name: bytes | None = None
+    newest: bytes | None = None
+    for number, (entry, kind) in enumerate(reader.iterate(start, stop), 1):
+        if entry[: -revision.SIZE] != name:
+            if newest is not None:
+                yield newest
+                newest = None
+            name = entry[: -revision.SIZE]
+        place = entry[-revision.SIZE :]
+        if place <= limit:
+            newest = place if kind == PUT else None
+        if number % SLICE_RECORDS == 0:
+            yield None
+    if newest is not None:
+        yield newest
+
+
+def _last_place(reader: Reader, prefix: bytes, at: int) -> bytes | None:
+    """The place of the key's life at revision `at`, if it lived then."""
+    stop = prefix + revision.pack(at, LAST_SUB) + b"\x00"
+    for entry, kind in reader.iterate(prefix, stop, reverse=True):
+        return entry[-revision.SIZE :] if kind == PUT else None
+    return None
+
+
+def value_before(reader: Reader, key: bytes, at: int) -> bytes | None:
+    """The record `key` had just before revision `at`, or None."""
+    place = _last_place(reader, layout.index_key(key), at - 1)
+    return None if place is None else reader.get(HISTORY + place)
+
+
+def count_current(reader: Reader, key: bytes, range_end: bytes, state: StoreState) -> Walk[int]:
+    """How many keys of the range exist now. Everything is known without looking."""
+    if layout.is_everything(key, range_end):
+        return state.live
+    if state.indexed <= _INDEX_PER_KEY * state.live:
+        return (yield from count_past(reader, key, range_end, state.revision))
+    return (yield from _count(current(reader, key, range_end)))
+
+
+def count_past(reader: Reader, key: bytes, range_end: bytes, at: int) -> Walk[int]:
+    """How many keys of the range existed at revision `at`; reads no values."""
+    return (yield from _count(places(reader, key, range_end, at)))
+
+
+def _count(walk: Iterable[bytes | None]) -> Walk[int]:
+    found = 0
+    for item in walk:
+        if item is None:
+            yield
+        else:
+            found += 1
+    return found
+
+
+def parse(record: bytes) -> KeyValue:
+    """The KeyValue of a record of CURRENT, or of one of HISTORY that is not a deletion."""
+    return KeyValue.FromString(record)
+
+
+Walk = Generator[None, None, T]
+"""A walk without records of its own: pauses, then its result."""

@@ -1,0 +1,192 @@
+"""MvccStore: the writing half of the key/value store. Every change is kept under its revision.
+
+It holds four numbers, never keys or values: those are read from and written to the state database.
+The numbers run ahead of what readers can see, by the slice that is being applied.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from connect_kv.kv import layout, revision, scan, wire
+from connect_kv.kv.layout import CURRENT, DELETED, HISTORY, PUT, TOMBSTONE, Changes, StoreState
+from connect_kv.rpc.kv_pb2 import KeyValue
+
+
+class Change:
+    """One change of one key, on its way to the watchers. Encoded once, however many they are."""
+
+    __slots__ = ("_wire", "_wire_with_previous", "key", "previous", "record", "revision")
+
+    def __init__(self, key: bytes, revision: int, record: bytes | None, previous: bytes | None) -> None:
+        self.key = key
+        self.revision = revision
+        self.record = record
+        """The new KeyValue; None for a deletion."""
+        self.previous = previous
+        """The KeyValue before this revision; None if there was none."""
+        self._wire: bytes | None = None
+        self._wire_with_previous: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly, without the previous value."""
+        return len(self.key) + 64 if self.record is None else len(self.record) + 64
+
+    def encoded(self, *, prev_kv: bool) -> bytes:
+        """As an event of a WatchResponse."""
+        if prev_kv and self.previous is not None:
+            if self._wire_with_previous is None:
+                self._wire_with_previous = wire.event(self.key, self.revision, self.record, self.previous)
+            return self._wire_with_previous
+        if self._wire is None:
+            self._wire = wire.event(self.key, self.revision, self.record, None)
+        return self._wire
+
+
+class Attachments(Protocol):
+    """Which keys hang on which lease (`leases.LeaseTable`)."""
+
+    def attach(self, changes: Changes, key: bytes, lease: int) -> None:
+        """`key` lives no longer than `lease`."""
+
+    def detach(self, changes: Changes, key: bytes, lease: int) -> None:
+        """It does not depend on it any more."""
+
+
+class MvccStore:
+    """Writes of one request at a time: any number of `put` and `delete`, then `finish`.
+
+    All changes between two calls of `finish` share one revision, `writing`.
+    """
+
+    __slots__ = (
+        "_attachments",
+        "_originals",
+        "_sub",
+        "changes",
+        "compacted",
+        "indexed",
+        "live",
+        "log_time",
+        "revision",
+    )
+
+    def __init__(self, attachments: Attachments) -> None:
+        self._attachments = attachments
+        self._originals: dict[bytes, bytes | None] = {}
+        self.changes: list[Change] = []
+        """What happened since the list was last taken, in order."""
+        self.load(StoreState())
+
+    def load(self, state: StoreState) -> None:
+        """Continue from a state of the database."""
+        self.revision, self.compacted, self.live, self.indexed, self.log_time = state
+        self._sub = 0
+        self.changes = []
+
+    @property
+    def state(self) -> StoreState:
+        """The numbers, as they are stored."""
+        return StoreState(self.revision, self.compacted, self.live, self.indexed, self.log_time)
+
+    @property
+    def written(self) -> bool:
+        """Whether the request at hand has changed anything yet."""
+        return self._sub > 0
+
+    @property
+    def writing(self) -> int:
+        """What a read within the request at hand sees: its own revision once it has written."""
+        return self.revision + 1 if self._sub else self.revision
+
+    def get(self, changes: Changes, key: bytes) -> bytes | None:
+        """The record of `key`, or None."""
+        return changes.get(CURRENT + key)
+
+    def put(self, changes: Changes, key: bytes, value: bytes | None, lease: int | None) -> bytes | None:
+        """Set `key` and return its record of before; None keeps the value or lease it has."""
+        main = self.revision + 1
+        where = CURRENT + key
+        old = changes.get(where)
+        if old is None:
+            attached = 0
+            lease = lease or 0
+            new = KeyValue(
+                key=key, create_revision=main, mod_revision=main, version=1, value=value or b"", lease=lease
+            )
+            self.live += 1
+        else:
+            new = KeyValue.FromString(old)
+            attached = new.lease
+            new.mod_revision = main
+            new.version += 1
+            if value is not None:
+                new.value = value
+            if lease is None:
+                lease = attached
+            elif lease != attached:
+                new.lease = lease
+        if lease != attached:
+            self._move(changes, key, attached, lease)
+        record = new.SerializeToString()
+        changes.put(where, record)
+        self._note(changes, key, record, old, record, PUT)
+        return old
+
+    def delete(self, changes: Changes, key: bytes) -> bytes | None:
+        """Remove `key` and return its record of before, or None if there was none."""
+        old = changes.get(CURRENT + key)
+        if old is not None:
+            lease = KeyValue.FromString(old).lease
+            if lease:
+                self._attachments.detach(changes, key, lease)
+            self.live -= 1
+            changes.delete(CURRENT + key)
+            self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
+        return old
+
+    def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> list[bytes]:
+        """Remove all keys of the range, in order; returns their records of before."""
+        records = [record for record in scan.current(changes, key, range_end) if record is not None]
+        for record in records:
+            self.delete(changes, scan.parse(record).key)
+        return records
+
+    def finish(self, changes: Changes) -> int:
+        """End a request; returns the revision the store stands at now."""
+        if self._sub:
+            self._sub = 0
+            self.revision += 1
+        changes.put(layout.STATE, self.state.encode())
+        return self.revision
+
+    def take_changes(self) -> list[Change]:
+        """Hand over what happened since the last call."""
+        taken = self.changes
+        self.changes = []
+        return taken
+
+    def _move(self, changes: Changes, key: bytes, attached: int, lease: int) -> None:
+        if attached:
+            self._attachments.detach(changes, key, attached)
+        if lease:
+            self._attachments.attach(changes, key, lease)
+
+    def _note(
+        self, changes: Changes, key: bytes, record: bytes | None, old: bytes | None, entry: bytes, kind: bytes
+    ) -> None:
+        """Write one change into the history and the index, and keep it for the watchers."""
+        main = self.revision + 1
+        place = revision.pack(main, self._sub)
+        changes.put(HISTORY + place, entry)
+        changes.put(layout.index_key(key) + place, kind)
+        self.indexed += 1
+        if self._sub == 1:
+            first = self.changes[-1]
+            self._originals = {first.key: first.previous}
+        if self._sub:
+            # A transaction can put a key and delete it in one revision; what was before is the same for both.
+            old = self._originals.setdefault(key, old)
+        self._sub += 1
+        self.changes.append(Change(key, main, record, old))

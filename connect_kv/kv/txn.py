@@ -1,0 +1,221 @@
+"""Transactions: compare, then or else; nested; all in one revision.
+
+A transaction runs in three steps, each over the whole chosen path, nested transactions included:
+choose the branches by their compares, check what could fail, execute. The first two see the state
+before anything was written, so a transaction is refused whole or executed whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import eq, gt, lt, ne
+from typing import TypeAlias
+
+from connect_kv.kv import layout, refusals, scan
+from connect_kv.kv.layout import Changes, StoreState
+from connect_kv.kv.leases import LeaseTable
+from connect_kv.kv.ranges import RangeRead
+from connect_kv.kv.scan import Walk
+from connect_kv.kv.store import MvccStore
+from connect_kv.rpc.kv_pb2 import (
+    Compare,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    KeyValue,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    RequestOp,
+    ResponseHeader,
+    ResponseOp,
+    TxnRequest,
+    TxnResponse,
+)
+from connect_kv.storage.engine import Reader
+
+_TARGETS = {
+    Compare.VERSION: "version",
+    Compare.CREATE: "create_revision",
+    Compare.MOD: "mod_revision",
+    Compare.VALUE: "value",
+    Compare.LEASE: "lease",
+}
+_OPERATORS = {Compare.EQUAL: eq, Compare.GREATER: gt, Compare.LESS: lt, Compare.NOT_EQUAL: ne}
+_MISSING = KeyValue()
+
+Path: TypeAlias = list[bool]
+"""Which branch was chosen, for the transaction and each nested one on the chosen path, in order."""
+
+
+def is_read_only(request: TxnRequest) -> bool:
+    """Whether both branches only read, so that nothing needs to be replicated.
+
+    A nested transaction always goes through the log, as in etcd.
+    """
+    return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
+
+
+def is_serializable(request: TxnRequest) -> bool:
+    """Whether a read-only transaction may be answered from this member's state, be it old."""
+    ranges = [op.request_range for ops in (request.success, request.failure) for op in ops]
+    return bool(ranges) and all(read.serializable for read in ranges)
+
+
+def choose_path(reader: Reader, request: TxnRequest) -> Walk[Path]:
+    """Evaluate the compares of the transaction and of those nested in the branches chosen."""
+    succeeded = True
+    for compare in request.compare:
+        if not (yield from _holds(reader, compare)):
+            succeeded = False
+            break
+    path = [succeeded]
+    for op in request.success if succeeded else request.failure:
+        if op.HasField("request_txn"):
+            path += yield from choose_path(reader, op.request_txn)
+    return path
+
+
+def _holds(reader: Reader, compare: Compare) -> Walk[bool]:
+    """Whether every key of the range compares so; a missing one has zeros, and never a value."""
+    found = False
+    for record in scan.current(reader, compare.key, compare.range_end):
+        if record is None:
+            yield
+            continue
+        found = True
+        if not _compares(scan.parse(record), compare):
+            return False
+    if found:
+        return True
+    return compare.target != Compare.VALUE and _compares(_MISSING, compare)
+
+
+def _compares(kv: KeyValue, compare: Compare) -> bool:
+    field = _TARGETS.get(compare.target)
+    operator = _OPERATORS.get(compare.result)
+    if field is None or operator is None:
+        return True  # an enum number of a later API; etcd lets it pass
+    given = getattr(compare if compare.WhichOneof("target_union") == field else _MISSING, field)
+    return bool(operator(getattr(kv, field), given))
+
+
+def check_path(
+    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, path: Path
+) -> None:
+    """Refuse the transaction if an operation on the chosen path would fail. Raises Refused."""
+    _check(reader, state, leases, request, iter(path))
+
+
+def _check(
+    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, path: Iterator[bool]
+) -> None:
+    for op in request.success if next(path) else request.failure:
+        match op.WhichOneof("request"):
+            case "request_range":
+                _check_range(op.request_range, state)
+            case "request_put":
+                _check_put(reader, leases, op.request_put)
+            case "request_txn":
+                _check(reader, state, leases, op.request_txn, path)
+
+
+def _check_range(request: RangeRequest, state: StoreState) -> None:
+    """Unlike outside a transaction, a negative revision is one that was compacted (as in etcd)."""
+    if request.revision > state.revision:
+        raise refusals.FUTURE_REVISION.error()
+    if request.revision != 0 and request.revision < state.compacted:
+        raise refusals.COMPACTED.error()
+
+
+def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest) -> None:
+    if (request.ignore_value or request.ignore_lease) and reader.get(layout.CURRENT + request.key) is None:
+        raise refusals.KEY_NOT_FOUND.error()
+    if request.lease and leases.get(request.lease) is None:
+        raise refusals.LEASE_NOT_FOUND.error()
+
+
+class TxnWrite:
+    """Executes a checked transaction into the changes of a slice."""
+
+    def __init__(self, store: MvccStore, changes: Changes) -> None:
+        self._store = store
+        self._changes = changes
+
+    def execute(self, request: TxnRequest, path: Path) -> TxnResponse:
+        """Run the chosen path; the caller finishes the revision and fills the outer header."""
+        return self._execute(request, iter(path))
+
+    def _execute(self, request: TxnRequest, path: Iterator[bool]) -> TxnResponse:
+        succeeded = next(path)
+        operations = request.success if succeeded else request.failure
+        responses = [self._operation(op, path) for op in operations]
+        return TxnResponse(header=ResponseHeader(), succeeded=succeeded, responses=responses)
+
+    def _operation(self, op: RequestOp, path: Iterator[bool]) -> ResponseOp:
+        match op.WhichOneof("request"):
+            case "request_range":
+                return ResponseOp(response_range=self._range(op.request_range))
+            case "request_put":
+                return ResponseOp(response_put=put(self._store, self._changes, op.request_put))
+            case "request_delete_range":
+                deleted = delete_range(self._store, self._changes, op.request_delete_range)
+                return ResponseOp(response_delete_range=deleted)
+            case "request_txn":
+                return ResponseOp(response_txn=self._execute(op.request_txn, path))
+            case _:
+                return ResponseOp()
+
+    def _range(self, request: RangeRequest) -> RangeResponse:
+        state = self._store.state._replace(revision=self._store.writing)
+        return scan.drain(read_range(self._changes, state, request))
+
+
+def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:
+    """Execute a checked Put."""
+    value = None if request.ignore_value else request.value
+    lease = None if request.ignore_lease else request.lease
+    old = store.put(changes, request.key, value, lease)
+    response = PutResponse()
+    response.header.revision = store.writing
+    if request.prev_kv and old is not None:
+        response.prev_kv.ParseFromString(old)
+    return response
+
+
+def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest) -> DeleteRangeResponse:
+    """Execute a DeleteRange."""
+    records = store.delete_range(changes, request.key, request.range_end)
+    response = DeleteRangeResponse(deleted=len(records))
+    response.header.revision = store.writing
+    if request.prev_kv:
+        for record in records:
+            response.prev_kvs.add().ParseFromString(record)
+    return response
+
+
+def read_range(reader: Reader, state: StoreState, request: RangeRequest) -> Walk[RangeResponse]:
+    """A whole Range, for where the answer is part of a larger one."""
+    response = RangeResponse()
+    read = RangeRead(reader, state, request)
+    for _ in read.run():
+        response.MergeFromString(read.take())
+        yield
+    response.MergeFromString(read.take())
+    response.MergeFrom(read.tail())
+    return response
+
+
+def read_only(
+    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest
+) -> Walk[TxnResponse]:
+    """A transaction for which `is_read_only` holds, over one frozen state. Raises Refused."""
+    path = yield from choose_path(reader, request)
+    check_path(reader, state, leases, request, path)
+    response = TxnResponse(succeeded=path[0])
+    response.header.revision = state.revision
+    operations: Sequence[RequestOp] = request.success if path[0] else request.failure
+    for op in operations:
+        found = yield from read_range(reader, state, op.request_range)
+        response.responses.add().response_range.CopyFrom(found)
+    return response

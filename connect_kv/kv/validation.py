@@ -1,0 +1,172 @@
+"""What is wrong with a request by itself, whatever the state: checked before anything is proposed.
+
+Each function returns None or raises Refused with etcd's code and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from connect_kv.kv import layout, refusals
+from connect_kv.kv.intervals import IntervalIndex
+from connect_kv.kv.leases import MAXIMUM_TTL
+from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
+from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
+
+MAXIMUM_REQUEST_BYTES = 1_572_864
+"""Encoded bytes of one command (1.5 MiB)."""
+MAXIMUM_TXN_OPS = 128
+"""Compares or operations of a transaction; those nested in it share what is left."""
+
+_SORT_ORDERS = frozenset(RangeRequest.SortOrder.values())
+_SORT_TARGETS = frozenset(RangeRequest.SortTarget.values())
+
+
+def check_size(size: int, maximum: int = MAXIMUM_REQUEST_BYTES) -> None:
+    """Of a command as it would be replicated, in bytes."""
+    if size > maximum:
+        raise refusals.TOO_LARGE.error()
+
+
+def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -> None:
+    """Check whichever key/value or lease request a command holds; other kinds pass."""
+    match command.WhichOneof("request"):
+        case "put":
+            check_put(command.put)
+        case "range":
+            check_range(command.range)
+        case "delete_range":
+            check_delete_range(command.delete_range)
+        case "txn":
+            check_txn(command.txn, maximum_txn_ops)
+        case "lease_grant":
+            check_lease_grant(command.lease_grant)
+
+
+def check_range(request: RangeRequest) -> None:
+    """A key, and a sort we know."""
+    if not request.key:
+        raise refusals.EMPTY_KEY.error()
+    if request.sort_order not in _SORT_ORDERS or request.sort_target not in _SORT_TARGETS:
+        raise refusals.INVALID_SORT.error()
+
+
+def check_range_stream(request: RangeRequest) -> None:
+    """As for Range; besides, chunks come in key order and unfiltered."""
+    check_range(request)
+    if request.sort_order != RangeRequest.NONE or request.sort_target != RangeRequest.KEY:
+        raise refusals.STREAM_SORT.error()
+    filters = (
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    )
+    if any(filters):
+        raise refusals.STREAM_FILTERS.error()
+
+
+def check_put(request: PutRequest) -> None:
+    """A key, and nothing given that is to be ignored."""
+    if not request.key:
+        raise refusals.EMPTY_KEY.error()
+    if request.ignore_value and request.value:
+        raise refusals.VALUE_PROVIDED.error()
+    if request.ignore_lease and request.lease:
+        raise refusals.LEASE_PROVIDED.error()
+
+
+def check_delete_range(request: DeleteRangeRequest) -> None:
+    """A key."""
+    if not request.key:
+        raise refusals.EMPTY_KEY.error()
+
+
+def check_lease_grant(request: LeaseGrantRequest) -> None:
+    """A TTL that can be counted."""
+    if request.TTL > MAXIMUM_TTL:
+        raise refusals.LEASE_TTL_TOO_LARGE.error()
+
+
+def check_txn(request: TxnRequest, maximum_ops: int = MAXIMUM_TXN_OPS) -> None:
+    """Every operation of both branches, their number, and that no key is written twice."""
+    _check_operations(request, maximum_ops)
+    for branch in (request.success, request.failure):
+        _Writes().add_branch(branch)
+
+
+def _check_operations(request: TxnRequest, budget: int) -> None:
+    used = max(len(request.compare), len(request.success), len(request.failure))
+    if used > budget:
+        raise refusals.TOO_MANY_OPS.error()
+    if not all(compare.key for compare in request.compare):
+        raise refusals.EMPTY_KEY.error()
+    for branch in (request.success, request.failure):
+        for op in branch:
+            _check_operation(op, budget - used)
+
+
+def _check_operation(op: RequestOp, budget: int) -> None:
+    match op.WhichOneof("request"):
+        case "request_range":
+            check_range(op.request_range)
+        case "request_put":
+            check_put(op.request_put)
+        case "request_delete_range":
+            check_delete_range(op.request_delete_range)
+        case "request_txn":
+            _check_operations(op.request_txn, budget)
+        case _:
+            raise refusals.KEY_NOT_FOUND.error()
+
+
+class _Writes:
+    """What one branch writes, with all that is nested in it.
+
+    A key may be put once, and not at all where something is deleted; only one branch of a nested
+    transaction is executed, so its two may put the same key. Deletes of an earlier nested
+    transaction count for later ones, but not the other way round: etcd lets a put before a delete
+    pass there, and its clients may rely on it.
+    """
+
+    def __init__(self) -> None:
+        self.puts: set[bytes] = set()
+        self.deletes: list[tuple[bytes, bytes]] = []
+        self._deleted_keys: set[bytes] = set()
+        self._deleted_ranges: IntervalIndex[None] = IntervalIndex()
+
+    def add_branch(self, branch: Iterable[RequestOp]) -> None:
+        """Collect it, or refuse it."""
+        operations = list(branch)
+        for op in operations:
+            if op.HasField("request_delete_range"):
+                self._add_delete(op.request_delete_range.key, op.request_delete_range.range_end)
+        for op in operations:
+            if op.HasField("request_txn"):
+                self._add_nested(op.request_txn)
+        for op in operations:
+            if op.HasField("request_put"):
+                self._add_puts({op.request_put.key})
+
+    def _add_nested(self, request: TxnRequest) -> None:
+        success, failure = _Writes(), _Writes()
+        success.add_branch(request.success)
+        failure.add_branch(request.failure)
+        self._add_puts(success.puts | failure.puts)
+        for key, range_end in success.deletes + failure.deletes:
+            self._add_delete(key, range_end)
+
+    def _add_delete(self, key: bytes, range_end: bytes) -> None:
+        self.deletes.append((key, range_end))
+        if not range_end:
+            self._deleted_keys.add(key)
+        else:
+            self._deleted_ranges.add(key, None if range_end == layout.FROM_KEY else range_end, None)
+
+    def _add_puts(self, keys: set[bytes]) -> None:
+        if not self.puts.isdisjoint(keys) or not self._deleted_keys.isdisjoint(keys):
+            raise refusals.DUPLICATE_KEY.error()
+        if self._deleted_ranges and any(self._deleted_ranges.stab(key) for key in keys):
+            raise refusals.DUPLICATE_KEY.error()
+        self.puts |= keys

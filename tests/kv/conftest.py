@@ -1,0 +1,127 @@
+"""A key/value machine over an engine in memory, driven slice by slice as the host does."""
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from connect_kv.kv.machine import KvMachine
+from connect_kv.rpc.command_pb2 import Command, Result
+from connect_kv.rpc.kv_pb2 import (
+    DeleteRangeRequest,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    RequestOp,
+    TxnRequest,
+)
+from connect_kv.storage.engine import Engine
+from connect_kv.storage.memory import MemoryDisk
+from connect_kv.storage.overlay import Overlay
+
+T = TypeVar("T")
+SECOND = 1_000_000_000
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run a read that never really waits; hypothesis tests have no loop."""
+    return asyncio.run(work)
+
+
+class Kv:
+    """One member's machine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.machine = KvMachine()
+        self.machine.load(engine)
+        self.index = 0
+        self.log_time = 0
+
+    def apply(self, *commands: Command) -> list[Result]:
+        """One slice: every command in an entry of its own."""
+        overlay = Overlay(self.engine)
+        results = []
+        for command in commands:
+            self.index += 1
+            results.append(self.machine.apply(command, self.index, self.log_time, overlay))
+        self.write(overlay)
+        return results
+
+    def write(self, overlay: Overlay) -> None:
+        self.engine.batch(overlay.changes).write(sync=False)
+        self.machine.published()
+
+    def clean(self) -> int:
+        """Clean up to the end; returns in how many steps."""
+        steps = 0
+        while self.machine.cleanup_pending:
+            overlay = Overlay(self.engine)
+            self.machine.cleanup(overlay)
+            self.write(overlay)
+            steps += 1
+        return steps
+
+    def restart(self) -> None:
+        """Another process on the same database."""
+        self.machine.close()
+        self.machine = KvMachine()
+        self.machine.load(self.engine)
+
+    def put(self, key: bytes, value: bytes = b"", **options: Any) -> PutResponse:
+        result = self.apply(Command(put=PutRequest(key=key, value=value, **options)))[0]
+        assert not result.HasField("failure"), result.failure.message
+        return result.put
+
+    def delete(self, key: bytes, range_end: bytes = b"") -> int:
+        request = DeleteRangeRequest(key=key, range_end=range_end)
+        return self.apply(Command(delete_range=request))[0].delete_range.deleted
+
+    def grant(self, lease: int, ttl: int = 10) -> Result:
+        command = Command()
+        command.lease_grant.ID = lease
+        command.lease_grant.TTL = ttl
+        return self.apply(command)[0]
+
+    def compact(self, revision: int) -> Result:
+        command = Command()
+        command.compact.revision = revision
+        return self.apply(command)[0]
+
+    def txn(self, request: TxnRequest) -> Result:
+        return self.apply(Command(txn=request))[0]
+
+    async def get(self, key: bytes, range_end: bytes = b"", **options: Any) -> RangeResponse:
+        return await self.machine.range(RangeRequest(key=key, range_end=range_end, **options))
+
+
+def put_op(key: bytes, value: bytes = b"", **options: Any) -> RequestOp:
+    return RequestOp(request_put=PutRequest(key=key, value=value, **options))
+
+
+def delete_op(key: bytes, range_end: bytes = b"", **options: Any) -> RequestOp:
+    return RequestOp(request_delete_range=DeleteRangeRequest(key=key, range_end=range_end, **options))
+
+
+def range_op(key: bytes, range_end: bytes = b"", **options: Any) -> RequestOp:
+    return RequestOp(request_range=RangeRequest(key=key, range_end=range_end, **options))
+
+
+def txn_op(**fields: Any) -> RequestOp:
+    return RequestOp(request_txn=TxnRequest(**fields))
+
+
+def new_engine() -> Engine:
+    return MemoryDisk(random.Random(1)).open(Path("state"))
+
+
+@pytest.fixture
+def kv() -> Iterator[Kv]:
+    kv = Kv(new_engine())
+    yield kv
+    kv.machine.close()
+    kv.engine.close()
