@@ -52,7 +52,7 @@ class LeaseService:
     ) -> lease_pb2.LeaseTimeToLiveResponse:
         """What remains of a lease; TTL -1 if there is none."""
         await self._replica.barrier()
-        response = self._reads.time_to_live(request)
+        response = await self._reads.time_to_live(request)
         self._replica.fill(response.header)
         return response
 

@@ -6,17 +6,25 @@ Shared by the unary services and by the session door, where they travel beside c
 from __future__ import annotations
 
 from connect_kv.api.status import failure_of
+from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import MachineHost
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
+from connect_kv.rpc.lease_pb2 import (
+    LeaseLeasesResponse,
+    LeaseStatus,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+)
 
 
 class Reads:
     """Answers reads from the local state."""
 
-    def __init__(self, kv: KvMachine, host: MachineHost) -> None:
+    def __init__(self, kv: KvMachine, host: MachineHost, lessor: Lessor) -> None:
         self._kv = kv
         self._host = host
+        self._lessor = lessor
 
     async def answer(self, command: Command) -> Result:
         """The result for one read of a session; a refusal is a result too."""
@@ -30,12 +38,26 @@ class Reads:
                 case "machine_call":  # one that turned out to change nothing
                     return Result(number=number, machine_call=await self._query(command.machine_call))
                 case "lease_time_to_live":
-                    found = self.time_to_live(command.lease_time_to_live)
+                    found = await self.time_to_live(command.lease_time_to_live)
                     return Result(number=number, lease_time_to_live=found)
                 case _:
                     return Result(number=number, lease_leases=self.leases())
         except Exception as error:
             return Result(number=number, failure=failure_of(error))
+
+    async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
+        """What remains of a lease by this member's clock; TTL -1 for an unknown one."""
+        response = self._lessor.time_to_live(request.ID)
+        response.header.revision = self._kv.revision
+        if request.keys and response.TTL >= 0:
+            response.keys.extend(await self._kv.lease_keys(request.ID))
+        return response
+
+    def leases(self) -> LeaseLeasesResponse:
+        """All leases, those that end first in front."""
+        response = LeaseLeasesResponse(leases=[LeaseStatus(ID=id) for id in self._kv.leases.by_expiry()])
+        response.header.revision = self._kv.revision
+        return response
 
     async def _query(self, call: MachineCall) -> MachineReply:
         return MachineReply(value=await self._host.query(call.machine, call.method, call.arguments))

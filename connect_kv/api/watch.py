@@ -23,7 +23,7 @@ class WatchService:
         That it half-closes does not end it: a client that asks for one watch and only listens then
         is common. It never ends with OK, which an etcd client would take for the end of its watch.
         """
-        stream = self._hub.stream()
+        stream = WatchStream(self._hub)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._requests(context, stream))

@@ -110,7 +110,6 @@ async def _identify(
 
 
 def _open_state(log: EngineLogStore, states: StateDirs, identity: Identity) -> tuple[StateDatabase, Restored]:
-    states.discard_others(log.state_name)
     try:
         database = states.open(log.state_name, log.durable_index)
     except BrokenChain as broken:
@@ -140,5 +139,4 @@ def _replace_state(
     name = states.next_name(log.state_name)
     database = states.create(name)
     log.reset_state(name)
-    states.discard_others(name)
     return database, restored

@@ -157,7 +157,7 @@ class Services:
     def _status(self) -> MemberStatus:
         raft = self._node.status().raft
         alarms = self._host.cluster.alarms()
-        size = self._host.disk_size()
+        size = self._host.disk_size
         return MemberStatus(
             leader_id=self._node.leader_id,
             commit_index=raft.commit_index,

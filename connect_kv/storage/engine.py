@@ -86,7 +86,9 @@ class OpenEngine(Protocol):
 class Disk(Protocol):
     """The directories databases live in, so that tests and the simulator can stand in for them."""
 
-    open: OpenEngine
+    @property
+    def open(self) -> OpenEngine:
+        """Opens, or creates, the database in a directory."""
 
     def list(self, path: Path) -> list[str]:
         """Names in a directory; empty if it does not exist."""
