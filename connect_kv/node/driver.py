@@ -57,6 +57,7 @@ class Driver(Generic[R]):
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
         self._watchers: list[asyncio.Future[None]] = []
+        self._listening = asyncio.Event()
         self.running = asyncio.Event()
         """Set once the activities run."""
         config = parts.config
@@ -135,8 +136,13 @@ class Driver(Generic[R]):
                 )
             for activity in activities:
                 group.create_task(activity)
-            self.wake()
             self.running.set()
+
+    def begin(self) -> None:
+        """The transport listens: take inputs from now on."""
+        self.peers.follow_membership()
+        self._listening.set()
+        self.wake()
 
     def wake(self) -> None:
         """Something changed for the core: take a turn soon."""
@@ -170,6 +176,7 @@ class Driver(Generic[R]):
     # Inputs
 
     async def _take_inputs(self) -> None:
+        await self._listening.wait()
         while True:
             await self._input.wait()
             self._input.clear()
@@ -278,8 +285,6 @@ class Driver(Generic[R]):
         for ready in readies:
             for message in ready.messages_after_persist:
                 send(message)
-            if ready.install is not None:
-                self._core.applied(ready.install.last.index)
         self.wake()
 
     async def _install(self, meta: SnapshotMeta) -> None:

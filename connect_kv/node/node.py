@@ -95,8 +95,7 @@ class RaftNode(Generic[R]):
         await self._parts.transport.start(self._driver.peers, self._driver.peers.introduce)
         if description is not None:
             self._driver.peers.hear(description)
-        self._driver.peers.follow_membership()
-        self._driver.wake()
+        self._driver.begin()
 
     async def stop(self) -> None:
         """Hand leadership over, let queued writes finish, close everything in order. Safe to repeat.
@@ -121,6 +120,14 @@ class RaftNode(Generic[R]):
             await asyncio.wait([self._main])
         await _bounded(self._parts.transport.close(), patience)
         await self._close_storage(patience)
+
+    async def abort(self) -> None:
+        """End at once, as a killed process does: nothing is handed over, finished or closed."""
+        self._closed = True
+        self._stopping = "this node was killed"
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
 
     # For the services of this node
 

@@ -43,14 +43,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
 
-class VirtualLoopPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes a test runner create virtual loops."""
-
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """A loop at time 0."""
-        return VirtualLoop()
-
-
 class VirtualClock:
     """The `Clock` of a virtual loop. `epoch` is the wall time at loop time 0, in nanoseconds;
     `offset` shifts this clock's wall time against others (seconds).
