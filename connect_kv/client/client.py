@@ -12,10 +12,11 @@ from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import Endpoints, parse_endpoints
-from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease
+from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.ranges import Text, span
 from connect_kv.client.session import Session
+from connect_kv.client.stubs import Stubs
 from connect_kv.client.watch import Watch
 from connect_kv.framework.replicated import Replicated
 from connect_kv.rpc.cluster_pb2 import Member, MemberListRequest
@@ -32,7 +33,7 @@ from connect_kv.rpc.kv_pb2 import (
     TxnResponse,
 )
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
-from connect_kv.rpc.machine_pb2 import MachineDescribeRequest, MachineDescribeResponse
+from connect_kv.rpc.machine_pb2 import MachineCallRequest, MachineDescribeRequest, MachineDescribeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 
@@ -327,6 +328,15 @@ class Client:
         self._keeper.keep(lease)
         return lease
 
+    async def renew_lease(self, id: int, *, timeout: float | None = None) -> int:
+        """Renew a lease once; the seconds it now lives, 0 if there is no such lease."""
+
+        async def renew(stubs: Stubs, seconds: float) -> int:
+            async with asyncio.timeout(seconds):
+                return await renew_once(stubs, id)
+
+        return await retry.call(self._endpoints, renew, timeout=timeout or self._timeout, writes=False)
+
     async def lease_time_to_live(
         self, id: int, *, keys: bool = False, timeout: float | None = None
     ) -> LeaseTimeToLiveResponse:
@@ -347,6 +357,22 @@ class Client:
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
         return MachineClient(self._door, name, machine, self._timeout)
+
+    async def call_json(
+        self, machine: str, method: str, arguments: str = "{}", *, timeout: float | None = None
+    ) -> str:
+        """Call a machine whose class is not at hand: arguments and value are JSON.
+
+        At most once: raises OutcomeUnknown if the answer is lost, also for a query.
+        """
+        request = MachineCallRequest(machine=machine, method=method, json=arguments)
+        answer = await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.machine_call(request, timeout=seconds),
+            timeout=timeout or self._timeout,
+            writes=True,
+        )
+        return answer.json
 
     async def describe_machines(
         self, name: str = "", *, timeout: float | None = None

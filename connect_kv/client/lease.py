@@ -14,6 +14,7 @@ import grpc.aio
 
 from connect_kv import errors
 from connect_kv.client.endpoints import Endpoints
+from connect_kv.client.stubs import Stubs
 from connect_kv.client.tasks import first_to_end
 from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 
@@ -150,7 +151,9 @@ class LeaseKeeper:
             try:
                 await first_to_end(self._send(stream), self._receive(stream))
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
-                logger.debug("leases: %s: %s", endpoint.address, error)
+                logger.debug(
+                    "leases: leaving a member", extra={"member": endpoint.address, "reason": str(error)}
+                )
                 self._endpoints.failed(endpoint, loop.time())
             finally:
                 stream.cancel()
@@ -206,3 +209,21 @@ class LeaseKeeper:
 def _patience(lease: Lease) -> float:
     """Seconds a member may take to answer a renewal before another is asked."""
     return min(ANSWER_TIMEOUT, lease.ttl / 3)
+
+
+async def renew_once(stubs: Stubs, id: int) -> int:
+    """Renew one lease on a stream of its own; its TTL, 0 if there is none."""
+    stream = stubs.lease_keep_alive()
+    try:
+        await stream.write(LeaseKeepAliveRequest(ID=id))
+        answer = await stream.read()
+        if isinstance(answer, LeaseKeepAliveResponse):
+            return answer.TTL
+        raise grpc.aio.AioRpcError(
+            await stream.code(),
+            await stream.initial_metadata(),
+            await stream.trailing_metadata(),
+            await stream.details(),
+        )
+    finally:
+        stream.cancel()

@@ -38,8 +38,10 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
             await asyncio.sleep(wait)
         try:
             answer = await make(endpoint.stubs, deadline - loop.time())
+        except TimeoutError:
+            raise last or errors.Unavailable(f"{endpoint.address} did not answer in time") from None
         except grpc.aio.AioRpcError as error:
-            last = from_rpc(error, writes=writes)
+            last = _named(endpoint, from_rpc(error, writes=writes))
             if not _may_repeat(error, writes):
                 raise last from error
             endpoints.failed(endpoint, loop.time())
@@ -53,7 +55,14 @@ async def call_one(endpoint: Endpoint, make: Call[T], *, timeout: float) -> T:
     try:
         return await make(endpoint.stubs, timeout)
     except grpc.aio.AioRpcError as error:
-        raise from_rpc(error, writes=False) from error
+        raise _named(endpoint, from_rpc(error, writes=False)) from error
+
+
+def _named(endpoint: Endpoint, error: errors.ConnectKvError) -> errors.ConnectKvError:
+    """With the member's address, where it is about reaching it."""
+    if isinstance(error, errors.Unavailable | errors.OutcomeUnknown):
+        return type(error)(f"{endpoint.address}: {error}")
+    return error
 
 
 def _may_repeat(error: grpc.aio.AioRpcError, writes: bool) -> bool:

@@ -118,8 +118,7 @@ class Session:
             try:
                 await self._use(endpoint)
             except _Trouble as trouble:
-                logger.debug("session: %s: %s", endpoint.address, trouble)
-                self._endpoints.failed(endpoint, self._loop.time())
+                self._blame(endpoint, str(trouble))
             except _StreamOver:
                 pass
             except grpc.aio.AioRpcError as error:
@@ -135,6 +134,7 @@ class Session:
             await self._open(stream)
             self._stream = stream
             self._endpoints.worked(endpoint)
+            self._state.last_trouble = ""
             self._last_progress = self._loop.time()
             await first_to_end(self._send(stream), self._receive(stream), self._watch_progress())
         finally:
@@ -222,8 +222,13 @@ class Session:
             )
             self._state.expired = True  # whatever the reason, resuming it would be refused again
         else:
-            logger.debug("session: %s: %s", endpoint.address, text)
-            self._endpoints.failed(endpoint, self._loop.time())
+            self._blame(endpoint, text)
+
+    def _blame(self, endpoint: Endpoint, why: str) -> None:
+        """Note why this member was left, and leave it alone for a while."""
+        logger.debug("session: leaving a member", extra={"member": endpoint.address, "reason": why})
+        self._state.last_trouble = f"{endpoint.address}: {why}"
+        self._endpoints.failed(endpoint, self._loop.time())
 
     def _sweep_at(self, when: float) -> None:
         if self._sweep is not None:

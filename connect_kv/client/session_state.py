@@ -40,6 +40,8 @@ class SessionState:
         """The cluster has forgotten this session: nothing more is sent in it."""
         self.troubled: errors.ConnectKvError | None = None
         """Why this member could not carry out a command; another should be asked."""
+        self.last_trouble = ""
+        """What went wrong last, for those who get nothing in time."""
         self.in_flight = 0
         """Sent on the present stream and not answered there."""
         self._ttl = ttl
@@ -135,15 +137,16 @@ class SessionState:
 
     def expire(self, now: float) -> float | None:
         """Fail every call whose deadline is over; returns the next deadline, if any."""
+        why = f" ({self.last_trouble})" if self.last_trouble else ""
         for call in self._waiting:
             if call.deadline <= now and not call.future.done():
-                call.future.set_exception(errors.Unavailable("no member could take the request in time"))
+                call.future.set_exception(errors.Unavailable(f"no member took the request in time{why}"))
         for call in self._unanswered.values():
             if call.deadline <= now and not call.future.done():
                 call.future.set_exception(
-                    errors.OutcomeUnknown("sent, but not answered in time")
+                    errors.OutcomeUnknown(f"sent, but not answered in time{why}")
                     if call.writes
-                    else errors.Unavailable("not answered in time")
+                    else errors.Unavailable(f"not answered in time{why}")
                 )
         while self._waiting and self._waiting[0].future.done():
             self._waiting.popleft()

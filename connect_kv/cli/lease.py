@@ -1,0 +1,139 @@
+"""lease grant, revoke, keep-alive, timetolive, list."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from connect_kv import errors
+from connect_kv.cli import output
+from connect_kv.cli.kv import LeaseId
+from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.client.client import Client
+from connect_kv.client.messages import LeaseTimeToLiveResponse
+
+
+@click.group()
+def lease() -> None:
+    """Leases: keys that live as long as somebody renews them."""
+
+
+@lease.command(cls=ClusterCommand)
+@click.argument("ttl", type=click.IntRange(min=1))
+@pass_settings
+def grant(settings: Settings, ttl: int) -> None:
+    """Make a lease that lives TTL seconds after each renewal."""
+
+    async def work(client: Client) -> tuple[int, int]:
+        return await client.grant_lease(ttl)
+
+    id, granted = settings.run(work)
+    match settings.output:
+        case "json":
+            output.as_json({"id": id, "hex": f"{id:x}", "ttl": granted})
+        case "table":
+            output.as_table(["lease", "ttl"], [[f"{id:x}", granted]])
+        case _:
+            click.echo(f"lease {id:x} granted with TTL {granted} s")
+
+
+@lease.command(cls=ClusterCommand)
+@click.argument("id", type=LeaseId())
+@pass_settings
+def revoke(settings: Settings, id: int) -> None:
+    """End lease ID and delete its keys."""
+
+    async def work(client: Client) -> None:
+        await client.revoke_lease(id)
+
+    settings.run(work)
+    if settings.output == "json":
+        output.as_json({"id": id, "hex": f"{id:x}", "revoked": True})
+    else:
+        click.echo(f"lease {id:x} revoked")
+
+
+@lease.command("keep-alive", cls=ClusterCommand)
+@click.argument("id", type=LeaseId())
+@click.option("--once", is_flag=True, help="Renew it once and end.")
+@pass_settings
+def keep_alive(settings: Settings, id: int, once: bool) -> None:
+    """Renew lease ID until interrupted."""
+
+    async def work(client: Client) -> None:
+        while True:
+            ttl = await client.renew_lease(id)
+            if ttl <= 0:
+                raise errors.Refused(5, f"lease {id:x} expired or was revoked")
+            if settings.output == "json":
+                output.as_json({"id": id, "hex": f"{id:x}", "ttl": ttl})
+            else:
+                click.echo(f"lease {id:x} kept alive with TTL {ttl} s")
+            if once:
+                return
+            await asyncio.sleep(ttl / 3)
+
+    settings.run(work)
+
+
+@lease.command("timetolive", cls=ClusterCommand)
+@click.argument("id", type=LeaseId())
+@click.option("--keys", is_flag=True, help="Also print its keys.")
+@pass_settings
+def time_to_live(settings: Settings, id: int, keys: bool) -> None:
+    """Print how long lease ID still lives."""
+
+    async def work(client: Client) -> LeaseTimeToLiveResponse:
+        return await client.lease_time_to_live(id, keys=keys)
+
+    answer = settings.run(work)
+    attached = sorted(answer.keys)
+    match settings.output:
+        case "json":
+            found: dict[str, object] = {
+                "id": id,
+                "hex": f"{id:x}",
+                "ttl": answer.TTL,
+                "granted_ttl": answer.grantedTTL,
+            }
+            if keys:
+                found["keys"] = [output.named("key", key) for key in attached]
+            output.as_json(found)
+        case _ if answer.TTL < 0:
+            raise errors.Refused(5, f"lease {id:x} expired or was revoked")
+        case "table":
+            output.as_table(
+                ["lease", "remaining", "granted", *(["keys"] if keys else [])],
+                [
+                    [
+                        f"{id:x}",
+                        answer.TTL,
+                        answer.grantedTTL,
+                        *(["\n".join(map(output.text, attached))] if keys else []),
+                    ]
+                ],
+            )
+        case _:
+            click.echo(f"lease {id:x} granted with TTL {answer.grantedTTL} s, remaining {answer.TTL} s")
+            for key in attached:
+                output.raw(key)
+
+
+@lease.command("list", cls=ClusterCommand)
+@pass_settings
+def list_leases(settings: Settings) -> None:
+    """Print the ids of all leases."""
+
+    async def work(client: Client) -> list[int]:
+        return await client.leases()
+
+    ids = settings.run(work)
+    match settings.output:
+        case "json":
+            output.as_json([{"id": id, "hex": f"{id:x}"} for id in ids])
+        case "table":
+            output.as_table(["lease"], [[f"{id:x}"] for id in ids])
+        case _:
+            for id in ids:
+                click.echo(f"{id:x}")

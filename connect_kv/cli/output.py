@@ -1,0 +1,132 @@
+"""Printing: text for people, a table for looking, JSON for programs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from connect_kv.client.messages import Event, KeyValue, ResponseOp
+
+Cell = str | int
+
+
+def as_json(value: object) -> None:
+    """One JSON document on one line."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def as_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, styles: Sequence[str] = ()) -> None:
+    """A table; numbers stand right. `styles` colours whole rows."""
+    table = Table(box=box.ROUNDED, header_style="bold", pad_edge=True)
+    for index, column in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[index], int) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for index, row in enumerate(rows):
+        table.add_row(*(_cell(cell) for cell in row), style=styles[index] if index < len(styles) else "")
+    # Into a pipe there is no width to keep to.
+    width = None if sys.stdout.isatty() else 240
+    Console(width=width, highlight=False).print(table)
+
+
+def _cell(cell: Cell) -> str:
+    return str(cell).replace("[", "\\[")
+
+
+def raw(data: bytes) -> None:
+    """Bytes as they are, and a line end."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def text(data: bytes) -> str:
+    """Bytes for a table: text if they are."""
+    try:
+        decoded = data.decode()
+    except UnicodeDecodeError:
+        return repr(data)[2:-1]
+    return decoded if decoded.isprintable() else repr(decoded)[1:-1]
+
+
+def named(name: str, data: bytes) -> Mapping[str, str]:
+    """For JSON: ``name`` if the bytes are UTF-8, else ``name_base64``."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def key_value(kv: KeyValue) -> dict[str, object]:
+    """A key for JSON."""
+    return {
+        **named("key", kv.key),
+        **named("value", kv.value),
+        "create_revision": kv.create_revision,
+        "mod_revision": kv.mod_revision,
+        "version": kv.version,
+        "lease": kv.lease,
+    }
+
+
+def event(event: Event) -> dict[str, object]:
+    """An event for JSON."""
+    kind = "DELETE" if event.type == Event.DELETE else "PUT"
+    found: dict[str, object] = {"type": kind, "kv": key_value(event.kv)}
+    if event.HasField("prev_kv"):
+        found["prev_kv"] = key_value(event.prev_kv)
+    return found
+
+
+def key_values(kvs: Sequence[KeyValue]) -> None:
+    """Keys as a table."""
+    as_table(
+        ["key", "value", "create rev", "mod rev", "version", "lease"],
+        [
+            [
+                text(kv.key),
+                text(kv.value),
+                kv.create_revision,
+                kv.mod_revision,
+                kv.version,
+                f"{kv.lease:x}" if kv.lease else "",
+            ]
+            for kv in kvs
+        ],
+    )
+
+
+def operation(answer: ResponseOp) -> dict[str, object]:
+    """One answer within a transaction, for JSON."""
+    match answer.WhichOneof("response"):
+        case "response_range":
+            found = answer.response_range
+            return {"range": {"kvs": [key_value(kv) for kv in found.kvs], "count": found.count}}
+        case "response_put":
+            return {"put": {}}
+        case "response_delete_range":
+            return {"delete": {"deleted": answer.response_delete_range.deleted}}
+        case _:
+            inner = answer.response_txn
+            return {
+                "txn": {
+                    "succeeded": inner.succeeded,
+                    "responses": [operation(one) for one in inner.responses],
+                }
+            }
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError

@@ -1,0 +1,102 @@
+"""What every command that talks to a cluster takes: endpoints, timeout, output format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+import uvloop
+
+from connect_kv.client.client import DEFAULT_ENDPOINTS, Client, connect
+
+T = TypeVar("T")
+
+FORMATS = ("simple", "json", "table")
+
+
+@dataclass(slots=True)
+class Settings:
+    """How to reach the cluster and how to print what it says."""
+
+    endpoints: str = DEFAULT_ENDPOINTS
+    timeout: float = 5.0
+    output: str = "simple"
+    chosen: bool = False
+    """Whether the output format was asked for."""
+
+    def client(self, endpoints: str = "") -> Client:
+        """A client that makes single calls: a command does one thing, a session is not worth opening."""
+        return connect(endpoints or self.endpoints, timeout=self.timeout, session=False)
+
+    def run(self, work: Callable[[Client], Coroutine[object, object, T]]) -> T:
+        """Run `work` with a connected client."""
+
+        async def connected() -> T:
+            async with self.client() as client:
+                return await work(client)
+
+        return uvloop.run(connected())
+
+
+def _endpoints(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).endpoints = value
+
+
+def _timeout(context: click.Context, _: click.Parameter, value: float | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).timeout = value
+
+
+def _output(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    settings = context.ensure_object(Settings)
+    if value is not None:
+        settings.output = value
+        settings.chosen = True
+
+
+def common_options() -> list[click.Parameter]:
+    """The options, to be given before or after the command's name."""
+    return [
+        click.Option(
+            ["--endpoints", "-e"],
+            metavar="HOST:PORT,...",
+            envvar="CONNECT_KV_ENDPOINTS",
+            show_envvar=True,
+            expose_value=False,
+            callback=_endpoints,
+            help=f"Members to ask, in turn.  [default: {DEFAULT_ENDPOINTS}]",
+        ),
+        click.Option(
+            ["--timeout"],
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            envvar="CONNECT_KV_TIMEOUT",
+            show_envvar=True,
+            expose_value=False,
+            callback=_timeout,
+            help="How long the call may take.  [default: 5]",
+        ),
+        click.Option(
+            ["--output", "-o"],
+            type=click.Choice(FORMATS),
+            envvar="CONNECT_KV_OUTPUT",
+            show_envvar=True,
+            expose_value=False,
+            callback=_output,
+            help="How to print the answer.",
+        ),
+    ]
+
+
+class ClusterCommand(click.Command):
+    """A command that talks to a cluster: its own parameters, then the common ones."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's own many parameters
+        self.params = [*self.params, *common_options()]
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
