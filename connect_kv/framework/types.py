@@ -18,7 +18,7 @@ class ServiceType(Enum):
     """Where a service of callbacks keeps its state."""
 
     IN_MEMORY = "in-memory"
-    """In the process: rebuilt from the log, or from the last snapshot if `snapshot` and `restore` are given."""
+    """In the process: rebuilt from the log, or from the last snapshot where the service can make one."""
     PERSISTENT = "persistent"
     """In a store on disk that the callbacks receive: its changes and the log position are one batch."""
 

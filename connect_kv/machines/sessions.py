@@ -1,0 +1,299 @@
+"""Sessions: each numbered command runs once, however often it is sent.
+
+Duplicates are recognised by the set of numbers applied above the floor that the client has
+acknowledged, never by "last seen": numbers may arrive in any order. Replies above the floor are
+replicated state. Decisions depend on the log alone, never on how it was cut into slices; only the
+layout on disk does: one record per session and slice holds the replies given there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from connect_kv.errors import CorruptStorage
+from connect_kv.kv.layout import Changes
+from connect_kv.rpc.command_pb2 import Command, Done, Failure, Result, SessionOpen, SessionOpened
+from connect_kv.storage import codec
+from connect_kv.storage.engine import Reader
+
+_SECOND = 1_000_000_000
+_POSITION_BITS = 20
+"""A session's id is the index of its opening entry, and its position within it."""
+
+_INVALID_ARGUMENT = 3
+_RESOURCE_EXHAUSTED = 8
+_FAILED_PRECONDITION = 9
+
+_SESSION = struct.Struct(">QQQQ")
+"""ttl, log_time and index of its last command, floor"""
+_COUNT = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """The same on every member: they decide what commands do. Changing one needs a new command."""
+
+    sessions: int = 10_000
+    """Beyond this the one unused for longest expires."""
+    replies: int = 16_384
+    """Replies of one session that its client has not acknowledged; more commands are refused."""
+    default_ttl: int = 3600
+    min_ttl: int = 10
+    max_ttl: int = 7 * 24 * 3600
+
+
+class Slot(NamedTuple):
+    """Where the result of a command of this slice will be."""
+
+    row: list[Result]
+    position: int
+
+
+@dataclass(slots=True)
+class _Session:
+    ttl: int
+    used_at: int
+    """log_time of its last command."""
+    used_index: int
+    floor: int = 0
+    replies: dict[int, int] = field(default_factory=dict)
+    """Applied numbers at or above the floor: the record that holds the reply."""
+    records: dict[int, int] = field(default_factory=dict)
+    """How many of them each record holds; one with none is deleted."""
+
+    @property
+    def deadline(self) -> int:
+        """It has expired when log_time is beyond."""
+        return self.used_at + self.ttl * _SECOND
+
+
+class SessionTable:
+    """All sessions. Used by apply alone, in log order."""
+
+    def __init__(self, limits: SessionLimits | None = None) -> None:
+        self._limits = limits or SessionLimits()
+        self._sessions: dict[int, _Session] = {}
+        # Both heaps are lazy: an item may say an earlier time than its session has by now.
+        self._deadlines: list[tuple[int, int]] = []
+        self._uses: list[tuple[int, int]] = []
+        self._running: dict[int, dict[int, Slot]] = {}
+        """Sessions used in this slice, and where the results of their commands will be."""
+        self._record = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def ttl(self, session: int) -> int | None:
+        """Its seconds, or None if it is not open."""
+        found = self._sessions.get(session)
+        return None if found is None else found.ttl
+
+    def unacknowledged(self, session: int) -> int:
+        """How many replies are kept for it."""
+        found = self._sessions.get(session)
+        return 0 if found is None else len(found.replies)
+
+    def load(self, reader: Reader) -> None:
+        """Replace everything by what is stored. Raises CorruptStorage."""
+        self._sessions.clear()
+        self._running.clear()
+        try:
+            for key, value in reader.iterate(*_bounds(codec.SESSIONS)):
+                self._sessions[codec.decode_u64(key[1:])] = _Session(*_SESSION.unpack(value))
+            for key, value in reader.iterate(*_bounds(codec.SESSION_REPLIES)):
+                session, record = codec.decode_pair(key[1:])
+                self._load_replies(self._sessions[session], record, value)
+        except (KeyError, ValueError, struct.error) as error:
+            raise CorruptStorage("state", f"session table: {error!r}") from error
+        self._deadlines = sorted((session.deadline, id) for id, session in self._sessions.items())
+        self._uses = sorted((session.used_index, id) for id, session in self._sessions.items())
+
+    def begin(self, record: int) -> None:
+        """A slice starts; `record` names it: the index of its last entry."""
+        self._record = record
+        self._running.clear()
+
+    def advance(self, log_time: int, changes: Changes) -> None:
+        """An entry with this log_time is about to be applied: sessions end whose time is over."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] < log_time:
+            _, id = heappop(deadlines)
+            session = self._sessions.get(id)
+            if session is None:
+                continue
+            if session.deadline < log_time:
+                self._end(id, changes)
+            else:
+                heappush(deadlines, (session.deadline, id))
+
+    def open(
+        self, request: SessionOpen, index: int, position: int, log_time: int, changes: Changes
+    ) -> Result:
+        """A new session; the one unused for longest ends if there are too many."""
+        if position >> _POSITION_BITS:
+            return _failure(_RESOURCE_EXHAUSTED, "connect-kv: too many commands in one entry")
+        limits = self._limits
+        if len(self._sessions) >= limits.sessions:
+            self._end(self._least_used(), changes)
+        id = index << _POSITION_BITS | position
+        ttl = min(max(request.ttl, limits.min_ttl), limits.max_ttl) if request.ttl > 0 else limits.default_ttl
+        session = _Session(ttl, log_time, index)
+        self._sessions[id] = session
+        self._running[id] = {}
+        heappush(self._deadlines, (session.deadline, id))
+        heappush(self._uses, (index, id))
+        return Result(session_open=SessionOpened(session=id, ttl=ttl))
+
+    def close(self, command: Command, changes: Changes) -> Result:
+        """End a session and forget its replies."""
+        if command.session not in self._sessions:
+            return _expired(command)
+        self._end(command.session, changes)
+        return Result(number=command.number, session_close=Done())
+
+    def admit(
+        self, command: Command, slot: Slot, index: int, log_time: int, reader: Reader, changes: Changes
+    ) -> Result | Slot | None:
+        """Decide on a command that names a session.
+
+        None: run it, its result belongs into `slot`. A Result: the answer it had before, or why it is
+        not run. A Slot: it is a duplicate within this slice, and its answer will be there.
+        """
+        session = self._sessions.get(command.session)
+        if session is None:
+            return _expired(command)
+        running = self._running.get(command.session)
+        if running is None:
+            running = self._running[command.session] = {}
+        session.used_at, session.used_index = log_time, index
+        if command.floor > session.floor:
+            self._acknowledge(command.session, session, command.floor, changes)
+        number = command.number
+        if number < session.floor or number == 0:
+            return _expired(command)
+        if (record := session.replies.get(number)) is not None:
+            return running.get(number) or self._reply(command.session, record, number, reader)
+        if len(session.replies) >= self._limits.replies:
+            return _refused(command, len(session.replies))
+        session.replies[number] = self._record
+        session.records[self._record] = session.records.get(self._record, 0) + 1
+        running[number] = slot
+        return None
+
+    def finish(self, changes: Changes) -> None:
+        """The slice ends and all results are in their slots: store them."""
+        for id, running in self._running.items():
+            session = self._sessions.get(id)
+            if session is None:
+                continue
+            changes.put(
+                _key(id), _SESSION.pack(session.ttl, session.used_at, session.used_index, session.floor)
+            )
+            kept = {number: slot for number, slot in running.items() if number in session.replies}
+            if kept:
+                changes.put(_replies_key(id, self._record), _encode_replies(kept))
+        self._running.clear()
+
+    def _acknowledge(self, id: int, session: _Session, floor: int, changes: Changes) -> None:
+        replies = session.replies
+        # The floor is the client's word: a giant leap must not cost a giant loop.
+        if floor - session.floor <= len(replies):
+            dropped = [number for number in range(session.floor, floor) if number in replies]
+        else:
+            dropped = [number for number in replies if number < floor]
+        session.floor = floor
+        for number in dropped:
+            record = replies.pop(number)
+            session.records[record] -= 1
+            if not session.records[record]:
+                del session.records[record]
+                changes.delete(_replies_key(id, record))
+
+    def _reply(self, id: int, record: int, number: int, reader: Reader) -> Result:
+        value = reader.get(_replies_key(id, record))
+        for found, reply in _decode_replies(value or b""):
+            if found == number:
+                return Result.FromString(reply)
+        raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
+
+    def _load_replies(self, session: _Session, record: int, value: bytes) -> None:
+        numbers = [number for number in _numbers(value) if number >= session.floor]
+        session.records[record] = len(numbers)
+        session.replies.update(dict.fromkeys(numbers, record))
+
+    def _end(self, id: int, changes: Changes) -> None:
+        session = self._sessions.pop(id)
+        changes.delete(_key(id))
+        for record in session.records:
+            changes.delete(_replies_key(id, record))
+
+    def _least_used(self) -> int:
+        uses = self._uses
+        while True:
+            used, id = heappop(uses)
+            session = self._sessions.get(id)
+            if session is None:
+                continue
+            if session.used_index == used:
+                return id
+            heappush(uses, (session.used_index, id))
+
+
+def _bounds(prefix: int) -> tuple[bytes, bytes]:
+    return bytes((prefix,)), bytes((prefix + 1,))
+
+
+def _key(session: int) -> bytes:
+    return bytes((codec.SESSIONS,)) + codec.u64(session)
+
+
+def _replies_key(session: int, record: int) -> bytes:
+    return bytes((codec.SESSION_REPLIES,)) + codec.pair(session, record)
+
+
+def _encode_replies(running: dict[int, Slot]) -> bytes:
+    """Count, numbers, lengths, replies: numbers can be read without the rest."""
+    replies = [slot.row[slot.position].SerializeToString() for slot in running.values()]
+    count = len(replies)
+    head = struct.pack(f">I{count}Q{count}I", count, *running, *map(len, replies))
+    return b"".join((head, *replies))
+
+
+def _numbers(value: bytes) -> tuple[int, ...]:
+    (count,) = _COUNT.unpack_from(value)
+    return struct.unpack_from(f">{count}Q", value, _COUNT.size)
+
+
+def _decode_replies(value: bytes) -> Iterator[tuple[int, bytes]]:
+    if not value:
+        return
+    (count,) = _COUNT.unpack_from(value)
+    fields = struct.unpack_from(f">{count}Q{count}I", value, _COUNT.size)
+    at = _COUNT.size + count * 12
+    for number, length in zip(fields[:count], fields[count:], strict=True):
+        yield number, value[at : at + length]
+        at += length
+
+
+def _failure(code: int, message: str, type: str = "", number: int = 0) -> Result:
+    return Result(number=number, failure=Failure(code=code, message=message, type=type))
+
+
+def _expired(command: Command) -> Result:
+    """Whether an earlier sending of this number took effect cannot be told any more."""
+    if command.number == 0:
+        return _failure(_INVALID_ARGUMENT, "connect-kv: commands of a session are numbered from 1")
+    message = (
+        f"connect-kv: session {command.session} has expired, or number {command.number} is below its floor"
+    )
+    return _failure(_FAILED_PRECONDITION, message, "SessionExpired", command.number)
+
+
+def _refused(command: Command, kept: int) -> Result:
+    """Not remembered, so that it costs no room: the same number may be sent again later."""
+    message = f"connect-kv: {kept} replies of this session are not acknowledged; not run"
+    return _failure(_RESOURCE_EXHAUSTED, message, "", command.number)
