@@ -62,6 +62,10 @@ class MemoryNetwork:
         """A transport that will listen there."""
         return MemoryTransport(self, address)
 
+    def transports(self) -> Mapping[str, MemoryTransport]:
+        """Who listens now, by address."""
+        return self._listening
+
     def cut(self, source: str, target: str) -> None:
         """Nothing passes from one address to the other any more, in this direction only."""
         self._cut.add((source, target))

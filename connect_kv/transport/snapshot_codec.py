@@ -20,6 +20,10 @@ from connect_kv.transport.codec import (
     hello_to_wire,
 )
 
+ASK = 2**64 - 1
+"""An offset no stream has: a header with it only asks where to go on. No chunks follow, so the
+answer cannot be lost to a write that comes too late."""
+
 _CHECKSUM = struct.Struct("<I")
 
 

@@ -135,6 +135,8 @@ class SnapshotReceiver:
             return SnapshotAnswer(received_chunks=0)
         elif session.total.chunks != offset:
             self._expire_later(session)
+            if session.install.done():
+                return self._outcome(session)
             return SnapshotAnswer(received_chunks=session.total.chunks)
         return await self._feed(session, stream)
 

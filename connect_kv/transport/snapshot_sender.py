@@ -13,6 +13,7 @@ from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.limits import SERVICE, channel_options
 from connect_kv.transport.local import Local
 from connect_kv.transport.snapshot_codec import (
+    ASK,
     ChunkSum,
     SnapshotAnswer,
     decode_answer,
@@ -65,8 +66,7 @@ class _Sending:
                 await self._local.clock.sleep(
                     min(limits.reconnect_first * 2 ** (attempts - 1), limits.reconnect_most)
                 )
-                # As far as we came. The receiver knows better, and says so.
-                offset = self._total.chunks
+                offset = ASK
                 continue
             if self._finished(answer):
                 return
@@ -96,18 +96,22 @@ class _Sending:
         try:
             try:
                 await call.write(encode_header(self._offer, offset))
-                while (frame := await self._frame(offset)) is not None:
-                    await call.write(frame)
-                    offset += 1
-                await call.write(encode_end(self._total))
+                if offset != ASK:
+                    await self._write_chunks(call, offset)
                 await call.done_writing()
             except RPC_FAILURES:
-                # Over early: with an answer, or broken, which the next line then raises.
+                # Over early: with an answer, or broken, which awaiting the call then raises.
                 if not call.done():
                     raise
             return decode_answer(await call)
         finally:
             call.cancel()
+
+    async def _write_chunks(self, call: grpc.aio.StreamUnaryCall[bytes, bytes], offset: int) -> None:
+        while (frame := await self._frame(offset)) is not None:
+            await call.write(frame)
+            offset += 1
+        await call.write(encode_end(self._total))
 
     async def _frame(self, number: int) -> bytes | None:
         """The chunk of that number: a kept one, or the next; None after the last."""

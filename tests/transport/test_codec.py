@@ -1,0 +1,170 @@
+"""The wire form of peer messages: equal after a round trip, and bad bytes end as BadMessage alone."""
+
+from __future__ import annotations
+
+import contextlib
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connect_kv.interfaces import HelloReply, PeerMessage, Verdict
+from connect_kv.raft.messages import AppendRequest, AppendResponse, InstallSnapshot, VoteRequest
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
+from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
+from tests.contract.test_transport import MESSAGES
+from tests.transport.helpers import append, heartbeat, hello_of
+
+numbers = st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def appends(draw: st.DrawFn) -> AppendRequest:
+    first = draw(st.integers(1, 2**60))
+    kinds = draw(st.lists(st.tuples(numbers, st.sampled_from(EntryKind), st.binary(max_size=50)), max_size=9))
+    entries = [
+        Entry(EntryId(term, first + position), kind, data)
+        for position, (term, kind, data) in enumerate(kinds)
+    ]
+    return AppendRequest(
+        source=draw(numbers),
+        target=draw(numbers),
+        term=draw(numbers),
+        prev=EntryId(draw(numbers), first - 1),
+        entries=tuple(entries),
+        commit_index=draw(numbers),
+    )
+
+
+@given(appends())
+@settings(max_examples=100, deadline=None)
+def test_appends_round_trip(message: AppendRequest) -> None:
+    assert decode_frame(encode_frame((message,))).messages == (message,)
+
+
+@given(numbers, numbers, numbers, st.booleans(), numbers, numbers, numbers, numbers)
+@settings(max_examples=50, deadline=None)
+def test_append_responses_round_trip(
+    source: int, target: int, term: int, accepted: bool, match: int, prev: int, hint_term: int, hint: int
+) -> None:
+    message = AppendResponse(
+        source=source,
+        target=target,
+        term=term,
+        accepted=accepted,
+        match_index=match,
+        prev_index=prev,
+        hint=EntryId(hint_term, hint),
+    )
+    assert decode_frame(encode_frame((message,))).messages == (message,)
+
+
+def test_introductions_round_trip() -> None:
+    hello, reply = hello_of(1)(2), HelloReply(verdict=Verdict.AMNESIA, detail="d", protocol=2)
+
+    frame = decode_frame(encode_frame(MESSAGES, hello=hello, hello_reply=reply))
+
+    assert frame == (hello, reply, tuple(MESSAGES))
+
+
+def test_joined_frames_are_one_frame() -> None:
+    joined = b"".join(encode_frame((message,)) for message in MESSAGES)
+
+    assert decode_frame(joined).messages == tuple(MESSAGES)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+    with contextlib.suppress(BadMessage):
+        decode_frame(data)
+
+
+def test_damaged_frames_raise_nothing_else_and_never_change_an_entry() -> None:
+    message = append(7, b"payload " * 20)
+    frame, rng, refused = encode_frame((message,)), Random(5), 0
+
+    for _ in range(3000):
+        damaged = bytearray(frame)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        try:
+            decoded = decode_frame(bytes(damaged)).messages
+        except BadMessage:
+            refused += 1
+            continue
+        for got in decoded:
+            if isinstance(got, AppendRequest):
+                assert got.entries in ((), message.entries)
+
+    assert refused > 1000
+
+
+@pytest.mark.parametrize("length", range(1, 60, 7))
+def test_frames_cut_short_are_refused(length: int) -> None:
+    frame = encode_frame((append(7, b"x" * 64),))
+    with pytest.raises(BadMessage):
+        decode_frame(frame[:-length])
+
+
+def wire_append(**fields: object) -> bytes:
+    frame = pb.PeerFrame()
+    frame.ParseFromString(encode_frame((append(7, b"data"),)))
+    for name, value in fields.items():
+        setattr(frame.messages[0].append_request.entries[0], name, value)
+    return frame.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"data": b"dat4"}, "checksum"),
+        ({"term": 4}, "checksum"),
+        ({"kind": 2}, "checksum"),
+        ({"checksum": 0}, "checksum"),
+        ({"index": 9}, "contiguous"),
+    ],
+)
+def test_entry_that_is_not_what_was_appended_is_refused(fields: dict[str, object], text: str) -> None:
+    with pytest.raises(BadMessage, match=text):
+        decode_frame(wire_append(**fields))
+
+
+def test_entry_of_a_later_version_is_refused_by_name() -> None:
+    unknown: int = 99
+    entry = Entry(EntryId(3, 7), unknown, b"")  # type: ignore[arg-type]  # as a later version would send
+    message = AppendRequest(source=1, target=2, term=3, prev=EntryId(3, 6), entries=(entry,), commit_index=0)
+    with pytest.raises(BadMessage, match="kind 99 unknown"):
+        decode_frame(encode_frame((message,)))
+
+
+def test_message_of_a_later_version_is_refused() -> None:
+    frame = pb.PeerFrame()
+    frame.messages.add(source=1, target=2)
+    with pytest.raises(BadMessage, match="unknown to this version"):
+        decode_frame(frame.SerializeToString())
+
+
+@pytest.mark.parametrize("outcome", [{}, {"refusal": 1, "entry": pb.Id(term=1, index=1)}, {"refusal": 9}])
+def test_outcome_that_is_neither_appended_nor_refused_is_not_guessed(outcome: dict[str, object]) -> None:
+    frame = pb.PeerFrame()
+    response = frame.messages.add(source=1, target=2).forward_response
+    response.outcomes.append(pb.ForwardResponse.Outcome(id=1, **outcome))  # type: ignore[arg-type]
+    with pytest.raises(BadMessage):
+        decode_frame(frame.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        heartbeat(-1),
+        heartbeat(2**64),
+        append(2**64),
+        VoteRequest(source=1, target=2, term=-5, last=EntryId(0, 0)),
+        InstallSnapshot(source=1, target=2, term=1, meta=SnapshotMeta(EntryId(1, 1), Membership())),
+    ],
+)
+def test_what_the_wire_cannot_hold_is_refused(message: PeerMessage) -> None:
+    with pytest.raises(BadMessage):
+        encode_frame((message,))

@@ -1,0 +1,181 @@
+"""Snapshot streams: resumed by the same sender and id alone, and never installed damaged."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from connect_kv.interfaces import SnapshotOffer
+from connect_kv.transport.snapshot_codec import (
+    ASK,
+    ChunkSum,
+    SnapshotAnswer,
+    decode_answer,
+    decode_frame,
+    encode_chunks,
+    encode_end,
+    encode_header,
+)
+from tests.transport.helpers import Network, Node, offer, pieces_of
+from tests.transport.proxy import Proxy
+
+PIECES = [b"a" * 100, b"b" * 100, b"c" * 100, b"d" * 100]
+
+
+async def frames_of(pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+    """The chunk frames and the end."""
+    total = ChunkSum()
+    return [frame async for frame in encode_chunks(pieces_of(pieces), total, 1 << 20)], encode_end(total)
+
+
+class Sender:
+    """A sender that sends exactly what it is told."""
+
+    def __init__(self, node: Node) -> None:
+        self._channel = grpc.aio.insecure_channel(node.transport.address)
+
+    async def stream(self, offered: SnapshotOffer, offset: int, frames: list[bytes]) -> SnapshotAnswer:
+        method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(
+            "/connect_kv.v1.Raft/InstallSnapshot"
+        )
+        call = method()
+        await call.write(encode_header(offered, offset))
+        for frame in frames:
+            if call.done():
+                break
+            await call.write(frame)
+        await call.done_writing()
+        return decode_answer(await call)
+
+    async def break_off(self, offered: SnapshotOffer, offset: int, frames: list[bytes]) -> None:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await self.stream(offered, offset, frames)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+@pytest.fixture
+async def two(network: Network) -> Node:
+    return await network.node(2)
+
+
+@pytest.fixture
+async def sender(two: Node) -> AsyncIterator[Sender]:
+    made = Sender(two)
+    yield made
+    await made.close()
+
+
+async def test_same_sender_goes_on_where_the_stream_broke(two: Node, sender: Sender) -> None:
+    frames, end = await frames_of(PIECES)
+    await sender.break_off(offer(), 0, frames[:2])
+
+    assert await sender.stream(offer(), ASK, []) == SnapshotAnswer(received_chunks=2)
+    answer = await sender.stream(offer(), 2, [*frames[2:], end])
+
+    assert answer == SnapshotAnswer(installed=True, received_chunks=4)
+    assert two.recorder.pieces == PIECES
+    assert len(two.recorder.offers) == 1
+
+
+async def test_answer_that_was_lost_can_be_asked_for_again(two: Node, sender: Sender) -> None:
+    frames, end = await frames_of(PIECES)
+    await sender.stream(offer(), 0, [*frames, end])
+
+    answer = await sender.stream(offer(), 4, [end])
+
+    assert answer == SnapshotAnswer(installed=True, received_chunks=4)
+    assert two.recorder.installed == 1
+
+
+@pytest.mark.parametrize("stranger", [offer(source=3), offer(snapshot_id=78)], ids=["sender", "id"])
+async def test_nobody_else_goes_on(two: Node, sender: Sender, stranger: SnapshotOffer) -> None:
+    frames, end = await frames_of(PIECES)
+    await sender.break_off(offer(), 0, frames[:2])
+
+    assert await sender.stream(stranger, 2, []) == SnapshotAnswer(received_chunks=0)
+    assert two.recorder.installed == 0
+
+    answer = await sender.stream(offer(), 2, [*frames[2:], end])
+    assert answer.installed
+
+
+async def test_from_the_beginning_is_a_new_snapshot(two: Node, sender: Sender) -> None:
+    frames, end = await frames_of(PIECES)
+    await sender.break_off(offer(), 0, frames[:2])
+
+    answer = await sender.stream(offer(snapshot_id=78), 0, [*frames, end])
+
+    assert answer.installed
+    assert two.recorder.pieces == [*PIECES[:2], *PIECES]
+    assert two.recorder.installed == 1
+
+
+async def test_damaged_chunk_is_not_handed_on_and_can_be_sent_again(two: Node, sender: Sender) -> None:
+    frames, end = await frames_of(PIECES)
+    damaged = frames[1].replace(b"bbbb", b"bbbx")
+
+    await sender.break_off(offer(), 0, [frames[0], damaged, *frames[2:], end])
+    assert two.recorder.pieces == PIECES[:1]
+
+    assert (await sender.stream(offer(), 1, [*frames[1:], end])).installed
+    assert two.recorder.pieces == PIECES
+
+
+async def test_missing_chunk_or_wrong_end_is_never_installed(two: Node, sender: Sender) -> None:
+    frames, end = await frames_of(PIECES)
+    _, other_end = await frames_of(PIECES[:2])
+
+    await sender.break_off(offer(), 0, [frames[0], frames[2]])
+    await sender.break_off(offer(snapshot_id=2), 0, [*frames, other_end])
+    await sender.break_off(offer(snapshot_id=3), 0, [*frames[:3], end])
+
+    assert two.recorder.installed == 0
+
+
+async def test_broken_stream_that_nobody_continues_is_given_up(
+    network: Network, two: Node, sender: Sender
+) -> None:
+    frames, _ = await frames_of(PIECES)
+    await sender.break_off(offer(), 0, frames[:2])
+    network.clock.released.set()
+
+    answer = SnapshotAnswer(received_chunks=2)
+    for _ in range(100):
+        answer = await sender.stream(offer(), ASK, [])
+        if not answer.received_chunks:
+            break
+
+    assert answer == SnapshotAnswer(received_chunks=0)
+    assert two.recorder.installed == 0
+
+
+async def test_transport_resumes_by_itself_through_broken_connections(network: Network) -> None:
+    one, two = await network.node(1), await network.node(2)
+    proxy = Proxy(two.transport.address)
+    one.transport.set_peers({2: await proxy.start()})
+    await one.introduced(2)
+    pieces = [bytes([number]) * 300_000 for number in range(40)]
+    proxy.cut_after = 5_000_000
+
+    await one.transport.send_snapshot(offer(), pieces_of(pieces))
+
+    assert proxy.connections >= 3  # messages, the snapshot, and the snapshot again
+    assert two.recorder.pieces == pieces
+    assert len(two.recorder.offers) == 1
+    await proxy.close()
+
+
+async def test_no_chunk_exceeds_the_limit_and_pieces_stay_whole() -> None:
+    frames = [
+        decode_frame(frame).chunk
+        async for frame in encode_chunks(pieces_of([b"x" * 25, b"", b"y"]), ChunkSum(), 10)
+    ]
+
+    assert [len(chunk.data) for chunk in frames] == [10, 10, 5, 0, 1]
+    assert [chunk.partial for chunk in frames] == [True, True, False, False, False]
+    assert all(chunk.checksum == zlib.crc32(chunk.data) for chunk in frames)
