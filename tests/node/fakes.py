@@ -74,7 +74,7 @@ class Tally:
         return name
 
     async def switch(self, state_name: str) -> None:
-        del self._vault[self._name]
+        self._vault.pop(self._name, None)
         self._name = state_name
         self.last_applied, numbers = self._vault[state_name]
         self.numbers = list(numbers)

@@ -1,0 +1,145 @@
+"""Compaction of the log, and followers that need a snapshot because of it (§7)."""
+
+import asyncio
+
+from connect_kv.node.history import History
+from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored
+from tests.node.cluster import Trio, eventually, put
+from tests.node.fakes import TallySource
+
+import pytest
+
+SMALL = {"keep_entries": 10, "durable_seconds": 0.5}
+
+
+async def test_the_log_is_compacted_behind_the_durable_index(trio: Trio) -> None:
+    leader = await trio.start(**SMALL)
+    for number in range(100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    status = leader.node.status()
+    assert status.raft.first_index == leader.log.first_index
+    assert leader.log.first_index <= status.durable_index + 1
+    assert leader.node.last_applied - leader.log.first_index >= 9
+
+
+async def test_a_follower_behind_the_compacted_log_gets_a_snapshot(trio: Trio) -> None:
+    leader = await trio.start(**SMALL)
+    follower = trio.followers(leader)[0]
+    await put(leader, -0)
+    await follower.kill()
+    for number in range(1, 100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    await follower.start(**SMALL)
+    await trio.same_state(range(100))
+    assert follower.metrics.snapshots_installed == 1
+    assert await put(follower, 100) == [101]
+    await trio.same_state(range(101))
+
+
+async def test_what_a_snapshot_brought_survives_power_loss(trio: Trio) -> None:
+    leader = await trio.start(**SMALL)
+    follower = trio.followers(leader)[0]
+    await follower.kill()
+    for number in range(100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    await follower.start(**SMALL)
+    await trio.same_state(range(100))
+    await follower.kill(power=True)
+    await follower.start(**SMALL)
+    await trio.same_state(range(100))
+
+
+async def test_writes_go_on_while_a_snapshot_is_sent_and_its_successors_are_kept(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await trio.start(**SMALL)
+    follower = trio.followers(leader)[0]
+    await follower.kill()
+    for number in range(100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    gate = asyncio.Event()
+    monkeypatch.setattr(TallySource, "gate", gate)
+    await follower.start(**SMALL)
+    await asyncio.sleep(1)
+    for number in range(100, 200):
+        await put(leader, number)
+    await asyncio.sleep(5)
+    gate.set()
+    await trio.same_state(range(200))
+    assert leader.metrics.snapshots_sent == [True]
+
+
+async def test_a_snapshot_stream_that_breaks_is_sent_again(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await trio.start(**SMALL)
+    follower = trio.followers(leader)[0]
+    await follower.kill()
+    for number in range(100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    gate = asyncio.Event()
+    monkeypatch.setattr(TallySource, "gate", gate)
+    await follower.start(**SMALL)
+    await asyncio.sleep(1)
+    trio.network.cut(leader.address, follower.address)
+    gate.set()
+    await eventually(lambda: leader.metrics.snapshots_sent[:1] == [False])
+    trio.network.heal()
+    await trio.same_state(range(100))
+
+
+def entry(index: int, data: bytes = b"x" * 36, term: int = 1) -> Entry:
+    return Entry(EntryId(term, index), EntryKind.COMMAND, data)
+
+
+def applied(count: int) -> History:
+    """A history of `count` slices of one entry of 100 bytes."""
+    history = History(Restored(), 0)
+    for index in range(1, count + 1):
+        history.note([entry(index)])
+    return history
+
+
+def test_compaction_keeps_the_entries_asked_for() -> None:
+    assert applied(50).behind(entries=10, size=1 << 20, limit=50) == EntryId(1, 40)
+
+
+def test_compaction_keeps_no_more_bytes_than_allowed() -> None:
+    target = applied(50).behind(entries=1000, size=500, limit=50)
+    assert target == EntryId(1, 45)
+
+
+def test_compaction_never_passes_the_limit() -> None:
+    assert applied(50).behind(entries=10, size=1 << 20, limit=20) == EntryId(1, 20)
+
+
+def test_nothing_is_compacted_while_everything_is_to_be_kept() -> None:
+    assert applied(9).behind(entries=10, size=1 << 20, limit=9) is None
+
+
+def test_the_term_of_the_restored_state_is_known() -> None:
+    restored = Restored(
+        last=EntryId(5, 30),
+        term_starts=((1, 2), (10, 4), (20, 5)),
+        memberships=((0, Membership()),),
+    )
+    assert History(restored, 9).applied == EntryId(2, 9)
+    assert History(restored, 10).applied == EntryId(4, 10)
+    assert History(restored, 30).applied == EntryId(5, 30)
+    assert History(Restored(), 0).applied == ZERO
+
+
+def test_memberships_are_those_in_force_at_an_index() -> None:
+    history = applied(5)
+    changed = Membership(voters=frozenset({1}))
+    history.note([Entry(EntryId(1, 6), EntryKind.MEMBERSHIP, changed.encode())])
+    history.note([entry(7)])
+    assert history.membership_at(5) == Membership()
+    assert history.membership_at(6) == history.membership_at(7) == changed
+    history.compacted(7)
+    assert history.membership == changed
