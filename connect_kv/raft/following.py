@@ -25,9 +25,6 @@ class Following:
     def append_request(self, message: AppendRequest) -> None:
         """Append what is new, drop what conflicts, and acknowledge once it is on disk."""
         state, prev, entries = self._state, message.prev, message.entries
-        if state.needs_snapshot:
-            self._ask_for_snapshot(message.source)
-            return
         if not _well_formed(message):
             return
         last_index = prev.index + len(entries)
@@ -64,6 +61,7 @@ class Following:
         Installing drops the log, so it must never drop entries that this node acknowledged and that
         may be committed: those after a `last` that the log agrees with. A log that goes on after
         the snapshot is kept; if the state was lost as well, a later snapshot is needed.
+        Until one comes, the node goes on accepting and acknowledging entries.
         """
         state, last = self._state, message.meta.last
         if last.term > message.term:

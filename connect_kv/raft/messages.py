@@ -64,8 +64,8 @@ class AppendResponse:
     """If rejected: the `prev.index` that did not match; the last index if the state was lost."""
     hint: EntryId = ZERO
     """If rejected: the conflicting term and the first index it has in this log, or
-    ``EntryId(0, last_index + 1)`` if the log is too short (§5.3, fast back-off). ``EntryId(0, 0)``:
-    the state was lost, only a snapshot helps."""
+    ``EntryId(0, last_index + 1)`` if the log is too short (§5.3, fast back-off). ``EntryId(0, 0)``,
+    beside the answer to a heartbeat: the state was lost, only a snapshot helps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,8 @@ class Progress:
     """The last heartbeat round it answered (thesis 6.4)."""
     told_commit: int = 0
     """The commit index last sent to it."""
+    lost_state_at: int | None = None
+    """It lost its state, though not its log, which ends there: it waits for a snapshot."""
     loading: bool = False
     """The driver is reading older entries for it."""
     heard_tick: int = 0
@@ -67,6 +69,10 @@ class Progress:
                 and self._inflight_bytes < config.max_inflight_bytes
             )
         return self.state is ProgressState.PROBE and not self.paused
+
+    def unknown_below(self, last_index: int) -> bool:
+        """Whether a probe is needed although no entry is left to send with it."""
+        return self.state is ProgressState.PROBE and self.match_index < last_index and not self.paused
 
     def sent(self, last_index: int, size: int, tick: int) -> None:
         """An append up to `last_index` left."""
@@ -99,11 +105,14 @@ class Progress:
 
     def become_snapshot(self) -> None:
         """Wait for a snapshot to be installed."""
+        lost_state_at = self.lost_state_at
         self._become(ProgressState.SNAPSHOT, self.next_index)
+        self.lost_state_at = lost_state_at
 
     def _become(self, state: ProgressState, next_index: int) -> None:
         self.state, self.next_index = state, next_index
         self.paused = self.loading = False
         self.told_commit = 0
+        self.lost_state_at = None
         self._inflight.clear()
         self._inflight_bytes = 0

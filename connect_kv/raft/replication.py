@@ -32,7 +32,7 @@ class Replication:
     def append_membership(self, membership: Membership) -> EntryId:
         """Change the membership: from now on the new one rules (thesis 4.1)."""
         id = self.append(EntryKind.MEMBERSHIP, [membership.encode()])
-        self._state.track_members()
+        self._state.track_members(id.index)
         return id
 
     def flush(self) -> None:
@@ -81,7 +81,7 @@ class Replication:
     def recover_snapshots(self) -> None:
         """Ask members whose snapshot takes long: the news of its end may be lost."""
         for node_id, progress in self._state.progress.items():
-            if progress.state is ProgressState.SNAPSHOT:
+            if progress.state is ProgressState.SNAPSHOT and progress.lost_state_at is None:
                 self._probe_at(node_id, self._state.log.compacted.index)
 
     def unreachable(self, node_id: int) -> None:
@@ -122,7 +122,10 @@ class Replication:
 
     def _feed(self, node_id: int, progress: Progress) -> None:
         state, log = self._state, self._state.log
-        while progress.next_index <= log.last.index:
+        if progress.lost_state_at is not None and state.committed_in_term:
+            self._await_snapshot(node_id, progress, progress.lost_state_at)
+            return
+        while progress.next_index <= log.last.index or progress.unknown_below(log.last.index):
             in_memory = progress.next_index >= log.window_start
             pending = log.bytes_from(progress.next_index) if in_memory else state.config.small_append_bytes
             if not progress.may_send(state.config, pending) or not self._send_next(node_id, progress):
@@ -155,7 +158,7 @@ class Replication:
         return True
 
     def _send(self, node_id: int, progress: Progress, prev_term: int, entries: tuple[Entry, ...]) -> None:
-        state, last_index = self._state, entries[-1].id.index
+        state, last_index = self._state, progress.next_index + len(entries) - 1
         state.outbox.send(
             AppendRequest(
                 source=state.node_id,
@@ -198,9 +201,15 @@ class Replication:
         state, match_index = self._state, message.match_index
         advanced = match_index > progress.match_index
         progress.acknowledged(match_index, state.tick_count)
-        if (progress.state is ProgressState.PROBE and match_index >= progress.match_index) or (
-            progress.state is ProgressState.SNAPSHOT and match_index >= state.log.compacted.index
-        ):
+        if progress.state is ProgressState.PROBE:
+            agrees = match_index >= progress.match_index
+        else:
+            agrees = (
+                progress.state is ProgressState.SNAPSHOT
+                and progress.lost_state_at is None
+                and match_index >= state.log.compacted.index
+            )
+        if agrees:
             progress.become_replicate()
         if not advanced:
             return
@@ -213,7 +222,7 @@ class Replication:
         if progress.state is ProgressState.SNAPSHOT:
             return
         if message.hint == ZERO:
-            self._state_lost(message, progress)
+            progress.lost_state_at = message.prev_index
             return
         if progress.state is ProgressState.PROBE:
             stale = message.prev_index != progress.next_index - 1
@@ -234,15 +243,20 @@ class Replication:
         own = self._state.log.last_of_term(hint.term) if hint.term else None
         return hint.index if own is None else own + 1
 
-    def _state_lost(self, message: AppendResponse, progress: Progress) -> None:
-        """Send a snapshot that reaches as far as the log the member still has.
+    def _await_snapshot(self, node_id: int, progress: Progress, lost_at: int) -> None:
+        """Begin a snapshot for a member that lost its state, as soon as it can use it.
 
-        It keeps what it acknowledged, so it could not use one that ends before.
+        It keeps the entries it acknowledged, so it refuses a snapshot that ends before them. Hence
+        nothing more is sent to it until everything it has is applied here, and the snapshot has arrived.
         """
         state = self._state
-        needed = min(message.prev_index, state.log.last.index)
-        if state.committed_in_term and state.applied_index >= needed:
-            self._want_snapshot(message.source, progress)
+        needed = min(max(lost_at, progress.match_index), state.log.last.index)
+        if (
+            progress.state is not ProgressState.SNAPSHOT
+            and not progress.inflight
+            and state.applied_index >= needed
+        ):
+            self._want_snapshot(node_id, progress)
 
     def _want_snapshot(self, node_id: int, progress: Progress) -> None:
         progress.become_snapshot()

@@ -180,13 +180,15 @@ class RaftState:
         self._leave_role(self.node_id, Role.LEADER)
         self.heartbeat_elapsed = self.election_elapsed = 0
         self.term_start = self.log.last.index + 1
-        self.track_members()
+        self.track_members(self.term_start)
 
-    def track_members(self) -> None:
-        """Give every other member a Progress, and nobody else."""
+    def track_members(self, next_index: int) -> None:
+        """Give every other member a Progress, and nobody else. New ones are sent `next_index` first,
+        an entry that the leader has or is about to append: without one they would not be probed.
+        """
         for node_id in self.membership.node_ids:
             if node_id != self.node_id and node_id not in self.progress:
-                self.progress[node_id] = Progress(next_index=self.log.last.index + 1)
+                self.progress[node_id] = Progress(next_index=next_index)
         members = frozenset(self.membership.node_ids)
         self.progress = {
             node_id: self.progress[node_id] for node_id in sorted(self.progress) if node_id in members

@@ -179,4 +179,5 @@ class Restored:
     """What the state machine has applied; entries up to here are committed."""
     needs_snapshot: bool = False
     """The state was lost and the log cannot rebuild it: never campaign, and ask the leader for a
-    snapshot by answering every append with the hint ``EntryId(0, 0)``. Votes stay possible."""
+    snapshot with every heartbeat, by the hint ``EntryId(0, 0)``. The log is whole, so votes and
+    acknowledgements still count."""

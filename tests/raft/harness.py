@@ -55,12 +55,13 @@ class Disk:
 
     membership: Membership
     """In force at `compacted`."""
-    hard_state: HardState = HardState()
+    hard_state: HardState = field(default_factory=HardState)
     compacted: EntryId = ZERO
     entries: list[Entry] = field(default_factory=list)
     state: list[Entry] = field(default_factory=list)
     """The state machine: every entry it has applied. Survives up to `durable`."""
     durable: int = 0
+    state_lost: bool = False
 
     @property
     def last(self) -> EntryId:
@@ -69,7 +70,7 @@ class Disk:
     def write(self, ready: Ready) -> None:
         if ready.install is not None:
             self.compacted, self.membership = ready.install.last, ready.install.membership
-            self.entries, self.durable = [], ready.install.last.index
+            self.entries, self.durable, self.state_lost = [], ready.install.last.index, False
         if ready.entries:
             first = ready.entries[0].id.index
             assert self.compacted.index < first <= self.last.index + 1, "a hole in the log"
@@ -87,7 +88,7 @@ class Disk:
         del self.entries[: compacted.index - self.compacted.index]
         self.compacted, self.membership = compacted, membership
 
-    def restored(self, *, recent: int = 1 << 30, needs_snapshot: bool = False) -> Restored:
+    def restored(self, recent: int = 1 << 30) -> Restored:
         memberships = [(self.compacted.index, self.membership)]
         term_starts: list[tuple[int, int]] = []
         for entry in self.entries:
@@ -102,8 +103,8 @@ class Disk:
             memberships=tuple(memberships),
             term_starts=tuple(term_starts),
             recent=tuple(self.entries[max(0, len(self.entries) - recent) :]),
-            last_applied=0 if needs_snapshot else self.durable,
-            needs_snapshot=needs_snapshot,
+            last_applied=self.durable,
+            needs_snapshot=self.state_lost and self.compacted.index > 0,
         )
 
 
@@ -137,12 +138,12 @@ class Node:
         self.alive = False
         self.start()
 
-    def start(self, *, recent: int = 1 << 30, needs_snapshot: bool = False) -> None:
-        restored = self.disk.restored(recent=recent, needs_snapshot=needs_snapshot)
-        self.state = [] if needs_snapshot else list(self.disk.state)
+    def start(self, *, recent: int = 1 << 30) -> None:
+        restored = self.disk.restored(recent)
+        self.state = list(self.disk.state)
         self.last_applied = restored.last_applied
         self.core = RaftCore(self.config, restored, self.rng)
-        self.staged: Snapshot | None = None
+        self.staged: dict[EntryId, Snapshot] = {}
         self.sending: set[int] = set()
         self.alive = True
 
@@ -154,9 +155,13 @@ class Node:
         self.reads.clear()
         del self.disk.state[self._state_length(self.disk.durable) :]
 
+    def lose_state(self) -> None:
+        """The state machine's database is gone; the log is whole."""
+        self.disk.state, self.disk.durable, self.disk.state_lost = [], 0, True
+
     def step(self, packet: Packet) -> None:
         if isinstance(packet, Snapshot):
-            self.staged = packet
+            self.staged[packet.message.meta.last] = packet
             self.core.step(packet.message)
         else:
             self.core.step(packet)
@@ -179,9 +184,7 @@ class Node:
         for ready in done:
             self.disk.write(ready)
             if ready.install is not None:
-                assert self.staged is not None
-                assert self.staged.message.meta == ready.install
-                self.state = list(self.staged.state)
+                self.state = list(self.staged[ready.install.last].state)
                 self.disk.state = list(self.state)
                 self.last_applied = ready.install.last.index
         if done:
@@ -201,6 +204,7 @@ class Node:
 
     def make_durable(self) -> None:
         self.disk.durable = self.last_applied
+        self.disk.state_lost &= self.last_applied < self.disk.compacted.index
 
     def compact(self, index: int) -> None:
         """Drop the log up to `index`."""

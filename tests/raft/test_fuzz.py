@@ -1,0 +1,12 @@
+"""Safety under drops, duplicates, reordering, crashes, slow disks, changes of membership and snapshots."""
+
+import pytest
+
+from tests.raft.fuzz import Fuzz
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_figure_3_holds_under_faults(seed: int) -> None:
+    fuzz = Fuzz(seed)
+    fuzz.run(steps=1500)
+    fuzz.settle()
