@@ -84,6 +84,7 @@ class GrpcTransport:
         self._peers: dict[int, Peer] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._port = 0
+        self._closed = False
 
     @property
     def address(self) -> str:
@@ -107,6 +108,8 @@ class GrpcTransport:
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Replace the known peers, this member itself left out; what stays as it was is untouched."""
         local = self._started()
+        if self._closed:
+            return
         wanted = {
             node_id: address
             for node_id, address in addresses.items()
@@ -127,6 +130,8 @@ class GrpcTransport:
     def send(self, message: PeerMessage) -> None:
         """Encode and queue it; what cannot be is dropped and its target reported unreachable."""
         local = self._started()
+        if self._closed:
+            return
         try:
             sent = self._route(message, local)
         except BadMessage as error:
@@ -166,6 +171,7 @@ class GrpcTransport:
 
     async def close(self) -> None:
         """End all streams and stop listening; nothing of it runs on."""
+        self._closed = True
         peers, self._peers = list(self._peers.values()), {}
         await asyncio.gather(*(peer.close() for peer in peers), *self._closing)
         if self._server is not None:
@@ -182,7 +188,7 @@ class GrpcTransport:
 async def _check_free(address: str) -> None:
     """Raise RefusedToStart with the system's reason; gRPC only says that it failed, and at length."""
     host, _, port = address.rpartition(":")
-    if not port.isdecimal():
+    if not port.isdecimal() or int(port) > 65535:
         raise RefusedToStart(f"cannot listen for peers on {address!r}: expected host:port")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -192,6 +198,5 @@ async def _check_free(address: str) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise RefusedToStart(f"cannot listen for peers on {address}: {reason}") from error
+    except OSError as error:
+        raise RefusedToStart(f"cannot listen for peers on {address}: {error.strerror}") from error

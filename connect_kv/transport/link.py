@@ -45,6 +45,7 @@ class PeerLink:
         self._outbox = Outbox(local.limits)
         self._away = False
         self._pause = local.limits.reconnect_first
+        self._last_verdict = Verdict.WELCOME
 
     def send(self, frame: bytes, *, urgent: bool) -> bool:
         """Queue it; False if it was dropped."""
@@ -72,11 +73,9 @@ class PeerLink:
         try:
             reply = await self._introduce(call)
             if reply.verdict is not Verdict.WELCOME:
-                _log.warning(
-                    "peer %x refuses this member: %s %s", self._node_id, reply.verdict.name, reply.detail
-                )
+                self._note_refusal(reply)
                 return self._local.limits.refused_pause
-            self._away = False
+            self._away, self._last_verdict = False, Verdict.WELCOME
             self._pause = self._local.limits.reconnect_first
             own_id = self._local.hello(self._node_id).source
             await exchange(call, self._outbox, self._node_id, own_id, self._local.receiver.receive)
@@ -89,6 +88,13 @@ class PeerLink:
         pause = self._pause
         self._pause = min(2 * pause, self._local.limits.reconnect_most)
         return pause
+
+    def _note_refusal(self, reply: HelloReply) -> None:
+        if reply.verdict is not self._last_verdict:  # not every second
+            _log.warning(
+                "peer %x refuses this member: %s %s", self._node_id, reply.verdict.name, reply.detail
+            )
+        self._last_verdict = reply.verdict
 
     async def _introduce(self, call: Call) -> HelloReply:
         await call.write(encode_frame(hello=self._local.hello(self._node_id)))

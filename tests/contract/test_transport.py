@@ -288,6 +288,14 @@ async def test_address_in_use_is_refused_by_name(network: Network) -> None:
         await network.node(2, one.transport.address)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:port", "127.0.0.1:99999", "host.invalid:80"])
+async def test_address_that_is_none_is_refused_by_name(address: str) -> None:
+    network = Network("grpc")
+    with pytest.raises(RefusedToStart, match=address):
+        await network.node(1, address)
+    await network.close()
+
+
 async def test_nothing_runs_after_close(network: Network) -> None:
     before = asyncio.all_tasks()
     one, two = await network.pair()
