@@ -1,1 +1,49 @@
 """connect-kv: fault-tolerant services in Python, and the replicated key/value service built so."""
+
+from connect_kv.client.client import Client, connect
+from connect_kv.errors import (
+    BadCall,
+    CommandFailed,
+    Compacted,
+    ConfigError,
+    ConnectKvError,
+    OutcomeUnknown,
+    Overloaded,
+    Refused,
+    RefusedToStart,
+    RequestTooLarge,
+    SessionExpired,
+    StorageError,
+    Unavailable,
+)
+from connect_kv.framework.cluster import Cluster, Node
+from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.framework.types import MessageType, ServiceType
+from connect_kv.serving.server import Server, ServerHandle
+
+__all__ = [
+    "BadCall",
+    "Client",
+    "Cluster",
+    "CommandFailed",
+    "Compacted",
+    "ConfigError",
+    "ConnectKvError",
+    "MessageType",
+    "Node",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Refused",
+    "RefusedToStart",
+    "Replicated",
+    "RequestTooLarge",
+    "Server",
+    "ServerHandle",
+    "ServiceType",
+    "SessionExpired",
+    "StorageError",
+    "Unavailable",
+    "command",
+    "connect",
+    "query",
+]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from connect_kv.errors import ConfigError
+from connect_kv.framework.cluster import NAME_VARIABLE, Cluster
 
 ENVIRONMENT_PREFIX = "CONNECT_KV_"
 DEFAULT_DATA_DIR = "connect-kv.data"
@@ -103,6 +104,28 @@ class ServerConfig:
         return 5.0 + 2 * self.election_ms / 1000
 
 
+def from_options(options: Mapping[str, object], environ: Mapping[str, str]) -> ServerConfig:
+    """What ``serve`` was told; the option ``config`` (or CONNECT_KV_CONFIG) names a Connect.toml.
+
+    Raises ConfigError.
+    """
+    path = options.get("config") or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    if not path:
+        return load(options, environ)
+    name = options.get("name")
+    cluster = Cluster.from_file(str(path), name=str(name) if name else None, environ=environ)
+    return load(options, environ, cluster.server_settings(), file_name=str(path))
+
+
+def from_cluster(cluster: Cluster, environ: Mapping[str, str]) -> ServerConfig:
+    """For a program that has its Cluster; the environment may override all but which member it is.
+
+    Raises ConfigError.
+    """
+    rest = {key: value for key, value in environ.items() if key != NAME_VARIABLE}
+    return load({}, rest, cluster.server_settings(), file_name="Cluster")
+
+
 def split_address(text: str, origin: str) -> tuple[str, int]:
     """``host:port`` in two. Raises ConfigError naming `origin`."""
     host, colon, port = text.rpartition(":")
@@ -150,7 +173,8 @@ def _find(
         (environ.get(variable), variable),
         (file.get(key), f"{name}: {key}"),
     ):
-        if source is not None and source != "" and source != ():
+        off = source == "" and key == "listen_http"
+        if source is not None and (off or source not in ("", ())):
             return source, origin
     return None
 
