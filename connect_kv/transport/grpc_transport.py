@@ -84,6 +84,7 @@ class GrpcTransport:
         self._peers: dict[int, Peer] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._port = 0
+        self._early_peers: Mapping[int, str] = {}
         self._closed = False
 
     @property
@@ -104,11 +105,15 @@ class GrpcTransport:
         except RuntimeError as error:
             raise RefusedToStart(f"cannot listen for peers on {self._listen_address}") from error
         await self._server.start()
+        self.set_peers(self._early_peers)
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Replace the known peers, this member itself left out; what stays as it was is untouched."""
-        local = self._started()
         if self._closed:
+            return
+        local = self._local
+        if local is None or self._port == 0:
+            self._early_peers = addresses
             return
         wanted = {
             node_id: address

@@ -21,6 +21,7 @@ from connect_kv.interfaces import (
     SnapshotOffer,
     Verdict,
 )
+from connect_kv.transport.pieces import closed_after
 
 _MAX_WAITING = 4096
 """Messages that may wait for a connection."""
@@ -124,16 +125,21 @@ class MemoryTransport:
         self._answers: dict[int, MemoryLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unreachable: dict[int, None] = {}
+        self._early_peers: Mapping[int, str] = {}
         self._closed = False
 
     async def start(self, receiver: PeerReceiver, hello: Callable[[int], Hello]) -> None:
         """Listen at the address. Raises RefusedToStart if somebody does."""
         self.receiver, self.hello = receiver, hello
         self.network.listen(self)
+        self.set_peers(self._early_peers)
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Replace the known peers, this member itself left out."""
-        hello = self._introduction()
+        hello = self.hello
+        if hello is None:
+            self._early_peers = addresses
+            return
         wanted = {
             node_id: address for node_id, address in addresses.items() if hello(node_id).source != node_id
         }
@@ -161,6 +167,10 @@ class MemoryTransport:
 
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Hand it over piece by piece; breaks when the network does. Raises OSError."""
+        async with closed_after(chunks):
+            await self._send_snapshot(offer, chunks)
+
+    async def _send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         target = offer.hello.target
         link = self._links.get(target)
         there = None if link is None else self.network.reach(self.address, link.address)
@@ -177,6 +187,7 @@ class MemoryTransport:
             await asyncio.wait({install})
         finally:
             install.cancel()
+            await asyncio.wait({install})
         if install.cancelled():
             raise ConnectionError(f"snapshot to {target:x}: the receiver is gone")
         error = install.exception()
@@ -261,11 +272,6 @@ class MemoryTransport:
         if self.receiver is None:
             raise RuntimeError("start the transport first")
         return self.receiver
-
-    def _introduction(self) -> Callable[[int], Hello]:
-        if self.hello is None:
-            raise RuntimeError("start the transport first")
-        return self.hello
 
 
 class MemoryLink:

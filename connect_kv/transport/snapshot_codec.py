@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -98,7 +98,7 @@ def decode_header(data: bytes) -> tuple[SnapshotOffer, int]:
 
 async def encode_chunks(
     pieces: AsyncIterator[bytes], total: ChunkSum, max_bytes: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """A frame for each piece, more for one above `max_bytes`; counted in `total`."""
     async for piece in pieces:
         for start in range(0, len(piece) or 1, max_bytes):

@@ -12,6 +12,7 @@ from connect_kv.interfaces import SnapshotOffer
 from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.limits import SERVICE, channel_options
 from connect_kv.transport.local import Local
+from connect_kv.transport.pieces import closed_after
 from connect_kv.transport.snapshot_codec import (
     ASK,
     ChunkSum,
@@ -31,7 +32,10 @@ async def send_snapshot(
 ) -> None:
     """Return once it is installed there. Raises OSError if it was refused or cannot be finished."""
     async with grpc.aio.insecure_channel(address, options=channel_options(local.limits)) as channel:
-        await _Sending(channel, offer, pieces, local).run()
+        sending = _Sending(channel, offer, pieces, local)
+        # Innermost first: what reads the pieces ends before they do.
+        async with closed_after(pieces), closed_after(sending.frames):
+            await sending.run()
 
 
 class _Sending:
@@ -46,7 +50,7 @@ class _Sending:
         self._offer = offer
         self._local = local
         self._total = ChunkSum()
-        self._frames = encode_chunks(pieces, self._total, local.limits.max_batch_bytes)
+        self.frames = encode_chunks(pieces, self._total, local.limits.max_batch_bytes)
         self._retained: deque[bytes] = deque()
         self._retained_bytes = 0
         self._exhausted = False
@@ -117,7 +121,7 @@ class _Sending:
         """The chunk of that number: a kept one, or the next; None after the last."""
         if number < self._total.chunks:
             return self._retained[number - self._total.chunks]
-        frame = None if self._exhausted else await anext(self._frames, None)
+        frame = None if self._exhausted else await anext(self.frames, None)
         if frame is None:
             self._exhausted = True
             return None

@@ -234,6 +234,43 @@ async def test_snapshot_of_a_member_that_is_not_welcome_fails(network: Network) 
     assert not two.recorder.offers
 
 
+@pytest.mark.parametrize("case", ["installed", "refused", "nobody", "cancelled"])
+async def test_snapshots_pieces_are_closed_when_sending_ends(network: Network, case: str) -> None:
+    """Else the view under them would be closed before the iterator that reads it."""
+    one, two = await network.pair()
+    closed = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(50):
+                yield b"x" * 1000
+        finally:
+            closed.set()
+
+    if case == "refused":
+        two.recorder.refuse_snapshot = "no"
+    elif case == "nobody":
+        await two.transport.close()
+    elif case == "cancelled":
+        two.recorder.may_take.clear()
+    generator = pieces()
+    await anext(generator)
+    sending = asyncio.create_task(one.transport.send_snapshot(offer(), generator))
+    if case == "cancelled":
+        await two.recorder.until(lambda: bool(two.recorder.pieces))
+        sending.cancel()
+    await asyncio.wait({sending})
+
+    assert closed.is_set()
+
+
+async def test_peers_may_be_set_before_the_start(network: Network) -> None:
+    two = await network.node(2)
+    one = await network.node(1, peers={2: two.transport.address})
+
+    await one.introduced(2)
+
+
 async def test_snapshot_to_nobody_fails(network: Network) -> None:
     one, two = await network.pair()
     await two.transport.close()

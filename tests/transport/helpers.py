@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -162,7 +162,13 @@ class Network:
         self.memory = MemoryNetwork(Random(1), faults=Faults(retry=0.002, refused_pause=0.005))
         self.nodes: list[Node] = []
 
-    async def node(self, node_id: int, address: str = "", limits: TransportLimits | None = None) -> Node:
+    async def node(
+        self,
+        node_id: int,
+        address: str = "",
+        limits: TransportLimits | None = None,
+        peers: Mapping[int, str] | None = None,
+    ) -> Node:
         recorder = Recorder(node_id)
         transport: Started
         if self.kind == "memory":
@@ -171,6 +177,8 @@ class Network:
             transport = GrpcTransport(address or "127.0.0.1:0", clock=self.clock, limits=limits)
         node = Node(node_id, transport, recorder)
         self.nodes.append(node)
+        if peers is not None:
+            transport.set_peers(peers)
         await transport.start(recorder, hello_of(node_id))
         return node
 
