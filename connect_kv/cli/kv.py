@@ -9,8 +9,14 @@ import click
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
-from connect_kv.client.messages import DeleteRangeResponse, PutResponse, RangeResponse, SortOrder, SortTarget
-from connect_kv.rpc.kv_pb2 import RangeRequest
+from connect_kv.client.messages import (
+    DeleteRangeResponse,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    SortOrder,
+    SortTarget,
+)
 
 
 class LeaseId(click.ParamType[int]):
@@ -46,10 +52,7 @@ def put(
     ignore_lease: bool,
 ) -> None:
     """Store VALUE under KEY. Without VALUE it is read from standard input."""
-    if value is None:
-        data = b"" if ignore_value else sys.stdin.buffer.read()
-    else:
-        data = value.encode()
+    data = _given(value, ignore_value)
 
     async def work(client: Client) -> PutResponse:
         return await client.put(
@@ -205,6 +208,12 @@ def compact(settings: Settings, revision: int, physical: bool) -> None:
         output.as_json({"compacted": revision})
     else:
         click.echo(f"compacted revision {revision}")
+
+
+def _given(value: str | None, ignore_value: bool) -> bytes:
+    if value is not None:
+        return value.encode()
+    return b"" if ignore_value else sys.stdin.buffer.read()
 
 
 def _range(key: str, range_end: str, prefix: bool, from_key: bool) -> tuple[bytes, bytes]:

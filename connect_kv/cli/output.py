@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import click
 from rich import box
@@ -22,11 +22,17 @@ def as_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
-def as_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, styles: Sequence[str] = ()) -> None:
-    """A table; numbers stand right. `styles` colours whole rows."""
+def as_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    styles: Sequence[str] = (),
+    right: Collection[str] = (),
+) -> None:
+    """A table; numbers stand right, and the columns named. `styles` colours whole rows."""
     table = Table(box=box.ROUNDED, header_style="bold", pad_edge=True)
     for index, column in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[index], int) for row in rows)
+        numbers = column in right or (bool(rows) and all(isinstance(row[index], int) for row in rows))
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for index, row in enumerate(rows):
         table.add_row(*(_cell(cell) for cell in row), style=styles[index] if index < len(styles) else "")

@@ -96,7 +96,12 @@ def from_rpc(error: grpc.aio.AioRpcError, *, writes: bool) -> errors.ConnectKvEr
         case Fate.UNKNOWN if writes:
             return errors.OutcomeUnknown(text)
         case _:
-            return errors.Unavailable(text)
+            return errors.Unavailable(readable(text))
+
+
+def readable(text: str) -> str:
+    """The reason at the end of the library's long account of a failed connection."""
+    return f"cannot connect: {text.rpartition(': ')[2]}" if NEVER_SENT.search(text) else text
 
 
 def type_of(error: grpc.aio.AioRpcError) -> str:

@@ -30,6 +30,7 @@ SortTarget: TypeAlias = RangeRequest.SortTarget.ValueType
 NONE = RangeRequest.NONE
 KEY = RangeRequest.KEY
 MachineDescription: TypeAlias = MachineDescribeResponse.Machine
+MethodDescription: TypeAlias = MachineDescribeResponse.Method
 
 __all__ = [
     "KEY",
@@ -42,7 +43,9 @@ __all__ = [
     "LeaseTimeToLiveResponse",
     "MachineDescription",
     "Member",
+    "MethodDescription",
     "PutResponse",
+    "RangeRequest",
     "RangeResponse",
     "RequestOp",
     "ResponseOp",

@@ -19,6 +19,7 @@ from connect_kv.client.failures import (
     Fate,
     code_of,
     fate,
+    readable,
     refusal,
     type_of,
 )
@@ -227,7 +228,7 @@ class Session:
     def _blame(self, endpoint: Endpoint, why: str) -> None:
         """Note why this member was left, and leave it alone for a while."""
         logger.debug("session: leaving a member", extra={"member": endpoint.address, "reason": why})
-        self._state.last_trouble = f"{endpoint.address}: {why}"
+        self._state.last_trouble = f"{endpoint.address}: {readable(why)}"
         self._endpoints.failed(endpoint, self._loop.time())
 
     def _sweep_at(self, when: float) -> None:

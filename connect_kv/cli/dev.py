@@ -1,0 +1,185 @@
+"""dev: a local cluster of real processes in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import uvloop
+
+from connect_kv import errors
+from connect_kv.cli.ports import Ports, choose
+from connect_kv.client.client import connect
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+STOP_TIMEOUT = 15.0
+"""Seconds the nodes get to end by themselves."""
+LINE_LIMIT = 1 << 20
+
+
+@click.command()
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, len(COLOURS)),
+    default=3,
+    show_default=True,
+    envvar="CONNECT_KV_NODES",
+    help="How many.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    envvar="CONNECT_KV_DATA_DIR",
+    help="Where they keep their data; kept between runs.  [default: ./connect-kv.dev]",
+)
+@click.option("--free-ports", is_flag=True, help="Any free ports; without --data-dir the data is temporary.")
+@click.option("--machine", "machines", metavar="NAME=module:Class", multiple=True, help="As for serve.")
+@click.argument("serve_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- SERVE_OPTIONS...]")
+def dev(
+    nodes: int,
+    data_dir: Path | None,
+    free_ports: bool,
+    machines: tuple[str, ...],
+    serve_arguments: tuple[str, ...],
+) -> None:
+    """Run a local cluster, each node a process of its own, until Ctrl-C.
+
+    Clients reach it on 2379, 22379, 32379, ...; peers and HTTP are on the next two ports. A node
+    that ends is not started again.
+    """
+    with contextlib.ExitStack() as stack:
+        if data_dir is None and free_ports:
+            data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="connect-kv-")))
+        directory = data_dir or Path("connect-kv.dev")
+        ports = choose(directory, nodes, free_ports)
+        arguments = [word for machine in machines for word in ("--machine", machine)]
+        cluster = DevCluster(directory, ports, [*arguments, *serve_arguments])
+        sys.exit(uvloop.run(cluster.run()))
+
+
+class DevCluster:
+    """The processes, and one terminal for all they say."""
+
+    def __init__(self, directory: Path, ports: Sequence[Ports], arguments: Sequence[str]) -> None:
+        self._directory = directory
+        self._ports = ports
+        self._arguments = arguments
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start all, show their output, stop all; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                for index in range(len(self._ports)):
+                    tasks.create_task(self._node(index, await self._start(index)))
+                announcing = tasks.create_task(self._announce())
+                await self._stopping.wait()
+                announcing.cancel()
+            finally:
+                await self._stop()
+        codes = [process.returncode or 0 for process in self._processes.values()]
+        return max((code for code in codes if code > 0), default=1 if any(codes) else 0)
+
+    async def _start(self, index: int) -> asyncio.subprocess.Process:
+        name = _name(index)
+        process = await asyncio.create_subprocess_exec(
+            *self._command(index),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=LINE_LIMIT,
+            env=_environment(),
+        )
+        self._processes[name] = process
+        ports = self._ports[index]
+        _say(
+            index,
+            f"pid {process.pid}  clients 127.0.0.1:{ports.client}  peers 127.0.0.1:{ports.peer}"
+            f"  http://127.0.0.1:{ports.http}/metrics",
+        )
+        return process
+
+    def _command(self, index: int) -> list[str]:
+        ports = self._ports[index]
+        cluster = ",".join(f"{_name(i)}=127.0.0.1:{one.peer}" for i, one in enumerate(self._ports))
+        return [
+            *(sys.executable, "-m", "connect_kv.cli.main", "serve"),
+            *("--name", _name(index)),
+            *("--data-dir", str(self._directory / _name(index))),
+            *("--listen-client", f"127.0.0.1:{ports.client}"),
+            *("--listen-peer", f"127.0.0.1:{ports.peer}"),
+            *("--listen-http", f"127.0.0.1:{ports.http}"),
+            *("--initial-cluster", cluster),
+            *self._arguments,
+        ]
+
+    async def _node(self, index: int, process: asyncio.subprocess.Process) -> None:
+        """Show what it says until it ends."""
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            _say(index, line.decode(errors="replace").rstrip())
+        code = await process.wait()
+        if not self._stopping.is_set():
+            _say(index, f"ended with exit code {code}; the others go on", bold=True)
+        if all(one.returncode is not None for one in self._processes.values()):
+            self._stopping.set()
+
+    async def _announce(self) -> None:
+        """Say when the cluster answers."""
+        endpoints = ",".join(f"127.0.0.1:{ports.client}" for ports in self._ports)
+        async with connect(endpoints, timeout=2, session=False) as client:
+            while True:
+                with contextlib.suppress(errors.ConnectKvError):
+                    await client.get("ready?")
+                    break
+                await asyncio.sleep(0.2)
+        click.secho(
+            f"\n  The cluster is ready.  Endpoints: {endpoints}\n"
+            f"  Try:  connect-kv --endpoints {endpoints} status\n"
+            f"  Data in {self._directory}; stop with Ctrl-C.\n",
+            bold=True,
+        )
+
+    async def _stop(self) -> None:
+        """Ask all to end; kill what does not."""
+        running = [process for process in self._processes.values() if process.returncode is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await asyncio.gather(*(process.wait() for process in running))
+        except TimeoutError:
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+
+
+def _name(index: int) -> str:
+    return f"n{index + 1}"
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would configure a single node: each gets its own by options."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CONNECT_KV_") or name.startswith("CONNECT_KV_LOG_")
+    }
+
+
+def _say(index: int, text: str, *, bold: bool = False) -> None:
+    click.echo(
+        f"{click.style(_name(index), fg=COLOURS[index], bold=True)} | {click.style(text, bold=bold or None)}"
+    )

@@ -1,0 +1,89 @@
+"""txn: several operations as one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from connect_kv.cli import output
+from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.cli.txn_text import parse
+from connect_kv.client.client import Client
+from connect_kv.client.messages import ResponseOp, TxnResponse
+
+
+@click.command(cls=ClusterCommand)
+@pass_settings
+def txn(settings: Settings) -> None:
+    r"""Run a transaction that is read from standard input.
+
+    First conditions, one a line; after a blank line what to do if all hold; after another blank
+    line what to do otherwise.
+
+    \b
+        version("lock") = "0"
+    \b
+        put lock mine
+    \b
+        get lock
+
+    Conditions compare value, version, create, mod or lease of a key by =, !=, < or >.
+    Operations are put KEY VALUE, get KEY [END|--prefix] and del KEY [END|--prefix].
+    """
+    if sys.stdin.isatty():
+        click.echo("conditions, blank line, then, blank line, otherwise, end with Ctrl-D:", err=True)
+    compare, success, failure = parse(sys.stdin)
+
+    async def work(client: Client) -> TxnResponse:
+        return await client.transaction(compare, success, failure)
+
+    answer = settings.run(work)
+    match settings.output:
+        case "json":
+            output.as_json(
+                {
+                    "revision": answer.header.revision,
+                    "succeeded": answer.succeeded,
+                    "responses": [output.operation(one) for one in answer.responses],
+                }
+            )
+        case "table":
+            output.as_table(
+                ["#", "operation", "answer"],
+                [[number, *_summary(one)] for number, one in enumerate(answer.responses, 1)],
+            )
+            click.echo("SUCCESS" if answer.succeeded else "FAILURE")
+        case _:
+            click.echo("SUCCESS" if answer.succeeded else "FAILURE")
+            _print(answer.responses)
+
+
+def _summary(answer: ResponseOp) -> tuple[str, str]:
+    match answer.WhichOneof("response"):
+        case "response_range":
+            kvs = answer.response_range.kvs
+            return "get", "\n".join(f"{output.text(kv.key)} = {output.text(kv.value)}" for kv in kvs)
+        case "response_put":
+            return "put", "OK"
+        case "response_delete_range":
+            return "del", f"{answer.response_delete_range.deleted} deleted"
+        case _:
+            return "txn", "succeeded" if answer.response_txn.succeeded else "failed"
+
+
+def _print(answers: Sequence[ResponseOp]) -> None:
+    for answer in answers:
+        click.echo()
+        match answer.WhichOneof("response"):
+            case "response_range":
+                for kv in answer.response_range.kvs:
+                    output.raw(kv.key)
+                    output.raw(kv.value)
+            case "response_put":
+                click.echo("OK")
+            case "response_delete_range":
+                click.echo(answer.response_delete_range.deleted)
+            case _:
+                _print(answer.response_txn.responses)
