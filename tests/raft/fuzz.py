@@ -89,7 +89,7 @@ class Fuzz:
             "small_append_bytes": self.rng.choice((1, 100, 1 << 16)),
             "max_uncommitted_bytes": 2000,
         }
-        self.cluster = Cluster(count, seed=seed, **limits)
+        self.cluster = Cluster(count, seed=seed, limits=limits)
         self.properties = Figure3()
         self.context = 0
         self.reads: dict[tuple[int, int], int] = {}

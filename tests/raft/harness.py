@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from connect_kv.raft.config import RaftConfig
@@ -269,10 +269,10 @@ class Cluster:
         seed: int = 1,
         membership: Membership | None = None,
         logs: Sequence[Sequence[int]] = (),
-        **limits: int,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self.rng = random.Random(seed)
-        self.limits = limits
+        self.limits = limits or {}
         membership = membership or membership_of(range(1, count + 1))
         self.nodes: dict[int, Node] = {}
         self.packets: list[Packet] = []

@@ -1,0 +1,171 @@
+"""§5.2: at most one leader in a term, and eventually one."""
+
+import random
+
+import pytest
+
+from connect_kv.raft.core import RaftCore
+from connect_kv.raft.messages import HeartbeatRequest, VoteRequest, VoteResponse
+from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Restored, Role
+from tests.raft.harness import Cluster, append, config_for, membership_of, sent
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_a_cluster_elects_one_leader_by_itself(count: int) -> None:
+    cluster = Cluster(count)
+
+    cluster.tick(60)
+
+    assert len(cluster.leaders) == 1
+    assert {node.core.leader_id for node in cluster.nodes.values()} == set(cluster.leaders)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_a_minority_elects_nobody(count: int) -> None:
+    cluster = Cluster(count)
+    for node_id in range(count // 2 + 1, count + 1):
+        cluster[node_id].crash()
+        cluster.nodes[node_id].alive = False
+    if count % 2:
+        cluster[count // 2].crash()
+
+    cluster.tick(100)
+
+    assert cluster.leaders == []
+
+
+def test_timeouts_differ_and_stay_in_their_range() -> None:
+    """Random in [election, 2 * election) ticks, so that votes rarely split."""
+    seen = set()
+    for seed in range(200):
+        membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
+        core = RaftCore(config_for(1), membership, random.Random(seed))
+        ticks = 0
+        while core.role is Role.FOLLOWER:
+            core.tick()
+            ticks += 1
+        seen.add(ticks)
+    assert seen == set(range(10, 20))
+
+
+def test_a_leader_announces_itself_with_an_entry_of_its_term() -> None:
+    cluster = Cluster(3)
+
+    cluster.elect(1)
+
+    assert cluster[1].log == [Entry(EntryId(1, 1), EntryKind.NOOP)]
+    assert cluster[2].core.leader_id == 1
+    assert cluster[2].core.commit_index == 1
+
+
+def test_heartbeats_keep_followers_quiet() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster.tick(500)
+
+    assert cluster.leaders == [1]
+    assert cluster[1].core.term == 1
+
+
+def test_a_node_votes_once_in_a_term_and_repeats_itself() -> None:
+    node = Cluster(3)[1]
+    for source, granted in ((2, True), (3, False), (2, True)):
+        node.step(VoteRequest(source=source, target=1, term=1, last=ZERO))
+        (answer,) = sent(node, VoteResponse)
+        assert isinstance(answer, VoteResponse)
+        assert answer.granted is granted
+        node.outgoing.clear()
+
+
+def test_a_candidate_counts_its_own_vote_only_once_it_is_on_disk() -> None:
+    node = Cluster(3)[1]
+    node.slow_disk = True
+    node.core.campaign()
+    node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
+    assert node.core.role is Role.CANDIDATE
+    assert not sent(node, VoteRequest)[2:], "the real request waits for the disk"
+
+    node.step(VoteResponse(source=2, target=1, term=1, granted=True))
+    assert node.core.role is Role.CANDIDATE
+
+    node.persist()
+    assert node.core.role is Role.LEADER
+
+
+def test_the_same_vote_twice_is_one_vote() -> None:
+    node = Cluster(5)[1]
+    node.core.campaign()
+    for source in (2, 3):
+        node.step(VoteResponse(source=source, target=1, term=1, granted=True, pre_vote=True))
+    for _ in range(3):
+        node.step(VoteResponse(source=2, target=1, term=1, granted=True))
+    assert node.core.role is Role.CANDIDATE
+
+
+def test_votes_of_strangers_and_of_earlier_campaigns_do_not_count() -> None:
+    node = Cluster(3)[1]
+    node.core.campaign()
+    node.step(VoteResponse(source=9, target=1, term=1, granted=True, pre_vote=True))
+    node.step(VoteResponse(source=2, target=1, term=3, granted=True, pre_vote=True))
+    assert node.core.role is Role.PRE_CANDIDATE
+    assert node.core.term == 0
+
+
+def test_a_candidate_follows_a_leader_of_its_term() -> None:
+    node = Cluster(3)[1]
+    node.core.campaign()
+    node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
+
+    node.step(append(3, 1, 1, ZERO))
+
+    assert node.core.role is Role.FOLLOWER
+    assert node.core.leader_id == 3
+
+
+def test_a_second_leader_in_a_term_is_not_believed() -> None:
+    node = Cluster(3)[1]
+    node.step(append(2, 1, 1, ZERO))
+
+    node.step(HeartbeatRequest(source=3, target=1, term=1, commit_index=0, round=1))
+
+    assert node.core.leader_id == 2
+
+
+def test_who_may_not_vote_grants_nothing_and_does_not_campaign() -> None:
+    """The gate for a disk that may have forgotten its promises."""
+    node = Cluster(3)[1]
+    node.core.set_eligible(vote=False, campaign=False)
+
+    node.step(VoteRequest(source=2, target=1, term=1, last=ZERO))
+    (answer,) = sent(node, VoteResponse)
+    assert isinstance(answer, VoteResponse)
+    assert not answer.granted
+    node.tick(50)
+    assert node.core.role is Role.FOLLOWER
+
+    node.core.set_eligible(vote=True, campaign=True)
+    node.tick(50)
+    assert node.core.role is Role.PRE_CANDIDATE
+
+
+def test_check_quorum_a_leader_that_reaches_nobody_steps_down() -> None:
+    """Thesis 6.2: its clients must look elsewhere within an election timeout or two."""
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(1)
+
+    cluster.tick(20)
+
+    assert leader.core.role is not Role.LEADER
+
+
+def test_a_leader_with_half_of_its_followers_stays() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+
+    cluster.tick(100)
+
+    assert leader.core.role is Role.LEADER
+    assert leader.core.term == 1

@@ -1,0 +1,329 @@
+"""§5.3: followers' logs become the leader's, and what a majority has is committed."""
+
+import pytest
+
+from connect_kv.errors import NotLeader, Overloaded
+from connect_kv.raft.messages import AppendRequest, AppendResponse, HeartbeatRequest, HeartbeatResponse
+from connect_kv.raft.progress import ProgressState
+from connect_kv.raft.types import ZERO, EntryId
+from tests.raft.harness import Cluster, Node, accepted, append, entries_of, header, sent
+
+
+def test_a_proposal_reaches_everybody() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+
+    first = leader.propose(b"a", b"b")
+    cluster.stabilize()
+
+    assert first == EntryId(1, 2)
+    for node in cluster.nodes.values():
+        assert [entry.data for entry in node.state] == [b"", b"a", b"b"]
+
+
+def test_only_the_leader_takes_proposals() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    with pytest.raises(NotLeader) as refused:
+        cluster[2].propose(b"a")
+    assert refused.value.leader_id == 1
+
+
+def test_the_leader_sends_while_it_writes_and_counts_itself_only_after() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.slow_disk = True
+    leader.propose(b"a")
+    assert len(sent(leader, AppendRequest)) == 2
+
+    leader.step(accepted(2, 1, 1, 2))
+    assert leader.core.commit_index == 1
+    leader.persist()
+    assert leader.core.commit_index == 2
+
+
+def test_a_majority_of_followers_commits_before_the_leaders_disk() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.slow_disk = True
+    leader.propose(b"a")
+
+    leader.step(accepted(2, 1, 1, 2))
+    leader.step(accepted(3, 1, 1, 2))
+
+    assert leader.core.commit_index == 2
+    assert leader.core.apply_index == 1, "applied is only what is on disk here too"
+
+
+def test_a_follower_acknowledges_only_what_is_on_disk() -> None:
+    node = Cluster(3)[1]
+    node.slow_disk = True
+
+    node.step(append(2, 1, 1, ZERO, entries_of([1, 1])))
+
+    assert not sent(node, AppendResponse)
+    node.persist()
+    assert sent(node, AppendResponse) == [accepted(1, 2, 1, 2)]
+
+
+def test_a_rewritten_tail_is_not_counted_by_the_write_it_replaced() -> None:
+    """The disk finishes a write whose entries were truncated meanwhile: they prove nothing."""
+    node = Cluster(3)[1]
+    node.slow_disk = True
+    node.step(append(2, 1, 1, ZERO, entries_of([1, 1, 1])))
+    node.step(append(3, 1, 2, EntryId(1, 1), entries_of([2], 2)))
+
+    node.persist(1)
+    assert node.core.status().persisted_index == 1
+    node.persist()
+    assert node.core.status().persisted_index == 2
+
+
+@pytest.mark.parametrize(
+    ("terms", "prev", "hint"),
+    [
+        ([], EntryId(1, 3), EntryId(0, 1)),
+        ([1, 1], EntryId(2, 5), EntryId(0, 3)),
+        ([1, 2, 2, 2], EntryId(3, 4), EntryId(2, 2)),
+        ([1, 1, 1], EntryId(2, 2), EntryId(1, 1)),
+    ],
+)
+def test_a_mismatch_is_answered_with_where_to_look(terms: list[int], prev: EntryId, hint: EntryId) -> None:
+    node = Cluster(3, logs=[terms, [], []])[1]
+
+    node.step(append(2, 1, 4, prev, entries_of([4], prev.index + 1)))
+
+    (answer,) = sent(node, AppendResponse)
+    assert isinstance(answer, AppendResponse)
+    assert (answer.accepted, answer.prev_index, answer.hint) == (False, prev.index, hint)
+
+
+FIGURE_7 = {
+    "a": [1, 1, 1, 4, 4, 5, 5, 6, 6],
+    "b": [1, 1, 1, 4],
+    "c": [1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 6],
+    "d": [1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7],
+    "e": [1, 1, 1, 4, 4, 4, 4],
+    "f": [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3],
+}
+
+
+@pytest.mark.parametrize("case", FIGURE_7)
+def test_figure_7_the_leader_repairs_every_log(case: str) -> None:
+    leaders = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]
+    cluster = Cluster(3, logs=[leaders, FIGURE_7[case], []])
+    for node in cluster.nodes.values():
+        node.step(HeartbeatRequest(source=9, target=node.config.node_id, term=7, commit_index=0, round=0))
+    cluster.tick(20)  # 2 cannot win in the cases where its log is longer: 3 has voted for neither yet
+    cluster.tick(60)
+
+    terms = [[entry.term for entry in node.log] for node in cluster.nodes.values()]
+    assert terms[0] == terms[1] == terms[2]
+
+
+def test_back_off_skips_a_whole_term_at_once() -> None:
+    cluster = Cluster(2, logs=[[1] * 4 + [5, 5, 6, 6], [1] * 4 + [4] * 50])
+    leader, follower = cluster[1], cluster[2]
+    leader.step(HeartbeatRequest(source=2, target=1, term=7, commit_index=0, round=0))
+    follower.step(HeartbeatRequest(source=1, target=2, term=7, commit_index=0, round=0))
+    probes = 0
+
+    def count(packet: object) -> bool:
+        nonlocal probes
+        probes += isinstance(packet, AppendResponse) and not packet.accepted
+        return False
+
+    cluster.dropped = count
+    cluster.tick(10)
+    leader.core.campaign()
+    cluster.stabilize()
+
+    assert leader.log == follower.log
+    assert probes <= 2
+
+
+def test_entries_the_follower_has_are_not_truncated_by_an_old_append() -> None:
+    """A delayed append that ends earlier says nothing about what comes after it."""
+    node = Cluster(3)[1]
+    node.step(append(2, 1, 1, ZERO, entries_of([1, 1, 1])))
+
+    node.step(append(2, 1, 1, ZERO, entries_of([1])))
+
+    assert node.core.last_index == 3
+
+
+def test_a_follower_commits_no_further_than_what_it_checked() -> None:
+    node = Cluster(3, logs=[[1, 1, 1], [], []])[1]
+
+    node.step(append(2, 1, 2, EntryId(1, 1), commit_index=3))
+
+    assert node.core.commit_index == 1
+
+
+def test_the_commit_index_of_a_heartbeat_is_what_the_member_matches() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    leader.propose(b"a")
+    cluster.stabilize()
+    assert leader.core.commit_index == 2
+
+    leader.tick(2)
+
+    beats = {
+        beat.target: beat for beat in sent(leader, HeartbeatRequest) if isinstance(beat, HeartbeatRequest)
+    }
+    assert beats[2].commit_index == 2
+    assert beats[3].commit_index == 1
+
+
+def progress_of(leader: Node, node_id: int) -> tuple[ProgressState, int, int]:
+    follower = next(follower for follower in leader.core.status().followers if follower.node_id == node_id)
+    return follower.state, follower.match_index, follower.next_index
+
+
+def test_tiny_appends_wait_for_the_one_under_way() -> None:
+    cluster = Cluster(3, limits={"small_append_bytes": 200})
+    leader = cluster.elect(1)
+    for _ in range(4):
+        leader.propose(b"tiny")
+    assert len([a for a in sent(leader, AppendRequest) if a.target == 2]) == 1
+
+    leader.propose(b"x" * 200)
+    assert len([a for a in sent(leader, AppendRequest) if a.target == 2]) == 2
+
+    leader.propose(b"tiny")
+    leader.outgoing.clear()
+    leader.step(accepted(2, 1, 1, leader.core.last_index - 1))
+    assert [a.target for a in sent(leader, AppendRequest)] == [2], "the acknowledgement lets it go"
+
+
+def test_appends_are_cut_at_the_limit_and_the_window_bounds_them() -> None:
+    limits = {"max_append_bytes": 150, "small_append_bytes": 1, "max_inflight_appends": 3}
+    cluster = Cluster(3, limits=limits)
+    leader = cluster.elect(1)
+
+    leader.propose(*[b"x" * 100] * 9)
+
+    appends = [a for a in sent(leader, AppendRequest) if isinstance(a, AppendRequest) and a.target == 2]
+    assert [len(a.entries) for a in appends] == [1, 1, 1]
+    cluster.stabilize()
+    assert cluster[2].core.commit_index == 10
+
+
+def test_a_lost_append_is_found_by_heartbeats_alone() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.propose(b"a")
+    leader.outgoing.clear()
+
+    cluster.tick(6)
+
+    assert cluster[2].core.commit_index == cluster[3].core.commit_index == 2
+
+
+def test_a_lost_acknowledgement_costs_no_second_copy_of_the_entries() -> None:
+    cluster = Cluster(2)
+    leader = cluster.elect(1)
+    leader.propose(b"a")
+    cluster.drop(AppendResponse)
+    cluster.stabilize()
+    cluster.heal()
+    resent = []
+    cluster.dropped = lambda packet: (
+        (
+            resent.extend(header(packet).entries) if isinstance(packet, AppendRequest) else None  # type: ignore[func-returns-value,union-attr]
+        )
+        is not None
+    )
+
+    cluster.tick(6)
+
+    assert leader.core.commit_index == 2
+    assert resent == []
+
+
+def test_a_probe_waits_for_its_answer_or_a_heartbeats() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.core.report_unreachable(2)
+    leader.propose(b"a")
+    assert [a.target for a in sent(leader, AppendRequest)] == [3]
+    leader.outgoing.clear()
+
+    leader.step(HeartbeatResponse(source=2, target=1, term=1, round=0))
+    assert [a.target for a in sent(leader, AppendRequest)] == [2]
+    leader.outgoing.clear()
+    leader.propose(b"b")
+    assert sent(leader, AppendRequest) == []
+    assert progress_of(leader, 2) == (ProgressState.PROBE, 1, 2)
+
+    leader.step(accepted(2, 1, 1, 2))
+    assert progress_of(leader, 2) == (ProgressState.REPLICATE, 2, 4)
+
+
+def test_old_rejections_move_nothing_below_what_matches() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.propose(b"a", b"b")
+    cluster.stabilize()
+
+    for prev_index in (0, 1, 3):
+        leader.step(
+            AppendResponse(
+                source=2, target=1, term=1, accepted=False, prev_index=prev_index, hint=EntryId(0, 1)
+            )
+        )
+
+    assert progress_of(leader, 2) == (ProgressState.REPLICATE, 3, 4)
+
+
+def test_an_acknowledgement_beyond_the_log_is_dropped() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+
+    leader.step(accepted(2, 1, 1, 99))
+
+    assert leader.core.commit_index == 1
+
+
+def test_too_many_uncommitted_bytes_are_refused_until_some_are_committed() -> None:
+    cluster = Cluster(3, limits={"max_uncommitted_bytes": 1000})
+    leader = cluster.elect(1)
+    cluster.isolate(1)
+    leader.propose(b"x" * 2000)  # one alone may be larger than the limit
+    with pytest.raises(Overloaded):
+        leader.propose(b"y")
+
+    cluster.heal()
+    leader.core.report_unreachable(2)
+    cluster.tick(4)
+    leader.propose(b"y")
+
+
+def test_entries_that_left_memory_are_read_from_the_log_store() -> None:
+    cluster = Cluster(3, limits={"window_entries": 4, "max_append_bytes": 200})
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    for _ in range(30):
+        leader.propose(b"x" * 20)
+        cluster.stabilize()
+    assert leader.core.entries(1, 2, 100) is None
+
+    cluster.heal()
+    cluster.tick(5)
+
+    assert any(ready.log_reads for ready in leader.readies)
+    assert cluster[3].state == leader.state
+
+
+def test_the_memory_window_keeps_what_is_not_committed() -> None:
+    cluster = Cluster(3, limits={"window_entries": 4})
+    leader = cluster.elect(1)
+    cluster.isolate(1)
+
+    for _ in range(40):
+        leader.propose(b"x")
+
+    assert leader.core.entries(2, 42, 1 << 20) is not None
