@@ -19,7 +19,7 @@ from typing import Any
 import plyvel
 
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
-from connect_kv.storage import wal
+from connect_kv.storage import manifest, wal
 
 SEE = "see docs/operations.md"
 
@@ -303,7 +303,9 @@ def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
         except OSError as error:
             raise StorageError(str(path), f"cannot be created: {error.strerror}") from error
         _refuse_orphans(path)
-    with hold_lock(path):
+    with hold_lock(path), _errors(path):
+        if (path / "CURRENT").exists():
+            manifest.check(path)
         wal.check(path)
     with _open_paths_lock:
         with _errors(path):
@@ -390,7 +392,9 @@ def translate(path: Path, error: Exception) -> StorageError:
     """Our error for one of plyvel's or the system's."""
     text = error.args[0] if error.args else ""
     reason = text.decode(errors="replace") if isinstance(text, bytes) else str(error)
-    if isinstance(error, plyvel.CorruptionError):
+    if isinstance(error, plyvel.CorruptionError) or (
+        isinstance(error, plyvel.Error) and reason.startswith("NotFound: ")
+    ):
         return CorruptStorage(str(path), f"{reason}; {SEE}")
     if isinstance(error, RuntimeError):  # plyvel's word for use after close
         return StorageError(str(path), "is closed")

@@ -1,4 +1,4 @@
-"""LevelDB's write-ahead log files, as far as we must look at them ourselves.
+"""LevelDB's write-ahead log files, as far as we must look at them ourselves. A MANIFEST has the same form.
 
 LevelDB takes a last record that reaches beyond the end of its file for one that was cut short and
 drops it, and all that follows it in the block, silently. That is right after a power failure. A
@@ -7,12 +7,13 @@ database is opened, a tail that LevelDB would drop is looked at more closely: wh
 mean damage.
 
 A file is blocks of 32 KiB, a record is ``crc32c (4) | length (2) | type (1) | data``, little-endian,
-never across blocks; data of a first or full record starts with ``sequence (8) | count (4)``.
+never across blocks.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from connect_kv.errors import CorruptStorage
@@ -32,24 +33,15 @@ def files(path: Path) -> list[str]:
 
 def check(path: Path) -> None:
     """Raise CorruptStorage if opening the database would silently drop what is not merely cut short."""
-    names = files(path)
-    if not names and not _being_created(path):
-        raise CorruptStorage(str(path), "its write-ahead log is missing; see docs/operations.md")
-    for name in names:
+    manifests = [file.name for file in path.glob("MANIFEST-*")]
+    for name in (*files(path), *manifests):
+        plausible = _starts_edit if name in manifests else _starts_batch
         block = _last_block(path / name)
         at = _cut(block)
-        if at is not None and _holds_whole_record(block, at):
+        if at is not None and _holds_whole_record(block, at, plausible):
             raise CorruptStorage(
                 str(path), f"{name}: a record's length is damaged near its end; see docs/operations.md"
             )
-
-
-def _being_created(path: Path) -> bool:
-    """Whether the database's very first opening has not finished: it has no log yet."""
-    try:
-        return (path / "CURRENT").read_bytes() == b"MANIFEST-000001\n"
-    except FileNotFoundError:
-        return True
 
 
 def _last_block(path: Path) -> bytes:
@@ -73,22 +65,32 @@ def _cut(block: bytes) -> int | None:
     return None
 
 
-def _holds_whole_record(block: bytes, at: int) -> bool:
-    """Whether the tail that seems cut is, or contains, a record that is whole."""
+def _holds_whole_record(block: bytes, at: int, plausible: Callable[[bytes], bool]) -> bool:
+    """Whether the tail that seems cut is, or contains, a record that is whole.
+
+    A checksum takes long here, so `plausible` looks at the start of a record's data first.
+    """
     if block[at + 6] <= _LAST and _matches(block, at, len(block) - at - _HEADER):
         return True
-    for start in range(at + 1, len(block) - _HEADER - 12):
+    for start in range(at + 1, len(block) - _HEADER):
         if block[start + 6] not in (_FULL, _FIRST):
             continue
         length = int.from_bytes(block[start + 4 : start + 6], "little")
-        # Cheap tests first: a batch's sequence number is far below 2**48, its count below 2**24.
-        if length < 12 or start + _HEADER + length > len(block) or block[start + 18]:
+        if not length or start + _HEADER + length > len(block):
             continue
-        if block[start + 13] or block[start + 14]:
-            continue
-        if _matches(block, start, length):
+        if plausible(block[start + _HEADER : start + _HEADER + 13]) and _matches(block, start, length):
             return True
     return False
+
+
+def _starts_batch(data: bytes) -> bool:
+    """``sequence (8) | count (4) | kind of the first change``: neither number is ever that large."""
+    return len(data) == 13 and data[6:8] == b"\0\0" and data[11] == 0 and data[12] in (0, 1)
+
+
+def _starts_edit(data: bytes) -> bool:
+    """A MANIFEST's record starts with a tag."""
+    return 1 <= data[0] <= 9
 
 
 def _matches(block: bytes, start: int, length: int) -> bool:

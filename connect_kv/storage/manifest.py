@@ -1,0 +1,104 @@
+"""LevelDB's MANIFEST, as far as we must look at it: which write-ahead log does it still need?
+
+Like every log, a MANIFEST that ends early is read up to there without a word. If it lost what had
+been synced, it speaks of a write-ahead log that has long been turned into a table and deleted, and
+LevelDB would neither miss that log nor keep the table. The file it names must exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from connect_kv.errors import CorruptStorage
+
+_BLOCK = 32768
+_HEADER = 7
+_FULL, _FIRST, _LAST = 1, 2, 4
+_COMPARATOR, _LOG, _NEXT_FILE, _LAST_SEQUENCE, _COMPACT_POINTER = 1, 2, 3, 4, 5
+_DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG = 6, 7, 9
+
+
+def check(path: Path) -> None:
+    """Raise CorruptStorage if the log that the MANIFEST needs is gone. For a database made before."""
+    name = (path / "CURRENT").read_text(errors="replace").strip()
+    if "/" in name or not (path / name).is_file():
+        raise _damaged(path, f"CURRENT names {name!r}, which does not exist")
+    try:
+        needed = log_number((path / name).read_bytes())
+    except (IndexError, ValueError) as error:
+        raise _damaged(path, f"{name} cannot be read: {error}") from error
+    if needed and not (path / f"{needed:06}.log").exists():
+        raise _damaged(path, f"its write-ahead log {needed:06}.log is missing, or the end of {name} is")
+
+
+def log_number(manifest: bytes) -> int:
+    """The oldest write-ahead log that holds what is in no table yet; 0 if it names none.
+
+    Checksums are LevelDB's to verify. Raises ValueError or IndexError for what is no MANIFEST.
+    """
+    number = 0
+    for record in _records(manifest):
+        at = 0
+        while at < len(record):
+            tag, at = _varint(record, at)
+            if tag == _LOG:
+                number, at = _varint(record, at)
+            else:
+                at = _skip(tag, record, at)
+    return number
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """Whole records; one that is cut off ends them."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if _BLOCK - at % _BLOCK < _HEADER:
+            at += _BLOCK - at % _BLOCK
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6 : at + 7]
+        at += _HEADER + length
+        if at > len(data) or kind in (b"", b"\x00"):
+            return
+        if kind[0] in (_FULL, _FIRST):
+            parts = []
+        parts.append(data[at - length : at])
+        if kind[0] in (_FULL, _LAST):
+            yield b"".join(parts)
+
+
+def _skip(tag: int, record: bytes, at: int) -> int:
+    if tag in (_NEXT_FILE, _LAST_SEQUENCE, _PREVIOUS_LOG):
+        return _varint(record, at)[1]
+    if tag == _COMPARATOR:
+        return _skip_bytes(record, at)
+    if tag == _COMPACT_POINTER:
+        return _skip_bytes(record, _varint(record, at)[1])
+    if tag == _DELETED_FILE:
+        return _varint(record, _varint(record, at)[1])[1]
+    if tag == _NEW_FILE:
+        for _ in range(3):
+            at = _varint(record, at)[1]
+        return _skip_bytes(record, _skip_bytes(record, at))
+    raise ValueError(f"unknown tag {tag}")
+
+
+def _skip_bytes(record: bytes, at: int) -> int:
+    length, at = _varint(record, at)
+    return at + length
+
+
+def _varint(record: bytes, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = record[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _damaged(path: Path, reason: str) -> CorruptStorage:
+    return CorruptStorage(str(path), f"{reason}; see docs/operations.md")
