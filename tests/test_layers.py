@@ -30,7 +30,6 @@ ALLOWED: dict[str, set[str]] = {
         "client",
         "server",
         "serving",
-        "serving",
         "sim",
         "config",
         "storage",

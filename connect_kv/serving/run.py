@@ -11,7 +11,7 @@ from importlib import import_module
 
 import uvloop
 
-from connect_kv.config import MachineSpec, ServerConfig
+from connect_kv.config import MachineSpec, ServerConfig, from_options
 from connect_kv.errors import (
     ConfigError,
     ConnectKvError,
@@ -31,6 +31,20 @@ OK = 0
 FAILED = 1
 REFUSED = 2
 """It must not run like this: starting it again without changing anything gives the same."""
+
+
+def run_configured(
+    options: Mapping[str, object], environ: Mapping[str, str], config_file: str | None = None
+) -> int:
+    """What ``connect-kv serve`` does; returns the exit code.
+
+    `options` by the names of ServerConfig's fields, those not given None or empty.
+    """
+    try:
+        config = from_options({**options, "config": config_file}, environ)
+    except ConfigError as error:
+        return complain(error)
+    return run(config)
 
 
 def run(
