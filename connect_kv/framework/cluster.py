@@ -29,7 +29,7 @@ class Node:
 
     @property
     def id(self) -> str:
-        """What it is called in the file. (The number it has in the log is given when it first starts.)"""
+        """What it is called in the file; the number it has in the log is given when it first starts."""
         return self.name
 
     @property

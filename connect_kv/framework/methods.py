@@ -143,7 +143,7 @@ def methods_of(owner: type) -> Mapping[str, Method]:
     found: dict[str, Method] = {}
     for name in sorted(dir(owner)):
         function = inspect.getattr_static(owner, name)
-        if hasattr(function, MARK):
+        if hasattr(getattr(function, "__func__", function), MARK):
             if not inspect.isfunction(function):
                 raise ConfigError(f"{owner.__name__}.{name}: only plain methods can be commands or queries")
             found[name] = Method(owner, name, function)

@@ -1,0 +1,146 @@
+"""Callbacks as a machine: `incoming` routes, state is in memory or in the store they receive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from connect_kv.errors import BadCall, CommandFailed, ConfigError, UnknownEntry
+from connect_kv.framework.callbacks import CallbackMachine, Messages
+from connect_kv.framework.hosted import Call, Store
+from connect_kv.framework.methods import methods_of
+from connect_kv.framework.types import Kind, MessageType, ServiceType
+
+
+def send(message: bytes) -> bytes:
+    return methods_of(Messages)["send"].bind((message,), {})
+
+
+def value(outcome: object) -> bytes:
+    assert isinstance(outcome, bytes)
+    return msgspec.msgpack.decode(outcome, type=bytes)
+
+
+def incoming(message: bytes) -> MessageType:
+    if message == b"bad":
+        raise ValueError("neither")
+    if message == b"odd":
+        return "read"  # type: ignore[return-value]  # the mistake under test
+    return MessageType.READ if message.startswith(b"get") else MessageType.WRITE
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def on_read(self, message: bytes) -> bytes:
+        return b",".join(self.lines)
+
+    def on_write(self, message: bytes) -> bytes:
+        self.lines.append(message)
+        if message == b"fail":
+            raise RuntimeError("failed")
+        return b"%d" % len(self.lines)
+
+    def snapshot(self) -> Iterable[bytes]:
+        return iter(self.lines)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.lines = list(chunks)
+
+
+def machine(log: Log) -> CallbackMachine:
+    return CallbackMachine(incoming, log.on_read, log.on_write, snapshot=log.snapshot, restore=log.restore)
+
+
+def test_incoming_decides_whether_a_message_is_replicated() -> None:
+    callbacks = machine(Log())
+    assert callbacks.check("send", send(b"get")).kind is Kind.QUERY
+    assert callbacks.check("send", send(b"set")) == (Kind.COMMAND, "send", send(b"set"))
+    assert callbacks.check("send", '{"message": "c2V0"}').arguments == send(b"set")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "complaint"),
+    [
+        ("other", send(b""), "unknown method 'other'"),
+        ("send", b"\x80", "missing argument `message`"),
+        ("send", send(b"bad"), "incoming raised ValueError: neither"),
+        ("send", send(b"odd"), "incoming returned 'read'"),
+    ],
+)
+def test_a_message_that_cannot_be_routed_is_refused(method: str, arguments: bytes, complaint: str) -> None:
+    with pytest.raises(BadCall, match=complaint):
+        machine(Log()).check(method, arguments)
+
+
+def test_messages_reach_the_callbacks_and_answers_come_back() -> None:
+    callbacks = machine(Log())
+    outcomes = callbacks.execute([Call("send", send(b"a"), 0, 1), Call("send", send(b"fail"), 0, 2)], None)
+    assert value(outcomes[0]) == b"1"
+    assert isinstance(outcomes[1], CommandFailed)
+    assert value(callbacks.query("send", send(b"get"), 0, None)) == b"a,fail"
+    assert callbacks.value_json("send", callbacks.query("send", send(b"get"), 0, None)) == '"YSxmYWls"'
+
+
+def test_an_entry_that_is_no_message_stops_the_node() -> None:
+    for call in (Call("other", send(b""), 0, 4), Call("send", b"\x80", 0, 4)):
+        with pytest.raises(UnknownEntry, match="entry 4"):
+            machine(Log()).execute([call], None)
+
+
+def test_an_answer_must_be_bytes() -> None:
+    callbacks = CallbackMachine(incoming, lambda message: b"", lambda message: None)  # type: ignore[arg-type,return-value]
+    (outcome,) = callbacks.execute([Call("send", send(b"a"), 0, 1)], None)
+    assert isinstance(outcome, CommandFailed)
+    assert "not bytes" in outcome.message
+
+
+def test_state_moves_by_the_two_snapshot_callbacks() -> None:
+    log, other = Log(), Log()
+    machine(log).execute([Call("send", send(b"a"), 0, 1)], None)
+    machine(other).restore(machine(log).snapshot())
+    assert other.lines == [b"a"]
+
+
+def test_forms_that_cannot_work_are_refused() -> None:
+    log = Log()
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        CallbackMachine(incoming, log.on_read, log.on_write, snapshot=log.snapshot)
+    with pytest.raises(ConfigError, match="in its store already"):
+        CallbackMachine(
+            incoming,
+            log.on_read,
+            log.on_write,
+            ServiceType.PERSISTENT,
+            snapshot=log.snapshot,
+            restore=log.restore,
+        )
+    assert not CallbackMachine(incoming, log.on_read, log.on_write).can_snapshot
+
+
+def test_persistent_callbacks_receive_the_store() -> None:
+    def on_write(message: bytes, store: Store) -> bytes:
+        store.put(b"last", message)
+        return store.get(b"last") or b""
+
+    class Dict(dict[bytes, bytes]):
+        def put(self, key: bytes, value: bytes) -> None:
+            self[key] = value
+
+        def delete(self, key: bytes) -> None:
+            self.pop(key, None)
+
+        def iterate(self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False):  # type: ignore[no-untyped-def]
+            return iter(sorted(self.items()))
+
+    callbacks = CallbackMachine(
+        incoming, lambda message, store: store.get(b"last") or b"", on_write, ServiceType.PERSISTENT
+    )
+    assert callbacks.persistent
+    assert callbacks.can_snapshot
+    store = Dict()
+    assert value(callbacks.execute([Call("send", send(b"x"), 0, 1)], store)[0]) == b"x"  # type: ignore[arg-type]
+    assert value(callbacks.query("send", send(b"get"), 0, store)) == b"x"  # type: ignore[arg-type]
