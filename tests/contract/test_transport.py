@@ -259,7 +259,7 @@ async def test_snapshots_pieces_are_closed_when_sending_ends(network: Network, c
     if case == "cancelled":
         await two.recorder.until(lambda: bool(two.recorder.pieces))
         sending.cancel()
-    await asyncio.wait({sending})
+    await asyncio.gather(sending, return_exceptions=True)
 
     assert closed.is_set()
 
