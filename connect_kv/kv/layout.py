@@ -87,6 +87,8 @@ class StoreState(NamedTuple):
 
 
 _STATE = struct.Struct(">qqqqq")
+pack_state = _STATE.pack
+"""The record of a StoreState, from its fields in order (hot paths)."""
 
 
 def index_key(key: bytes) -> bytes:

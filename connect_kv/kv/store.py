@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from connect_kv.kv import layout, revision, scan, wire
-from connect_kv.kv.layout import CURRENT, DELETED, HISTORY, PUT, TOMBSTONE, Changes, StoreState
+from connect_kv.kv import revision, scan, wire
+from connect_kv.kv.layout import (
+    CURRENT,
+    DELETED,
+    HISTORY,
+    PUT,
+    STATE,
+    TOMBSTONE,
+    Changes,
+    StoreState,
+    index_key,
+    pack_state,
+)
 from connect_kv.rpc.kv_pb2 import KeyValue
+
+ChangeFields = tuple[bytes, int, bytes | None, bytes | None]
+"""The arguments of a Change; the object is only made once somebody watches."""
 
 
 class Change:
@@ -75,7 +89,7 @@ class MvccStore:
     def __init__(self, attachments: Attachments) -> None:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
-        self.changes: list[Change] = []
+        self.changes: list[ChangeFields] = []
         """What happened since the list was last taken, in order."""
         self.load(StoreState())
 
@@ -158,10 +172,10 @@ class MvccStore:
         if self._sub:
             self._sub = 0
             self.revision += 1
-        changes.put(layout.STATE, self.state.encode())
+        changes.put(STATE, pack_state(self.revision, self.compacted, self.live, self.indexed, self.log_time))
         return self.revision
 
-    def take_changes(self) -> list[Change]:
+    def take_changes(self) -> list[ChangeFields]:
         """Hand over what happened since the last call."""
         taken = self.changes
         self.changes = []
@@ -180,13 +194,13 @@ class MvccStore:
         main = self.revision + 1
         place = revision.pack(main, self._sub)
         changes.put(HISTORY + place, entry)
-        changes.put(layout.index_key(key) + place, kind)
+        changes.put(index_key(key) + place, kind)
         self.indexed += 1
         if self._sub == 1:
             first = self.changes[-1]
-            self._originals = {first.key: first.previous}
+            self._originals = {first[0]: first[3]}
         if self._sub:
             # A transaction can put a key and delete it in one revision; what was before is the same for both.
             old = self._originals.setdefault(key, old)
         self._sub += 1
-        self.changes.append(Change(key, main, record, old))
+        self.changes.append((key, main, record, old))

@@ -17,7 +17,7 @@ from connect_kv.kv.intervals import IntervalIndex
 from connect_kv.kv.layout import FROM_KEY
 from connect_kv.kv.readings import Readings
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.store import Change
+from connect_kv.kv.store import Change, ChangeFields
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 
 WATCH_PENDING_BYTES = 256 << 10
@@ -142,18 +142,21 @@ class WatchHub:
             self._fall_behind(watch, self.revision + 1)
         self.revision = revision
 
-    def publish(self, revision: int, changes: Iterable[Change]) -> None:
+    def publish(self, revision: int, changes: Iterable[ChangeFields]) -> None:
         """The store stands at `revision`, by these changes. Only watches that match cost anything."""
         self.revision = revision
         if not self._live:
             return
         keys, ranges = self._keys, self._ranges
         fallen: list[tuple[Watch, int]] = []
-        for change in changes:
-            for watch in keys.get(change.key, ()):
-                self._offer(watch, change, fallen)
+        for fields in changes:
+            key = fields[0]
+            watching: list[Watch] = list(keys.get(key, ()))
             if ranges:
-                for watch in ranges.stab(change.key):
+                watching += ranges.stab(key)
+            if watching:
+                change = Change(*fields)
+                for watch in watching:
                     self._offer(watch, change, fallen)
         for watch, missed in fallen:
             self._fall_behind(watch, missed)

@@ -1,0 +1,172 @@
+"""The leader's timer, on a clock that only moves when told to."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from connect_kv.errors import NotProposed
+from connect_kv.kv.lessor import BATCH, Lessor
+from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseRenew, Result
+from tests.kv.conftest import SECOND, Kv, new_engine
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> int:
+        return 0
+
+    async def sleep(self, seconds: float) -> None:
+        event = asyncio.Event()
+        self.sleepers.append((self.time + seconds, event))
+        await event.wait()
+
+    async def advance(self, seconds: float) -> None:
+        """In steps of a tenth of a second; whoever wakes runs until it sleeps again."""
+        for _ in range(round(seconds * 10)):
+            self.time += 0.1
+            for item in [item for item in self.sleepers if item[0] <= self.time + 1e-6]:
+                self.sleepers.remove(item)
+                item[1].set()
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+
+class Member:
+    """A machine, its lessor and a log that commits at once."""
+
+    def __init__(self) -> None:
+        self.kv = Kv(new_engine())
+        self.clock = ManualClock()
+        self.leads = True
+        self.fails = False
+        self.proposals: list[int] = []
+        self.before_apply: Callable[[], None] = lambda: None
+        self.lessor = Lessor(self.kv.machine.leases, self.clock, self.propose, lambda: self.leads)
+
+    async def propose(self, payload: bytes, count: int) -> Sequence[Result]:
+        if self.fails:
+            raise NotProposed("the leader is gone")
+        await asyncio.sleep(0)
+        commands = CommandBatch.FromString(payload).commands
+        self.proposals.append(len(commands[0].lease_expire.items))
+        self.before_apply()
+        return self.kv.apply(*commands)
+
+    def renew(self, *leases: int) -> None:
+        self.kv.apply(Command(lease_renew=LeaseRenew(ids=leases)))
+
+    @property
+    def leases(self) -> list[int]:
+        return sorted(self.kv.machine.leases)
+
+
+@pytest.fixture
+async def member() -> AsyncIterator[Member]:
+    member = Member()
+    task = asyncio.create_task(member.lessor.run())
+    await member.clock.advance(2)
+    yield member
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_lease_ends_after_its_time_and_not_before(member: Member) -> None:
+    member.kv.grant(1, 5)
+    await member.clock.advance(4.9)
+    assert member.leases == [1]
+    await member.clock.advance(0.7)
+    assert member.leases == []
+
+
+async def test_renewals_keep_it_alive(member: Member) -> None:
+    member.kv.grant(1, 5)
+    for _ in range(6):
+        await member.clock.advance(4)
+        member.renew(1)
+    assert member.leases == [1]
+    await member.clock.advance(5.6)
+    assert member.leases == []
+
+
+async def test_a_renewal_applied_before_the_expiry_wins(member: Member) -> None:
+    member.kv.grant(1, 5)
+    member.before_apply = lambda: member.renew(1)
+    await member.clock.advance(6)
+    assert member.proposals
+    assert member.leases == [1]
+    member.before_apply = lambda: None
+    await member.clock.advance(5.5)
+    assert member.leases == []
+
+
+async def test_a_follower_ends_nothing_and_a_new_leader_waits_a_moment(member: Member) -> None:
+    member.leads = False
+    member.kv.grant(1, 2)
+    await member.clock.advance(10)
+    assert member.leases == [1]
+    member.leads = True
+    await member.clock.advance(0.9)
+    assert member.leases == [1]
+    await member.clock.advance(1.1)
+    assert member.leases == []
+
+
+async def test_ten_thousand_leases_that_end_together_go_in_small_commands(member: Member) -> None:
+    for lease in range(1, 10_001):
+        member.kv.grant(lease, 3)
+    await member.clock.advance(3)
+    for _ in range(20):
+        await member.clock.advance(0.5)
+    assert member.leases == []
+    assert max(member.proposals) == BATCH
+    assert sum(member.proposals) == 10_000
+
+
+async def test_a_failed_proposal_is_tried_again(member: Member) -> None:
+    member.kv.grant(1, 3)
+    member.fails = True
+    await member.clock.advance(6)
+    assert member.leases == [1]
+    member.fails = False
+    await member.clock.advance(1)
+    assert member.leases == []
+
+
+async def test_after_a_restart_the_remainder_counts_by_log_time(member: Member) -> None:
+    kv = member.kv
+    kv.log_time = 100 * SECOND
+    kv.grant(1, 60)
+    kv.log_time = 130 * SECOND
+    kv.put(b"a")
+    kv.restart()
+    lessor = Lessor(kv.machine.leases, member.clock, member.propose, lambda: False)
+    assert lessor.remaining(1) == pytest.approx(30)
+    answer = lessor.time_to_live(1)
+    assert (answer.TTL, answer.grantedTTL) == (30, 60)
+
+
+async def test_time_to_live_of_an_unknown_lease_is_minus_one(member: Member) -> None:
+    answer = member.lessor.time_to_live(9)
+    assert (answer.ID, answer.TTL, answer.grantedTTL) == (9, -1, 0)
+
+
+async def test_an_id_granted_again_counts_anew(member: Member) -> None:
+    member.kv.grant(1, 4)
+    await member.clock.advance(3)
+    command = Command()
+    command.lease_revoke.ID = 1
+    member.kv.apply(command)
+    member.kv.grant(1, 4)
+    await member.clock.advance(3.5)
+    assert member.leases == [1]
+    await member.clock.advance(1.1)
+    assert member.leases == []
