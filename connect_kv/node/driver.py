@@ -357,6 +357,9 @@ class Driver(Generic[R]):
         if self.health.sick:
             logger.warning("the log's disk has not answered for two election timeouts")
             self.hand_over()
+        elif confirmed and self._core.membership.voters == {self._parts.identity.node_id}:
+            # There is nobody to wait for.
+            self._core.campaign()
         self.wake()
 
     # Tasks

@@ -42,6 +42,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self._jumping.now
 
+    def stall(self, seconds: float) -> None:
+        """As if a callback had taken that long, or the process had been paused."""
+        self._jumping.now += seconds
+
 
 class VirtualClock:
     """The `Clock` of a virtual loop. `epoch` is the wall time at loop time 0, in nanoseconds;

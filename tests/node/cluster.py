@@ -121,9 +121,7 @@ class Host:
             state_lost=False,
         )
         config = replace(
-            NodeConfig(
-                raft=RaftConfig(node_id=identity.node_id), watchdog_seconds=0, highest_command=49
-            ),
+            NodeConfig(raft=RaftConfig(node_id=identity.node_id), watchdog_seconds=0, highest_command=49),
             **settings,  # type: ignore[arg-type]
         )
         rng = random.Random(self.cluster.rng.getrandbits(64))

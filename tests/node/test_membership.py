@@ -87,7 +87,11 @@ async def test_replacing_a_member_in_one_step_returns_after_the_joint_phase(trio
     change = MembershipChange().promote(node_id).remove(old.id)
     membership = await leader.node.change_membership(change)
     assert not membership.joint
-    assert membership.voters == {leader.id, node_id, next(h.id for h in trio.hosts[:3] if h not in (leader, old))}
+    assert membership.voters == {
+        leader.id,
+        node_id,
+        next(h.id for h in trio.hosts[:3] if h not in (leader, old)),
+    }
 
 
 async def test_a_follower_does_not_change_the_membership(trio: Trio) -> None:
@@ -129,8 +133,8 @@ async def test_leadership_is_handed_to_the_member_asked_for(trio: Trio) -> None:
     assert leader.node.leader_id == successor.id
     with pytest.raises(NotLeader):
         await leader.node.transfer_leadership(leader.id)
-    calls = [put(host, 1) for host in trio.hosts]
-    assert sorted(sum((list(found) for found in await asyncio.gather(*calls)), [])) == [1, 2, 3]
+    results = await asyncio.gather(*(put(host, 1) for host in trio.hosts))
+    assert sorted(result for (result,) in results) == [1, 2, 3]
 
 
 IDENTITY = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d1")

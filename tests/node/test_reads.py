@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from connect_kv.errors import NoLeader, NodeStopped
+from connect_kv.errors import NodeStopped, NoLeader
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.node.waiters import IndexWaiters
 from connect_kv.raft.ready import ReadState

@@ -2,12 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from connect_kv.node.history import History
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored
 from tests.node.cluster import Trio, eventually, put
 from tests.node.fakes import TallySource
-
-import pytest
 
 SMALL = {"keep_entries": 10, "durable_seconds": 0.5}
 

@@ -1,0 +1,153 @@
+"""Whose directory it is, and whether it may be used (DESIGN: amnesia is refused)."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from connect_kv.errors import MemberRemoved, RefusedToStart
+from connect_kv.interfaces import Identity
+from connect_kv.node.startup import InitialMember, initial_cluster, restarted, start_from
+from connect_kv.raft.membership import MembershipChange
+from connect_kv.raft.types import EntryId, Membership, Restored
+from tests.node.cluster import Trio, eventually, put
+
+MEMBERS = [InitialMember(name=f"n{i}", peer_address=f"h{i}:2380") for i in (1, 2, 3)]
+
+
+async def test_a_wiped_directory_is_refused(trio: Trio) -> None:
+    leader = await trio.start()
+    await put(leader, 1)
+    wiped = trio.followers(leader)[0]
+    await wiped.kill()
+    wiped.wipe()
+    await wiped.start()
+    error = await wiped.node.failed
+    assert isinstance(error, RefusedToStart)
+    assert "remove it from the cluster" in str(error)
+    assert not wiped.node.status().confirmed
+
+
+async def test_a_wiped_member_may_not_join_again_under_its_old_address(trio: Trio) -> None:
+    leader = await trio.start()
+    wiped = trio.followers(leader)[0]
+    await wiped.kill()
+    wiped.wipe()
+    with pytest.raises(RefusedToStart, match="another data directory"):
+        await wiped.join(leader)
+
+
+async def test_a_wiped_member_returns_after_it_was_removed_and_added(trio: Trio) -> None:
+    leader = await trio.start()
+    await put(leader, 1)
+    wiped = trio.followers(leader)[0]
+    old = wiped.id
+    await wiped.kill()
+    wiped.wipe()
+    await leader.node.change_membership(MembershipChange().remove(old))
+    assert await trio.add_learner(leader, wiped) != old
+    await wiped.join(leader)
+    await trio.same_state([1])
+
+
+async def test_a_node_votes_only_once_a_majority_noted_its_directory(trio: Trio) -> None:
+    first, second = trio.hosts[:2]
+    await first.start()
+    assert not first.node.status().confirmed
+    await second.start()
+    await eventually(lambda: first.node.status().confirmed and second.node.status().confirmed)
+    await trio.agreed()
+
+
+async def test_a_confirmed_node_votes_at_once_after_a_restart(trio: Trio) -> None:
+    await trio.start()
+    await trio.hosts[0].kill(power=True)
+    await trio.hosts[0].start()
+    assert trio.hosts[0].node.status().confirmed
+
+
+async def test_a_single_node_cluster_needs_nobody(trio: Trio) -> None:
+    trio.initial = trio.initial[:1]
+    alone = trio.hosts[0]
+    await alone.start()
+    assert await put(alone, 1) == [1]
+
+
+async def test_a_member_of_another_cluster_is_not_heard(trio: Trio) -> None:
+    leader = await trio.start()
+    stranger = trio.hosts[0] if trio.hosts[0] is not leader else trio.hosts[1]
+    await stranger.kill()
+    stranger.wipe()
+    trio.initial = [replace(member, name=member.name.upper()) for member in trio.initial]
+    stranger.name = stranger.name.upper()
+    await stranger.start()
+    others = [host for host in trio.running if host is not stranger]
+    await trio.agreed(others)
+    await put(others[0], 1)
+    assert not stranger.node.status().confirmed
+    assert stranger.state.numbers == []
+
+
+def test_ids_depend_on_nothing_but_the_initial_cluster() -> None:
+    shuffled = list(MEMBERS)
+    random.Random(1).shuffle(shuffled)
+    assert initial_cluster(MEMBERS) == initial_cluster(shuffled)
+    assert initial_cluster(MEMBERS)[0] != initial_cluster(MEMBERS, "other")[0]
+    cluster_id, membership = initial_cluster(MEMBERS)
+    assert len({cluster_id, *membership.voters}) == 4
+    assert all(0 < id < 1 << 64 for id in membership.voters)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [],
+        [MEMBERS[0], MEMBERS[0]],
+        [MEMBERS[0], replace(MEMBERS[1], peer_address=MEMBERS[0].peer_address)],
+        [replace(MEMBERS[0], name="")],
+    ],
+)
+def test_a_contradictory_initial_cluster_is_refused(members: list[InitialMember]) -> None:
+    with pytest.raises(RefusedToStart, match="initial cluster"):
+        initial_cluster(members)
+
+
+def test_a_directory_is_that_of_one_member() -> None:
+    identity = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d")
+    restarted(identity, name="n1", cluster_id=8)
+    with pytest.raises(RefusedToStart, match="belongs to member n1, not n2"):
+        restarted(identity, name="n2", cluster_id=7)
+
+
+THREE = Membership(voters=frozenset({1, 2, 3}))
+COMPACTED = Restored(
+    compacted=EntryId(1, 50), last=EntryId(1, 80), memberships=((50, THREE),), term_starts=((51, 1),)
+)
+
+
+def test_a_state_that_reaches_the_log_is_used() -> None:
+    restored = start_from(COMPACTED, node_id=1, last_applied=60, state_lost=False)
+    assert (restored.last_applied, restored.needs_snapshot) == (60, False)
+
+
+def test_a_lost_state_is_fetched_from_the_leader() -> None:
+    assert start_from(COMPACTED, node_id=1, last_applied=0, state_lost=True).needs_snapshot
+
+
+def test_a_lost_state_is_rebuilt_from_a_whole_log() -> None:
+    whole = Restored(last=EntryId(1, 80), memberships=((0, THREE),), term_starts=((1, 1),))
+    assert not start_from(whole, node_id=1, last_applied=0, state_lost=True).needs_snapshot
+
+
+def test_a_cluster_of_one_with_a_lost_state_refuses() -> None:
+    alone = replace(COMPACTED, memberships=((50, Membership(voters=frozenset({1}))),))
+    with pytest.raises(RefusedToStart, match="restore a backup"):
+        start_from(alone, node_id=1, last_applied=0, state_lost=True)
+
+
+def test_a_removed_member_does_not_start() -> None:
+    removed = replace(THREE, voters=frozenset({2, 3}), removed=frozenset({1}))
+    restored = replace(COMPACTED, memberships=((50, THREE), (60, removed)))
+    with pytest.raises(MemberRemoved):
+        start_from(restored, node_id=1, last_applied=60, state_lost=False)
+    assert start_from(restored, node_id=1, last_applied=59, state_lost=False)
