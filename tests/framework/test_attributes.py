@@ -120,7 +120,7 @@ def test_an_attribute_the_class_no_longer_has_is_refused_by_name() -> None:
         def __init__(self) -> None:
             self.total = 0
 
-    with pytest.raises(ConfigError, match="New.*'gone'"):
+    with pytest.raises(ConfigError, match=r"New.*'gone'"):
         New().restore(Old().snapshot())
 
 

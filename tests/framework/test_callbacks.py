@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import pytest
@@ -29,6 +29,25 @@ def incoming(message: bytes) -> MessageType:
     if message == b"odd":
         return "read"  # type: ignore[return-value]  # the mistake under test
     return MessageType.READ if message.startswith(b"get") else MessageType.WRITE
+
+
+class DictStore:
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.values.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.values[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self.values.pop(key, None)
+
+    def iterate(
+        self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted(self.values.items(), reverse=reverse))
 
 
 class Log:
@@ -92,7 +111,7 @@ def test_an_entry_that_is_no_message_stops_the_node() -> None:
 
 
 def test_an_answer_must_be_bytes() -> None:
-    callbacks = CallbackMachine(incoming, lambda message: b"", lambda message: None)  # type: ignore[arg-type,return-value]
+    callbacks = CallbackMachine(incoming, lambda message: b"", lambda message: None)  # type: ignore[arg-type]
     (outcome,) = callbacks.execute([Call("send", send(b"a"), 0, 1)], None)
     assert isinstance(outcome, CommandFailed)
     assert "not bytes" in outcome.message
@@ -126,21 +145,11 @@ def test_persistent_callbacks_receive_the_store() -> None:
         store.put(b"last", message)
         return store.get(b"last") or b""
 
-    class Dict(dict[bytes, bytes]):
-        def put(self, key: bytes, value: bytes) -> None:
-            self[key] = value
-
-        def delete(self, key: bytes) -> None:
-            self.pop(key, None)
-
-        def iterate(self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False):  # type: ignore[no-untyped-def]
-            return iter(sorted(self.items()))
-
     callbacks = CallbackMachine(
         incoming, lambda message, store: store.get(b"last") or b"", on_write, ServiceType.PERSISTENT
     )
     assert callbacks.persistent
     assert callbacks.can_snapshot
-    store = Dict()
-    assert value(callbacks.execute([Call("send", send(b"x"), 0, 1)], store)[0]) == b"x"  # type: ignore[arg-type]
-    assert value(callbacks.query("send", send(b"get"), 0, store)) == b"x"  # type: ignore[arg-type]
+    store = DictStore()
+    assert value(callbacks.execute([Call("send", send(b"x"), 0, 1)], store)[0]) == b"x"
+    assert value(callbacks.query("send", send(b"get"), 0, store)) == b"x"

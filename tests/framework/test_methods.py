@@ -56,7 +56,7 @@ def test_checked_arguments_are_complete_and_of_the_annotated_type() -> None:
 
 def test_json_integers_beyond_64_bits_are_refused() -> None:
     with pytest.raises(BadCall):
-        ReplicatedMachine(Counter()).check("increment", '{"by": %d}' % (1 << 70))
+        ReplicatedMachine(Counter()).check("increment", f'{{"by": {1 << 70}}}')
 
 
 def test_a_call_is_bound_like_a_python_call() -> None:
