@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from connect_kv.api.replica import encode_command, field_number
 from connect_kv.config import ServerConfig
-from connect_kv.errors import ConnectKvError
+from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, Transport, Worker
 from connect_kv.kv.lessor import Lessor
@@ -91,6 +91,7 @@ class KvServer:
         self._services: Services | None = None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[BaseException] | None = None
 
     @property
     def node(self) -> RaftNode[Result]:
@@ -109,8 +110,8 @@ class KvServer:
 
     @property
     def failed(self) -> asyncio.Future[BaseException]:
-        """Resolves with the error that ended the node; stays open if it is stopped in order."""
-        return self.node.failed
+        """Resolves with the error that ended it; stays open if it is stopped in order."""
+        return _made(self._failed)
 
     @property
     def client_address(self) -> str:
@@ -171,6 +172,7 @@ class KvServer:
 
     async def _open(self) -> None:
         config, seams = self.config, self._seams
+        self._failed = asyncio.get_running_loop().create_future()
         for name in ("log", "state", "apply"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
@@ -197,6 +199,7 @@ class KvServer:
 
         await host.start(read_log)
         node = self._node = self._make_node(directory, host, self._transport)
+        node.failed.add_done_callback(lambda failed: self._fail(failed.result()))
         lessor = Lessor(kv.leases, seams.clock, node.propose, lambda: node.is_leader)
         self._services = Services(
             config,
@@ -236,7 +239,7 @@ class KvServer:
             transport=transport,
             clock=seams.clock,
             rng=seams.rng,
-            metrics=PrometheusNodeMetrics(self.metrics.registry),
+            metrics=PrometheusNodeMetrics(self.metrics.registry, seams.clock),
             free_bytes=partial(seams.disk.free_bytes, config.data_dir),
             space_low=self._space_low,
         )
@@ -283,6 +286,8 @@ class KvServer:
         while True:
             try:
                 await self.node.propose(payload)
+            except NodeStopped:
+                raise
             except ConnectKvError:
                 await self._seams.clock.sleep(_RETRY_SECONDS)
             else:
@@ -291,7 +296,20 @@ class KvServer:
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A member without its timers would look healthy and not be: it ends instead."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, NodeStopped):
+            logger.error("a task failed", exc_info=error, extra={"task": task.get_name()})
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        failed = _made(self._failed)
+        if not failed.done():
+            failed.set_result(error)
 
 
 def _made(part: T | None) -> T:

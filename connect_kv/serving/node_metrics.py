@@ -6,16 +6,22 @@ import logging
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from connect_kv.interfaces import Clock
+
 logger = logging.getLogger(__name__)
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
 SLOW_APPLY_SECONDS = 0.1
+_REPORT_SECONDS = 10.0
 
 
 class PrometheusNodeMetrics:
     """`node.metrics.NodeMetrics` into a registry; etcd's names where they mean the same."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
+        self._clock = clock
+        self._next_report = 0.0
+        self._unreported = 0
         self._fsync = Histogram(
             "etcd_disk_wal_fsync_duration_seconds",
             "Time until a batch of the log was durable.",
@@ -75,7 +81,16 @@ class PrometheusNodeMetrics:
         self._applied.inc(entries)
         if seconds > SLOW_APPLY_SECONDS:
             self._slow.inc()
-            logger.warning("apply is slow", extra={"seconds": round(seconds, 3), "entries": entries})
+            self._report_slow(seconds)
+
+    def _report_slow(self, seconds: float) -> None:
+        """One line for many: an overloaded member applies slowly all the time."""
+        self._unreported += 1
+        now = self._clock.now()
+        if now >= self._next_report:
+            logger.warning("apply is slow", extra={"seconds": round(seconds, 3), "times": self._unreported})
+            self._next_report = now + _REPORT_SECONDS
+            self._unreported = 0
 
     def waiting(self, commands: int, size: int) -> None:
         """So many commands, of so many bytes, wait to be proposed."""

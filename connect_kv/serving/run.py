@@ -59,11 +59,20 @@ def run(
     """
     logs.configure(config.log_format, config.log_level, config.name)
     try:
+        _make_directory(config)
         all_machines = {**(machines or {}), **load_machines(config.machines)}
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, all_machines, ready))
     except ConnectKvError as error:
         return complain(error)
+
+
+def _make_directory(config: ServerConfig) -> None:
+    """Raises ConfigError: a data directory that cannot be is a mistake of whoever named it."""
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data directory {config.data_dir}: {error.strerror or error}") from error
 
 
 def complain(error: BaseException) -> int:
