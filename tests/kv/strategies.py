@@ -58,14 +58,15 @@ def ranges() -> st.SearchStrategy[RangeRequest]:
 
 def compares() -> st.SearchStrategy[Compare]:
     def make(target: int, result: int, key: bytes, range_end: bytes, number: int, value: bytes) -> Compare:
-        given: dict[str, Any] = [
+        choices: list[dict[str, Any]] = [
             {"version": number},
             {"create_revision": number},
             {"mod_revision": number},
             {"value": value},
             {"lease": number},
             {},
-        ][target if number != 3 else 5]
+        ]
+        given = choices[target if number != 3 else 5]
         return Compare(target=target, result=result, key=key, range_end=range_end, **given)  # type: ignore[arg-type]
 
     numbers = st.one_of(st.integers(0, 3), st.integers(0, 20), st.sampled_from(LEASES))

@@ -9,7 +9,7 @@ EQUAL, GREATER, LESS, NOT_EQUAL = Compare.EQUAL, Compare.GREATER, Compare.LESS, 
 
 
 def compare(
-    target: str, result: Compare.CompareResult, given: int | bytes | None, **fields: bytes
+    target: str, result: Compare.CompareResult.ValueType, given: int | bytes | None, **fields: bytes
 ) -> Compare:
     fields.setdefault("key", b"a")
     made = Compare(target=Compare.CompareTarget.Value(target), result=result, **fields)
