@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from connect_kv.api.machine_calls import MachineCalls
+from connect_kv.api.machine_calls import MachineCalls, NoSuchMethod
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica, field_number
-from connect_kv.errors import BadCall
 from connect_kv.framework.hosted import HostedMachine, MethodDescription
 from connect_kv.framework.types import Kind
 from connect_kv.machines.host import MachineHost
@@ -51,7 +50,7 @@ class MachineService:
         """List machines, their methods and the types of their arguments."""
         known = self._calls.machines
         if request.machine and request.machine not in known:
-            raise BadCall(f"connect-kv: unknown machine {request.machine!r}")
+            raise NoSuchMethod(f"connect-kv: unknown machine {request.machine!r}")
         return Describe(
             header=self._replica.header(),
             machines=[

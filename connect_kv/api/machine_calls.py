@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from connect_kv.errors import Refused
+from connect_kv.errors import BadCall
 from connect_kv.framework.hosted import Checked, HostedMachine
 
-_NOT_FOUND = 5
+
+class NoSuchMethod(BadCall):
+    """There is no machine, or no method, of that name: NOT_FOUND to the caller."""
 
 
 class MachineCalls:
@@ -23,13 +25,13 @@ class MachineCalls:
     def check(self, machine: str, method: str, arguments: bytes | str) -> Checked:
         """Whether it is a command or a query, and its arguments complete.
 
-        Raises Refused with NOT_FOUND for an unknown machine or method, BadCall for its arguments.
+        Raises NoSuchMethod, or BadCall for its arguments.
         """
         methods = self._methods.get(machine)
         if methods is None:
-            raise Refused(_NOT_FOUND, f"connect-kv: {_unknown('machine', machine, self._methods)}")
+            raise NoSuchMethod(f"connect-kv: {_unknown('machine', machine, self._methods)}")
         if method not in methods:
-            raise Refused(_NOT_FOUND, f"connect-kv: {machine}: {_unknown('method', method, methods)}")
+            raise NoSuchMethod(f"connect-kv: {machine}: {_unknown('method', method, methods)}")
         return self.machines[machine].check(method, arguments)
 
 

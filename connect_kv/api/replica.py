@@ -45,9 +45,8 @@ def encode_command(field_number: int, request: bytes) -> bytes:
     The same bytes as ``CommandBatch(commands=[Command(put=...)])`` gives, without the two copies:
     this runs for every unary write.
     """
-    tag = _varint((field_number << 3) | 2)
-    size = _varint(len(request))
-    return b"".join((_COMMANDS_TAG, _varint(len(tag) + len(size) + len(request)), tag, size, request))
+    head = _HEADS[field_number] + _varint(len(request))
+    return b"".join((_COMMANDS_TAG, _varint(len(head) + len(request)), head, request))
 
 
 def _varint(number: int) -> bytes:
@@ -65,6 +64,13 @@ def field_number(name: str) -> int:
     """The number of a request in Command's oneof; numbers never change."""
     number: int = Command.DESCRIPTOR.fields_by_name[name].number
     return number
+
+
+_HEADS = {
+    field.number: _varint((field.number << 3) | 2)
+    for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields
+}
+"""The tag of each request within its Command."""
 
 
 class Replica:

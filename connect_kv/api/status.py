@@ -8,6 +8,7 @@ from typing import NoReturn
 import grpc
 
 from connect_kv import errors
+from connect_kv.api.machine_calls import NoSuchMethod
 from connect_kv.rpc.command_pb2 import Failure, Result
 
 ERROR_KEY = "connect-kv-error"
@@ -51,6 +52,7 @@ _TABLE: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
 _OWN_TEXT: dict[type[BaseException], grpc.StatusCode] = {
     errors.SessionExpired: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CommandFailed: grpc.StatusCode.ABORTED,
+    NoSuchMethod: grpc.StatusCode.NOT_FOUND,
     errors.BadCall: grpc.StatusCode.INVALID_ARGUMENT,
     errors.MembershipRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NotImplementedError: grpc.StatusCode.UNIMPLEMENTED,
@@ -70,7 +72,8 @@ def status_of(error: BaseException) -> Status:
 
 
 def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
-    named = ((ERROR_KEY, type(error).__name__),)
+    public = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), type(error))
+    named = ((ERROR_KEY, public.__name__),)
     kind = _type_of(error)
     return (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode())) if kind else named
 

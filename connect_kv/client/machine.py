@@ -7,7 +7,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from connect_kv import errors
 from connect_kv.client.door import Door
-from connect_kv.client.failures import INVALID_ARGUMENT
+from connect_kv.client.failures import INVALID_ARGUMENT, NOT_FOUND
 from connect_kv.framework.methods import Method, methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
@@ -68,6 +68,6 @@ class MachineClient(Generic[M]):
             answer: Awaitable[Result] = self._door.call(command, timeout, writes=writes)
             return await answer
         except errors.Refused as refused:
-            if refused.code == INVALID_ARGUMENT:
+            if refused.code in (INVALID_ARGUMENT, NOT_FOUND):
                 raise errors.BadCall(refused.message) from None
             raise
