@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -36,9 +37,10 @@ def test_the_first_failed_write_is_final_for_the_process(tmp_path: Path, sync: b
     with files_limited_to(64 << 10), pytest.raises(StorageError, match="File too large") as caught:
         engine.batch({b"lost": b"x" * (128 << 10)}).write(sync=sync)
     assert caught.value.database == str(tmp_path / "db")
-    for refused in (lambda: engine.batch({b"later": b"1"}).write(sync=False), engine.sync):
-        with pytest.raises(StorageError, match="a write failed earlier"):
-            refused()
+    with pytest.raises(StorageError, match="a write failed earlier"):
+        engine.batch({b"later": b"1"}).write(sync=False)
+    with pytest.raises(StorageError, match="a write failed earlier"):
+        engine.sync()
     assert engine.get(b"kept") == b"1"
     engine.close()
     with pytest.raises(StorageError, match="failed earlier in this process"):
@@ -55,7 +57,7 @@ def test_a_failed_sync_is_final_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     engine = LevelDbDisk().open(tmp_path / "db")
     engine.batch({b"a": b"1"}).write(sync=False)
     with monkeypatch.context() as patch:
-        patch.setattr(leveldb.os, "fdatasync", fail)
+        patch.setattr(os, "fdatasync", fail)
         with pytest.raises(StorageError, match="Input/output error"):
             engine.sync()
     with pytest.raises(StorageError, match="a write failed earlier"):
