@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import KvServer
-from tests.api.conftest import until
+from tests.api.conftest import unary, until
 
 T = TypeVar("T", bound=Message)
 
@@ -73,7 +73,7 @@ class Member:
 
     async def call(self, path: str, request: Message, answer: type[T]) -> T:
         """A unary call as any client makes it: by path and bytes."""
-        method = self.channel.unary_unary(path)
+        method = unary(self.channel, path)
         return answer.FromString(await method(request.SerializeToString(), timeout=10))
 
 

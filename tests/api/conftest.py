@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from connect_kv.api.grpc_server import SERVICES
 from connect_kv.api.registrar import AUTH_METHODS, Handlers
@@ -14,6 +16,9 @@ from connect_kv.api.streams import Streams
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
 
+M = TypeVar("M", bound=Message)
+UnaryCall = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
+StreamCall = grpc.aio.StreamStreamCall[Any, Any]
 Answer = Callable[[CommandBatch], Sequence[Result]]
 
 
@@ -22,6 +27,31 @@ async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)
+
+
+def unary(channel: grpc.aio.Channel, path: str) -> UnaryCall:
+    """A unary method by path, of bytes."""
+    method: UnaryCall = channel.unary_unary(path)
+    return method
+
+
+async def listed(channel: grpc.aio.Channel, path: str, request: bytes, kind: type[M]) -> list[M]:
+    """All that a server stream gives."""
+    method: grpc.aio.UnaryStreamMultiCallable[Any, Any] = channel.unary_stream(path)
+    return [kind.FromString(answer) async for answer in method(request)]
+
+
+async def next_of(call: StreamCall, kind: type[M]) -> M:
+    """The next message of a stream of bytes."""
+    answer = await call.read()
+    assert isinstance(answer, bytes), await call.details()
+    return kind.FromString(answer)
+
+
+def streaming(channel: grpc.aio.Channel, path: str, *metadata: tuple[str, str]) -> StreamCall:
+    """A bidirectional call by path, of bytes."""
+    method: grpc.aio.StreamStreamMultiCallable[Any, Any] = channel.stream_stream(path)
+    return method(metadata=metadata)
 
 
 class FakeNode:

@@ -27,7 +27,7 @@ from connect_kv.rpc import (
 )
 from connect_kv.server import KvServer
 from tests.api.cluster import Member, agree, configs, running
-from tests.api.conftest import until
+from tests.api.conftest import StreamCall, listed, next_of, streaming, until
 
 KV = "/etcdserverpb.KV"
 
@@ -101,12 +101,9 @@ async def test_put_range_delete_and_txn(one: Member) -> None:
 async def test_a_large_range_can_be_streamed(one: Member) -> None:
     for number in range(5):
         await put(one, b"k%d" % number, b"v" * 300_000)
-    stream = one.channel.unary_stream(f"{KV}/RangeStream")
-    request = kv_pb2.RangeRequest(key=b"k", range_end=b"l")
-    chunks = [
-        kv_pb2.RangeStreamResponse.FromString(chunk).range_response
-        async for chunk in stream(request.SerializeToString())
-    ]
+    request = kv_pb2.RangeRequest(key=b"k", range_end=b"l").SerializeToString()
+    answers = await listed(one.channel, f"{KV}/RangeStream", request, kv_pb2.RangeStreamResponse)
+    chunks = [answer.range_response for answer in answers]
     assert len(chunks) > 1
     assert sum(len(chunk.kvs) for chunk in chunks) == 5
     assert chunks[-1].count == 5
@@ -133,17 +130,17 @@ async def test_a_bad_request_is_refused_with_etcds_text(
 
 async def test_watch_sees_history_and_what_comes(one: Member) -> None:
     await put(one, b"w1", b"1")
-    call = one.channel.stream_stream("/etcdserverpb.Watch/Watch")()
+    call = streaming(one.channel, "/etcdserverpb.Watch/Watch")
     create = watch_pb2.WatchCreateRequest(key=b"w", range_end=b"x", start_revision=2)
     await call.write(watch_pb2.WatchRequest(create_request=create).SerializeToString())
     await call.done_writing()  # a client that only listens from now on
-    created = watch_pb2.WatchResponse.FromString(await call.read())
+    created = await next_of(call, watch_pb2.WatchResponse)
     assert created.created
     assert created.header.cluster_id
-    old = watch_pb2.WatchResponse.FromString(await call.read())
+    old = await next_of(call, watch_pb2.WatchResponse)
     assert [event.kv.key for event in old.events] == [b"w1"]
     await put(one, b"w2", b"2")
-    new = watch_pb2.WatchResponse.FromString(await call.read())
+    new = await next_of(call, watch_pb2.WatchResponse)
     assert [(event.kv.key, event.kv.mod_revision) for event in new.events] == [(b"w2", 3)]
     call.cancel()
 
@@ -156,10 +153,10 @@ async def test_leases_are_granted_kept_alive_and_revoked(one: Member) -> None:
     assert granted.ID > 0
     assert granted.TTL == 60
     await put(one, b"leased", b"", lease=granted.ID)
-    call = one.channel.stream_stream(f"{lease}/LeaseKeepAlive")()
+    call = streaming(one.channel, f"{lease}/LeaseKeepAlive")
     for asked in (granted.ID, 12345, granted.ID):
         await call.write(lease_pb2.LeaseKeepAliveRequest(ID=asked).SerializeToString())
-    answers = [lease_pb2.LeaseKeepAliveResponse.FromString(await call.read()) for _ in range(3)]
+    answers = [await next_of(call, lease_pb2.LeaseKeepAliveResponse) for _ in range(3)]
     assert [(answer.ID, answer.TTL) for answer in answers] == [(granted.ID, 60), (12345, 0), (granted.ID, 60)]
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
@@ -242,10 +239,10 @@ async def test_status_members_health_and_reflection(one: Member) -> None:
         "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
     )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    asking = one.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+    asking = streaming(one.channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
     asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="etcdserverpb.KV")
     await asking.write(asked.SerializeToString())
-    found = reflection_pb2.ServerReflectionResponse.FromString(await asking.read())
+    found = await next_of(asking, reflection_pb2.ServerReflectionResponse)
     assert found.file_descriptor_response.file_descriptor_proto
     asking.cancel()
 
@@ -254,7 +251,7 @@ class SessionClient:
     """The session door by hand."""
 
     def __init__(self, member: Member) -> None:
-        self._call = member.channel.stream_stream(
+        self._call: StreamCall = member.channel.stream_stream(
             "/connect_kv.v1.Session/Open",
             request_serializer=session_pb2.SessionRequests.SerializeToString,
             response_deserializer=session_pb2.SessionReplies.FromString,
@@ -273,6 +270,7 @@ class SessionClient:
         results: dict[int, command_pb2.Result] = {}
         while len(results) < len(commands):
             replies = await self._call.read()
+            assert isinstance(replies, session_pb2.SessionReplies), await self._call.details()
             results |= {result.number: result for result in replies.results}
         return results
 

@@ -9,9 +9,12 @@ def test_the_services_are_found_under_etcds_names() -> None:
     assert put.input_type.full_name == "etcdserverpb.PutRequest"
     events = pool.FindMessageTypeByName("etcdserverpb.WatchResponse").fields_by_name["events"]
     assert events.number == 11
+    assert events.message_type is not None
     assert events.message_type.full_name == "mvccpb.Event"
     lock = pool.FindServiceByName("v3lockpb.Lock").methods_by_name["Lock"]
-    assert lock.output_type.fields_by_name["header"].message_type.full_name == "etcdserverpb.ResponseHeader"
+    header = lock.output_type.fields_by_name["header"].message_type
+    assert header is not None
+    assert header.full_name == "etcdserverpb.ResponseHeader"
 
 
 def test_both_names_are_listed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from connect_kv.api.registrar import Context
 from connect_kv.errors import CommandFailed, NoLeader, OutcomeUnknown
 from connect_kv.rpc import kv_pb2, watch_pb2
-from tests.api.conftest import serving, until
+from tests.api.conftest import listed, serving, streaming, unary, until
 
 PUT = kv_pb2.PutRequest(key=b"k", value=b"v")
 
@@ -42,7 +42,7 @@ class Silent:
 
 
 async def put(channel: grpc.aio.Channel, name: str, metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
-    call = channel.unary_unary(f"/{name}/Put")
+    call = unary(channel, f"/{name}/Put")
     answer: bytes = await call(PUT.SerializeToString(), metadata=metadata)
     return answer
 
@@ -75,14 +75,14 @@ async def test_a_method_answers_under_both_names(name: str) -> None:
 async def test_what_is_missing_is_unimplemented_by_name(path: str, request_bytes: bytes) -> None:
     async with serving({"KV": Keys()}) as (channel, _, _metrics):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await channel.unary_unary(path)(request_bytes)
+            await unary(channel, path)(request_bytes)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert path.strip("/") in (raised.value.details() or "")
 
 
 async def test_a_stream_that_is_missing_is_unimplemented_by_name() -> None:
     async with serving({}) as (channel, _, _metrics):
-        call = channel.stream_stream("/etcdserverpb.Watch/Watch")()
+        call = streaming(channel, "/etcdserverpb.Watch/Watch")
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "etcdserverpb.Watch/Watch" in await call.details()
 
@@ -122,15 +122,15 @@ async def test_hasleader_is_refused_at_once_without_a_leader() -> None:
 
 async def test_a_server_stream_arrives_whole() -> None:
     async with serving({"KV": Keys()}) as (channel, _, _metrics):
-        call = channel.unary_stream("/etcdserverpb.KV/RangeStream")(b"")
-        chunks = [kv_pb2.RangeStreamResponse.FromString(chunk) async for chunk in call]
+        path = "/etcdserverpb.KV/RangeStream"
+        chunks = await listed(channel, path, b"", kv_pb2.RangeStreamResponse)
     assert [chunk.range_response.kvs[0].key for chunk in chunks] == [b"a", b"b"]
 
 
 async def test_streams_end_unavailable_when_the_server_stops() -> None:
     """A clean end would tell an etcd client that its watch is over for good."""
     async with serving({"Watch": Silent()}) as (channel, streams, _metrics):
-        call = channel.stream_stream("/etcdserverpb.Watch/Watch")()
+        call = streaming(channel, "/etcdserverpb.Watch/Watch")
         await call.write(watch_pb2.WatchRequest().SerializeToString())
         await until(lambda: streams.count == 1)
         streams.stop()
@@ -141,8 +141,8 @@ async def test_streams_end_unavailable_when_the_server_stops() -> None:
 async def test_a_stream_that_asked_for_a_leader_ends_without_one() -> None:
     leader = [True]
     async with serving({"Watch": Silent()}, has_leader=lambda: leader[0]) as (channel, streams, _metrics):
-        asked = channel.stream_stream("/etcdserverpb.Watch/Watch")(metadata=(("hasleader", "true"),))
-        other = channel.stream_stream("/etcdserverpb.Watch/Watch")()
+        asked = streaming(channel, "/etcdserverpb.Watch/Watch", ("hasleader", "true"))
+        other = streaming(channel, "/etcdserverpb.Watch/Watch")
         await until(lambda: streams.count == 2)
         guard = asyncio.create_task(streams.watch_leader(asyncio.sleep))
         leader[0] = False

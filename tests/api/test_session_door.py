@@ -23,7 +23,7 @@ from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from tests.api.conftest import FakeNode, serving
 
-Stream = grpc.aio.StreamStreamCall[SessionRequests, SessionReplies]
+Stream = grpc.aio.StreamStreamCall[Any, Any]
 
 
 def answer(batch: CommandBatch) -> Sequence[Result]:
