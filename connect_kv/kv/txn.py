@@ -103,21 +103,26 @@ def _compares(kv: KeyValue, compare: Compare) -> bool:
 def check_path(
     reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, path: Path
 ) -> None:
-    """Refuse the transaction if an operation on the chosen path would fail. Raises Refused."""
-    _check(reader, state, leases, request, iter(path))
+    """Refuse the transaction if an operation on the chosen path would fail. Raises Refused.
+
+    All puts are checked before the first range, so of several reasons the same is given as by etcd 3.5.
+    """
+    operations = list(_on_path(request, iter(path)))
+    for op in operations:
+        if op.HasField("request_put"):
+            _check_put(reader, leases, op.request_put)
+    for op in operations:
+        if op.HasField("request_range"):
+            _check_range(op.request_range, state)
 
 
-def _check(
-    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, path: Iterator[bool]
-) -> None:
+def _on_path(request: TxnRequest, path: Iterator[bool]) -> Iterator[RequestOp]:
+    """The operations that will be executed, nested ones in their place."""
     for op in request.success if next(path) else request.failure:
-        match op.WhichOneof("request"):
-            case "request_range":
-                _check_range(op.request_range, state)
-            case "request_put":
-                _check_put(reader, leases, op.request_put)
-            case "request_txn":
-                _check(reader, state, leases, op.request_txn, path)
+        if op.HasField("request_txn"):
+            yield from _on_path(op.request_txn, path)
+        else:
+            yield op
 
 
 def _check_range(request: RangeRequest, state: StoreState) -> None:

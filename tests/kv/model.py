@@ -11,6 +11,7 @@ from connect_kv.rpc.kv_pb2 import (
     PutResponse,
     RangeRequest,
     RangeResponse,
+    RequestOp,
     ResponseOp,
     TxnRequest,
     TxnResponse,
@@ -171,17 +172,22 @@ class Model:
         return response
 
     def check_txn(self, request: TxnRequest) -> None:
-        for op in request.success if all(map(self.holds, request.compare)) else request.failure:
+        operations = self.chosen(request)
+        for op in operations:
             if op.HasField("request_put"):
                 self.check_put(op.request_put)
-            elif op.HasField("request_range"):
-                revision = op.request_range.revision
-                if revision > self.revision:
-                    raise Refusal("mvcc: required revision is a future revision")
-                if revision != 0 and revision < self.compacted:
-                    raise Refusal("mvcc: required revision has been compacted")
-            elif op.HasField("request_txn"):
-                self.check_txn(op.request_txn)
+        for op in operations:
+            revision = op.request_range.revision
+            if revision > self.revision:
+                raise Refusal("mvcc: required revision is a future revision")
+            if revision != 0 and revision < self.compacted:
+                raise Refusal("mvcc: required revision has been compacted")
+
+    def chosen(self, request: TxnRequest) -> list[RequestOp]:
+        found = []
+        for op in request.success if all(map(self.holds, request.compare)) else request.failure:
+            found += self.chosen(op.request_txn) if op.HasField("request_txn") else [op]
+        return found
 
     def _execute(self, request: TxnRequest) -> TxnResponse:
         succeeded = all(map(self.holds, request.compare))

@@ -9,10 +9,14 @@ EQUAL, GREATER, LESS, NOT_EQUAL = Compare.EQUAL, Compare.GREATER, Compare.LESS, 
 
 
 def compare(
-    target: str, result: Compare.CompareResult.ValueType, given: int | bytes | None, **fields: bytes
+    target: str,
+    result: Compare.CompareResult.ValueType,
+    given: int | bytes | None,
+    key: bytes = b"a",
+    range_end: bytes = b"",
 ) -> Compare:
-    fields.setdefault("key", b"a")
-    made = Compare(target=Compare.CompareTarget.Value(target), result=result, **fields)
+    number = Compare.CompareTarget.Value(target)
+    made = Compare(target=number, result=result, key=key, range_end=range_end)
     if given is not None:
         name = {"CREATE": "create_revision", "MOD": "mod_revision"}.get(target, target.lower())
         setattr(made, name, given)
