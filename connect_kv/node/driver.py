@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped
-from connect_kv.interfaces import ForwardRequest, ForwardResponse, PeerMessage
+from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
+from connect_kv.interfaces import ForwardRequest, ForwardResponse, PeerMessage, SnapshotOffer
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
 from connect_kv.node.health import DiskHealth, watch_space
@@ -84,7 +84,7 @@ class Driver(Generic[R]):
             parts,
             receive=self._receive,
             unreachable=self._unreachable,
-            snapshot=lambda offer, chunks: self._receiver.receive(offer, chunks),
+            snapshot=self._receive_snapshot,
             confirmed=self._update_eligibility,
             fail=self.fail,
             spawn=self._spawn,
@@ -276,6 +276,15 @@ class Driver(Generic[R]):
         self._core.step(message)
         self._drain()
         self.wake()
+
+    async def _receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
+        try:
+            await self._receiver.receive(offer, chunks)
+        except CorruptStorage:
+            raise  # the snapshot is bad, not our disk
+        except StorageError as error:
+            self.fail(error)
+            raise
 
     # The disk
 

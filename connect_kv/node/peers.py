@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Generic, TypeVar
 
-from connect_kv.errors import ConnectKvError, MemberRemoved, RefusedToStart
+from connect_kv.errors import ConnectKvError, MemberRemoved, RefusedToStart, StorageError
 from connect_kv.interfaces import (
     Description,
     Hello,
@@ -27,6 +27,7 @@ from connect_kv.node.membership import (
 )
 from connect_kv.node.parts import Parts
 from connect_kv.node.snapshots import SnapshotRefused
+from connect_kv.raft.types import Membership
 
 R = TypeVar("R")
 
@@ -62,6 +63,7 @@ class Peers(Generic[R]):
         identity = parts.identity
         self._book = AddressBook(identity.node_id)
         self._abilities = Abilities(identity.node_id, parts.config.highest_command)
+        self._followed: tuple[Membership | None, Membership | None] = (None, None)
         self._welcomed = {identity.node_id}
         self._confirming = False
         self._asking = False
@@ -84,14 +86,18 @@ class Peers(Generic[R]):
         )
 
     def follow_membership(self) -> None:
-        """The membership in force, or the one applied, may have changed."""
-        if self._book.update(self._parts.core.membership, self._parts.history.membership):
-            self._parts.transport.set_peers(self._book.addresses)
+        """The membership in force, or the one applied, may have changed. Cheap if it has not."""
+        in_force, applied = self._parts.core.membership, self._parts.history.membership
+        if in_force is not self._followed[0] or applied is not self._followed[1]:
+            self._followed = (in_force, applied)
+            if self._book.update(in_force, applied):
+                self._parts.transport.set_peers(self._book.addresses)
         self._confirm_if_welcome()
 
     def hear(self, description: Description) -> None:
         """What a running member said when this node started, or when a stranger appeared."""
         self._book.hear(description.membership)
+        self._followed = (None, None)
         self.follow_membership()
 
     async def hello(self, hello: Hello) -> HelloReply:
@@ -171,7 +177,11 @@ class Peers(Generic[R]):
     async def _note(self, hello: Hello) -> Verdict:
         if self._parts.log.noted_directory(hello.source) is None:
             note = partial(_note_if_new, self._parts.log, hello.source, hello.directory_id)
-            await self._parts.log_worker.run(note)
+            try:
+                await self._parts.log_worker.run(note)
+            except StorageError as error:
+                self._fail(error)
+                raise
         noted = self._parts.log.noted_directory(hello.source)
         return Verdict.WELCOME if noted == hello.directory_id else Verdict.AMNESIA
 

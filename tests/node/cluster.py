@@ -23,7 +23,7 @@ from connect_kv.transport.memory import MemoryNetwork, MemoryTransport
 from tests.node.fakes import GatedWorker, Tally, Vault, payload
 
 
-class Stalls(NoMetrics):
+class Counted(NoMetrics):
     """Counts what a test asks about."""
 
     def __init__(self) -> None:
@@ -46,9 +46,10 @@ class Host:
         self.address = f"{name}:2380"
         self.data_dir = Path("/") / name
         self.vault: Vault = {}
-        self.metrics = Stalls()
+        self.metrics = Counted()
         self.up = False
         self.node: RaftNode[int]
+        self.core: RaftCore
         self.state: Tally
         self.worker: GatedWorker
         self.transport: MemoryTransport
@@ -125,9 +126,10 @@ class Host:
             **settings,  # type: ignore[arg-type]
         )
         rng = random.Random(self.cluster.rng.getrandbits(64))
+        self.core = RaftCore(config.raft, restored, rng)
         self.node = RaftNode(
             config=config,
-            core=RaftCore(config.raft, restored, rng),
+            core=self.core,
             restored=restored,
             log=self.log,
             log_worker=self.worker,

@@ -33,6 +33,7 @@ class Tally:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fail_with: Exception | None = None
+        self.stage_fails_with: Exception | None = None
         self.closed = False
 
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[int]]:
@@ -65,6 +66,9 @@ class Tally:
 
     async def stage(self, meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:
         data = b"".join([chunk async for chunk in chunks])
+        if self.stage_fails_with is not None:
+            error, self.stage_fails_with = self.stage_fails_with, None
+            raise error
         try:
             numbers = json.loads(data)
         except ValueError as error:

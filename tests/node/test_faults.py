@@ -188,7 +188,7 @@ async def test_after_a_pause_one_tick_is_delivered_not_all_that_were_missed(trio
     leader = await trio.start()
     follower = trio.followers(leader)[0]
     ticks = 0
-    core = follower.node._parts.core
+    core = follower.core
     tick = core.tick
 
     def counted() -> None:

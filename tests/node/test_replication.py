@@ -8,7 +8,7 @@ from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, RequestTooL
 from connect_kv.node.proposals import log_time_fragment
 from connect_kv.raft.types import EntryKind
 from connect_kv.rpc.command_pb2 import CommandBatch
-from tests.node.cluster import Host, Trio, eventually, put
+from tests.node.cluster import Trio, eventually, put
 from tests.node.fakes import payload
 
 
@@ -134,20 +134,6 @@ async def test_a_forwarded_proposal_without_an_answer_is_of_unknown_outcome(trio
         await put(follower, 1)
 
 
-async def test_a_forwarded_proposal_is_answered_although_its_outcome_comes_after_its_apply(
-    trio: Trio,
-) -> None:
-    leader = await trio.start()
-    follower = trio.followers(leader)[0]
-    answers = hold_answers(follower)
-    call = asyncio.create_task(put(follower, 5))
-    await eventually(lambda: follower.state.numbers == [5])
-    await asyncio.sleep(0)
-    assert not call.done()
-    answers.release()
-    assert await call == [1]
-
-
 async def test_many_followers_proposals_survive_duplicated_messages(trio: Trio) -> None:
     """A message delivered twice is proposed once."""
     leader = await trio.start()
@@ -172,24 +158,6 @@ async def test_a_caller_that_gives_up_before_its_proposal_left_leaves_no_trace(t
     call.cancel()
     await put(leader, 2)
     await trio.same_state([2])
-
-
-class _Answers:
-    def __init__(self, host: Host) -> None:
-        self._receiver = host.node._driver.pipeline
-        self._receive = self._receiver.receive
-        self._held: list[object] = []
-        self._receiver.receive = self._held.append  # type: ignore[method-assign,assignment]
-
-    def release(self) -> None:
-        self._receiver.receive = self._receive  # type: ignore[method-assign]
-        for message in self._held:
-            self._receive(message)  # type: ignore[arg-type]
-
-
-def hold_answers(host: Host) -> _Answers:
-    """Keep the leader's answers from that follower until `release`."""
-    return _Answers(host)
 
 
 async def test_every_entry_kind_is_applied_in_order(trio: Trio) -> None:

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from connect_kv.errors import CorruptStorage, StorageError
 from connect_kv.node.history import History
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored
-from tests.node.cluster import Trio, eventually, put
+from tests.node.cluster import Host, Trio, eventually, put
 from tests.node.fakes import TallySource
 
 SMALL = {"keep_entries": 10, "durable_seconds": 0.5}
@@ -91,6 +92,33 @@ async def test_a_snapshot_stream_that_breaks_is_sent_again(
     await eventually(lambda: leader.metrics.snapshots_sent[:1] == [False])
     trio.network.heal()
     await trio.same_state(range(100))
+
+
+async def behind(trio: Trio) -> Host:
+    """A follower that has just started again and needs a snapshot."""
+    leader = await trio.start(**SMALL)
+    follower = trio.followers(leader)[0]
+    await follower.kill()
+    for number in range(100):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 50)
+    await follower.start(**SMALL)
+    return follower
+
+
+async def test_a_snapshot_that_is_not_whole_is_refused_and_sent_again(trio: Trio) -> None:
+    follower = await behind(trio)
+    follower.state.stage_fails_with = CorruptStorage("state/2", "a chunk is missing")
+    await trio.same_state(range(100))
+    assert not follower.node.failed.done()
+
+
+async def test_a_disk_that_cannot_take_a_snapshot_ends_the_node(trio: Trio) -> None:
+    follower = await behind(trio)
+    follower.state.stage_fails_with = StorageError("state/2", "no space left on device")
+    error = await follower.node.failed
+    assert isinstance(error, StorageError)
+    assert error.database == "state/2"
 
 
 def entry(index: int, data: bytes = b"x" * 36, term: int = 1) -> Entry:
