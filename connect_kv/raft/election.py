@@ -22,7 +22,7 @@ class Election:
     def may_campaign(self) -> bool:
         """Whether this node could lead: it counts, remembers everything it promised, and has its state."""
         state = self._state
-        return state.is_voter and state.may_vote and state.may_campaign and not state.needs_snapshot
+        return state.may_lead and state.may_vote and state.may_campaign and not state.needs_snapshot
 
     @property
     def hears_leader(self) -> bool:

@@ -257,6 +257,11 @@ class MembershipHistory:
         """Where it was appended."""
         return self._indexes[-1]
 
+    @property
+    def before(self) -> Membership | None:
+        """The one that ruled before it, if that is still known."""
+        return self._memberships[-2] if len(self._memberships) > 1 else None
+
     def at(self, index: int) -> Membership:
         """The one in force once the log up to `index` is."""
         position = bisect_right(self._indexes, index) - 1

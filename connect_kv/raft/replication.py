@@ -32,7 +32,7 @@ class Replication:
     def append_membership(self, membership: Membership) -> EntryId:
         """Change the membership: from now on the new one rules (thesis 4.1)."""
         id = self.append(EntryKind.MEMBERSHIP, [membership.encode()])
-        self._state.track_members(id.index)
+        self._state.track_members()
         return id
 
     def flush(self) -> None:

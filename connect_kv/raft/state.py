@@ -136,10 +136,20 @@ class RaftState:
         return self.commit_index >= self.term_start
 
     @property
-    def is_voter(self) -> bool:
-        """Whether this node counts."""
-        membership = self.membership
-        return self.node_id in membership.voters or self.node_id in membership.voters_outgoing
+    def may_lead(self) -> bool:
+        """Whether this node is a voter, or may still be needed as one.
+
+        While a membership that leaves it out is not known to be committed, only the nodes it leaves
+        out may have that entry, and then only they can be elected (thesis 4.2.2).
+        """
+        if self.node_id in self.membership.voters or self.node_id in self.membership.voters_outgoing:
+            return True
+        before = self.history.before
+        return (
+            before is not None
+            and self.history.index > self.commit_index
+            and self.node_id in before.voters | before.voters_outgoing
+        )
 
     @property
     def apply_index(self) -> int:
@@ -180,15 +190,13 @@ class RaftState:
         self._leave_role(self.node_id, Role.LEADER)
         self.heartbeat_elapsed = self.election_elapsed = 0
         self.term_start = self.log.last.index + 1
-        self.track_members(self.term_start)
+        self.track_members()
 
-    def track_members(self, next_index: int) -> None:
-        """Give every other member a Progress, and nobody else. New ones are sent `next_index` first,
-        an entry that the leader has or is about to append: without one they would not be probed.
-        """
+    def track_members(self) -> None:
+        """Give every other member a Progress, and nobody else."""
         for node_id in self.membership.node_ids:
             if node_id != self.node_id and node_id not in self.progress:
-                self.progress[node_id] = Progress(next_index=next_index)
+                self.progress[node_id] = Progress(next_index=self.log.last.index + 1)
         members = frozenset(self.membership.node_ids)
         self.progress = {
             node_id: self.progress[node_id] for node_id in sorted(self.progress) if node_id in members

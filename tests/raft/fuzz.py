@@ -174,7 +174,8 @@ class Fuzz:
                 self.answered += 1
                 assert read.index >= least, "a read misses what was committed before it"
         node.reads.clear()
-        del self.cluster.packets[:-300]
+        while len(self.cluster.packets) > 300:
+            self._lose(0)
 
     def _packet(self) -> int | None:
         """The oldest or any: mostly in order."""
@@ -196,11 +197,14 @@ class Fuzz:
     def drop(self, _: Node) -> None:
         position = self._packet()
         if position is not None:
-            packet = self.cluster.packets.pop(position)
-            sender = self.cluster[header(packet).source]
-            if isinstance(packet, Snapshot) and sender.alive:
-                sender.sending.discard(header(packet).target)
-                sender.core.report_snapshot(header(packet).target, False)
+            self._lose(position)
+
+    def _lose(self, position: int) -> None:
+        packet = self.cluster.packets.pop(position)
+        sender = self.cluster[header(packet).source]
+        if isinstance(packet, Snapshot) and sender.alive:
+            sender.sending.discard(header(packet).target)
+            sender.core.report_snapshot(header(packet).target, False)
 
     def tick(self, node: Node) -> None:
         if node.alive:

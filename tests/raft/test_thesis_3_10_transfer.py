@@ -1,0 +1,88 @@
+"""Thesis 3.10: leadership is handed to a member that has the whole log."""
+
+import pytest
+
+from connect_kv.errors import MembershipRefused, NotLeader
+from connect_kv.raft.messages import TimeoutNow
+from connect_kv.raft.types import Role
+from tests.raft.harness import Cluster, header, membership_of, sent
+
+
+def test_the_successor_leads_at_once() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster[1].core.transfer_leadership(3)
+    cluster.stabilize()
+
+    assert cluster.leaders == [3]
+    assert cluster[1].core.leader_id == 3
+
+
+def test_the_successor_first_gets_the_whole_log() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.propose(b"a")
+    leader.core.transfer_leadership(3)
+    leader.run()
+    assert not sent(leader, TimeoutNow)
+
+    cluster.stabilize()
+
+    assert cluster.leaders == [3]
+
+
+def test_proposals_are_refused_meanwhile_and_taken_again_after_one_election_timeout() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.dropped = lambda packet: header(packet).target == 3 and isinstance(packet, TimeoutNow)
+    leader.core.transfer_leadership(3)
+    with pytest.raises(NotLeader):
+        leader.propose(b"a")
+
+    cluster.tick(10)
+
+    assert leader.core.status().transfer_to is None
+    leader.propose(b"a")
+
+
+def test_a_lost_request_is_repeated() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.drop(TimeoutNow)
+    leader.core.transfer_leadership(3)
+    cluster.stabilize()
+    cluster.heal()
+
+    cluster.tick(3)
+
+    assert cluster.leaders == [3]
+
+
+@pytest.mark.parametrize("to", [4, 9])
+def test_learners_and_strangers_do_not_lead(to: int) -> None:
+    cluster = Cluster(4, membership=membership_of([1, 2, 3], [4]))
+    leader = cluster.elect(1)
+
+    with pytest.raises(MembershipRefused):
+        leader.core.transfer_leadership(to)
+
+
+def test_who_may_not_campaign_ignores_the_request() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster[3].core.set_eligible(vote=True, campaign=False)
+
+    cluster[1].core.transfer_leadership(3)
+    cluster.stabilize()
+
+    assert cluster[1].core.role is Role.LEADER
+
+
+def test_a_request_from_somebody_who_does_not_lead_is_ignored() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    cluster[3].step(TimeoutNow(source=2, target=3, term=1))
+
+    assert cluster[3].core.role is Role.FOLLOWER

@@ -1,0 +1,222 @@
+"""Thesis 4: changes of membership, one member at a time or through joint consensus."""
+
+import pytest
+
+from connect_kv.errors import MembershipRefused
+from connect_kv.raft.membership import MembershipChange
+from connect_kv.raft.messages import AppendResponse
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Role
+from tests.raft.harness import Cluster, Node, append, entries_of, member, membership_of
+
+
+def change(node: Node, wanted: MembershipChange) -> EntryId:
+    id = node.core.propose_membership(wanted)
+    node.run()
+    return id
+
+
+def test_a_change_rules_from_the_moment_it_is_appended() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+
+    id = change(leader, MembershipChange().add_voter(member(4)))
+
+    assert leader.core.membership.voters == {1, 2, 3, 4}
+    assert leader.core.membership_index == id.index > leader.core.commit_index
+    cluster.stabilize()
+    assert cluster[4].core.membership.voters == {1, 2, 3, 4}
+    assert leader.core.commit_index == id.index
+
+
+def test_a_change_that_is_truncated_rules_no_more() -> None:
+    node = Cluster(3)[1]
+    four = Entry(EntryId(1, 2), EntryKind.MEMBERSHIP, membership_of([1, 2, 3, 4]).encode())
+    node.step(append(2, 1, 1, EntryId(0, 0), [*entries_of([1]), four]))
+    assert node.core.membership.voters == {1, 2, 3, 4}
+
+    node.step(append(3, 1, 2, EntryId(1, 1), entries_of([2], 2)))
+
+    assert node.core.membership.voters == {1, 2, 3}
+
+
+def test_one_change_at_a_time_and_none_before_the_leader_has_committed() -> None:
+    cluster = Cluster(3)
+    leader = cluster[1]
+    cluster.drop(AppendResponse)
+    cluster.elect(1)
+    with pytest.raises(MembershipRefused, match="the leader is new"):
+        change(leader, MembershipChange().remove(3))
+
+    cluster.heal()
+    cluster.tick(4)
+    change(leader, MembershipChange().remove(3))
+    with pytest.raises(MembershipRefused, match="under way"):
+        change(leader, MembershipChange().remove(2))
+
+
+def test_a_learner_gets_the_log_and_does_not_count() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+    change(leader, MembershipChange().add_learner(member(4)))
+    cluster.stabilize()
+    assert cluster[4].state == leader.state
+
+    cluster.isolate(2, 3)
+    leader.propose(b"a")
+    cluster.stabilize()
+    assert cluster[4].core.last_index > leader.core.commit_index
+    cluster[4].tick(100)
+    assert cluster[4].core.role is Role.FOLLOWER
+
+
+def test_a_learner_is_promoted() -> None:
+    cluster = Cluster(1)
+    leader = cluster.elect(1)
+    cluster.add(2)
+    change(leader, MembershipChange().add_learner(member(2)))
+    cluster.stabilize()
+
+    change(leader, MembershipChange().promote(2))
+    cluster.stabilize()
+
+    assert cluster[2].core.membership == membership_of([1, 2])
+    assert leader.core.commit_index == leader.core.last_index
+
+
+def test_several_at_once_go_through_joint_consensus_which_ends_by_itself() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+    cluster.add(5)
+
+    change(leader, MembershipChange().add_voter(member(4)).add_voter(member(5)).remove(2).remove(3))
+    assert leader.core.membership.joint
+    cluster.stabilize()
+
+    assert leader.core.membership.voters == {1, 4, 5}
+    assert not leader.core.membership.joint
+    assert leader.core.membership.removed == {2, 3}
+    assert cluster[5].state == leader.state
+
+
+@pytest.mark.parametrize("cut_off", [(2, 3), (4, 5)])
+def test_joint_consensus_needs_both_majorities(cut_off: tuple[int, int]) -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+    cluster.add(5)
+    cluster.isolate(*cut_off)
+
+    id = change(leader, MembershipChange().add_voter(member(4)).add_voter(member(5)).remove(2).remove(3))
+    cluster.stabilize()
+
+    assert leader.core.commit_index < id.index
+
+
+def test_a_new_leader_ends_the_joint_phase_it_finds() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+    wanted = MembershipChange().add_voter(member(4)).remove(1).remove(3)
+    change(leader, wanted)
+    cluster.collect()
+    for packet in cluster.packets:
+        cluster.deliver(packet)
+    leader.crash()
+    cluster.packets.clear()
+
+    cluster.tick(80)
+
+    (new,) = cluster.leaders
+    assert not cluster[new].core.membership.joint
+
+
+def test_a_leader_that_removes_itself_steps_down_once_that_is_committed() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+
+    change(leader, MembershipChange().remove(1))
+    assert leader.core.role is Role.LEADER
+    cluster.stabilize()
+
+    assert leader.core.role is Role.FOLLOWER
+    assert len(cluster.leaders) == 1, "its successor needs no timeout"
+    cluster.tick(100)
+    assert leader.core.role is Role.FOLLOWER
+
+
+def test_who_is_left_out_by_an_uncommitted_change_may_still_be_needed_to_lead() -> None:
+    """Only 2 and 3 have the end of the joint phase, which makes them learners; 1 cannot win without them."""
+    cluster = Cluster(3)
+    leader = cluster.elect(2)
+    change(leader, MembershipChange().demote(2).demote(3))
+    cluster.collect()
+    packets, cluster.packets = cluster.packets, []
+    for packet in packets:
+        cluster.deliver(packet)
+    cluster.collect()
+    cluster.cut((2, 1), (3, 1))
+    cluster.stabilize()
+    assert leader.core.membership.voters == {1}
+    assert cluster[1].core.membership.joint
+    leader.crash()
+    cluster.packets.clear()
+    cluster.heal()
+    leader.start()
+
+    cluster.tick(100)
+
+    assert cluster.leaders == [1]
+    assert cluster[1].core.membership.learners == {2, 3}
+
+
+def test_a_removed_member_does_not_disturb_the_others() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    change(leader, MembershipChange().remove(3))
+    cluster.stabilize()
+    cluster.heal()
+
+    cluster.tick(200)
+
+    assert cluster.leaders == [1]
+    assert leader.core.term == 1
+
+
+def test_a_single_voter_commits_by_itself_and_grows() -> None:
+    cluster = Cluster(1)
+    cluster.tick(30)
+    cluster[1].propose(b"a")
+    assert cluster[1].core.commit_index == 2
+    cluster.add(2)
+
+    change(cluster[1], MembershipChange().add_voter(member(2)))
+    cluster.stabilize()
+
+    assert cluster[2].state == cluster[1].state
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        MembershipChange(),
+        MembershipChange().add_voter(member(2)),
+        MembershipChange().add_learner(member(0)),
+        MembershipChange().promote(2),
+        MembershipChange().promote(9),
+        MembershipChange().demote(4),
+        MembershipChange().remove(9),
+        MembershipChange().remove(1).remove(2).remove(3),
+        MembershipChange().update(member(9)),
+        MembershipChange().remove(3).add_voter(member(3)),
+    ],
+)
+def test_changes_that_make_no_sense_are_refused(wanted: MembershipChange) -> None:
+    cluster = Cluster(4, membership=membership_of([1, 2, 3], [4]))
+    leader = cluster.elect(1)
+
+    with pytest.raises(MembershipRefused):
+        change(leader, wanted)

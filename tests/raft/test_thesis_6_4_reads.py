@@ -1,0 +1,166 @@
+"""Thesis 6.4: a read sees everything committed before it was asked for, and needs no log entry."""
+
+from connect_kv.raft.messages import AppendResponse, HeartbeatRequest, HeartbeatResponse, ReadIndexResponse
+from connect_kv.raft.ready import ReadState
+from tests.raft.harness import Cluster, Node, append, sent
+
+
+def answers(node: Node) -> list[tuple[int, int | None]]:
+    return [(read.context, read.index) for read in node.reads]
+
+
+def rounds(node: Node) -> list[int]:
+    beats = [beat for beat in sent(node, HeartbeatRequest) if isinstance(beat, HeartbeatRequest)]
+    return sorted({beat.round for beat in beats if beat.round})
+
+
+def test_the_leader_and_its_followers_learn_the_index() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.propose(b"a")
+    cluster.stabilize()
+
+    cluster[1].core.read_index(7)
+    cluster[2].core.read_index(8)
+    cluster.stabilize()
+
+    assert answers(cluster[1]) == [(7, 2)]
+    assert answers(cluster[2]) == [(8, 2)]
+
+
+def test_the_index_is_that_of_the_arrival() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.core.read_index(7)
+    leader.propose(b"a")
+
+    cluster.stabilize()
+
+    assert answers(leader) == [(7, 1)]
+
+
+def test_a_leader_that_has_not_committed_in_its_term_keeps_reads_waiting() -> None:
+    cluster = Cluster(3)
+    cluster.drop(AppendResponse)
+    leader = cluster.elect(1)
+    leader.core.read_index(7)
+    cluster.tick(3)
+    assert answers(leader) == []
+
+    cluster.heal()
+    cluster.tick(6)
+
+    assert answers(leader) == [(7, 1)]
+
+
+def test_only_rounds_begun_after_the_arrival_count() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    leader.core.read_index(7)
+    leader.run()
+    (first,) = rounds(leader)
+    leader.core.read_index(8)
+    leader.run()
+    assert rounds(leader) == [first], "one round for reads at a time"
+
+    leader.step(HeartbeatResponse(source=2, target=1, term=1, round=first))
+
+    assert answers(leader) == [(7, 1)]
+    assert rounds(leader) == [first, first + 1]
+    leader.step(HeartbeatResponse(source=3, target=1, term=1, round=first))
+    assert answers(leader) == [(7, 1)]
+    leader.step(HeartbeatResponse(source=3, target=1, term=1, round=first + 1))
+    assert answers(leader) == [(7, 1), (8, 1)]
+
+
+def test_a_cut_off_leader_answers_nobody() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(1)
+    leader.core.read_index(7)
+
+    cluster.tick(30)
+
+    assert answers(leader) == [(7, None)], "abandoned when it stepped down"
+
+
+def test_lost_rounds_are_made_up_for() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.drop(HeartbeatRequest)
+    leader.core.read_index(7)
+    cluster.stabilize()
+    cluster.heal()
+
+    cluster.tick(2)
+
+    assert answers(leader) == [(7, 1)]
+
+
+def test_a_single_voter_answers_at_once() -> None:
+    cluster = Cluster(1)
+    cluster.tick(30)
+
+    cluster[1].core.read_index(7)
+    cluster[1].run()
+
+    assert answers(cluster[1]) == [(7, 1)]
+
+
+def test_without_a_leader_a_read_is_abandoned_at_once() -> None:
+    node = Cluster(3)[1]
+
+    node.core.read_index(7)
+    node.run()
+
+    assert node.reads == [ReadState(context=7, index=None)]
+
+
+def test_a_lost_question_is_abandoned_after_an_election_timeout() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.drop(ReadIndexResponse)
+    cluster[2].core.read_index(7)
+
+    cluster.tick(10)
+
+    assert answers(cluster[2]) == [(7, None)]
+
+
+def test_a_follower_abandons_its_reads_with_their_leader() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster[2].core.read_index(7)
+
+    cluster[2].step(append(3, 2, 5, cluster[2].log[-1].id))
+
+    assert answers(cluster[2]) == [(7, None)]
+
+
+def test_an_answer_to_an_earlier_life_is_not_taken_for_a_later_read() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    follower = cluster[2]
+    follower.core.read_index(1)
+    follower.run()
+    (question,) = follower.outgoing
+    follower.crash()
+    follower.start()
+    cluster.tick(2)
+    leader.step(question)
+    cluster.collect()
+    stale, cluster.packets = cluster.packets, []
+
+    follower.core.read_index(1)
+    follower.run()
+    for packet in stale:
+        cluster.deliver(packet)
+    cluster.collect()
+    cluster.packets = [packet for packet in cluster.packets if packet.target == 1]  # type: ignore[union-attr]
+    for packet in cluster.packets:
+        if isinstance(packet, HeartbeatResponse):
+            leader.step(packet)
+    for packet in leader.outgoing:
+        follower.step(packet)
+
+    assert answers(follower) == []
