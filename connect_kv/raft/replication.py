@@ -275,7 +275,9 @@ class Replication:
         state = self._state
         self.flush()
         for node_id, progress in state.progress.items():
-            self._tell_commit(node_id, progress, min(state.commit_index, progress.match_index))
+            known = min(state.commit_index, progress.match_index)
+            if progress.told_commit < known:
+                self._tell_commit(node_id, progress, known)
         fullest = max(
             (node_id for node_id in state.progress if node_id in state.membership.voters),
             key=lambda node_id: state.progress[node_id].match_index,

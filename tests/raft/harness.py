@@ -362,6 +362,10 @@ class Cluster:
         ]
 
 
+def role_of(node: Node) -> Role:
+    return node.core.role
+
+
 def sent(node: Node, kind: type[Message]) -> list[Message]:
     """What a node has sent of a kind and nobody took yet."""
     return [header(packet) for packet in node.outgoing if isinstance(header(packet), kind)]

@@ -7,7 +7,7 @@ import pytest
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import HeartbeatRequest, VoteRequest, VoteResponse
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Restored, Role
-from tests.raft.harness import Cluster, append, config_for, membership_of, sent
+from tests.raft.harness import Cluster, append, config_for, membership_of, role_of, sent
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
@@ -83,14 +83,14 @@ def test_a_candidate_counts_its_own_vote_only_once_it_is_on_disk() -> None:
     node.slow_disk = True
     node.core.campaign()
     node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
-    assert node.core.role is Role.CANDIDATE
+    assert role_of(node) is Role.CANDIDATE
     assert not sent(node, VoteRequest)[2:], "the real request waits for the disk"
 
     node.step(VoteResponse(source=2, target=1, term=1, granted=True))
-    assert node.core.role is Role.CANDIDATE
+    assert role_of(node) is Role.CANDIDATE
 
     node.persist()
-    assert node.core.role is Role.LEADER
+    assert role_of(node) is Role.LEADER
 
 
 def test_the_same_vote_twice_is_one_vote() -> None:
@@ -100,7 +100,7 @@ def test_the_same_vote_twice_is_one_vote() -> None:
         node.step(VoteResponse(source=source, target=1, term=1, granted=True, pre_vote=True))
     for _ in range(3):
         node.step(VoteResponse(source=2, target=1, term=1, granted=True))
-    assert node.core.role is Role.CANDIDATE
+    assert role_of(node) is Role.CANDIDATE
 
 
 def test_votes_of_strangers_and_of_earlier_campaigns_do_not_count() -> None:
@@ -108,7 +108,7 @@ def test_votes_of_strangers_and_of_earlier_campaigns_do_not_count() -> None:
     node.core.campaign()
     node.step(VoteResponse(source=9, target=1, term=1, granted=True, pre_vote=True))
     node.step(VoteResponse(source=2, target=1, term=3, granted=True, pre_vote=True))
-    assert node.core.role is Role.PRE_CANDIDATE
+    assert role_of(node) is Role.PRE_CANDIDATE
     assert node.core.term == 0
 
 
@@ -119,7 +119,7 @@ def test_a_candidate_follows_a_leader_of_its_term() -> None:
 
     node.step(append(3, 1, 1, ZERO))
 
-    assert node.core.role is Role.FOLLOWER
+    assert role_of(node) is Role.FOLLOWER
     assert node.core.leader_id == 3
 
 
@@ -142,11 +142,11 @@ def test_who_may_not_vote_grants_nothing_and_does_not_campaign() -> None:
     assert isinstance(answer, VoteResponse)
     assert not answer.granted
     node.tick(50)
-    assert node.core.role is Role.FOLLOWER
+    assert role_of(node) is Role.FOLLOWER
 
     node.core.set_eligible(vote=True, campaign=True)
     node.tick(50)
-    assert node.core.role is Role.PRE_CANDIDATE
+    assert role_of(node) is Role.PRE_CANDIDATE
 
 
 def test_check_quorum_a_leader_that_reaches_nobody_steps_down() -> None:
@@ -157,7 +157,7 @@ def test_check_quorum_a_leader_that_reaches_nobody_steps_down() -> None:
 
     cluster.tick(20)
 
-    assert leader.core.role is not Role.LEADER
+    assert role_of(leader) is not Role.LEADER
 
 
 def test_a_leader_with_half_of_its_followers_stays() -> None:
@@ -167,5 +167,5 @@ def test_a_leader_with_half_of_its_followers_stays() -> None:
 
     cluster.tick(100)
 
-    assert leader.core.role is Role.LEADER
+    assert role_of(leader) is Role.LEADER
     assert leader.core.term == 1

@@ -3,10 +3,16 @@
 import pytest
 
 from connect_kv.errors import NotLeader, Overloaded
-from connect_kv.raft.messages import AppendRequest, AppendResponse, HeartbeatRequest, HeartbeatResponse
+from connect_kv.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    VoteResponse,
+)
 from connect_kv.raft.progress import ProgressState
-from connect_kv.raft.types import ZERO, EntryId
-from tests.raft.harness import Cluster, Node, accepted, append, entries_of, header, sent
+from connect_kv.raft.types import ZERO, Entry, EntryId
+from tests.raft.harness import Cluster, Node, Packet, accepted, append, entries_of, sent
 
 
 def test_a_proposal_reaches_everybody() -> None:
@@ -99,6 +105,12 @@ def test_a_mismatch_is_answered_with_where_to_look(terms: list[int], prev: Entry
     assert (answer.accepted, answer.prev_index, answer.hint) == (False, prev.index, hint)
 
 
+def in_term_7(cluster: Cluster) -> None:
+    """Everybody has heard of term 7, and of no leader since."""
+    for node_id, node in cluster.nodes.items():
+        node.step(VoteResponse(source=9, target=node_id, term=7, granted=False))
+
+
 FIGURE_7 = {
     "a": [1, 1, 1, 4, 4, 5, 5, 6, 6],
     "b": [1, 1, 1, 4],
@@ -112,32 +124,31 @@ FIGURE_7 = {
 @pytest.mark.parametrize("case", FIGURE_7)
 def test_figure_7_the_leader_repairs_every_log(case: str) -> None:
     leaders = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]
-    cluster = Cluster(3, logs=[leaders, FIGURE_7[case], []])
-    for node in cluster.nodes.values():
-        node.step(HeartbeatRequest(source=9, target=node.config.node_id, term=7, commit_index=0, round=0))
-    cluster.tick(20)  # 2 cannot win in the cases where its log is longer: 3 has voted for neither yet
-    cluster.tick(60)
+    cluster = Cluster(3, logs=[leaders, FIGURE_7[case], [1]])
+    in_term_7(cluster)
+    cluster.isolate(2)
+    leader = cluster.elect(1)
+    cluster.heal()
 
-    terms = [[entry.term for entry in node.log] for node in cluster.nodes.values()]
-    assert terms[0] == terms[1] == terms[2]
+    cluster.tick(4)
+
+    assert leader.log == cluster[2].log == cluster[3].log
+    assert [entry.term for entry in leader.log] == [*leaders, 8]
 
 
 def test_back_off_skips_a_whole_term_at_once() -> None:
     cluster = Cluster(2, logs=[[1] * 4 + [5, 5, 6, 6], [1] * 4 + [4] * 50])
     leader, follower = cluster[1], cluster[2]
-    leader.step(HeartbeatRequest(source=2, target=1, term=7, commit_index=0, round=0))
-    follower.step(HeartbeatRequest(source=1, target=2, term=7, commit_index=0, round=0))
+    in_term_7(cluster)
     probes = 0
 
-    def count(packet: object) -> bool:
+    def count(packet: Packet) -> bool:
         nonlocal probes
         probes += isinstance(packet, AppendResponse) and not packet.accepted
         return False
 
     cluster.dropped = count
-    cluster.tick(10)
-    leader.core.campaign()
-    cluster.stabilize()
+    cluster.elect(1)
 
     assert leader.log == follower.log
     assert probes <= 2
@@ -230,14 +241,14 @@ def test_a_lost_acknowledgement_costs_no_second_copy_of_the_entries() -> None:
     cluster.drop(AppendResponse)
     cluster.stabilize()
     cluster.heal()
-    resent = []
-    cluster.dropped = lambda packet: (
-        (
-            resent.extend(header(packet).entries) if isinstance(packet, AppendRequest) else None  # type: ignore[func-returns-value,union-attr]
-        )
-        is not None
-    )
+    resent: list[Entry] = []
 
+    def watch(packet: Packet) -> bool:
+        if isinstance(packet, AppendRequest):
+            resent.extend(packet.entries)
+        return False
+
+    cluster.dropped = watch
     cluster.tick(6)
 
     assert leader.core.commit_index == 2

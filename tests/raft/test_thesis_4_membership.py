@@ -6,7 +6,7 @@ from connect_kv.errors import MembershipRefused
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.messages import AppendResponse
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Role
-from tests.raft.harness import Cluster, Node, append, entries_of, member, membership_of
+from tests.raft.harness import Cluster, Node, append, entries_of, member, membership_of, role_of
 
 
 def change(node: Node, wanted: MembershipChange) -> EntryId:
@@ -68,7 +68,7 @@ def test_a_learner_gets_the_log_and_does_not_count() -> None:
     cluster.stabilize()
     assert cluster[4].core.last_index > leader.core.commit_index
     cluster[4].tick(100)
-    assert cluster[4].core.role is Role.FOLLOWER
+    assert role_of(cluster[4]) is Role.FOLLOWER
 
 
 def test_a_learner_is_promoted() -> None:
@@ -138,13 +138,13 @@ def test_a_leader_that_removes_itself_steps_down_once_that_is_committed() -> Non
     leader = cluster.elect(1)
 
     change(leader, MembershipChange().remove(1))
-    assert leader.core.role is Role.LEADER
+    assert role_of(leader) is Role.LEADER
     cluster.stabilize()
 
-    assert leader.core.role is Role.FOLLOWER
+    assert role_of(leader) is Role.FOLLOWER
     assert len(cluster.leaders) == 1, "its successor needs no timeout"
     cluster.tick(100)
-    assert leader.core.role is Role.FOLLOWER
+    assert role_of(leader) is Role.FOLLOWER
 
 
 def test_who_is_left_out_by_an_uncommitted_change_may_still_be_needed_to_lead() -> None:
