@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from connect_kv.api.registrar import Context
-from connect_kv.api.replica import Replica
+from connect_kv.api.replica import Replica, field_number
 from connect_kv.rpc import maintenance_pb2
+from connect_kv.rpc.maintenance_pb2 import AlarmMember
 
 ETCD_VERSION = "3.6.0"
 """What etcd clients are told: they switch features on it."""
+
+_ALARM = field_number("alarm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +34,25 @@ class MemberStatus:
 class MaintenanceService:
     """What an operator asks of one member."""
 
-    def __init__(self, replica: Replica, status: Callable[[], MemberStatus]) -> None:
+    def __init__(
+        self, replica: Replica, status: Callable[[], MemberStatus], alarms: Callable[[int], list[AlarmMember]]
+    ) -> None:
+        """`alarms` gives those of one type that are on, or all for type NONE."""
         self._replica = replica
         self._status = status
+        self._alarms = alarms
+
+    async def Alarm(
+        self, request: maintenance_pb2.AlarmRequest, context: Context
+    ) -> maintenance_pb2.AlarmResponse:
+        """List alarms, or raise or end one; listing needs no entry of the log."""
+        if request.action == maintenance_pb2.AlarmRequest.GET:
+            await self._replica.barrier()
+            response = maintenance_pb2.AlarmResponse(alarms=self._alarms(request.alarm))
+        else:
+            response = (await self._replica.execute(_ALARM, request.SerializeToString())).alarm
+        response.header.CopyFrom(self._replica.header())
+        return response
 
     async def Status(
         self, request: maintenance_pb2.StatusRequest, context: Context

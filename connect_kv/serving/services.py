@@ -82,7 +82,7 @@ class Services:
             "Watch": WatchService(self.replica, kv.hub),
             "Lease": LeaseService(self.replica, reads, self._renewals),
             "Cluster": ClusterService(self.replica, lambda: node.membership, lambda: host.cluster.members),
-            "Maintenance": MaintenanceService(self.replica, self._status),
+            "Maintenance": MaintenanceService(self.replica, self._status, host.cluster.alarms),
             "Session": SessionService(self.replica, reads, commands, host.sessions),
             "Machine": MachineService(self.replica, host, calls),
         }

@@ -247,6 +247,26 @@ async def test_status_members_health_and_reflection(one: Member) -> None:
     asking.cancel()
 
 
+async def test_the_space_alarm_refuses_puts_until_it_is_ended(one: Member) -> None:
+    raised = maintenance_pb2.AlarmMember(memberID=7, alarm=maintenance_pb2.NOSPACE)
+
+    async def send(action: str) -> list[maintenance_pb2.AlarmMember]:
+        request = maintenance_pb2.AlarmRequest(memberID=7, alarm=maintenance_pb2.NOSPACE)
+        request.action = maintenance_pb2.AlarmRequest.AlarmAction.Value(action)
+        path = "/etcdserverpb.Maintenance/Alarm"
+        answer = await one.call(path, request, maintenance_pb2.AlarmResponse)
+        assert answer.header.revision
+        return list(answer.alarms)
+
+    assert await send("GET") == []
+    assert await send("ACTIVATE") == [raised]
+    assert await send("GET") == [raised]
+    with pytest.raises(grpc.aio.AioRpcError, match="etcdserver: mvcc: database space exceeded"):
+        await put(one, b"a", b"1")
+    assert await send("DEACTIVATE") == [raised]
+    await put(one, b"a", b"1")
+
+
 class SessionClient:
     """The session door by hand."""
 

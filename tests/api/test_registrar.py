@@ -69,7 +69,7 @@ async def test_a_method_answers_under_both_names(name: str) -> None:
         ("/etcdserverpb.Auth/Authenticate", b"\n\x04root"),
         ("/v3lockpb.Lock/Lock", b""),
         ("/v3electionpb.Election/Leader", b""),
-        ("/connect_kv.v1.Maintenance/Alarm", b""),
+        ("/connect_kv.v1.Maintenance/HashKV", b""),
     ],
 )
 async def test_what_is_missing_is_unimplemented_by_name(path: str, request_bytes: bytes) -> None:
