@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 from connect_kv.errors import BadCall, CommandFailed, UnknownEntry
 from connect_kv.framework import data
@@ -24,6 +25,9 @@ from connect_kv.interfaces import StateMachine
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 
 
+R = TypeVar("R")
+
+
 class Bytes(Replicated):
     """What a low-level machine looks like to its clients."""
 
@@ -41,7 +45,7 @@ class Bytes(Replicated):
 _METHODS = methods_of(Bytes)
 
 
-class LowLevelMachine:
+class LowLevelMachine(Generic[R]):
     """Drives a `StateMachine`. All commands of a slice reach it in one `apply`.
 
     The host knows positions only: entries it hands over carry their index and term 0, and commands
@@ -51,7 +55,7 @@ class LowLevelMachine:
     persistent = False
     can_snapshot = True
 
-    def __init__(self, machine: StateMachine[object]) -> None:
+    def __init__(self, machine: StateMachine[R]) -> None:
         self._machine = machine
 
     def describe(self) -> tuple[str, tuple[MethodDescription, ...]]:
