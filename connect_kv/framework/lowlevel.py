@@ -24,7 +24,6 @@ from connect_kv.framework.types import Kind
 from connect_kv.interfaces import StateMachine
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 
-
 R = TypeVar("R")
 
 

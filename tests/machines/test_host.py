@@ -9,6 +9,7 @@ import pytest
 
 from connect_kv.errors import BadCall, CommandFailed, ConfigError, MachineBroken, NodeStopped, UnknownEntry
 from connect_kv.framework.callbacks import CallbackMachine
+from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import Kind, MessageType
@@ -21,6 +22,7 @@ from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
 from tests.machines.conftest import (
     SECOND,
+    Counter,
     Member,
     Names,
     add,
@@ -38,7 +40,7 @@ async def value_of(member: Member, key: bytes) -> bytes | None:
 
 
 async def test_one_entry_reaches_every_machine_and_answers_in_order() -> None:
-    member = await Member({"counter": member_counter(), "names": Names}, persistent=True).start()
+    member = await Member({"counter": Counter, "names": Names}, persistent=True).start()
     results = await member.run(
         put(b"k", b"v"),
         add(5),
@@ -55,12 +57,6 @@ async def test_one_entry_reaches_every_machine_and_answers_in_order() -> None:
     assert await value_of(member, b"k") == b"v"
     assert msgspec.msgpack.decode(await member.host.query("counter", "value", b"\x80")) == 7
     assert member.host.last_applied == 1
-
-
-def member_counter() -> type[Replicated]:
-    from tests.machines.conftest import Counter
-
-    return Counter
 
 
 async def test_reads_see_whole_slices_only() -> None:
@@ -189,11 +185,12 @@ async def test_calls_are_checked_before_they_are_replicated() -> None:
     host = (await Member().start()).host
     checked = host.check_call("counter", "add", "{}")
     assert (checked.kind, checked.arguments) == (Kind.COMMAND, msgspec.msgpack.encode({"by": 1}))
-    for machine, method, arguments, complaint in [
+    wrong: list[tuple[str, str, bytes | str, str]] = [
         ("other", "add", b"\x80", "unknown machine 'other'; there are: counter"),
         ("counter", "other", b"\x80", "machine 'counter': unknown method 'other'"),
         ("counter", "add", '{"by": "x"}', "Expected `int`"),
-    ]:
+    ]
+    for machine, method, arguments, complaint in wrong:
         with pytest.raises(BadCall, match=complaint):
             host.check_call(machine, method, arguments)
 
@@ -230,7 +227,7 @@ async def test_a_persistent_machine_keeps_its_store_and_reads_cannot_change_it()
 
 async def test_low_level_machines_are_hosted_as_well() -> None:
     low, tutorial = LowLevelCounter(), DictKv()
-    others = {"low": LowLevelMachine(low), "dict": LowLevelMachine(tutorial)}
+    others: dict[str, HostedMachine] = {"low": LowLevelMachine(low), "dict": LowLevelMachine(tutorial)}
     member = await Member({}).start(others=others)
 
     def apply(machine: str, data: bytes) -> Command:
