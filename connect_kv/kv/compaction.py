@@ -36,6 +36,7 @@ class Cleaner:
         """The next change to look at; all below it is clean as far as `_target` asks."""
         self._target = -1
         self._finished = True
+        self._emptied: tuple[bytes, bytes] | None = None
 
     @property
     def pending(self) -> bool:
@@ -45,6 +46,11 @@ class Cleaner:
     def cleaned(self, compacted: int) -> bool:
         """Whether nothing below that revision is left."""
         return self._target > compacted or (self._target == compacted and self._finished)
+
+    def take_emptied(self) -> tuple[bytes, bytes] | None:
+        """The keys among which the last finished cleanup has deleted: their space can be given back."""
+        emptied, self._emptied = self._emptied, None
+        return emptied
 
     def load(self, reader: Reader, compacted: int) -> None:
         """Continue where the database says."""
@@ -91,6 +97,7 @@ class Cleaner:
         if last is None:
             self._position = Revision(max(self._target, 0))
             self._finished = True
+            self._emptied = HISTORY, layout.META
         else:
             main, sub = revision.unpack(last)
             self._position = Revision(main, sub + 1)

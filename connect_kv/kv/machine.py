@@ -253,6 +253,13 @@ class KvMachine:
         if self._cleaner.pending:
             self._cleaner.step(self._store, overlay)
 
+    def take_emptied(self) -> tuple[bytes, bytes] | None:
+        """Once after each finished cleanup: the range in which ``Engine.compact_range`` will find space.
+
+        That may take long and belongs on a thread of its own; None when there is nothing to gain.
+        """
+        return self._cleaner.take_emptied()
+
     async def cleaned(self, compacted: int) -> None:
         """Wait until nothing below that compacted revision is left on this member's disk."""
         if not self._cleaner.cleaned(compacted):

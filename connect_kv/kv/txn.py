@@ -108,9 +108,13 @@ def check_path(
     All puts are checked before the first range, so of several reasons the same is given as by etcd 3.5.
     """
     operations = list(_on_path(request, iter(path)))
+    deleted_from: bytes | None = None
     for op in operations:
         if op.HasField("request_put"):
-            _check_put(reader, leases, op.request_put)
+            _check_put(reader, leases, op.request_put, deleted_from)
+        elif op.HasField("request_delete_range") and op.request_delete_range.range_end == layout.FROM_KEY:
+            start = op.request_delete_range.key
+            deleted_from = start if deleted_from is None else min(start, deleted_from)
     for op in operations:
         if op.HasField("request_range"):
             _check_range(op.request_range, state)
@@ -133,9 +137,14 @@ def _check_range(request: RangeRequest, state: StoreState) -> None:
         raise refusals.COMPACTED.error()
 
 
-def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest) -> None:
-    if (request.ignore_value or request.ignore_lease) and reader.get(layout.CURRENT + request.key) is None:
-        raise refusals.KEY_NOT_FOUND.error()
+def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest, deleted_from: bytes | None) -> None:
+    """What it keeps must be there before, and still be there: of the deletes that `validation` lets
+    stand beside a put, only those of all keys from one on can have taken it (etcd would crash there).
+    """
+    if request.ignore_value or request.ignore_lease:
+        gone = deleted_from is not None and request.key >= deleted_from
+        if gone or reader.get(layout.CURRENT + request.key) is None:
+            raise refusals.KEY_NOT_FOUND.error()
     if request.lease and leases.get(request.lease) is None:
         raise refusals.LEASE_NOT_FOUND.error()
 

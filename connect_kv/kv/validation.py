@@ -125,9 +125,9 @@ class _Writes:
     """What one branch writes, with all that is nested in it.
 
     A key may be put once, and not at all where something is deleted; only one branch of a nested
-    transaction is executed, so its two may put the same key. Deletes of an earlier nested
-    transaction count for later ones, but not the other way round: etcd lets a put before a delete
-    pass there, and its clients may rely on it.
+    transaction is executed, so its two may put the same key. Two things pass, as they do in etcd, and
+    clients may rely on them: a put before a delete of a later nested transaction, and a put beside
+    a delete of all keys from one on (delete everything, then set this).
     """
 
     def __init__(self) -> None:
@@ -161,8 +161,8 @@ class _Writes:
         self.deletes.append((key, range_end))
         if not range_end:
             self._deleted_keys.add(key)
-        else:
-            self._deleted_ranges.add(key, None if range_end == layout.FROM_KEY else range_end, None)
+        elif range_end != layout.FROM_KEY:
+            self._deleted_ranges.add(key, range_end, None)
 
     def _add_puts(self, keys: set[bytes]) -> None:
         if not self.puts.isdisjoint(keys) or not self._deleted_keys.isdisjoint(keys):

@@ -32,6 +32,33 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+class ManualClock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.sleepers: list[tuple[float, asyncio.Event]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> int:
+        return 0
+
+    async def sleep(self, seconds: float) -> None:
+        event = asyncio.Event()
+        self.sleepers.append((self.time + seconds, event))
+        await event.wait()
+
+    async def advance(self, seconds: float) -> None:
+        """In steps of a tenth of a second; whoever wakes runs until it sleeps again."""
+        for _ in range(round(seconds * 10)):
+            self.time += 0.1
+            for item in [item for item in self.sleepers if item[0] <= self.time + 1e-6]:
+                self.sleepers.remove(item)
+                item[1].set()
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+
 class Kv:
     """One member's machine."""
 

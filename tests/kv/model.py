@@ -173,9 +173,16 @@ class Model:
 
     def check_txn(self, request: TxnRequest) -> None:
         operations = self.chosen(request)
+        gone: set[bytes] = set()
         for op in operations:
+            put = op.request_put
             if op.HasField("request_put"):
-                self.check_put(op.request_put)
+                self.check_put(put)
+                if put.key in gone and (put.ignore_value or put.ignore_lease):
+                    raise Refusal("key not found")
+            elif op.HasField("request_delete_range"):
+                delete = op.request_delete_range
+                gone |= set(selected(self.states[-1], delete.key, delete.range_end))
         for op in operations:
             revision = op.request_range.revision
             if revision > self.revision:

@@ -153,3 +153,18 @@ async def test_a_put_deleted_in_the_same_transaction_is_two_changes_of_one_revis
     assert (await kv.get(b"a")).count == 0
     assert (await kv.get(b"a", revision=5)).count == 0
     assert (await kv.get(b"a", revision=4)).count == 1
+
+
+async def test_everything_can_be_deleted_and_something_set_at_once(kv: Kv) -> None:
+    answer = kv.txn(TxnRequest(success=[delete_op(b"\0", b"\0"), put_op(b"b", b"only")])).txn
+    assert answer.responses[0].response_delete_range.deleted == 2
+    (only,) = (await kv.get(b"\0", b"\0")).kvs
+    assert (only.key, only.create_revision, only.mod_revision, only.version) == (b"b", 5, 5, 1)
+
+
+def test_what_was_just_deleted_cannot_be_kept(kv: Kv) -> None:
+    keeping = put_op(b"b", ignore_value=True)
+    everything = delete_op(b"\0", b"\0")
+    refused = kv.txn(TxnRequest(success=[everything, keeping]))
+    assert refused.failure.message == "etcdserver: key not found"
+    assert not kv.txn(TxnRequest(success=[keeping, everything])).HasField("failure")

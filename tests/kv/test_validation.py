@@ -58,7 +58,6 @@ def lease_command(ttl: int) -> Command:
         ),
         (txn_command(success=[put_op(b"a"), put_op(b"a")]), INVALID_ARGUMENT, DUPLICATE),
         (txn_command(success=[put_op(b"b"), delete_op(b"a", b"c")]), INVALID_ARGUMENT, DUPLICATE),
-        (txn_command(success=[put_op(b"b"), delete_op(b"a", b"\0")]), INVALID_ARGUMENT, DUPLICATE),
         (
             txn_command(failure=[put_op(b"a"), txn_op(success=[txn_op(failure=[delete_op(b"a")])])]),
             INVALID_ARGUMENT,
@@ -91,6 +90,8 @@ def test_refused(command: Command, code: int, text: str) -> None:
         TxnRequest(success=[put_op(b"a")], failure=[put_op(b"a")]),
         TxnRequest(success=[delete_op(b"a", b"c"), delete_op(b"b", b"d")]),
         TxnRequest(success=[put_op(b"c"), delete_op(b"a", b"c")]),
+        TxnRequest(success=[delete_op(b"\0", b"\0"), put_op(b"a")]),
+        TxnRequest(success=[delete_op(b"b", b"\0"), put_op(b"a", ignore_value=True)]),
         TxnRequest(success=[txn_op(success=[put_op(b"a")]), txn_op(success=[delete_op(b"a")])]),
     ],
 )

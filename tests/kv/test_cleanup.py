@@ -1,0 +1,65 @@
+"""What compactions leave behind is removed a little at a time, on whatever path the process takes."""
+
+import asyncio
+
+from connect_kv.kv import layout
+from connect_kv.storage.overlay import Overlay
+from tests.kv.conftest import Kv
+
+
+def stored(kv: Kv) -> int:
+    return sum(1 for _ in kv.engine.iterate(layout.HISTORY, layout.META))
+
+
+async def test_space_comes_back_in_bounded_steps(kv: Kv) -> None:
+    for _ in range(10):
+        for key in range(100):
+            kv.put(b"%03d" % key, b"v")
+    assert stored(kv) == 2000
+    kv.compact(kv.machine.revision)
+    assert kv.clean() > 5
+    assert stored(kv) == 200
+    assert (await kv.get(b"\0", b"\0")).count == 100
+    assert kv.machine.take_emptied() == (layout.HISTORY, layout.META)
+    assert kv.machine.take_emptied() is None
+
+
+async def test_a_restart_in_the_middle_goes_on_where_it_was(kv: Kv) -> None:
+    for _ in range(500):
+        kv.put(b"a")
+    kv.compact(400)
+    overlay = Overlay(kv.engine)
+    kv.machine.cleanup(overlay)
+    kv.write(overlay)
+    kv.restart()
+    assert kv.machine.cleanup_pending
+    kv.clean()
+    assert stored(kv) == 2 * 102
+
+
+async def test_a_second_compaction_during_a_cleanup_is_cleaned_up_too(kv: Kv) -> None:
+    for number in range(600):
+        kv.put(b"a")
+        if number % 7 == 0:
+            kv.delete(b"a")
+    kv.compact(300)
+    overlay = Overlay(kv.engine)
+    kv.machine.cleanup(overlay)
+    kv.write(overlay)
+    kv.compact(600)
+    kv.clean()
+    at_600 = (await kv.get(b"a", revision=600)).count
+    assert at_600 == 1
+    assert stored(kv) == 2 * (kv.machine.revision - 600 + 1)
+
+
+async def test_waiting_for_the_cleanup_ends_with_it(kv: Kv) -> None:
+    for _ in range(300):
+        kv.put(b"a")
+    kv.compact(300)
+    waiting = asyncio.create_task(kv.machine.cleaned(300))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    kv.clean()
+    await waiting
+    await kv.machine.cleaned(300)
