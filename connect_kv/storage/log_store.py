@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 
 from connect_kv.errors import CorruptStorage
@@ -28,26 +27,24 @@ from connect_kv.raft.types import (
 )
 from connect_kv.storage import codec
 from connect_kv.storage.codec import Base, Run
-from connect_kv.storage.engine import Disk, Engine, Reader
+from connect_kv.storage.engine import Disk, Engine
+from connect_kv.storage.log_checks import Memberships, Starts, check_records, check_terms
+from connect_kv.storage.log_sweeper import Background, Sweeper
 
 WRITE_BUFFER = 64 << 20
 """LevelDB has one background thread for all databases: the log must seldom wait for it."""
-RECLAIM_BYTES = 16 << 20
-"""Deleted entries of this size are compacted away at once: measured, 0.1 s, and 50 MiB at most on disk."""
-SWEEP_SLICE = 1024
-"""Entries deleted by one batch."""
-
 Changes = dict[bytes, bytes | None]
-Starts = list[tuple[int, int]]
-Memberships = list[tuple[int, Membership]]
 
 
 class EngineLogStore:
     """The `LogStore` over an Engine. Its writing methods are called by one thread at a time."""
 
-    def __init__(self, engine: Engine, *, window_entries: int, window_bytes: int) -> None:
+    def __init__(
+        self, engine: Engine, *, window_entries: int, window_bytes: int, background: Background | None = None
+    ) -> None:
         """Use `open`."""
         self._engine = engine
+        self._sweeper = Sweeper(engine, background)
         self._window = window_entries, window_bytes
         self._identity: Identity | None = None
         self._confirmed = False
@@ -58,9 +55,8 @@ class EngineLogStore:
         self._starts: Starts = []
         self._memberships: Memberships = [(0, Membership())]
         self._state = ("", 0)
-        self._garbage: list[Run] = []
-        self._reclaimable = 0
         self._entry_bytes = 0
+        self._rewrites = 0
         if (version := engine.get(codec.LOG_FORMAT)) is not None:
             codec.check_format(engine.path, version)
             with self._damage():
@@ -76,14 +72,20 @@ class EngineLogStore:
         *,
         window_entries: int = 16384,
         window_bytes: int = 64 << 20,
+        background: Background | None = None,
     ) -> EngineLogStore:
         """Open ``data_dir/log``, or create it. The windows bound `Restored.recent`.
+
+        `background` runs what it is given on another thread, in time, and before `close`; that is how
+        space is given back without holding up writes (0.1 s now and then). None: at once.
 
         Raises StorageInUse, CorruptStorage, and RefusedToStart for a newer format.
         """
         engine = disk.open(data_dir / "log", write_buffer=WRITE_BUFFER)
         try:
-            return cls(engine, window_entries=window_entries, window_bytes=window_bytes)
+            return cls(
+                engine, window_entries=window_entries, window_bytes=window_bytes, background=background
+            )
         except BaseException:
             engine.close()
             raise
@@ -164,7 +166,7 @@ class EngineLogStore:
         with self._damage():
             recent = self._recent()
             last = recent[-1].id if recent else self._base.compacted
-            self._check_against_log(recent)
+            check_terms(recent, self._starts, self._hard_state.term)
         return Restored(
             hard_state=self._hard_state,
             compacted=self._base.compacted,
@@ -190,6 +192,7 @@ class EngineLogStore:
             if not self._base.compacted.index < first <= last + 1:
                 raise ValueError(f"entry {first} does not follow the log, which ends at {last}")
             if first <= last:
+                self._rewrites += 1
                 for index in range(first, last + 1):
                     changes[codec.entry_key(self._base.generation, index)] = None
                 starts, memberships = _truncated(starts, memberships, first, changes)
@@ -197,8 +200,11 @@ class EngineLogStore:
             last, size = ready.entries[-1].index, size + added
         if hard_state != self._hard_state:
             changes[codec.LOG_HARD_STATE] = codec.encode_hard_state(hard_state)
-        if changes:
-            self._write(changes, sync=any(ready.must_sync for ready in readies))
+        if not changes:
+            return
+        swept = self._sweeper.beside(changes)
+        self._write(changes, sync=any(ready.must_sync for ready in readies))
+        swept()
         self._starts, self._memberships, self._last_index = starts, memberships, last
         self._hard_state = hard_state
         self._entry_bytes += size
@@ -209,11 +215,11 @@ class EngineLogStore:
         Nothing if `start` has been compacted or is beyond the end. May run beside writes.
         """
         found: list[Entry] = []
-        base, size = self._base, 0
-        if start <= base.compacted.index:
+        size = 0
+        if start < self.first_index:
             return []
         with self._damage():
-            for entry in self._scan(self._engine, base.generation, start, end):
+            for entry in self._scan(start, end):
                 size += len(entry.data)
                 if found and size > max_bytes:
                     break
@@ -222,23 +228,23 @@ class EngineLogStore:
 
     def install(self, state_name: str, meta: SnapshotMeta) -> None:
         """Name `state_name`, durable up to `meta.last`, and empty the log after it: one synced batch."""
-        garbage = list(self._garbage)
-        if self._last_index >= self.first_index:
-            garbage.append(Run(self._base.generation, self.first_index, self._last_index + 1))
         base = Base(meta.last, self._base.generation + 1)
         changes: Changes = {codec.term_start_key(index): None for index, _ in self._starts}
         changes |= {codec.membership_key(index): None for index, _ in self._memberships}
         changes[codec.membership_key(meta.last.index)] = meta.membership.encode()
         changes[codec.LOG_BASE] = base.encode()
         changes[codec.LOG_STATE] = codec.encode_state(state_name, meta.last.index)
-        changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
+        garbage = self._sweeper.with_run(
+            Run(self._base.generation, self.first_index, self._last_index + 1), changes
+        )
+        self._rewrites += 1
         self._write(changes)
+        self._sweeper.adopt(garbage, self._entry_bytes)
         self._base, self._last_index = base, meta.last.index
         self._starts, self._memberships = [], [(meta.last.index, meta.membership)]
         self._state = (state_name, meta.last.index)
-        self._garbage, self._reclaimable = garbage, self._reclaimable + self._entry_bytes
         self._entry_bytes = 0
-        self._sweep()
+        self._sweeper.sweep()
 
     def set_durable(self, index: int) -> None:
         """Record that the current state database is on disk up to `index`. Synced; never goes back."""
@@ -259,7 +265,8 @@ class EngineLogStore:
         """Forget entries up to `compacted`, never beyond the durable index, and give back their space.
 
         `membership` is the one in force at `compacted`. First, in one synced batch, the log starts
-        later; then the entries are deleted, in slices, for which a crash in between does no harm.
+        later; then the entries are deleted, in slices, for which a crash in between does no harm. Very
+        many are not all deleted by this call, but by the next ones and by saves.
         """
         index = compacted.index
         if index > self.durable_index:
@@ -275,15 +282,18 @@ class EngineLogStore:
             else:
                 changes[codec.membership_key(at)] = None
         changes[codec.membership_key(index)] = membership.encode()
+        base = Base(compacted, self._base.generation)
         run = Run(self._base.generation, self.first_index, index + 1)
-        base, garbage = Base(compacted, self._base.generation), [*self._garbage, run]
         changes[codec.LOG_BASE] = base.encode()
-        changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
+        garbage = self._sweeper.with_run(run, changes)
+        self._rewrites += 1
         self._write(changes)
-        self._count_compacted(run)
-        self._base, self._garbage = base, garbage
-        self._starts, self._memberships = starts, memberships
-        self._sweep()
+        # About what these entries took: they are taken for average ones.
+        size = self._entry_bytes * (run.end - run.start) // (self._last_index - run.start + 1)
+        self._sweeper.adopt(garbage, size)
+        self._entry_bytes -= size
+        self._base, self._starts, self._memberships = base, starts, memberships
+        self._sweeper.sweep()
 
     def close(self) -> None:
         """Close the database."""
@@ -325,28 +335,6 @@ class EngineLogStore:
             changes[codec.term_start_key(first)] = codec.u64(compacted.term)
         return kept
 
-    def _count_compacted(self, run: Run) -> None:
-        """Estimate the bytes of `run` from the average of the log's entries."""
-        share = self._entry_bytes * (run.end - run.start) // (self._last_index - run.start + 1)
-        self._entry_bytes -= share
-        self._reclaimable += share
-
-    def _sweep(self) -> None:
-        """Delete what is no longer part of the log, and once it is much, compact its space away."""
-        swept = bool(self._garbage)
-        while self._garbage:
-            generation, start, end = self._garbage[0]
-            stop = min(start + SWEEP_SLICE, end)
-            rest = [Run(generation, stop, end)] if stop < end else []
-            garbage = rest + self._garbage[1:]
-            changes: Changes = {codec.entry_key(generation, index): None for index in range(start, stop)}
-            changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
-            self._write(changes, sync=False)
-            self._garbage = garbage
-        if swept and self._reclaimable >= RECLAIM_BYTES:
-            self._engine.compact_range(codec.entry_key(0, 0), self._key(self.first_index))
-            self._reclaimable = 0
-
     # --- reading --------------------------------------------------------------------------------
 
     def _read(self) -> None:
@@ -359,7 +347,6 @@ class EngineLogStore:
         self._hard_state = codec.decode_hard_state(self._required(codec.LOG_HARD_STATE, "hard state"))
         self._base = Base.decode(self._required(codec.LOG_BASE, "start of the log"))
         self._state = codec.decode_state(self._required(codec.LOG_STATE, "name of the state database"))
-        self._garbage = codec.decode_runs(self._engine.get(codec.LOG_GARBAGE) or b"")
         self._starts = [
             (index, codec.decode_u64(value)) for index, value in self._table(codec.LOG_TERM_START)
         ]
@@ -371,8 +358,10 @@ class EngineLogStore:
         self._last_index = self._find_last()
         first, last = self._key(self.first_index), self._key(self._last_index + 1)
         self._entry_bytes = self._engine.approximate_size(first, last)
-        self._reclaimable = self._engine.approximate_size(codec.entry_key(0, 0), first)
-        self._check_records()
+        self._sweeper.load(first)
+        check_records(self.first_index, self._last_index, self._starts, self._memberships)
+        if self._last_index >= self.first_index and self._engine.get(first) is None:
+            raise ValueError(f"entry {self.first_index}, the first, is missing")
 
     def _key(self, index: int) -> bytes:
         return codec.entry_key(self._base.generation, index)
@@ -391,36 +380,6 @@ class EngineLogStore:
         stop = codec.entry_key(self._base.generation + 1, 0)
         newest = next(self._engine.iterate(self._key(self.first_index), stop, reverse=True), None)
         return self._base.compacted.index if newest is None else codec.decode_u64(newest[0][-8:])
-
-    def _check_records(self) -> None:
-        first, last = self.first_index, self._last_index
-        if not self._memberships or self._memberships[0][0] != first - 1:
-            raise ValueError(f"the membership at index {first - 1}, where the log starts, is missing")
-        if self._memberships[-1][0] > last:
-            raise ValueError(f"there is a membership of index {self._memberships[-1][0]}, and no such entry")
-        if last >= first and (not self._starts or self._starts[0][0] != first):
-            raise ValueError(f"the term of entry {first}, the first, is missing")
-        if self._starts and self._starts[-1][0] > last:
-            raise ValueError(f"a term starts at {self._starts[-1][0]}, and there is no such entry")
-        if last >= first and self._engine.get(self._key(first)) is None:
-            raise ValueError(f"entry {first}, the first, is missing")
-
-    def _check_against_log(self, recent: Sequence[Entry]) -> None:
-        starts = dict(self._starts)
-        term: int | None = None
-        for entry in recent:
-            if term is not None and (entry.term != term) != (entry.index in starts):
-                raise ValueError(f"the term of entry {entry.index} is not the one recorded")
-            if starts.get(entry.index, entry.term) != entry.term:
-                raise ValueError(f"the term of entry {entry.index} is not the one recorded")
-            term = entry.term
-        if recent and recent[0].term != self._term_at(recent[0].index):
-            raise ValueError(f"the term of entry {recent[0].index} is not the one recorded")
-        if recent and recent[-1].term > self._hard_state.term:
-            raise ValueError(f"entry {recent[-1].index} is of a later term than was ever seen")
-
-    def _term_at(self, index: int) -> int:
-        return [term for _, term in takewhile(lambda start: start[0] <= index, self._starts)][-1]
 
     def _recent(self) -> tuple[Entry, ...]:
         """The end of the log, within the window; at least the last entry."""
@@ -442,16 +401,18 @@ class EngineLogStore:
                 raise ValueError(f"entry {expected} is missing")
         return tuple(reversed(found))
 
-    def _scan(self, reader: Reader, generation: int, start: int, end: int) -> Iterator[Entry]:
+    def _scan(self, start: int, end: int) -> Iterator[Entry]:
+        rewrites, generation = self._rewrites, self._base.generation
         expected, end = start, min(end, self._last_index + 1)
-        pairs = reader.iterate(codec.entry_key(generation, start), codec.entry_key(generation, end))
+        pairs = self._engine.iterate(codec.entry_key(generation, start), codec.entry_key(generation, end))
         for key, value in pairs:
             index = codec.decode_u64(key[-8:])
             if index != expected:
                 break
             yield codec.decode_entry(index, value)
             expected += 1
-        if expected < end:
+        # Unless the log was truncated or compacted meanwhile, on another thread.
+        if expected < end and rewrites == self._rewrites:
             raise ValueError(f"entry {expected} is missing")
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from connect_kv.raft.types import EntryId
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.log_sweeper import SWEEP_CALL
 from connect_kv.storage.memory import MemoryDisk
 from tests.storage.helpers import command, new_log, ready, voters
 
@@ -49,7 +51,28 @@ def test_many_small_entries_are_swept_in_slices(tmp_path: Path) -> None:
         log.save([ready([command(1, index) for index in range(start, start + 500)], term=1, sync=False)])
     log.set_durable(20_000)
     log.compact(EntryId(1, 19_990), voters(1))
-    assert entries_on_disk(log) == 10
+    assert entries_on_disk(log) == 20_000 - SWEEP_CALL
+    for index in range(20_001, 20_101):
+        log.save([ready([command(1, index)], sync=False)])
+    assert entries_on_disk(log) == 110
+    assert log.load().recent[0].index == 19_991
+    log.close()
+
+
+def test_space_is_given_back_in_the_background_if_there_is_one(tmp_path: Path) -> None:
+    work: list[Callable[[], None]] = []
+    new_log(LevelDbDisk(), tmp_path).close()
+    log = EngineLogStore.open(LevelDbDisk(), tmp_path, background=work.append)
+    noise = random.Random(1).randbytes(1 << 20)
+    for index in range(1, 41):
+        log.save([ready([command(1, index, noise)], term=1, sync=False)])
+    log.set_durable(40)
+    log.compact(EntryId(1, 20), voters(1))
+    log.compact(EntryId(1, 39), voters(1))
+    before = log.engine.disk_size()
+    assert len(work) == 1
+    work[0]()
+    assert log.engine.disk_size() < before - (16 << 20)
     log.close()
 
 
