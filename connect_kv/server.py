@@ -63,7 +63,7 @@ class Seams:
     worker: Callable[[str], Worker] = ThreadWorker
     """Makes the thread of that name."""
     listens: bool = True
-    """Whether clients reach it over gRPC and HTTP; if not, through ``services.servicers``."""
+    """Whether clients reach it over gRPC and HTTP; if not, call ``services.servicers``."""
 
 
 class KvServer:
@@ -210,6 +210,7 @@ class KvServer:
             machines=self._machines,
             clock=seams.clock,
             metrics=self.metrics,
+            listens=seams.listens,
         )
         self._background = {
             "lessor": lessor.run,
@@ -246,11 +247,9 @@ class KvServer:
 
     async def _listen(self) -> None:
         """Ports first: a node that cannot serve must not take part either."""
-        if self._seams.listens:
-            await self.services.bind()
+        await self.services.bind()
         await self.node.start(_made(self._directory).description)
-        if self._seams.listens:
-            await self.services.start()
+        await self.services.start()
         for name, work in self._background.items():
             self._spawn(work(), name)
 

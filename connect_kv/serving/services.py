@@ -56,7 +56,9 @@ class Services:
         machines: Mapping[str, HostedMachine],
         clock: Clock,
         metrics: Metrics,
+        listens: bool,
     ) -> None:
+        """`listens`: whether there are ports at all; a simulator calls the servicers itself."""
         self._config = config
         self._node = node
         self._host = host
@@ -86,9 +88,11 @@ class Services:
             "Session": SessionService(self.replica, reads, commands, host.sessions),
             "Machine": MachineService(self.replica, host, calls),
         }
-        """By the service's short name; a simulator calls them without a port."""
-        handlers = Handlers(self._streams, metrics, self.replica.has_leader)
-        self._grpc = GrpcServer(handlers, self.servicers, max_request_bytes=config.max_request_bytes)
+        """By the service's short name."""
+        self._grpc: GrpcServer | None = None
+        if listens:
+            handlers = Handlers(self._streams, metrics, self.replica.has_leader)
+            self._grpc = GrpcServer(handlers, self.servicers, max_request_bytes=config.max_request_bytes)
         self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
         self._http = HttpServer(
             health=self.health.health,
@@ -107,8 +111,8 @@ class Services:
 
     @property
     def client_port(self) -> int:
-        """The gRPC port, once bound."""
-        return self._grpc.port
+        """The gRPC port, once bound; 0 if there is none."""
+        return 0 if self._grpc is None else self._grpc.port
 
     @property
     def http_port(self) -> int:
@@ -120,6 +124,8 @@ class Services:
 
         HTTP answers at once: whoever asks sees a member that is not ready yet.
         """
+        if self._grpc is None:
+            return
         await self._grpc.bind(self._config.listen_client)
         if self._config.listen_http:
             host, port = split_address(self._config.listen_http, "listen_http")
@@ -133,7 +139,8 @@ class Services:
 
     async def start(self) -> None:
         """Serve clients."""
-        await self._grpc.start()
+        if self._grpc is not None:
+            await self._grpc.start()
         self._guard = asyncio.create_task(self._streams.watch_leader(self._clock.sleep), name="leader watch")
 
     async def stop(self) -> None:
@@ -143,7 +150,8 @@ class Services:
             self._guard.cancel()
             with suppress(asyncio.CancelledError):
                 await self._guard
-        await self._grpc.stop(_GRACE_SECONDS)
+        if self._grpc is not None:
+            await self._grpc.stop(_GRACE_SECONDS)
         await self._renewals.close()
         await self._http.stop()
 
