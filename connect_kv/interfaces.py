@@ -150,6 +150,8 @@ class HelloReply:
     protocol: int = 0
     highest_command: int = 0
     directory_id: bytes = b""
+    term: int = 0
+    """Of the one who answers; 0 only where no cluster has ever run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

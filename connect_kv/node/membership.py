@@ -47,13 +47,17 @@ def judge(hello: Hello, identity: Identity, removed: Iterable[int], noted: bytes
     return Verdict.WELCOME
 
 
-def has_majority(membership: Membership, node_ids: Iterable[int]) -> bool:
-    """Whether these are a majority of the voters (of both sets in joint consensus)."""
+def has_majority(membership: Membership, node_ids: Iterable[int], *, besides: int | None = None) -> bool:
+    """Whether these are a majority of the voters (of both sets in joint consensus).
+
+    With `besides`, of the voters other than that one; where there are no others, yes.
+    """
     ids = frozenset(node_ids)
     if not membership.voters:
         return False
+    left_out = frozenset() if besides is None else frozenset({besides})
     return all(
-        len(voters & ids) * 2 > len(voters)
+        len((voters - left_out) & ids) * 2 > len(voters - left_out) or voters == left_out
         for voters in (membership.voters, membership.voters_outgoing)
         if voters
     )

@@ -65,6 +65,7 @@ class Peers(Generic[R]):
         self._abilities = Abilities(identity.node_id, parts.config.highest_command)
         self._followed: tuple[Membership | None, Membership | None] = (None, None)
         self._welcomed = {identity.node_id}
+        self._cluster_runs = False
         self._confirming = False
         self._asking = False
 
@@ -111,6 +112,7 @@ class Peers(Generic[R]):
 
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
         """What a peer answered to our own hello."""
+        self._cluster_runs = self._cluster_runs or reply.term > 0
         if reply.verdict is Verdict.WELCOME:
             self._abilities.heard(node_id, reply)
             self._welcomed.add(node_id)
@@ -199,12 +201,21 @@ class Peers(Generic[R]):
             protocol=PROTOCOL,
             highest_command=self._parts.config.highest_command,
             directory_id=self._parts.identity.directory_id,
+            term=self._parts.core.term,
         )
 
     def _confirm_if_welcome(self) -> None:
+        """Vote from now on, if enough members have noted this directory, and so none noted another.
+
+        In a cluster that never ran a majority is enough, this node included. Where one runs, this node
+        may be a wiped member whose old directory was noted by a bare majority: then its own note proves
+        nothing, and a majority of the others must agree.
+        """
         if self._parts.log.confirmed or self._confirming:
             return
-        if has_majority(self._parts.core.membership, self._welcomed):
+        membership, own = self._parts.core.membership, self._parts.identity.node_id
+        running = self._cluster_runs or self._parts.core.term > 0
+        if has_majority(membership, self._welcomed, besides=own if running else None):
             self._confirming = True
             self._spawn(self._confirm())
 

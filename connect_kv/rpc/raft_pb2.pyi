@@ -129,11 +129,14 @@ class HelloReply(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     HIGHEST_COMMAND_FIELD_NUMBER: _builtins.int
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     detail: _builtins.str
     protocol: _builtins.int
     highest_command: _builtins.int
     directory_id: _builtins.bytes
+    term: _builtins.int
+    """0 only where no cluster has ever run"""
     def __init__(
         self,
         *,
@@ -142,10 +145,11 @@ class HelloReply(_message.Message):
         protocol: _builtins.int = ...,
         highest_command: _builtins.int = ...,
         directory_id: _builtins.bytes = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "directory_id", b"directory_id", "highest_command", b"highest_command", "protocol", b"protocol", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "directory_id", b"directory_id", "highest_command", b"highest_command", "protocol", b"protocol", "term", b"term", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,6 +137,7 @@ def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
         protocol=reply.protocol,
         highest_command=reply.highest_command,
         directory_id=reply.directory_id,
+        term=reply.term,
     )
 
 
@@ -152,6 +153,7 @@ def hello_reply_from_wire(wire: pb.HelloReply) -> HelloReply:
         protocol=wire.protocol,
         highest_command=wire.highest_command,
         directory_id=wire.directory_id,
+        term=wire.term,
     )
 
 

@@ -1,5 +1,6 @@
 """Whose directory it is, and whether it may be used (DESIGN: amnesia is refused)."""
 
+import asyncio
 import random
 from dataclasses import replace
 
@@ -57,6 +58,26 @@ async def test_a_node_votes_only_once_a_majority_noted_its_directory(trio: Trio)
     await second.start()
     await eventually(lambda: first.node.status().confirmed and second.node.status().confirmed)
     await trio.agreed()
+
+
+async def test_a_wiped_node_does_not_vote_by_the_word_of_one_that_never_met_it(trio: Trio) -> None:
+    """n3 was noted by n1 alone, and n1 is down: n2 cannot know that this n3 is not the one that voted."""
+    first, second, third = trio.hosts
+    await first.start()
+    await third.start()
+    await trio.agreed([first, third])
+    await third.kill()
+    await second.start()
+    await put(await trio.agreed([first, second]), 1)
+    third.wipe()
+    await first.kill()
+    await third.start()
+    loop = asyncio.get_running_loop()
+    later = loop.time() + 20
+    await eventually(lambda: loop.time() > later)
+    assert not third.node.status().confirmed
+    await first.start()
+    assert isinstance(await third.node.failed, RefusedToStart)
 
 
 async def test_a_confirmed_node_votes_at_once_after_a_restart(trio: Trio) -> None:
