@@ -48,7 +48,10 @@ def inspect(data_dir: Path, form: str, entries: bool, start: int | None, limit: 
     if form == "simple":
         width = max(len(name) for name, _ in facts)
         for name, value in facts:
-            click.echo(f"{name:<{width}}  {value}")
+            first, *more = value.split("\n")
+            click.echo(f"{name:<{width}}  {first}")
+            for line in more:
+                click.echo(f"{'':<{width}}  {line}")
         for entry in listed:
             click.echo(f"{entry.id.term}/{entry.index} {entry.kind.name} {len(entry.data)} bytes")
         return

@@ -124,6 +124,12 @@ class Session:
                 pass
             except grpc.aio.AioRpcError as error:
                 self._judge(endpoint, error)
+            except Exception as error:
+                # Callers must hear of it now, not at their deadlines; what they sent may have run.
+                logger.exception("session: unexpected failure")
+                self._blame(endpoint, repr(error))
+                self._state.fail_all(errors.Unavailable(repr(error)))
+                self._state.expired = True
             finally:
                 self._stream = None
                 self._state.broken()

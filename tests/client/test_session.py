@@ -23,6 +23,18 @@ async def test_concurrent_calls_travel_in_few_batches(cluster: FakeCluster, endp
     assert cluster.opened == 1
 
 
+async def test_callers_that_go_on_and_on_do_not_end_up_in_batches_of_one(
+    cluster: FakeCluster, endpoints: str
+) -> None:
+    async def caller(name: str) -> None:
+        for _ in range(10):
+            await client.put(name, "v")
+
+    async with connect(endpoints) as client:
+        await asyncio.gather(*(caller(f"k{i}") for i in range(200)))
+    assert len(cluster.batches) <= 400
+
+
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_stream_broken_once_anywhere_executes_each_command_once(
     cluster: FakeCluster, members: list[FakeMember], endpoints: str, point: str
