@@ -48,8 +48,8 @@ def inspect(data_dir: Path, form: str, entries: bool, start: int | None, limit: 
     if form == "simple":
         width = max(len(name) for name, _ in facts)
         for name, value in facts:
-            first, *more = value.split("\n")
-            click.echo(f"{name:<{width}}  {first}")
+            top, *more = value.split("\n")
+            click.echo(f"{name:<{width}}  {top}")
             for line in more:
                 click.echo(f"{'':<{width}}  {line}")
         for entry in listed:
