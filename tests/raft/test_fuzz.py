@@ -5,8 +5,8 @@ import pytest
 from tests.raft.fuzz import Fuzz
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_figure_3_holds_under_faults(seed: int) -> None:
     fuzz = Fuzz(seed)
-    fuzz.run(steps=1500)
+    fuzz.run(steps=2000)
     fuzz.settle()
