@@ -16,12 +16,15 @@ from connect_kv.errors import (
     StorageError,
     Unavailable,
 )
+from connect_kv.framework.callbacks import CALLBACKS, Messages
 from connect_kv.framework.cluster import Cluster, Node
+from connect_kv.framework.hosted import Store
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import MessageType, ServiceType
 from connect_kv.serving.server import Server, ServerHandle
 
 __all__ = [
+    "CALLBACKS",
     "BadCall",
     "Client",
     "Cluster",
@@ -30,6 +33,7 @@ __all__ = [
     "ConfigError",
     "ConnectKvError",
     "MessageType",
+    "Messages",
     "Node",
     "OutcomeUnknown",
     "Overloaded",
@@ -42,6 +46,7 @@ __all__ = [
     "ServiceType",
     "SessionExpired",
     "StorageError",
+    "Store",
     "Unavailable",
     "command",
     "connect",
