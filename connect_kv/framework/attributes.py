@@ -38,8 +38,20 @@ class Attributes:
         self._first = {name: self._checked(name, value) for name, value in state.items()}
 
     def dump(self, state: MutableMapping[str, object]) -> list[bytes]:
-        """All attributes, in pieces."""
-        stored = {name: self._encode(name, value) for name, value in state.items()}
+        """All attributes, in pieces. Raises ConfigError for one that could not be read again.
+
+        Better now than at the next start: the log, from which it can be rebuilt, is still there.
+        """
+        stored = {}
+        for name, value in state.items():
+            where = f"{self._owner.__name__}.{name}"
+            if name not in self._first and name not in self._annotations:
+                raise ConfigError(f"{where} appeared after the start: set or annotate it in __init__")
+            try:
+                stored[name] = self._encode(name, value)
+                self._decode(name, stored[name])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{where} cannot be stored: {error}") from None
         return data.in_chunks(data.encode([_FORMAT, stored]))
 
     def load(self, state: MutableMapping[str, object], chunks: Iterable[bytes]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from connect_kv.errors import BadCall, CommandFailed, ConfigError, MachineBroken, UnknownEntry
+from connect_kv.errors import BadCall, CommandFailed, ConfigError, MachineBroken, SessionExpired, UnknownEntry
 from connect_kv.framework.methods import Method, Parameter, WrongArguments, methods_of
 from connect_kv.framework.replicated import Replicated, set_log_time
 from connect_kv.framework.types import Kind
@@ -167,7 +167,7 @@ class ReplicatedMachine:
         except WrongArguments as error:
             raise BadCall(f"{method}: {error}") from None
         except Exception as error:
-            raise CommandFailed(type(error).__name__, text_of_error(error)) from error
+            raise CommandFailed(type_of_error(error), text_of_error(error)) from error
 
     def snapshot(self) -> list[bytes]:
         """The whole state, frozen."""
@@ -204,7 +204,13 @@ def failure_of(error: BaseException, call: Call) -> CommandFailed:
         raise MachineBroken(
             f"entry {call.entry_index}, {call.method!r}: {type(error).__name__}: {text_of_error(error)}"
         ) from error
-    return CommandFailed(type(error).__name__, text_of_error(error))
+    return CommandFailed(type_of_error(error), text_of_error(error))
+
+
+def type_of_error(error: BaseException) -> str:
+    """The name of its class; with its module where the plain name says something else to clients."""
+    name = type(error).__name__
+    return f"{type(error).__module__}.{name}" if name == SessionExpired.__name__ else name
 
 
 def text_of_error(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from connect_kv.framework.hosted import (
     checked_chunks,
     failure_of,
     text_of_error,
+    type_of_error,
 )
 from connect_kv.framework.methods import WrongArguments, methods_of
 from connect_kv.framework.replicated import Replicated, command, query
@@ -97,7 +98,7 @@ class LowLevelMachine(Generic[R]):
         except WrongArguments as error:
             raise BadCall(f"{method}: {error}") from None
         except Exception as error:
-            raise CommandFailed(type(error).__name__, text_of_error(error)) from error
+            raise CommandFailed(type_of_error(error), text_of_error(error)) from error
 
     def snapshot(self) -> list[bytes]:
         """The whole state, frozen, with the position it stands at in front."""

@@ -288,3 +288,18 @@ def test_bytes_that_are_no_snapshot_are_refused() -> None:
     machine = Shop("EUR", {})
     with pytest.raises(ValueError, match="not a snapshot of Shop"):
         machine.restore([b"nonsense"])
+
+
+def test_what_could_not_be_read_again_is_refused_before_the_log_is_compacted() -> None:
+    class Changing(Machine):
+        def __init__(self) -> None:
+            self.total = 0
+
+    machine = ReplicatedMachine(changing := Changing())
+    setattr(changing, "late", 5)  # noqa: B010  # hidden from the source on purpose
+    with pytest.raises(ConfigError, match=r"Changing\.late appeared after the start"):
+        machine.snapshot()
+    delattr(changing, "late")
+    vars(changing)["total"] = "text"
+    with pytest.raises(ConfigError, match=r"Changing\.total cannot be stored: Expected `int`, got `str`"):
+        machine.snapshot()

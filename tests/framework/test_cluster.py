@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from connect_kv.config import load
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import Cluster, Node
+from connect_kv.framework.cluster_file import SETTINGS
 
 TEXT = """
 node = "n1"
@@ -75,6 +77,20 @@ def test_dict_and_keywords_say_the_same_as_a_file(tmp_path: Path) -> None:
         "initial_cluster": {"a": "127.0.0.1:2380", "b": "127.0.0.1:3"},
         "client_addresses": {"a": "127.0.0.1:1", "b": "127.0.0.1:2"},
     }
+
+
+def test_a_server_takes_every_setting_a_file_may_have() -> None:
+    settings: dict[str, object] = {
+        "heartbeat_ms": 50,
+        "machines": {"c": "module:Class"},
+        "log_format": "json",
+    }
+    cluster = Cluster.from_dict({"members": [{"name": "a"}], "data_dir": "/d", **settings})
+    config = load({}, {}, cluster.server_settings())
+    assert (config.heartbeat_ms, config.log_format, config.machines[0].name) == (50, "json", "c")
+    assert (config.listen_client, str(config.data_dir)) == ("127.0.0.1:2379", "/d")
+    for key in SETTINGS:
+        assert hasattr(config, key), f"{key} is accepted in the file and ignored"
 
 
 def test_a_single_member_needs_no_node_key() -> None:

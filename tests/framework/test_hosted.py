@@ -102,3 +102,16 @@ def test_an_endless_error_message_is_cut() -> None:
 
     (outcome,) = ReplicatedMachine(Talker()).execute([Call("talk", b"\x80", 0, 1)], None)
     assert len(failed(outcome)[1]) == 4096
+
+
+def test_an_exception_named_like_ours_is_told_apart() -> None:
+    class SessionExpired(Exception):
+        pass
+
+    class Machine(Replicated):
+        @command
+        def check(self) -> None:
+            raise SessionExpired("the user's own")
+
+    (outcome,) = ReplicatedMachine(Machine()).execute([Call("check", b"\x80", 0, 1)], None)
+    assert failed(outcome)[0] == f"{__name__}.SessionExpired"

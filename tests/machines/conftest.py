@@ -20,6 +20,7 @@ from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, MachineCall, Result, SessionClose, SessionOpen
 from connect_kv.rpc.kv_pb2 import PutRequest
+from connect_kv.storage.engine import Disk
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDirs
 
@@ -130,7 +131,8 @@ class Member:
         *,
         config: HostConfig | None = None,
         persistent: bool = False,
-        disk: MemoryDisk | None = None,
+        disk: Disk | None = None,
+        root: Path = ROOT,
         workers: tuple[Worker, Worker] | None = None,
     ) -> None:
         self._classes = {"counter": Counter} if machines is None else machines
@@ -138,7 +140,7 @@ class Member:
         self._config = config
         self._workers = workers or (InlineWorker(), InlineWorker())
         self.disk = disk or MemoryDisk(random.Random(1))
-        self.dirs = StateDirs(self.disk, ROOT)
+        self.dirs = StateDirs(self.disk, root)
         self.log: list[Entry] = []
         self.log_starts = 1
         self.name = "1"

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import msgspec
 import pytest
 
-from connect_kv.errors import BadCall, CommandFailed, ConfigError, MachineBroken, NodeStopped, UnknownEntry
+from connect_kv.errors import (
+    BadCall,
+    CommandFailed,
+    ConfigError,
+    MachineBroken,
+    NodeStopped,
+    StorageError,
+    UnknownEntry,
+)
 from connect_kv.framework.callbacks import CallbackMachine
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.lowlevel import LowLevelMachine
@@ -18,13 +27,15 @@ from connect_kv.machines.dict_kv import Delete, DictKv, Put, encode
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MemberPublish
-from connect_kv.rpc.kv_pb2 import RangeRequest
+from connect_kv.rpc.kv_pb2 import CompactionRequest, RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
+from connect_kv.storage.memory import MemoryDisk
 from tests.machines.conftest import (
     SECOND,
     Counter,
     Member,
     Names,
+    StillClock,
     add,
     call,
     close_session,
@@ -316,3 +327,100 @@ async def test_a_session_opens_once_per_command() -> None:
     one, two = await member.run(open_session(), open_session(ttl=100))
     assert one.session_open.session != two.session_open.session
     assert (one.session_open.ttl, two.session_open.ttl) == (3600, 100)
+
+
+async def until_clean(member: Member) -> None:
+    if (cleanup := member.host._cleanup) is not None:
+        async with asyncio.timeout(10):
+            await cleanup
+
+
+def compact(revision: int) -> Command:
+    return Command(compact=CompactionRequest(revision=revision))
+
+
+async def test_what_compactions_leave_is_removed_between_slices() -> None:
+    member = await Member().start()
+    for _ in range(20):
+        await member.run(put(b"k", b"v"))
+    await member.run(compact(20))
+    assert member.kv.cleanup_pending
+    await until_clean(member)
+    assert not member.kv.cleanup_pending
+    assert await value_of(member, b"k") == b"v"
+    assert member.host.last_applied == 21, "cleaning up is no entry"
+    await member.crash()
+    assert await value_of(member, b"k") == b"v"
+
+
+async def test_a_failed_write_between_slices_is_reported_by_the_next_slice() -> None:
+    disk = MemoryDisk(random.Random(1))
+    member = await Member(disk=disk).start()
+    await member.run(put(b"k", b"v"), put(b"k", b"w"))
+    await member.run(compact(3))
+    disk.full = True
+    await until_clean(member)
+    with pytest.raises(StorageError, match="state"):
+        await member.run(put(b"k", b"v"))
+
+
+async def test_a_large_entry_gives_others_a_turn() -> None:
+    class Running(StillClock):
+        time = 0.0
+
+        def now(self) -> float:
+            self.time += 0.001
+            return self.time
+
+    member = await Member().start()
+    member.host._dispatcher._clock = Running()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await member.run(*(put(b"k", b"v") for _ in range(400)))
+    task.cancel()
+    assert turns >= 10
+
+
+async def test_a_machine_call_with_a_number_but_no_session_is_answered_with_it() -> None:
+    member = await Member().start()
+    (result,) = await member.run(add(3, number=7))
+    assert (result.number, number_in(result)) == (7, 3)
+
+
+async def test_alarms_and_published_members_count_once_in_a_session_too() -> None:
+    member = await Member({}).start()
+    session = await member.open_session()
+    publish = Command(session=session, number=1, member_publish=MemberPublish(id=3, name="n3"))
+    first, again = await member.run(publish, publish)
+    assert first == again
+    assert first.number == 1
+    get = AlarmRequest(action=AlarmRequest.GET)
+    on = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=1, alarm=NOSPACE)
+    off = AlarmRequest(action=AlarmRequest.DEACTIVATE, memberID=2, alarm=NOSPACE)
+    nothing = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=1)
+    results = await member.run(*(Command(alarm=one) for one in (on, off, nothing, get)))
+    assert [len(result.alarm.alarms) for result in results] == [1, 0, 0, 1]
+
+
+async def test_after_close_nothing_is_accepted() -> None:
+    member = await Member().start()
+    source = await member.host.snapshot()
+    await member.host.close()
+    with pytest.raises(NodeStopped):
+        await member.host.query("counter", "value", b"\x80")
+    with pytest.raises(NodeStopped):
+        await member.run(add())
+    source.close()
+
+
+async def test_only_a_staged_database_can_be_switched_to() -> None:
+    member = await Member().start()
+    with pytest.raises(ValueError, match="'9' is staged"):
+        await member.host.switch("9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from connect_kv.machines.sessions import SessionLimits
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.storage import codec
+from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import BrokenChain
 from tests.machines.conftest import (
@@ -170,6 +172,40 @@ async def test_storing_and_sending_states_beside_applying_changes_nothing() -> N
     await member.crash()
     assert comparable(member) == states[-1]
     await member.host.close()
+    for worker in workers:
+        await worker.close()
+
+
+async def test_the_same_on_a_real_disk(tmp_path: Path) -> None:
+    states, _ = await reference(4, 30)
+    workers = ThreadWorker("state-test"), ThreadWorker("apply-test")
+    config = HostConfig(snapshot_entries=4, sessions=LIMITS)
+    member, other = [
+        Member(
+            MACHINES,
+            config=config,
+            persistent=True,
+            workers=workers,
+            disk=LevelDbDisk(),
+            root=tmp_path / name,
+        )
+        for name in ("one", "two")
+    ]
+    await member.start()
+    await other.start()
+    for commands, log_time in history(4, 30):
+        member.append(*commands, log_time=log_time)
+    for end in (7, 15, 20):
+        await member.apply_rest(end)
+        await member.make_durable()
+        await member.restart()
+        assert comparable(member) == states[end - 1]
+    await copy_snapshot(member, other)
+    other.log = member.log
+    await other.apply_rest()
+    assert comparable(other) == states[-1]
+    for one in (member, other):
+        await one.host.close()
     for worker in workers:
         await worker.close()
 
