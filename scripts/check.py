@@ -7,10 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from counter.machine import Counter
-
 import connect_kv
 from connect_kv.testing.processes import DidNotStart, ProcessCluster
+from counter.machine import Counter
 
 
 def say(line: str) -> None:

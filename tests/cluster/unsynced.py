@@ -1,7 +1,6 @@
 """A node that forgets to sync its log: what the power loss test must catch."""
 
 from connect_kv.cli.main import main
-
 from connect_kv.storage.leveldb import LevelDbEngine
 
 
