@@ -14,7 +14,7 @@ from connect_kv.api.replica import encode_command, field_number
 from connect_kv.config import ServerConfig
 from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.framework.hosted import HostedMachine
-from connect_kv.interfaces import Clock, Transport, Worker
+from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import HostConfig, MachineHost
@@ -63,7 +63,13 @@ class Seams:
     worker: Callable[[str], Worker] = ThreadWorker
     """Makes the thread of that name."""
     listens: bool = True
-    """Whether clients reach it over gRPC and HTTP; if not, call ``services.servicers``."""
+    """Whether clients reach it over gRPC and HTTP; if not, call ``services.handlers``."""
+    tune: Callable[[NodeConfig], NodeConfig] = lambda config: config
+    """Changes limits that are no settings."""
+    log: Callable[[LogStore], LogStore] = lambda log: log
+    """Stands between the node and its log, to watch it."""
+    state: Callable[[ReplicatedState[Result]], ReplicatedState[Result]] = lambda state: state
+    """Likewise between the node and what is replicated."""
 
 
 class KvServer:
@@ -225,18 +231,21 @@ class KvServer:
             election_ticks=config.election_ticks,
             heartbeat_ticks=config.heartbeat_ticks,
         )
-        return RaftNode(
-            config=NodeConfig(
+        node_config = seams.tune(
+            NodeConfig(
                 raft=raft,
                 tick_seconds=config.tick_ms / 1000,
                 highest_command=HIGHEST_COMMAND,
                 keep_entries=config.catch_up_entries,
-            ),
-            core=RaftCore(raft, directory.restored, random.Random(seams.rng.getrandbits(64))),
+            )
+        )
+        return RaftNode(
+            config=node_config,
+            core=RaftCore(node_config.raft, directory.restored, random.Random(seams.rng.getrandbits(64))),
             restored=directory.restored,
-            log=directory.log,
+            log=seams.log(directory.log),
             log_worker=self._workers["log"],
-            state=host,
+            state=seams.state(host),
             transport=transport,
             clock=seams.clock,
             rng=seams.rng,

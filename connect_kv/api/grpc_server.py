@@ -48,13 +48,17 @@ SERVICES: Sequence[ServiceDescriptor] = tuple(
 """All that clients may call; a service without a servicer answers UNIMPLEMENTED by name."""
 
 
+def add_services(handlers: Handlers, servicers: Mapping[str, object]) -> None:
+    """Fill the table; `servicers` by the service's short name."""
+    for service in SERVICES:
+        handlers.add(service, servicers.get(service.name))
+    handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
+
+
 class GrpcServer:
     """Listens for clients. Start it once, stop it once."""
 
-    def __init__(
-        self, handlers: Handlers, servicers: Mapping[str, object], *, max_request_bytes: int
-    ) -> None:
-        """`servicers` by the service's short name."""
+    def __init__(self, handlers: Handlers, *, max_request_bytes: int) -> None:
         self._server = grpc.aio.server(
             options=(
                 # Otherwise a second process binds the same port without an error and takes half the calls.
@@ -65,9 +69,6 @@ class GrpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             )
         )
-        for service in SERVICES:
-            handlers.add(service, servicers.get(service.name))
-        handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
         self._server.add_generic_rpc_handlers((handlers,))
         self._health: Any = vars(health)["aio"].HealthServicer()  # not in the library's stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.door import Door, UnaryDoor
-from connect_kv.client.endpoints import Endpoints, parse_endpoints
+from connect_kv.client.endpoints import ChannelTo, Endpoints, open_channel, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.ranges import Text, span
@@ -51,6 +51,7 @@ def connect(
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
     rng: random.Random | None = None,
+    channel_to: ChannelTo = open_channel,
 ) -> Client:
     """A client of the cluster with these members, for use with ``async with``.
 
@@ -59,7 +60,9 @@ def connect(
     command is executed exactly once however often connections break; without one, a write whose
     answer is lost raises OutcomeUnknown at once. Raises ConfigError for a malformed endpoint.
     """
-    return Client(endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng)
+    return Client(
+        endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng, channel_to=channel_to
+    )
 
 
 class Client:
@@ -78,16 +81,18 @@ class Client:
         session: bool,
         session_ttl: int,
         rng: random.Random | None,
+        channel_to: ChannelTo = open_channel,
     ) -> None:
         self._addresses = parse_endpoints(endpoints)
         self._timeout = timeout
         self._use_session = session
         self._session_ttl = session_ttl
         self._rng = rng or random.Random()
+        self._channel_to = channel_to
         self._opened: tuple[Endpoints, Door, LeaseKeeper] | None = None
 
     async def __aenter__(self) -> Self:
-        endpoints = Endpoints(self._addresses, self._rng)
+        endpoints = Endpoints(self._addresses, self._rng, self._channel_to)
         door: Door = UnaryDoor(endpoints)
         if self._use_session:
             session = Session(endpoints, ttl=self._session_ttl)

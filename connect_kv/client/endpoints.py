@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc.aio
 
@@ -40,11 +40,21 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+ChannelTo = Callable[[str], grpc.aio.Channel]
+"""Makes the channel to an address; a simulator makes its own."""
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """The channel a client uses unless it is given another."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
 class Endpoint:
     """One member's address, its channel (made when first used) and how it fared lately."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, channel_to: ChannelTo = open_channel) -> None:
         self.address = address
+        self._channel_to = channel_to
         self.failures = 0
         self.retry_at = 0.0
         self._channel: grpc.aio.Channel | None = None
@@ -54,7 +64,7 @@ class Endpoint:
     def stubs(self) -> Stubs:
         """The calls of this member."""
         if self._stubs is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+            self._channel = self._channel_to(self.address)
             self._stubs = Stubs(self._channel)
         return self._stubs
 
@@ -68,8 +78,10 @@ class Endpoint:
 class Endpoints:
     """Chooses whom to ask: stays with one that works, goes round past those that failed just now."""
 
-    def __init__(self, endpoints: str | Iterable[str], rng: random.Random) -> None:
-        self.all = [Endpoint(address) for address in parse_endpoints(endpoints)]
+    def __init__(
+        self, endpoints: str | Iterable[str], rng: random.Random, channel_to: ChannelTo = open_channel
+    ) -> None:
+        self.all = [Endpoint(address, channel_to) for address in parse_endpoints(endpoints)]
         self._rng = rng
         self._current = 0
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from connect_kv.api.cluster import ClusterService
-from connect_kv.api.grpc_server import GrpcServer
+from connect_kv.api.grpc_server import GrpcServer, add_services
 from connect_kv.api.http import HttpServer
 from connect_kv.api.kv import KvService
 from connect_kv.api.lease import LeaseService
@@ -58,7 +58,7 @@ class Services:
         metrics: Metrics,
         listens: bool,
     ) -> None:
-        """`listens`: whether there are ports at all; a simulator calls the servicers itself."""
+        """`listens`: whether there are ports at all; a simulator calls the handlers itself."""
         self._config = config
         self._node = node
         self._host = host
@@ -89,10 +89,12 @@ class Services:
             "Machine": MachineService(self.replica, host, calls),
         }
         """By the service's short name."""
+        self.handlers = Handlers(self._streams, metrics, self.replica.has_leader)
+        """Every method clients can call; a simulator calls them without a port."""
+        add_services(self.handlers, self.servicers)
         self._grpc: GrpcServer | None = None
         if listens:
-            handlers = Handlers(self._streams, metrics, self.replica.has_leader)
-            self._grpc = GrpcServer(handlers, self.servicers, max_request_bytes=config.max_request_bytes)
+            self._grpc = GrpcServer(self.handlers, max_request_bytes=config.max_request_bytes)
         self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
         self._http = HttpServer(
             health=self.health.health,

@@ -48,17 +48,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """The `Clock` of a virtual loop. `epoch` is the wall time at loop time 0, in nanoseconds;
-    `offset` shifts this clock's wall time against others (seconds).
+    """The `Clock` of a machine on a virtual loop.
+
+    `epoch` is the wall time at loop time 0, in nanoseconds; `offset` shifts this clock's wall time
+    against others (seconds); `rate` is how many of its seconds pass in one of the loop's.
     """
 
-    def __init__(self, *, epoch: int = 1_700_000_000_000_000_000, offset: float = 0.0) -> None:
+    def __init__(
+        self, *, epoch: int = 1_700_000_000_000_000_000, offset: float = 0.0, rate: float = 1.0
+    ) -> None:
         self._epoch = epoch
         self.offset = offset
+        self.rate = rate
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() * self.rate
 
     def wall(self) -> int:
         """Nanoseconds since 1970."""
@@ -66,4 +71,4 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds / self.rate)

@@ -1,0 +1,221 @@
+"""Simulated processes: parts of one virtual loop that can be paused and killed like real ones.
+
+Every callback belongs to the process in whose context it was scheduled. While that process is paused
+its callbacks are put aside, in order, and run when it goes on: to it, time has jumped. When it is
+killed its tasks are cancelled with everything they could still reach already dead.
+
+All that asyncio leaves to addresses in memory (it keeps tasks in sets) is numbered here, so that the
+same calls give the same order in every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+
+from connect_kv.sim.clock import VirtualLoop
+
+T = TypeVar("T")
+
+_CURRENT: ContextVar[Process | None] = ContextVar("simulated process", default=None)
+_KILL_ROUNDS = 10_000
+
+
+class StepLimit(Exception):
+    """The run was told to end after so many steps."""
+
+
+class Process:
+    """One process on a simulated machine. Made by `SimLoop.process`."""
+
+    def __init__(self, loop: SimLoop, name: str) -> None:
+        self.name = name
+        self.paused = False
+        self.dead = False
+        self._loop = loop
+        self._frozen: list[asyncio.Handle] = []
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._context = copy_context()
+        self._context.run(_CURRENT.set, self)
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """Run it as this process."""
+        return self._loop.create_task(work, name=name, context=self._context.copy())
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call it as this process, unless that dies before."""
+        self._loop.call_soon(self._unless_dead, callback, args, context=self._context)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """SIGCONT: what came due meanwhile runs now, in order."""
+        self.paused = False
+        frozen, self._frozen = self._frozen, []
+        self._loop.run_again(frozen)
+
+    async def kill(self) -> None:
+        """SIGKILL. What the process could reach must be dead before; returns when nothing of it is left."""
+        self.dead = True
+        self.resume()
+        for _ in range(_KILL_ROUNDS):
+            if not self._tasks:
+                return
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.sleep(0)
+        raise RuntimeError(f"{self.name} does not die: {[task.get_name() for task in self._tasks]}")
+
+    def freeze(self, handle: asyncio.Handle) -> None:
+        """Put a callback aside (for the loop)."""
+        self._frozen.append(handle)
+
+    def own(self, task: asyncio.Task[Any]) -> None:
+        """A task was made by it (for the loop)."""
+        self._tasks[task] = None
+        task.add_done_callback(self._disown)
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+
+    def _unless_dead(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        if not self.dead:
+            callback(*args)
+
+
+def current() -> Process | None:
+    """The process whose code is running; None: the simulator's own."""
+    return _CURRENT.get()
+
+
+class _Handle(asyncio.Handle):
+    __slots__ = ()
+
+    def _run(self) -> None:
+        context: Context = self._context  # type: ignore[attr-defined]
+        process = context.get(_CURRENT)
+        if process is not None and process.paused:
+            process.freeze(self)
+            return
+        loop: SimLoop = self._loop  # type: ignore[attr-defined]
+        loop.count_step()
+        super()._run()  # type: ignore[misc]
+
+
+class _TimerHandle(asyncio.TimerHandle):
+    __slots__ = ()
+
+    def _run(self) -> None:
+        context: Context = self._context  # type: ignore[attr-defined]
+        process = context.get(_CURRENT)
+        if process is not None and process.paused:
+            process.freeze(self)
+            return
+        loop: SimLoop = self._loop  # type: ignore[attr-defined]
+        loop.count_step()
+        super()._run()  # type: ignore[misc]
+
+
+class SimTask(asyncio.Task[T]):
+    """A task with a number instead of an address as its hash: sets of tasks have one order."""
+
+    def __init__(self, coroutine: Any, *, loop: SimLoop, **options: Any) -> None:
+        # Before the first step is scheduled, which asks for it.
+        self.number = loop.next_number()
+        super().__init__(coroutine, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class SimFuture(asyncio.Future[T]):
+    """The same for futures."""
+
+    def __init__(self, *, loop: SimLoop) -> None:
+        self.number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class SimLoop(VirtualLoop):
+    """A virtual loop of several processes. `steps` counts the callbacks run so far."""
+
+    def __init__(self, *, step_limit: int | None = None) -> None:
+        self.steps = 0
+        self.stopped: BaseException | None = None
+        self._numbers = 0
+        self._step_limit = step_limit
+        super().__init__()
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]
+
+    def process(self, name: str) -> Process:
+        """A new process."""
+        return Process(self, name)
+
+    def next_number(self) -> int:
+        """Counts tasks and futures."""
+        self._numbers += 1
+        return self._numbers
+
+    def count_step(self) -> None:
+        """A callback is about to run."""
+        self.steps += 1
+        if self.steps == self._step_limit:
+            self.end(StepLimit())
+
+    def end(self, reason: BaseException) -> None:
+        """Leave `run_until_complete` after this turn; `stopped` says why."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.stop()
+
+    def run_again(self, handles: list[asyncio.Handle]) -> None:
+        """Schedule callbacks that were put aside."""
+        self._ready.extend(handles)  # type: ignore[attr-defined]
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As the base class does, with a handle that knows its process."""
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As the base class does, with a handle that knows its process."""
+        timer = _TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """One with a number."""
+        return SimFuture(loop=self)
+
+
+def _make_task(loop: SimLoop, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
+    task = SimTask(coroutine, loop=loop, **options)
+    context = options.get("context")
+    process = current() if context is None else context.get(_CURRENT)
+    if process is not None:
+        process.own(task)
+    return task
+
+
+async def across(process: Process | None, work: Awaitable[T]) -> T:
+    """Await work of another process from this one; if that dies, this raises ConnectionError."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if process is not None and process.dead:
+            raise ConnectionError(f"{process.name} is gone") from None
+        raise
