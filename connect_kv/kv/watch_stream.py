@@ -51,6 +51,8 @@ class WatchStream:
         self.pending_bytes = 0
         self._hub = hub
         self._watches: dict[int, Watch] = {}
+        self._ended: set[int] = set()
+        """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
         self._queue: deque[WatchResponse | _Progress | Watch] = deque()
         self._fragments: deque[WatchResponse] = deque()
@@ -97,10 +99,15 @@ class WatchStream:
 
     def cancel(self, request: WatchCancelRequest) -> None:
         """End a watch: one response, and nothing of it after that. An unknown id gets no answer."""
-        watch = self._watches.get(request.watch_id)
+        id = request.watch_id
+        watch = self._watches.get(id)
         if watch is not None:
             self._drop(watch)
-            self._answer(WatchResponse(watch_id=watch.id, canceled=True), self._hub.revision)
+        elif id in self._ended:
+            self._ended.discard(id)
+        else:
+            return
+        self._answer(WatchResponse(watch_id=id, canceled=True), self._hub.revision)
 
     def request_progress(self) -> None:
         """Promise the client where all watches stand, if all have caught up; otherwise say nothing."""
@@ -234,6 +241,7 @@ class WatchStream:
         """The history it needs was compacted: say from where on it could start again."""
         self._queue.popleft()
         self._drop(watch)
+        self._ended.add(watch.id)
         return WatchResponse(
             watch_id=watch.id, canceled=True, compact_revision=compacted, header=ResponseHeader()
         )
@@ -258,12 +266,15 @@ class WatchStream:
             return refusals.COMPACTED.message
         if request.range_end and request.range_end != FROM_KEY and request.range_end <= key:
             return EMPTY_RANGE
-        if request.watch_id and request.watch_id in self._watches:
+        if request.watch_id and self._taken(request.watch_id):
             return DUPLICATE_ID
         return None
 
+    def _taken(self, id: int) -> bool:
+        return id in self._watches or id in self._ended
+
     def _unused_id(self) -> int:
-        while self._next_id in self._watches:
+        while self._taken(self._next_id):
             self._next_id += 1
         self._next_id += 1
         return self._next_id - 1

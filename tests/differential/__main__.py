@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.differential.intended import explained
 from tests.differential.session import Difference, Pair
 from tests.differential.target import Target
 
@@ -26,7 +25,7 @@ def main() -> int:
     for seed in range(int(first), int(last or first) + 1):
         pair = Pair(theirs, ours, seed)
         try:
-            pair.run(options.requests, explained)
+            pair.run(options.requests)
         except Difference as error:
             failures += 1
             print(f"DIFFERENCE {error}\n", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,10 +15,15 @@ from connect_kv.rpc import watch_pb2 as watch
 KEYS = [b"a", b"a/1", b"a/2", b"ab", b"b", b"b\x00", b"b\xff", b"c", b"\x01", b"\xff", b"\xff\xff"]
 ENDS = [*KEYS, b"\x00", b"d", b"a0", b"bz"]
 VALUES = [b"", b"1", b"2", b"10", b"\x00", b"\xff" * 20]
-LEASES = [1, 2, 3, 7, 999]
+LEASES = [1, 2, 3, 7, 999, -5]
 TARGETS = kv.RangeRequest.SortTarget.values()
 RESULTS = kv.Compare.CompareResult.values()
 COMPARED = kv.Compare.CompareTarget.values()
+UNKNOWN_RESULT: Any = 9
+"""Not a number of the enum."""
+BRIEF_LEASE = 77
+REQUEST_LIMIT = 1_572_864
+"""Bytes of one request that is to be replicated."""
 LONG = 100_000
 """TTL of leases that must not expire during a run, seconds."""
 
@@ -94,12 +99,11 @@ class Generator:
             keys_only=self.maybe(0.15), count_only=self.maybe(0.1),
         )  # fmt: skip
         if self.maybe(0.4):
-            # A limit needs an order that both servers define: by key, or by a target in a given direction.
             request.sort_order = self.rng.choice([kv.RangeRequest.ASCEND, kv.RangeRequest.DESCEND])
             request.sort_target = self.rng.choice(TARGETS)
         elif self.maybe(0.1):
             request.sort_target = self.rng.choice(TARGETS)
-        if self.maybe(0.3) and not (request.sort_order == 0 and request.sort_target != 0):
+        if self.maybe(0.3):
             request.limit = self.rng.choice([1, 2, 3, 5, 100, -1])
         for field in ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision"):
             if self.maybe(0.07):
@@ -115,7 +119,9 @@ class Generator:
         compare = kv.Compare(
             key=key, range_end=end, result=self.rng.choice(RESULTS), target=self.rng.choice(COMPARED)
         )
-        near = self.rng.choice([0, 1, 2, self.revision, self.revision - self.rng.randint(0, 20)])
+        if self.maybe(0.02):
+            compare.result = UNKNOWN_RESULT
+        near = self.rng.choice([0, 1, 2, self.revision, self.revision - self.rng.randint(0, 20), -1])
         if self.maybe(0.95):
             match compare.target:
                 case kv.Compare.VERSION:
@@ -128,6 +134,12 @@ class Generator:
                     compare.value = self.rng.choice(VALUES)
                 case _:
                     compare.lease = self.rng.choice([0, *LEASES])
+        elif self.maybe(0.5):
+            # A value of another kind than the target compares.
+            if compare.target == kv.Compare.VALUE:
+                compare.version = 1
+            else:
+                compare.value = b"1"
         return compare
 
     def operation(self, depth: int) -> kv.RequestOp:
@@ -147,6 +159,8 @@ class Generator:
             success=[self.operation(depth) for _ in range(self.rng.choice(few))],
             failure=[self.operation(depth) for _ in range(self.rng.choice(few))],
         )
+        if depth == 0 and deletes_from_key(request):
+            keep_nothing(request)
         if self.maybe(0.005):
             request.success.extend(kv.RequestOp(request_range=self.range()) for _ in range(129))
         return request
@@ -158,6 +172,7 @@ class Generator:
                 self.compacted,
                 self.revision + 1,
                 self.revision,
+                -1,
                 *range(max(1, self.revision - 40), self.revision),
             ]
         )
@@ -166,6 +181,22 @@ class Generator:
     def grant(self) -> lease.LeaseGrantRequest:
         ttl = self.rng.choice([LONG, LONG + 1, LONG * 2, 9_000_000_000, 9_000_000_001])
         return lease.LeaseGrantRequest(ID=self.rng.choice(LEASES), TTL=ttl)
+
+    def brief_grant(self) -> lease.LeaseGrantRequest:
+        """One that would soon end by itself: to be revoked at once."""
+        id = self.rng.choice([0, 0, BRIEF_LEASE, BRIEF_LEASE, -BRIEF_LEASE])
+        return lease.LeaseGrantRequest(ID=id, TTL=self.rng.choice([-(2**40), -1, 0, 1, 2, 3, 5, 60]))
+
+    def large(self) -> Message:
+        """Over what may be proposed, by much or by little."""
+        size = self.rng.choice(
+            [REQUEST_LIMIT, REQUEST_LIMIT + 1, REQUEST_LIMIT + 100_000, REQUEST_LIMIT - 2000]
+        )
+        put = kv.PutRequest(key=b"large", value=bytes(size))
+        if self.maybe(0.5):
+            return put
+        halves = [kv.PutRequest(key=b"large/%d" % half, value=bytes(size // 2)) for half in range(2)]
+        return kv.TxnRequest(success=[kv.RequestOp(request_put=half) for half in halves])
 
     def revoke(self) -> lease.LeaseRevokeRequest:
         return lease.LeaseRevokeRequest(ID=self.rng.choice([0, *LEASES]))
@@ -186,11 +217,15 @@ class Generator:
                 cancel_request=watch.WatchCancelRequest(watch_id=self.rng.randint(0, 12))
             )
         key, end = (self.key(), b"") if self.maybe(0.4) else self.span()
-        create = watch.WatchCreateRequest(key=key, range_end=end, prev_kv=self.maybe(0.3))
+        create = watch.WatchCreateRequest(
+            key=key, range_end=end, prev_kv=self.maybe(0.3), fragment=self.maybe(0.3),
+            progress_notify=self.maybe(0.2),
+        )  # fmt: skip
         if self.maybe(0.5):
             create.start_revision = self.rng.choice(
                 [
-                    *(1, self.compacted, self.compacted + 1, self.revision, self.revision + 1),
+                    *(1, self.compacted, self.compacted + 1),
+                    *(self.revision, self.revision + 1, self.revision + 5, self.revision + 10_000),
                     self.rng.randint(max(1, self.revision - 30), self.revision),
                 ]
             )
@@ -201,3 +236,22 @@ class Generator:
         if self.maybe(0.2):
             create.watch_id = self.rng.randint(1, 12)
         return watch.WatchRequest(create_request=create)
+
+
+def operations_of(request: kv.TxnRequest) -> Iterator[kv.RequestOp]:
+    """Of both branches, and of all that is nested in them."""
+    for op in (*request.success, *request.failure):
+        yield op
+        if op.HasField("request_txn"):
+            yield from operations_of(op.request_txn)
+
+
+def deletes_from_key(request: kv.TxnRequest) -> bool:
+    return any(op.request_delete_range.range_end == b"\x00" for op in operations_of(request))
+
+
+def keep_nothing(request: kv.TxnRequest) -> None:
+    """A put that keeps what a delete of all keys from one on has just taken makes an etcd crash."""
+    for op in operations_of(request):
+        if op.HasField("request_put"):
+            op.request_put.ignore_value = op.request_put.ignore_lease = False

@@ -6,27 +6,32 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from google.protobuf.message import Message
+
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
 from connect_kv.rpc import watch_pb2 as watch
+from tests.differential import intended
 from tests.differential.compare import difference
-from tests.differential.generator import Generator
+from tests.differential.generator import BRIEF_LEASE, LEASES, Generator
 from tests.differential.target import Failed, Stream, Target
+from tests.differential.watching import (
+    check_responses,
+    created,
+    has_progress,
+    has_told,
+    last_revision,
+    matching,
+    summary,
+)
 
 PAUSE = 5.0
 """Seconds after which a watch response that did not come is missing."""
+EVERYTHING = watch.WatchCreateRequest(key=b"\x00", range_end=b"\x00")
 
 
 class Difference(AssertionError):
     """The two servers answered differently."""
-
-
-def _created(stream: Stream) -> int:
-    return sum(one.created for one in stream.received)
-
-
-def _more_created(stream: Stream, count: int) -> bool:
-    return _created(stream) > count
 
 
 class Pair:
@@ -34,33 +39,40 @@ class Pair:
 
     def __init__(self, theirs: Target, ours: Target, seed: int) -> None:
         self.theirs, self.ours = theirs, ours
+        self.both = (theirs, ours)
         self.generator = Generator(seed)
         self.seed = seed
         self.requests = 0
+        self._compactions: set[int] = set()
         self._watching: tuple[Stream, Stream] | None = None
         self._renewing: tuple[Stream, Stream] | None = None
         self._renewed = 0
         self._watches_asked: list[watch.WatchRequest] = []
+        self._past: dict[int, watch.WatchCreateRequest] = {}
+        """Watches that read the history, by id, and may not have reached its end."""
+        self._history: Stream
+        """A watch of everything on their side, from the beginning."""
 
     def clean(self) -> None:
         """Bring both to the same state, from whatever an earlier seed left, and learn the revision."""
         everything = kv.DeleteRangeRequest(key=b"\x00", range_end=b"\x00")
-        for target in (self.theirs, self.ours):
+        for target in self.both:
             assert not isinstance(target.call(everything), Failed)
-            for number in (1, 2, 3, 7, 999):
+            for number in (*LEASES, BRIEF_LEASE, -BRIEF_LEASE):
                 target.call(lease.LeaseRevokeRequest(ID=number))
         self.generator.revision = self._level()
         self.generator.compacted = self.generator.revision
-        for target in (self.theirs, self.ours):
+        self._compactions = {self.generator.revision}
+        for target in self.both:
             target.call(kv.CompactionRequest(revision=self.generator.revision, physical=True))
 
     def _level(self) -> int:
         """Put on the one that is behind until both are at the same revision."""
-        revisions = [self._revision(target) for target in (self.theirs, self.ours)]
-        for target, revision in zip((self.theirs, self.ours), revisions, strict=True):
+        revisions = [self._revision(target) for target in self.both]
+        for target, revision in zip(self.both, revisions, strict=True):
             for _ in range(max(revisions) - revision):
                 target.call(kv.PutRequest(key=b"level"))
-        for target in (self.theirs, self.ours):
+        for target in self.both:
             target.call(kv.PutRequest(key=b"level"))
             target.call(kv.DeleteRangeRequest(key=b"level"))
         return self._revision(self.ours)
@@ -71,41 +83,84 @@ class Pair:
         assert isinstance(answer, kv.RangeResponse), answer
         return answer.header.revision
 
-    def run(self, requests: int, explained: Callable[[Any, Any, Any], bool]) -> None:
+    def run(self, requests: int) -> None:
         """Send that many requests; raise Difference at the first answer that differs and is not explained."""
         self.clean()
-        for _ in range(requests):
-            choice = self.generator.rng.random()
-            if choice < 0.03:
-                self._watch()
-            elif choice < 0.06:
-                self._keep_alive()
-            else:
-                self._call(explained)
+        self._history = self.theirs.watch()
+        self._created(self._history, watch.WatchRequest(create_request=EVERYTHING))
+        rng = self.generator.rng
+        steps: list[tuple[Callable[[], None], float]] = [
+            (self._call, 93), (self._watch, 3), (self._keep_alive, 3), (self._brief_lease, 0.5),
+            (self._progress, 0.3), (self._large, 0.1), (self._fragments, 0.05),
+        ]  # fmt: skip
+        chosen = rng.choices([step for step, _ in steps], [weight for _, weight in steps], k=requests)
+        for step in chosen:
+            step()
             self.requests += 1
         self._settle()
-        for pair in (self._watching, self._renewing):
+        for pair in (self._watching, self._renewing, (self._history,)):
             for stream in pair or ():
                 stream.close()
 
-    def _call(self, explained: Callable[[Any, Any, Any], bool]) -> None:
+    def _ask(self, request: Message) -> tuple[Message | Failed, Message | Failed]:
+        """Both at the same time; compared."""
+        needs_leader = self.generator.maybe(0.1)
+        first, second = (target.begin(request, needs_leader=needs_leader) for target in self.both)
+        theirs, ours = first(), second()
+        found = difference(request, theirs, ours)
+        if found and not intended.explained(request, theirs, ours):
+            raise self._difference(request, found)
+        return theirs, ours
+
+    def _call(self) -> None:
         request = self.generator.request()
         if isinstance(request, kv.CompactionRequest):
             self._settle()
-        theirs, ours = self.theirs.call(request), self.ours.call(request)
-        found = difference(request, theirs, ours)
-        if found and not explained(request, theirs, ours):
-            raise self._difference(type(request).__name__, request, found)
+        theirs, ours = self._ask(request)
+        if isinstance(request, kv.RangeRequest) and self.generator.maybe(0.1):
+            self._stream_too(request, ours)
         if not isinstance(theirs, Failed):
-            header = theirs.header  # type: ignore[attr-defined]  # every one of these answers has one
-            self.generator.revision = max(self.generator.revision, header.revision)
+            self._learn(theirs)
             if isinstance(request, kv.CompactionRequest):
                 self.generator.compacted = request.revision
+                self._compactions.add(request.revision)
 
-    def _difference(self, name: str, request: Any, found: str) -> Difference:
-        return Difference(
-            f"seed {self.seed}, request {self.requests}: {name} {str(request).strip()}\n{found}"
-        )
+    def _learn(self, answer: Any) -> None:
+        self.generator.revision = max(self.generator.revision, answer.header.revision)
+
+    def _stream_too(self, request: kv.RangeRequest, ranged: Message | Failed) -> None:
+        """Our RangeStream, which this etcd does not have, says what our Range said."""
+        streamed = self.ours.range_stream(request)
+        if streamed == Failed("UNIMPLEMENTED", intended.STREAM_SORT):
+            assert request.sort_order or request.sort_target, request
+        elif streamed == Failed("UNIMPLEMENTED", intended.STREAM_FILTERS):
+            assert "_revision" in str(request), request
+        elif found := difference(request, ranged, streamed):
+            raise self._difference(request, f"Range != RangeStream: {found}")
+
+    def _difference(self, request: Any, found: str) -> Difference:
+        name, text = type(request).__name__, str(request).strip()
+        return Difference(f"seed {self.seed}, request {self.requests}: {name} {text[:2000]}\n{found[:4000]}")
+
+    def _large(self) -> None:
+        """Requests at the limit of size; what one put is taken away again."""
+        self._ask(self.generator.large())
+        theirs, _ = self._ask(kv.DeleteRangeRequest(key=b"large", range_end=b"largf"))
+        self._learn(theirs)
+
+    def _brief_lease(self) -> None:
+        request = self.generator.brief_grant()
+        theirs, ours = (target.call(request) for target in self.both)
+        if isinstance(theirs, Failed) or isinstance(ours, Failed):
+            raise self._difference(request, f"{theirs} != {ours}")
+        assert isinstance(theirs, lease.LeaseGrantResponse)
+        assert isinstance(ours, lease.LeaseGrantResponse)
+        for target, granted in ((self.theirs, theirs), (self.ours, ours)):
+            target.call(lease.LeaseRevokeRequest(ID=granted.ID))
+        if not request.ID and theirs.ID > 0 and ours.ID > 0:
+            theirs.ID = ours.ID = 0  # each chooses for itself
+        if found := difference(request, theirs, ours):
+            raise self._difference(request, found)
 
     def _keep_alive(self) -> None:
         if self._renewing is None:
@@ -116,7 +171,7 @@ class Pair:
         theirs, ours = (stream.next(self._renewed) for stream in self._renewing)
         self._renewed += 1
         if found := difference(request, theirs, ours):
-            raise self._difference("LeaseKeepAliveRequest", request, found)
+            raise self._difference(request, found)
 
     def _watch(self) -> None:
         if self._watching is None:
@@ -125,16 +180,60 @@ class Pair:
         self._watches_asked.append(request)
         if request.HasField("cancel_request"):
             self._settle()
-        if request.HasField("create_request") and request.create_request.start_revision == 0:
-            # "From now on" is a moment both must share: wait until each has answered.
-            for stream in self._watching:
-                created = _created(stream)
+        for stream in self._watching:
+            if request.HasField("create_request"):
+                answer = self._created(stream, request)
+                if answer is not None and request.create_request.start_revision and not answer.canceled:
+                    self._past[answer.watch_id] = request.create_request
+            else:
                 stream.send(request)
-                with stream.arrived:
-                    stream.arrived.wait_for(partial(_more_created, stream, created), PAUSE)
-        else:
-            for stream in self._watching:
-                stream.send(request)
+
+    @staticmethod
+    def _created(stream: Stream, request: watch.WatchRequest) -> watch.WatchResponse | None:
+        """Create a watch and wait for the answer: "from now on" is a moment both must share."""
+        stream.catch_up()
+        so_far = len(created(stream))
+        stream.send(request)
+        stream.until(lambda: len(created(stream)) > so_far, PAUSE)
+        return created(stream)[-1] if len(created(stream)) > so_far else None
+
+    def _progress(self) -> None:
+        """A watch that has seen everything is told so, with the current revision."""
+        create = watch.WatchRequest(create_request=watch.WatchCreateRequest(key=b"a", range_end=b"\x00"))
+        ask = watch.WatchRequest(progress_request=watch.WatchProgressRequest())
+        told = []
+        for target in self.both:
+            stream = target.watch()
+            self._created(stream, create)
+            stream.send(ask)
+            stream.until(partial(has_progress, stream), PAUSE)
+            told.append([(one.watch_id, one.header.revision) for one in stream.received])
+            stream.close()
+        if told[0] != told[1] or told[0][-1][1] != self.generator.revision:
+            raise self._difference(ask, f"{told} at revision {self.generator.revision}")
+
+    def _fragments(self) -> None:
+        """Events of one revision, with what was before, that exceed the size of one response."""
+        values = [bytes([self.generator.rng.randrange(256)]) * 500_000 for _ in range(3)]
+        streams = [target.watch() for target in self.both]
+        everything = watch.WatchCreateRequest(key=b"large", range_end=b"largf", prev_kv=True, fragment=True)
+        past = watch.WatchCreateRequest(start_revision=self.generator.revision + 1)
+        past.MergeFrom(everything)
+        for stream in streams:
+            self._created(stream, watch.WatchRequest(create_request=everything))
+        for _ in range(2):
+            puts = [kv.PutRequest(key=b"large/%d" % at, value=value) for at, value in enumerate(values)]
+            theirs, _ = self._ask(kv.TxnRequest(success=[kv.RequestOp(request_put=one) for one in puts]))
+            self._learn(theirs)
+        for stream in streams:
+            self._created(stream, watch.WatchRequest(create_request=past))
+        self._agree(streams[0], streams[1], [everything, past])
+        for stream in streams:
+            if not any(one.fragment for one in stream.received):
+                raise self._difference(past, "a large response was not fragmented")
+            stream.close()
+        theirs, _ = self._ask(kv.DeleteRangeRequest(key=b"large", range_end=b"largf"))
+        self._learn(theirs)
 
     def _settle(self) -> None:
         """Wait until both sides' watches have said the same; raise Difference if they do not get there.
@@ -143,31 +242,35 @@ class Pair:
         """
         if self._watching is None:
             return
-        theirs, ours = self._watching
-        wanted, found = self._summary(theirs), self._summary(ours)
+        self._history.until(lambda: last_revision(self._history) >= self.generator.revision, PAUSE)
+        for watch_id, create in self._past.items():
+            wanted = matching(self._history, create, self._compactions)
+            for stream in self._watching:
+                stream.until(partial(has_told, stream, watch_id, wanted), PAUSE)
+        self._past.clear()
+        self._agree(*self._watching, self._watches_asked)
+
+    def _agree(self, theirs: Stream, ours: Stream, asked: list[Any]) -> None:
+        same = partial(self._same, theirs, ours)
         for _ in range(int(PAUSE / 0.02)):
-            if wanted == found:
-                return
-            with ours.arrived:
-                ours.arrived.wait(0.02)
-            wanted, found = self._summary(theirs), self._summary(ours)
+            if ours.until(same, 0.02) or same():
+                break
+        wanted, found = summary(theirs), summary(ours)
         for watch_id in sorted(wanted.keys() | found.keys()):
-            if wanted.get(watch_id) != found.get(watch_id):
+            left, right = wanted.get(watch_id, []), found.get(watch_id, [])
+            if not intended.same_watch(left, right, self._compactions):
+                lines = "\n".join(str(one).replace("\n", " ") for one in asked)
+                left_text, right_text = str(left)[:3000], str(right)[:3000]
                 raise Difference(
                     f"seed {self.seed}, request {self.requests}: watch {watch_id}, asked on this stream:\n"
-                    f"{[str(one).replace(chr(10), ' ') for one in self._watches_asked]}\n"
-                    f"{wanted.get(watch_id)}\n!=\n{found.get(watch_id)}"
+                    f"{lines}\n{left_text}\n!=\n{right_text}"
                 )
+        for stream in (theirs, ours):
+            if wrong := check_responses(stream):
+                raise Difference(f"seed {self.seed}, request {self.requests}: {wrong}")
 
-    @staticmethod
-    def _summary(stream: Stream) -> dict[int, list[Any]]:
-        """By watch: what was said about it and its events, whatever the responses they came in."""
-        summary: dict[int, list[Any]] = {}
-        with stream.arrived:
-            for response in list(stream.received):
-                said = summary.setdefault(response.watch_id, [])
-                if response.created or response.canceled:
-                    kind = "created" * response.created + "canceled" * response.canceled
-                    said.append((kind, response.compact_revision, response.cancel_reason))
-                said.extend(event.SerializeToString(deterministic=True) for event in response.events)
-        return summary
+    def _same(self, theirs: Stream, ours: Stream) -> bool:
+        wanted, found = summary(theirs), summary(ours)
+        return wanted.keys() == found.keys() and all(
+            intended.same_watch(wanted[watch_id], found[watch_id], self._compactions) for watch_id in wanted
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Failed:
     code: str
     text: str
 
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> Failed:
+        """What a call raised."""
+        return cls(error.code().name, error.details() or "")
+
 
 class Stream:
     """A bidirectional stream: what came in is kept in order."""
@@ -44,6 +49,8 @@ class Stream:
         self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.received: list[Any] = []
         self.arrived = threading.Condition()
+        self.catch_up: Callable[[], None] = lambda: None
+        """Waits until the stream's node has everything acknowledged so far."""
         self._call = method(self._requests())
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -71,6 +78,11 @@ class Stream:
                 raise TimeoutError(f"no response {position} within {timeout:g} s")
             return self.received[position]
 
+    def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for more responses until the condition holds; whether it does."""
+        with self.arrived:
+            return self.arrived.wait_for(condition, timeout)
+
     def close(self) -> None:
         self._outgoing.put(None)
         self._call.cancel()
@@ -78,10 +90,63 @@ class Stream:
 
 
 class Target:
-    """A server reached at an address."""
+    """A server, or a cluster of some, reached at ``host:port[,host:port...]``; its nodes take turns."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, addresses: str) -> None:
         self.name = name
+        self.nodes = [Node(address) for address in addresses.split(",")]
+        self._turn = 0
+
+    def begin(self, request: Message, *, needs_leader: bool = False) -> Callable[[], Message | Failed]:
+        """Send a unary call to the next node; what is returned waits for the answer."""
+        node = self._next()
+        if len(self.nodes) > 1 and reads_locally(request):
+            node.catch_up()
+        return node.begin(request, needs_leader=needs_leader)
+
+    def call(self, request: Message) -> Message | Failed:
+        """One unary call."""
+        return self.begin(request)()
+
+    def keep_alive(self) -> Stream:
+        return self._next().stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
+
+    def watch(self) -> Stream:
+        node = self._next()
+        stream = node.stream("/etcdserverpb.Watch/Watch", watch.WatchResponse)
+        stream.catch_up = node.catch_up
+        return stream
+
+    def range_stream(self, request: kv.RangeRequest) -> kv.RangeResponse | Failed:
+        """The chunks of a RangeStream, merged."""
+        node = self._next()
+        if reads_locally(request):
+            node.catch_up()
+        return node.range_stream(request)
+
+    def _next(self) -> Node:
+        self._turn += 1
+        return self.nodes[self._turn % len(self.nodes)]
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+def reads_locally(request: Message) -> bool:
+    """Whether the answer is the node's own state, which may be older than what another node answered."""
+    if isinstance(request, kv.RangeRequest):
+        return request.serializable
+    if isinstance(request, kv.TxnRequest):
+        operations = [*request.success, *request.failure]
+        return all(op.request_range.serializable for op in operations if op.HasField("request_range"))
+    return False
+
+
+class Node:
+    """One address."""
+
+    def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=OPTIONS)
         self._calls: dict[str, Any] = {
             request: self._channel.unary_unary(
@@ -91,21 +156,38 @@ class Target:
             )
             for request, (path, answer) in METHODS.items()
         }
+        self._range_stream: Any = self._channel.unary_stream(
+            "/connect_kv.v1.KV/RangeStream",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=kv.RangeStreamResponse.FromString,
+        )
 
-    def call(self, request: Message) -> Message | Failed:
-        """One unary call."""
+    def begin(self, request: Message, *, needs_leader: bool = False) -> Callable[[], Message | Failed]:
+        metadata = (("hasleader", "true"),) if needs_leader else None
+        future = self._calls[type(request).__name__].future(request, timeout=20, metadata=metadata)
+
+        def answer() -> Message | Failed:
+            try:
+                return future.result()  # type: ignore[no-any-return]
+            except grpc.RpcError as error:
+                return Failed.of(error)
+
+        return answer
+
+    def catch_up(self) -> None:
+        """Wait until this node has everything that was acknowledged by any."""
+        self.begin(kv.RangeRequest(key=b"level"))()
+
+    def range_stream(self, request: kv.RangeRequest) -> kv.RangeResponse | Failed:
+        merged = kv.RangeResponse()
         try:
-            return self._calls[type(request).__name__](request, timeout=20)  # type: ignore[no-any-return]
+            for chunk in self._range_stream(request, timeout=20):
+                merged.MergeFrom(chunk.range_response)
         except grpc.RpcError as error:
-            return Failed(error.code().name, error.details() or "")
+            return Failed.of(error)
+        return merged
 
-    def keep_alive(self) -> Stream:
-        return self._stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
-
-    def watch(self) -> Stream:
-        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse)
-
-    def _stream(self, path: str, answer: Any) -> Stream:
+    def stream(self, path: str, answer: Any) -> Stream:
         return Stream(
             self._channel.stream_stream(
                 path,

@@ -253,6 +253,26 @@ async def test_a_compacted_start_is_created_first_and_then_cancelled(kv: Kv, cli
     assert not cancelled.cancel_reason
 
 
+async def test_an_id_stays_taken_after_a_compaction_until_the_client_cancels_it(
+    kv: Kv, client: Client
+) -> None:
+    for number in range(5):
+        kv.put(b"a", b"%d" % number)
+    kv.compact(4)
+    client.create(start_revision=2, watch_id=7)
+    await client.responses()
+    client.create(watch_id=7)
+    client.stream.cancel(WatchCancelRequest(watch_id=7))
+    client.stream.cancel(WatchCancelRequest(watch_id=7))
+    client.create(watch_id=7)
+    responses = await client.responses()
+    assert [(r.watch_id, r.created, r.canceled) for r in responses] == [
+        (-1, True, True),
+        (7, False, True),
+        (7, True, False),
+    ]
+
+
 async def test_a_deletion_at_the_compacted_revision_is_still_seen(kv: Kv, client: Client) -> None:
     kv.put(b"a")
     kv.delete(b"a")
