@@ -78,7 +78,7 @@ class CommandFailed(ConnectKvError):
 
 
 class MachineBroken(ConnectKvError):
-    """A machine ran out of memory or stack: its state may differ from the other members'. The process must end."""
+    """A machine ran out of memory or stack: its state may differ from the others'. The process must end."""
 
 
 class BadCall(ConnectKvError):
