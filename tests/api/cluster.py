@@ -90,6 +90,8 @@ async def running(
             started.append(member)
         await until(lambda: agree(members))
         await until(lambda: all(len(one.server.host.cluster.members) == len(members) for one in members))
+        for member in members:
+            await member.server.node.read_barrier()
         yield members
     finally:
         await asyncio.gather(*(member.stop() for member in started))
