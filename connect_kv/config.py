@@ -180,7 +180,7 @@ def _find(
 
 
 def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
+    return "--machine" if key == "machines" else "--" + key.replace("_", "-")
 
 
 def _text(raw: object, origin: str) -> str:
@@ -317,11 +317,11 @@ def _check_cluster(config: ServerConfig) -> None:
 
 
 def _check_numbers(config: ServerConfig) -> None:
-    for key in ("heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count"):
+    for key in (
+        "heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count", "catch_up_entries",
+    ):  # fmt: skip
         if getattr(config, key) <= 0:
             raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
-    if config.catch_up_entries < 0:
-        raise ConfigError(f"catch_up_entries: {config.catch_up_entries}: expected 0 or more")
     if config.heartbeat_ms < config.tick_ms:
         raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")
     if config.election_ms < 5 * config.heartbeat_ms:

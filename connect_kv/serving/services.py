@@ -202,5 +202,10 @@ def _show(
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
     gauge("connect_kv_raft_term", "Current term.", lambda: node.term)
     gauge("connect_kv_raft_applied_index", "Last applied entry.", lambda: node.last_applied)
+    gauge(
+        "connect_kv_raft_first_index",
+        "First entry the log still holds.",
+        lambda: node.status().raft.first_index,
+    )
     counter("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
     counter("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)

@@ -136,6 +136,19 @@ class NodeProcess:
                 return answer.status
         return None
 
+    async def metric(self, name: str) -> float | None:
+        """A value without labels from its metrics; None if it does not answer."""
+        limit = aiohttp.ClientTimeout(total=5)
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with (
+                aiohttp.ClientSession(timeout=limit) as session,
+                session.get(f"http://127.0.0.1:{self.http_port}/metrics") as answer,
+            ):
+                for line in (await answer.text()).splitlines():
+                    if line.startswith(name + " "):
+                        return float(line.split()[1])
+        return None
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
