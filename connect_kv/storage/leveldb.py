@@ -316,6 +316,8 @@ def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
                 write_buffer_size=write_buffer,
                 lru_cache_size=16 << 20,
                 bloom_filter_bits=10,
+                # Snappy took a third of a node's processor time; what is stored is mostly small values.
+                compression=None,
             )
         _open_paths.add(path)
     return database
