@@ -114,7 +114,8 @@ class Connection:
         if network.break_rate and network.rng.random() < network.break_rate:
             self._loop.call_later(network.seconds(), self.lost, "socket closed", context=Context())
             return
-        due = max(self._loop.time() + network.seconds(), self._clock[direction])
+        # Never at the same moment: the loop keeps no order among timers that are due together.
+        due = max(self._loop.time() + network.seconds(), self._clock[direction] + 1e-6)
         self._clock[direction] = due
         self._loop.call_at(due, self._arrive, arrive, context=Context())
 

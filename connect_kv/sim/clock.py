@@ -66,8 +66,8 @@ class VirtualClock:
         return asyncio.get_running_loop().time() * self.rate
 
     def wall(self) -> int:
-        """Nanoseconds since 1970."""
-        return self._epoch + int((self.now() + self.offset) * 1e9)
+        """Nanoseconds since 1970: set from outside now and then, so it does not drift."""
+        return self._epoch + int((asyncio.get_running_loop().time() + self.offset) * 1e9)
 
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""

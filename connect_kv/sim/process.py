@@ -127,6 +127,7 @@ class SimTask(asyncio.Task[T]):
     def __init__(self, coroutine: Any, *, loop: SimLoop, **options: Any) -> None:
         # Before the first step is scheduled, which asks for it.
         self.number = loop.next_number()
+        self.process: Process | None = None
         super().__init__(coroutine, loop=loop, **options)
 
     def __hash__(self) -> int:
@@ -207,6 +208,7 @@ def _make_task(loop: SimLoop, coroutine: Coroutine[Any, Any, T], **options: Any)
     context = options.get("context")
     process = current() if context is None else context.get(_CURRENT)
     if process is not None:
+        task.process = process
         process.own(task)
     return task
 

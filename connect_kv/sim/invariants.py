@@ -1,0 +1,356 @@
+"""The safety of Raft, checked while it runs: Figure 3 of the paper, and what a disk has promised.
+
+The ledger sees what every node writes, sends and applies, and keeps what has been true of the whole
+cluster: which entry stands at which place, what is committed, who led which term. Each check costs a
+look into a dictionary, so all of them run at every step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from connect_kv.interfaces import PeerMessage
+from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
+from connect_kv.raft.ready import Ready
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
+from connect_kv.rpc.command_pb2 import Result
+
+
+class Violation(AssertionError):
+    """Something that must never happen has happened; the text says what, and where."""
+
+
+Applied = Callable[[Entry, Sequence[Result]], None]
+
+
+@dataclass(slots=True)
+class _Disk:
+    """What one data directory holds for sure, and may not forget."""
+
+    term: int = 0
+    vote: int | None = None
+    commit_index: int = 0
+    log: dict[int, int] = field(default_factory=dict)
+    """Index to term, of what is not compacted."""
+    memberships: list[int] = field(default_factory=list)
+    """Indexes of the memberships among them."""
+    compacted: int = 0
+    last: int = 0
+    applied: int = 0
+    uncertain: bool = False
+    """A write began and did not end."""
+
+    def holds(self, id: EntryId) -> bool:
+        return id.index <= self.compacted or self.log.get(id.index) == id.term
+
+
+class Ledger:
+    """What is known of a cluster. `fail` is told the first violation, and should end the run."""
+
+    def __init__(self, fail: Callable[[Violation], None]) -> None:
+        self._fail = fail
+        self._leaders: dict[int, int] = {}
+        self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
+        """(index, term) to the term before it and a digest: log matching is a property of this table."""
+        self._committed: list[EntryId] = [EntryId(0, 0)]
+        self._results: list[bytes] = [b""]
+        self._memberships: list[tuple[int, Membership]] = []
+        self._disks: dict[int, _Disk] = {}
+        self._watchers: list[Applied] = []
+        self.checks = 0
+
+    @property
+    def commit_index(self) -> int:
+        """The last index that any node has applied."""
+        return len(self._committed) - 1
+
+    @property
+    def terms(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
+
+    def witness(self, node_id: int, membership: Callable[[], Membership]) -> NodeWitness:
+        """Who watches one node; `membership` is what rules there."""
+        return NodeWitness(self, node_id, membership)
+
+    def on_commit(self, applied: Applied) -> None:
+        """Be told of each entry once, in order, with its results."""
+        self._watchers.append(applied)
+
+    def forget(self, node_id: int) -> None:
+        """Its data directory was wiped."""
+        self._disks.pop(node_id, None)
+
+    def sent(self, message: PeerMessage) -> None:
+        """A node sends a message."""
+        match message:
+            case AppendRequest(source=source, term=term, prev=prev, entries=entries):
+                self._leads(source, term)
+                self._leader_has(prev, term)
+                for entry in entries:
+                    self._leader_has(entry.id, term)
+            case HeartbeatRequest(source=source, term=term):
+                self._leads(source, term)
+
+    # What a node tells, by way of its witness.
+
+    def opened(self, node_id: int, restored: Restored) -> None:
+        """A directory is opened: what was promised is still there."""
+        disk = self._disks.get(node_id)
+        hard = restored.hard_state
+        if disk is not None:
+            self.require(hard.term >= disk.term, f"{node_id:x} forgot term {disk.term}: it is at {hard.term}")
+            self.require(
+                hard.term > disk.term or disk.vote in (None, hard.vote),
+                f"{node_id:x} forgot its vote for {disk.vote} in term {disk.term}",
+            )
+            if not disk.uncertain:
+                self.require(
+                    restored.last.index == disk.last,
+                    f"{node_id:x} forgot entries: its log ends at {restored.last}, not at {disk.last}",
+                )
+                self.require(
+                    disk.last <= disk.compacted or disk.holds(restored.last),
+                    f"{node_id:x} changed entry {disk.last}: now of term {restored.last.term}",
+                )
+        self._disks[node_id] = _restored(restored)
+
+    def saving(self, node_id: int) -> None:
+        """A write begins."""
+        self._disk(node_id).uncertain = True
+
+    def saved(self, node_id: int, readies: Sequence[Ready]) -> None:
+        """Ready after Ready is stored."""
+        disk = self._disk(node_id)
+        disk.uncertain = False
+        for ready in readies:
+            if (hard := ready.hard_state) is not None:
+                self.require(hard.term >= disk.term, f"{node_id:x}: term goes back to {hard.term}")
+                self.require(
+                    hard.term > disk.term or disk.vote in (None, hard.vote),
+                    f"{node_id:x} votes twice in term {hard.term}: for {disk.vote}, then {hard.vote}",
+                )
+                self.require(
+                    hard.commit_index >= disk.commit_index,
+                    f"{node_id:x}: commit index goes back from {disk.commit_index} to {hard.commit_index}",
+                )
+                disk.term, disk.vote, disk.commit_index = hard.term, hard.vote, hard.commit_index
+            if ready.entries:
+                self._append(node_id, disk, ready.entries)
+
+    def installed(self, node_id: int, meta: SnapshotMeta) -> None:
+        """A snapshot was installed."""
+        disk = self._disk(node_id)
+        index = meta.last.index
+        self.require(
+            index <= self.commit_index and self._committed[index] == meta.last,
+            f"{node_id:x} installs a snapshot at {meta.last}, which is not committed",
+        )
+        disk.uncertain = False
+        disk.log.clear()
+        disk.memberships.clear()
+        disk.compacted = disk.last = disk.applied = index
+        disk.commit_index = max(disk.commit_index, index)
+
+    def compacted(self, node_id: int, compacted: EntryId) -> None:
+        """The start of the log goes."""
+        disk = self._disk(node_id)
+        for index in range(disk.compacted + 1, compacted.index + 1):
+            disk.log.pop(index, None)
+        disk.compacted = max(disk.compacted, compacted.index)
+
+    def applied(
+        self,
+        node_id: int,
+        membership: Membership,
+        entries: Sequence[Entry],
+        results: Sequence[Sequence[Result]],
+    ) -> None:
+        """State machine safety: one entry, and one result, at each index for all."""
+        for entry, row in zip(entries, results, strict=True):
+            digest = _digest(result.SerializeToString(deterministic=True) for result in row)
+            if entry.index <= self.commit_index:
+                self.require(
+                    self._committed[entry.index] == entry.id,
+                    f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}",
+                )
+                self.require(
+                    self._results[entry.index] == digest,
+                    f"{node_id:x}: applying {entry.id} had another result than on other members: {row}",
+                )
+                continue
+            self.require(
+                entry.index == self.commit_index + 1, f"{node_id:x} skips to {entry.id} in applying"
+            )
+            self._check_durable(node_id, membership, entry.id)
+            self._check_logged(node_id, entry)
+            self._committed.append(entry.id)
+            self._results.append(digest)
+            if entry.kind is EntryKind.MEMBERSHIP:
+                self._check_membership(entry)
+            for watcher in self._watchers:
+                watcher(entry, row)
+
+    def made_durable(self, node_id: int, index: int) -> None:
+        """A state can be rebuilt."""
+        self.require(index <= self.commit_index, f"{node_id:x}: durable beyond what was applied: {index}")
+
+    def require(self, holds: bool, text: str) -> None:
+        """A violation unless it holds."""
+        self.checks += 1
+        if not holds:
+            self._fail(Violation(text))
+
+    def _disk(self, node_id: int) -> _Disk:
+        return self._disks.setdefault(node_id, _Disk())
+
+    def _leads(self, node_id: int, term: int) -> None:
+        leader = self._leaders.setdefault(term, node_id)
+        self.require(
+            leader == node_id, f"election safety: {leader:x} and {node_id:x} both lead term {term}"
+        )
+
+    def _leader_has(self, id: EntryId, term: int) -> None:
+        """Leader completeness: no leader's log contradicts what an earlier term has committed."""
+        if 0 < id.index <= self.commit_index:
+            committed = self._committed[id.index]
+            self.require(
+                committed == id or committed.term > term,
+                f"leader completeness: {committed} is committed, but the leader of term {term} has {id}",
+            )
+
+    def _append(self, node_id: int, disk: _Disk, entries: Sequence[Entry]) -> None:
+        first = entries[0].index
+        self.require(first <= disk.last + 1, f"{node_id:x}: a gap in the log before {first}, after {disk.last}")
+        if first <= disk.last:
+            self._truncate(node_id, disk, entries)
+        before = disk.log.get(first - 1) if first - 1 > disk.compacted else None
+        for entry in entries:
+            self._check_logged(node_id, entry, before)
+            disk.log[entry.index] = before = entry.term
+            if entry.kind is EntryKind.MEMBERSHIP:
+                if self._leaders.get(entry.term) == node_id and disk.memberships:
+                    self.require(
+                        disk.memberships[-1] <= disk.commit_index,
+                        f"{node_id:x} proposes a membership at {entry.id} while {disk.memberships[-1]} "
+                        "is not committed",
+                    )
+                disk.memberships.append(entry.index)
+        disk.last = entries[-1].index
+
+    def _truncate(self, node_id: int, disk: _Disk, entries: Sequence[Entry]) -> None:
+        first = entries[0].index
+        for index in range(first, disk.last + 1):
+            old = disk.log.pop(index, None)
+            if old is None:
+                continue
+            position = index - first
+            same = position < len(entries) and entries[position].term == old
+            if not same and index <= self.commit_index:
+                self.require(
+                    self._committed[index].term != old,
+                    f"{node_id:x} truncates {EntryId(old, index)}, which is committed",
+                )
+            self.require(
+                same or self._leaders.get(old) != node_id or disk.term > old,
+                f"leader append-only: {node_id:x} removes {EntryId(old, index)} while it leads that term",
+            )
+        while disk.memberships and disk.memberships[-1] >= first:
+            disk.memberships.pop()
+
+    def _check_logged(self, node_id: int, entry: Entry, before: int | None = None) -> None:
+        """Log matching: (index, term) names one entry, and one entry before it."""
+        digest = _digest((bytes((entry.kind,)), entry.data))
+        known = self._entries.setdefault((entry.index, entry.term), (before or 0, digest))
+        self.require(known[1] == digest, f"log matching: {node_id:x} has another {entry.id}")
+        if before is not None and known[0]:
+            self.require(
+                known[0] == before, f"log matching: before {entry.id} {node_id:x} has another term: {before}"
+            )
+
+    def _check_durable(self, node_id: int, membership: Membership, id: EntryId) -> None:
+        """What is applied is on the disks of a majority (of both, in joint consensus)."""
+        ruled = [membership]
+        if self._memberships:
+            ruled += [one for _, one in self._memberships[-2:]]
+        holders = {member for member, disk in self._disks.items() if disk.holds(id)}
+        self.require(
+            any(_majority(one, holders) for one in ruled),
+            f"{node_id:x} applies {id}, which is on too few disks: {sorted(f'{one:x}' for one in holders)}",
+        )
+
+    def _check_membership(self, entry: Entry) -> None:
+        """Configuration safety: majorities of neighbours overlap."""
+        after = Membership.decode(entry.data)
+        if self._memberships:
+            before = self._memberships[-1][1]
+            simple = not before.joint and not after.joint and len(before.voters ^ after.voters) <= 1
+            enters = not before.joint and after.joint and after.voters_outgoing == before.voters
+            leaves = before.joint and not after.joint and after.voters == before.voters
+            self.require(
+                simple or enters or leaves, f"configuration safety: {entry.id} turns {before} into {after}"
+            )
+        self._memberships.append((entry.index, after))
+
+
+class NodeWitness:
+    """The ledger's witness at one node (`observed.Witness`)."""
+
+    def __init__(self, ledger: Ledger, node_id: int, membership: Callable[[], Membership]) -> None:
+        self._ledger = ledger
+        self._node_id = node_id
+        self._membership = membership
+
+    def opened(self, restored: Restored) -> None:
+        """See Ledger."""
+        self._ledger.opened(self._node_id, restored)
+
+    def saving(self) -> None:
+        """See Ledger."""
+        self._ledger.saving(self._node_id)
+
+    def saved(self, readies: Sequence[Ready]) -> None:
+        """See Ledger."""
+        self._ledger.saved(self._node_id, readies)
+
+    def installed(self, meta: SnapshotMeta) -> None:
+        """See Ledger."""
+        self._ledger.installed(self._node_id, meta)
+
+    def compacted(self, compacted: EntryId) -> None:
+        """See Ledger."""
+        self._ledger.compacted(self._node_id, compacted)
+
+    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
+        """See Ledger."""
+        self._ledger.applied(self._node_id, self._membership(), entries, results)
+
+    def made_durable(self, index: int) -> None:
+        """See Ledger."""
+        self._ledger.made_durable(self._node_id, index)
+
+
+def _restored(restored: Restored) -> _Disk:
+    hard = restored.hard_state
+    disk = _Disk(hard.term, hard.vote, compacted=restored.compacted.index, last=restored.last.index)
+    starts = [*restored.term_starts, (restored.last.index + 1, 0)]
+    for (start, term), (end, _) in zip(starts, starts[1:], strict=False):
+        disk.log.update(dict.fromkeys(range(start, end), term))
+    disk.memberships = [index for index, _ in restored.memberships if index > restored.compacted.index]
+    return disk
+
+
+def _majority(membership: Membership, holders: Iterable[int]) -> bool:
+    have = frozenset(holders)
+    groups = [group for group in (membership.voters, membership.voters_outgoing) if group]
+    return bool(groups) and all(2 * len(group & have) > len(group) for group in groups)
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    hashed = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        hashed.update(len(part).to_bytes(4, "big"))
+        hashed.update(part)
+    return hashed.digest()
