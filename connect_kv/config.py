@@ -62,6 +62,8 @@ class ServerConfig:
     """Applied entries between two points at which the log is compacted."""
     catch_up_entries: int = 5_000
     """Entries kept behind that point for slow followers."""
+    max_learners: int = 1
+    """Learners there may be at once."""
     quota_bytes: int = 2 << 30
     """Space the key/value data may take; negative: no limit."""
     log_format: str = "text"
@@ -219,7 +221,10 @@ def _pairs(raw: object, origin: str, example: str) -> list[tuple[str, str]]:
 
 
 def _members(raw: object, origin: str) -> tuple[InitialMember, ...]:
-    pairs = _pairs(raw, origin, "NAME=HOST:PORT,...")
+    pairs = [
+        (name, address.removeprefix("http://"))  # as `etcdctl member add` prints it
+        for name, address in _pairs(raw, origin, "NAME=HOST:PORT,...")
+    ]
     for _, address in pairs:
         split_address(address, origin)
     return tuple(InitialMember(name=name, peer_address=address) for name, address in pairs)
@@ -253,6 +258,7 @@ _PARSERS = {
     "max_request_bytes": _number,
     "snapshot_count": _number,
     "catch_up_entries": _number,
+    "max_learners": _number,
     "quota_bytes": _number,
     "log_format": _text,
     "log_level": _text,

@@ -248,6 +248,9 @@ class PeerReceiver(Protocol):
     async def describe(self, asker: Hello, peer_address: str) -> Description:
         """Answer a starting member. `asker.source` is 0 if it does not know its id yet."""
 
+    async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
+        """Carry out a call for another member. Raises PermissionError if it is not welcome."""
+
 
 class Transport(Protocol):
     """Messages between members. `send` may drop, delay, reorder; one ordered stream per peer in practice."""
@@ -266,6 +269,12 @@ class Transport(Protocol):
 
     async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
         """Ask the member at `address`. Raises OSError if it cannot be reached."""
+
+    async def ask(self, target: int, method: str, request: bytes) -> bytes:
+        """Have that member carry out a call, and return its answer; wait as long as the caller does.
+
+        Raises ConnectionRefusedError if it certainly was not begun, another OSError if that is unknown.
+        """
 
     async def close(self) -> None:
         """End all streams and stop listening."""

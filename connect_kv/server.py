@@ -252,6 +252,7 @@ class KvServer:
             metrics=PrometheusNodeMetrics(self.metrics.registry, seams.clock),
             free_bytes=partial(seams.disk.free_bytes, config.data_dir),
             space_low=self._space_low,
+            answer=self._answer,
         )
 
     async def _listen(self) -> None:
@@ -261,6 +262,10 @@ class KvServer:
         await self.services.start()
         for name, work in self._background.items():
             self._spawn(work(), name)
+
+    async def _answer(self, method: str, request: bytes) -> bytes:
+        """Carry out a call for another member."""
+        return await self.services.peers.answer(method, request)
 
     # What a running member does by itself.
 

@@ -1,26 +1,41 @@
-"""connect_kv.v1.Cluster and etcdserverpb.Cluster. What is not here answers UNIMPLEMENTED."""
+"""connect_kv.v1.Cluster and etcdserverpb.Cluster: any member answers, the leader carries out changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from google.protobuf.message import Message
+
+from connect_kv.api.members import MemberChanges, Published, described
+from connect_kv.api.peer_calls import Handler, PeerCalls
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica
-from connect_kv.raft.types import Member, Membership
+from connect_kv.raft.types import Membership
 from connect_kv.rpc import cluster_pb2
-from connect_kv.rpc.command_pb2 import MemberPublish
 
-Published = Callable[[], Mapping[int, MemberPublish]]
-"""By node id: the name and client URLs that a member publishes once it has started."""
+Q = TypeVar("Q", bound=Message)
 
 
 class ClusterService:
-    """Who is a member."""
+    """Who is a member, and who shall be."""
 
-    def __init__(self, replica: Replica, membership: Callable[[], Membership], published: Published) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        membership: Callable[[], Membership],
+        published: Published,
+        changes: MemberChanges,
+        peers: PeerCalls,
+    ) -> None:
         self._replica = replica
         self._membership = membership
         self._published = published
+        self._peers = peers
+        peers.serve("MemberAdd", _encoded(cluster_pb2.MemberAddRequest, changes.add))
+        peers.serve("MemberRemove", _encoded(cluster_pb2.MemberRemoveRequest, changes.remove))
+        peers.serve("MemberUpdate", _encoded(cluster_pb2.MemberUpdateRequest, changes.update))
+        peers.serve("MemberPromote", _encoded(cluster_pb2.MemberPromoteRequest, changes.promote))
 
     async def MemberList(
         self, request: cluster_pb2.MemberListRequest, context: Context
@@ -29,24 +44,51 @@ class ClusterService:
         if request.linearizable:
             await self._replica.barrier()
         return cluster_pb2.MemberListResponse(
-            header=self._replica.header(revision=0), members=self._members()
+            header=self._replica.header(revision=0), members=described(self._membership(), self._published())
         )
 
-    def _members(self) -> list[cluster_pb2.Member]:
-        membership, published = self._membership(), self._published()
-        learners = membership.learners | membership.learners_next
-        return [
-            _member(member, published.get(member.node_id), member.node_id in learners)
-            for member in membership.members
-        ]
+    async def MemberAdd(
+        self, request: cluster_pb2.MemberAddRequest, context: Context
+    ) -> cluster_pb2.MemberAddResponse:
+        """Add a voter or a learner."""
+        answer = await self._peers.ask_leader("MemberAdd", request.SerializeToString())
+        response = cluster_pb2.MemberAddResponse.FromString(answer)
+        response.header.CopyFrom(self._replica.header(revision=0))
+        return response
+
+    async def MemberRemove(
+        self, request: cluster_pb2.MemberRemoveRequest, context: Context
+    ) -> cluster_pb2.MemberRemoveResponse:
+        """Remove a member for good; it stops by itself."""
+        answer = await self._peers.ask_leader("MemberRemove", request.SerializeToString())
+        response = cluster_pb2.MemberRemoveResponse.FromString(answer)
+        response.header.CopyFrom(self._replica.header(revision=0))
+        return response
+
+    async def MemberUpdate(
+        self, request: cluster_pb2.MemberUpdateRequest, context: Context
+    ) -> cluster_pb2.MemberUpdateResponse:
+        """Give a member another peer address."""
+        answer = await self._peers.ask_leader("MemberUpdate", request.SerializeToString())
+        response = cluster_pb2.MemberUpdateResponse.FromString(answer)
+        response.header.CopyFrom(self._replica.header(revision=0))
+        return response
+
+    async def MemberPromote(
+        self, request: cluster_pb2.MemberPromoteRequest, context: Context
+    ) -> cluster_pb2.MemberPromoteResponse:
+        """Make a learner a voter."""
+        answer = await self._peers.ask_leader("MemberPromote", request.SerializeToString())
+        response = cluster_pb2.MemberPromoteResponse.FromString(answer)
+        response.header.CopyFrom(self._replica.header(revision=0))
+        return response
 
 
-def _member(member: Member, published: MemberPublish | None, is_learner: bool) -> cluster_pb2.Member:
-    """A member has neither a name nor client addresses until it has started and said so."""
-    return cluster_pb2.Member(
-        ID=member.node_id,
-        name=published.name if published else "",
-        peerURLs=[f"http://{member.peer_address}"],
-        clientURLs=published.client_urls if published else (),
-        isLearner=is_learner,
-    )
+def _encoded(kind: type[Q], call: Callable[[Q], Awaitable[Message]]) -> Handler:
+    """The call on bytes, as members ask each other for it."""
+
+    async def handle(request: bytes) -> bytes:
+        response = await call(kind.FromString(request))
+        return response.SerializeToString()
+
+    return handle

@@ -128,21 +128,21 @@ class Replica:
 
     async def propose(self, payload: bytes, count: int) -> Sequence[Result]:
         """Replicate a payload; proposes it again only while it is certain that it never took effect."""
-        return await self._within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
+        return await self.within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
 
     async def propose_in_session(self, payload: bytes, count: int) -> Sequence[Result]:
         """The same for commands that carry a session: each is executed once however often it is
         proposed, so it is proposed again also when its fate is unknown.
         """
-        return await self._within_limit(
+        return await self.within_limit(
             lambda: self._node.propose(payload, count), OutcomeUnknown, retry=_SESSION_RETRIES
         )
 
     async def barrier(self) -> int:
         """Wait until every write acknowledged before this call is visible here; the index that is."""
-        return await self._within_limit(self._node.read_barrier, TimeoutError)
+        return await self.within_limit(self._node.read_barrier, TimeoutError)
 
-    async def _within_limit(
+    async def within_limit(
         self,
         call: Callable[[], Awaitable[T]],
         late: type[Exception],

@@ -31,6 +31,7 @@ OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("max-request-bytes", "max_request_bytes", "BYTES", "Largest request.  [default: 1572864]"),
     ("snapshot-count", "snapshot_count", "N", "Entries between compactions of the log.  [default: 10000]"),
     ("catch-up-entries", "catch_up_entries", "N", "Entries kept for slow members.  [default: 5000]"),
+    ("max-learners", "max_learners", "N", "Learners there may be at once.  [default: 1]"),
     ("quota-bytes", "quota_bytes", "BYTES", "Space for keys and values.  [default: 2 GiB]"),
     ("log-level", "log_level", "LEVEL", "debug, info, warning or error.  [default: info]"),
     ("log-format", "log_format", "FORMAT", "text or json.  [default: text]"),

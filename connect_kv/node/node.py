@@ -23,7 +23,7 @@ from connect_kv.node.driver import Driver
 from connect_kv.node.history import History
 from connect_kv.node.membership import added_id
 from connect_kv.node.metrics import NodeMetrics, NoMetrics
-from connect_kv.node.parts import Parts
+from connect_kv.node.parts import Answer, Parts, answer_nothing
 from connect_kv.node.status import NodeStatus
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange
@@ -55,9 +55,12 @@ class RaftNode(Generic[R]):
         metrics: NodeMetrics | None = None,
         free_bytes: Callable[[], tuple[int, int]] | None = None,
         space_low: Callable[[bool, int], None] = lambda low, free: None,
+        answer: Answer = answer_nothing,
     ) -> None:
-        """`free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told at the
-        start and whenever free space falls below the low-water mark or rises above it.
+        """`answer` carries out what other members `ask` of this one.
+
+        `free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told at the start
+        and whenever free space falls below the low-water mark or rises above it.
 
         `log.identity` must be set (`node.startup`). Make it on the running loop.
         """
@@ -75,6 +78,7 @@ class RaftNode(Generic[R]):
             rng=rng,
             metrics=metrics or NoMetrics(),
             history=History(restored, state.last_applied),
+            answer=answer,
         )
         self._driver: Driver[R] = Driver(self._parts, free_bytes=free_bytes, space_low=space_low)
         self._main: asyncio.Task[None] | None = None
@@ -197,6 +201,14 @@ class RaftNode(Generic[R]):
                 await self._driver.until(lambda: core.leader_id == to)
         except TimeoutError:
             raise Unavailable(f"member {to:x} did not take over leadership") from None
+
+    async def ask(self, target: int, method: str, request: bytes) -> bytes:
+        """Have another member carry out a call of a service; its answer. The caller bounds the time.
+
+        Raises ConnectionRefusedError if it certainly was not begun, another OSError if that is unknown.
+        """
+        self._check_running()
+        return await self._parts.transport.ask(target, method, request)
 
     # What is known here
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +14,14 @@ from connect_kv.node.metrics import NodeMetrics
 from connect_kv.raft.core import RaftCore
 
 R = TypeVar("R")
+
+Answer = Callable[[str, bytes], Awaitable[bytes]]
+"""``await answer(method, request)``: carries out a call of a service for another member."""
+
+
+async def answer_nothing(method: str, request: bytes) -> bytes:
+    """For a node without services."""
+    raise NotImplementedError(method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +40,4 @@ class Parts(Generic[R]):
     rng: random.Random
     metrics: NodeMetrics
     history: History
+    answer: Answer

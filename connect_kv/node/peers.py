@@ -155,6 +155,13 @@ class Peers(Generic[R]):
             term=self._parts.core.term,
         )
 
+    async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
+        """Carry out a call for another member, if that is welcome here."""
+        verdict = await self._verdict(hello)
+        if verdict is not Verdict.WELCOME:
+            raise PermissionError(f"the asking member is not welcome: {verdict.name}")
+        return await self._parts.answer(method, request)
+
     async def _verdict_on_starting(self, asker: Hello, node_id: int) -> Verdict:
         if asker.cluster_id not in (0, self._parts.identity.cluster_id):
             return Verdict.WRONG_CLUSTER

@@ -72,6 +72,7 @@ class Command(_message.Message):
     MACHINE_CALL_FIELD_NUMBER: _builtins.int
     SESSION_OPEN_FIELD_NUMBER: _builtins.int
     SESSION_CLOSE_FIELD_NUMBER: _builtins.int
+    SESSION_BATCH_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_PUBLISH_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
@@ -114,6 +115,8 @@ class Command(_message.Message):
     @_builtins.property
     def session_close(self) -> Global___SessionClose: ...
     @_builtins.property
+    def session_batch(self) -> Global___SessionBatch: ...
+    @_builtins.property
     def alarm(self) -> _maintenance_pb2.AlarmRequest:
         """Cluster."""
 
@@ -146,6 +149,7 @@ class Command(_message.Message):
         machine_call: Global___MachineCall | None = ...,
         session_open: Global___SessionOpen | None = ...,
         session_close: Global___SessionClose | None = ...,
+        session_batch: Global___SessionBatch | None = ...,
         alarm: _maintenance_pb2.AlarmRequest | None = ...,
         member_publish: Global___MemberPublish | None = ...,
         range: _kv_pb2.RangeRequest | None = ...,
@@ -153,11 +157,11 @@ class Command(_message.Message):
         lease_time_to_live: _lease_pb2.LeaseTimeToLiveRequest | None = ...,
         lease_leases: _lease_pb2.LeaseLeasesRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "alarm", "member_publish", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "session_batch", "alarm", "member_publish", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -375,6 +379,39 @@ class SessionClose(_message.Message):
 Global___SessionClose: _TypeAlias = SessionClose  # noqa: Y015
 
 @_typing.final
+class SessionBatch(_message.Message):
+    """Commands that came together in one session. It stands in the place of as many Commands with that
+    `session`, and has as many results; `session` and `floor` are unset in them. It has the numbers of
+    SessionRequests, so that what a client sent goes into the log as it is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    floor: _builtins.int
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]:
+        """`number` set; none of them a session_batch"""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        floor: _builtins.int = ...,
+        commands: _abc.Iterable[Global___Command] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionBatch: _TypeAlias = SessionBatch  # noqa: Y015
+
+@_typing.final
 class MemberPublish(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -541,3 +578,30 @@ class Done(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Done: _TypeAlias = Done  # noqa: Y015
+
+@_typing.final
+class PeerAnswer(_message.Message):
+    """What a member answers another that had it carry out a call of a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    response: _builtins.bytes
+    @_builtins.property
+    def failure(self) -> Global___Failure: ...
+    def __init__(
+        self,
+        *,
+        failure: Global___Failure | None = ...,
+        response: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "failure", b"failure", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["failure", "response"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___PeerAnswer: _TypeAlias = PeerAnswer  # noqa: Y015

@@ -15,6 +15,8 @@ from connect_kv.api.lease import LeaseService
 from connect_kv.api.machine import MachineService
 from connect_kv.api.machine_calls import MachineCalls
 from connect_kv.api.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
+from connect_kv.api.members import MemberChanges
+from connect_kv.api.peer_calls import PeerCalls
 from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Handlers
 from connect_kv.api.renewals import Renewals
@@ -76,6 +78,16 @@ class Services:
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
         self._renewals = Renewals(self.replica)
+        self.peers = PeerCalls(node, self.replica)
+        """What this member does for others."""
+        changes = MemberChanges(
+            node,
+            self.replica,
+            lambda: host.cluster.members,
+            clock=clock,
+            election_seconds=config.election_ms / 1000,
+            max_learners=config.max_learners,
+        )
         calls = MachineCalls(machines)
         reads = Reads(kv, host, lessor)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes)
@@ -83,7 +95,9 @@ class Services:
             "KV": KvService(self.replica, kv),
             "Watch": WatchService(self.replica, kv.hub),
             "Lease": LeaseService(self.replica, reads, self._renewals),
-            "Cluster": ClusterService(self.replica, lambda: node.membership, lambda: host.cluster.members),
+            "Cluster": ClusterService(
+                self.replica, lambda: node.membership, lambda: host.cluster.members, changes, self.peers
+            ),
             "Maintenance": MaintenanceService(self.replica, self._status, host.cluster.alarms),
             "Session": SessionService(self.replica, reads, commands, host.sessions),
             "Machine": MachineService(self.replica, host, calls),

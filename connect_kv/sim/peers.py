@@ -25,6 +25,7 @@ from connect_kv.transport.pieces import closed_after
 
 Sees = Callable[[PeerMessage], None]
 
+
 class SimTransport:
     """`interfaces.Transport` of one process."""
 
@@ -62,6 +63,10 @@ class SimTransport:
     async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
         """Ask a running member."""
         return await self._inner.describe(address, asker, peer_address)
+
+    async def ask(self, target: int, method: str, request: bytes) -> bytes:
+        """Have that member carry out a call."""
+        return await self._inner.ask(target, method, request)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -140,3 +145,6 @@ class _Gate:
 
     async def describe(self, asker: Hello, peer_address: str) -> Description:
         return await across(self._process, self._process.spawn(self._receiver.describe(asker, peer_address)))
+
+    async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
+        return await across(self._process, self._process.spawn(self._receiver.answer(hello, method, request)))

@@ -40,6 +40,7 @@ from connect_kv.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
+from connect_kv.transport.ask import ask
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.describe import ask_describe
 from connect_kv.transport.limits import TransportLimits, server_options
@@ -173,6 +174,13 @@ class GrpcTransport:
     async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
         """Ask the member at `address`; works before `start`. Raises OSError if there is no answer."""
         return await ask_describe(address, asker, peer_address, self._limits)
+
+    async def ask(self, target: int, method: str, request: bytes) -> bytes:
+        """Have that member carry out a call. Raises OSError."""
+        local, peer = self._started(), self._peers.get(target)
+        if peer is None:
+            raise ConnectionRefusedError(f"no address is known for member {target:x}")
+        return await ask(peer.address, local.hello(target), method, request, self._limits)
 
     async def close(self) -> None:
         """End all streams and stop listening; nothing of it runs on."""

@@ -217,6 +217,21 @@ class MemoryTransport:
             raise ConnectionError(f"{address}: the connection broke")
         return description
 
+    async def ask(self, target: int, method: str, request: bytes) -> bytes:
+        """Have that member carry out a call. Raises OSError."""
+        link, hello = self._links.get(target), self.hello
+        await asyncio.sleep(self.network.delay())
+        there = None if link is None else self.network.reach(self.address, link.address)
+        if there is None or there.receiver is None or hello is None:
+            raise ConnectionRefusedError(f"member {target:x} cannot be reached")
+        try:
+            answer = await there.receiver.answer(hello(target), method, request)
+        except PermissionError as error:
+            raise ConnectionRefusedError(str(error)) from error
+        await asyncio.sleep(self.network.delay())
+        self._check_connected(there)
+        return answer
+
     async def close(self) -> None:
         """End all links and stop listening."""
         tasks = list(self._tasks)

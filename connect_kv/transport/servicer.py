@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 from connect_kv.interfaces import Hello, HelloReply, Verdict
+from connect_kv.transport.ask import answer_ask
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
 from connect_kv.transport.describe import answer_describe
 from connect_kv.transport.limits import SERVICE
@@ -60,6 +61,7 @@ class RaftServicer:
                 "TimeoutNow": grpc.unary_unary_rpc_method_handler(self._letter),
                 "InstallSnapshot": grpc.stream_unary_rpc_method_handler(self._install_snapshot),
                 "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
+                "Ask": grpc.unary_unary_rpc_method_handler(self._ask),
             },
         )
 
@@ -135,6 +137,11 @@ class RaftServicer:
     async def _describe(self, request: bytes, context: Context) -> bytes:
         async with self._guarded(context):
             return await answer_describe(request, self._local.receiver)
+        return b""
+
+    async def _ask(self, request: bytes, context: Context) -> bytes:
+        async with self._guarded(context):
+            return await answer_ask(request, self._local.receiver)
         return b""
 
     @asynccontextmanager

@@ -318,6 +318,24 @@ async def test_describe_of_nobody_fails(network: Network) -> None:
         await one.transport.describe(two.transport.address, hello_of(0)(0), "127.0.0.1:99")
 
 
+async def test_a_member_has_another_carry_out_a_call(network: Network) -> None:
+    one, _ = await network.pair()
+
+    assert await one.transport.ask(2, "Status", b"now") == b"1 asks 2 for Status: now"
+
+
+async def test_a_call_that_was_not_begun_says_so(network: Network) -> None:
+    one, two = await network.pair()
+    two.recorder.verdicts[1] = Verdict.REMOVED
+    with pytest.raises(ConnectionRefusedError):
+        await one.transport.ask(2, "Status", b"")
+    await two.transport.close()
+    with pytest.raises(ConnectionRefusedError):
+        await one.transport.ask(2, "Status", b"")
+    with pytest.raises(ConnectionRefusedError):
+        await one.transport.ask(9, "Status", b"")
+
+
 async def test_address_in_use_is_refused_by_name(network: Network) -> None:
     one = await network.node(1)
 

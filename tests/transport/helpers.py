@@ -107,6 +107,11 @@ class Recorder:
             term=7,
         )
 
+    async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
+        if self.verdicts.get(hello.source, Verdict.WELCOME) is not Verdict.WELCOME:
+            raise PermissionError("not welcome")
+        return f"{hello.source} asks {hello.target} for {method}: ".encode() + request
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for it; ten seconds at most."""
         async with asyncio.timeout(10):

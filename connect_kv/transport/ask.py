@@ -1,0 +1,56 @@
+"""Calls of services that one member has another carry out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from connect_kv.interfaces import Hello, PeerReceiver, Verdict
+from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_to_wire
+from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.stream import RPC_FAILURES, describe_failure
+
+_CONNECT_SECONDS = 1.0
+
+
+async def ask(address: str, hello: Hello, method: str, request: bytes, limits: TransportLimits) -> bytes:
+    """Ask over a connection of its own: such calls are rare, and may take as long as their caller waits.
+
+    Raises ConnectionRefusedError while nothing has been sent, ConnectionError if the answer is lost.
+    """
+    wire = pb.AskRequest(hello=hello_to_wire(hello), method=method, request=request)
+    async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await channel.channel_ready()
+        except TimeoutError:
+            raise ConnectionRefusedError(f"{address}: cannot be reached") from None
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Ask")
+        try:
+            reply = pb.AskReply.FromString(await call(wire.SerializeToString()))
+        except (*RPC_FAILURES, DecodeError) as error:
+            raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    if reply.hello.verdict != pb.WELCOME:
+        raise ConnectionRefusedError(
+            f"{address}: {Verdict(reply.hello.verdict).name} {reply.hello.detail}".rstrip()
+        )
+    return reply.answer
+
+
+async def answer_ask(request: bytes, receiver: PeerReceiver) -> bytes:
+    """The answering side. Raises BadMessage for what is no call."""
+    try:
+        wire = pb.AskRequest.FromString(request)
+    except DecodeError as error:
+        raise BadMessage(f"not a call: {error}") from error
+    if not wire.HasField("hello"):
+        raise BadMessage("a call without a hello")
+    try:
+        answer = await receiver.answer(hello_from_wire(wire.hello), wire.method, wire.request)
+    except PermissionError as error:
+        verdict = pb.HelloReply(verdict=pb.UNKNOWN_MEMBER, detail=str(error))
+        return pb.AskReply(hello=verdict).SerializeToString()
+    return pb.AskReply(hello=pb.HelloReply(), answer=answer).SerializeToString()
