@@ -51,10 +51,13 @@ class ClientNetwork:
         """Probability with which a message breaks its connection instead of arriving."""
         self.cut: set[tuple[str, str]] = set()
         """(client, server address) pairs between which nothing passes."""
+        self.names: dict[str, None] = {}
+        """Of the clients so far."""
         self._connections: dict[Connection, None] = {}
 
     def channel(self, client: str) -> Callable[[str], Any]:
         """Makes the channels of one client, by address."""
+        self.names[client] = None
         return lambda address: SimChannel(self, client, address)
 
     def seconds(self) -> float:

@@ -67,6 +67,7 @@ class World:
         self.clients = ClientNetwork(self.chance("clients"), self._listener)
         self.hosts: list[Host] = []
         self.violation: Violation | None = None
+        self.steps_at_end = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._members = tuple(
             InitialMember(name=f"n{number}", peer_address=f"n{number}:2380")
@@ -89,6 +90,7 @@ class World:
                     raise
                 raise self.loop.stopped from None
             finally:
+                self.steps_at_end = self.loop.steps
                 self._close()
 
     async def _guarded(self, main: Coroutine[Any, Any, T]) -> T:
@@ -187,6 +189,15 @@ class World:
         addresses = [host.client_address for host in self.hosts if not host.removed]
         rng = self.chance(f"client {name}")
         rng.shuffle(addresses)
+        return self._client(name, addresses, rng, session=session, timeout=timeout)
+
+    def client_of(self, name: str, address: str) -> Client:
+        """One that knows a single member."""
+        return self._client(name, [address], self.chance(name), session=False, timeout=2)
+
+    def _client(
+        self, name: str, addresses: list[str], rng: random.Random, *, session: bool, timeout: float
+    ) -> Client:
         return Client(
             addresses,
             timeout=timeout,

@@ -75,6 +75,13 @@ class MemoryDisk:
         self.before_write: Callable[[Path], None] | None = None
         """Called with the database's path before each write and sync, on its thread: be slow, or raise."""
 
+        self.before_read: Callable[[Path], None] | None = None
+        """Called with the database's path before each read; raises `damaged` for a block that rotted."""
+
+    def damaged(self, path: Path) -> CorruptStorage:
+        """What a read of a block raises whose checksum does not match."""
+        return CorruptStorage(str(path), "block checksum mismatch; see docs/operations.md")
+
     def open(self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False) -> MemoryEngine:
         """Open or create the database in `path`; see `OpenEngine`."""
         directory = self._directories.get(path)
@@ -160,8 +167,14 @@ class MemoryEngine:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
-        self._check_open()
+        self.reads()
         return self._data.get(key)
+
+    def reads(self) -> None:
+        """Somebody is about to read a block of it."""
+        self._check_open()
+        if self._disk.before_read is not None:
+            self._disk.before_read(self._path)
 
     def iterate(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False
@@ -315,6 +328,7 @@ class MemoryView:
         """The value of `key` then, or None."""
         with self._lock:
             self._check_open()
+            self._engine.reads()
             return self._value(key)
 
     def iterate(
@@ -351,6 +365,7 @@ class MemoryView:
     ) -> list[tuple[bytes, bytes]]:
         with self._lock:
             self._check_open()
+            self._engine.reads()
             living = (k for k in self._data.irange(low, high, inclusive, reverse) if k not in self._kept)
             kept = (k for k in self._kept.irange(low, high, inclusive, reverse) if self._kept[k] is not None)
             keys = islice(merge(living, kept, reverse=reverse), _PAGE)
