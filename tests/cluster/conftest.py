@@ -23,6 +23,11 @@ def rounds(default: int) -> int:
     return int(os.environ.get("CONNECT_KV_ROUNDS", default))
 
 
+def scaled(brief: float, full: float) -> float:
+    """An amount: brief in CI, full where CONNECT_KV_FULL is set (docs/verification.md has the results)."""
+    return full if os.environ.get("CONNECT_KV_FULL") else brief
+
+
 def needs(tool: str) -> str:
     """The path of a tool; skips the test, loudly, where it is not installed."""
     path = shutil.which(tool)
