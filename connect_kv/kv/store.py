@@ -51,11 +51,16 @@ class Change:
         """As an event of a WatchResponse."""
         if prev_kv and self.previous is not None:
             if self._wire_with_previous is None:
-                self._wire_with_previous = wire.event(self.key, self.revision, self.record, self.previous)
+                previous = None if self._creates() else self.previous
+                self._wire_with_previous = wire.event(self.key, self.revision, self.record, previous)
             return self._wire_with_previous
         if self._wire is None:
             self._wire = wire.event(self.key, self.revision, self.record, None)
         return self._wire
+
+    def _creates(self) -> bool:
+        """Whether the key begins a new life: what a transaction deleted first is not its previous value."""
+        return self.record is not None and KeyValue.FromString(self.record).create_revision == self.revision
 
 
 class Attachments(Protocol):

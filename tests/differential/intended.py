@@ -1,18 +1,38 @@
-"""Differences that are meant, each listed in docs/api.md with its reason."""
+"""Differences that are meant, each listed in docs/api.md with its reason.
+
+Random sequences keep clear of what `CASES` holds (`generator`), with one exception: `same_watch`.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from connect_kv.rpc import kv_pb2 as kv
+from connect_kv.rpc import watch_pb2 as watch
+from tests.differential.target import Failed, Target
 
 STREAM_SORT = "RangeStream does not support custom sort orders"
 STREAM_FILTERS = "RangeStream does not support revision filters"
 
+SILENCE = 0.5
+"""Seconds in which a response that is not to come would have come."""
+REQUEST_LIMIT = 1_572_864
+UNKNOWN: Any = 7
+"""Not a number of any of the API's enums."""
 
-def explained(request: Any, theirs: Any, ours: Any) -> bool:
-    """Whether this difference between two answers is one we intend."""
-    return False
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request that etcd 3.5.1 and connect-kv answer differently."""
+
+    title: str
+    """As in the table of docs/api.md."""
+    ask: Callable[[Target], Any]
+    theirs: Any
+    ours: Any
 
 
 def same_watch(theirs: list[Any], ours: list[Any], compactions: set[int]) -> bool:
@@ -30,3 +50,87 @@ def _deleted_at(said: Any, revisions: set[int]) -> bool:
         return False
     event = kv.Event.FromString(said)
     return event.type == kv.Event.DELETE and event.kv.mod_revision in revisions
+
+
+def _status(answer: Any) -> Any:
+    return (answer.code, answer.text) if isinstance(answer, Failed) else "OK"
+
+
+def _said(target: Target, *requests: watch.WatchRequest) -> Sequence[tuple[int, str]]:
+    """What a watch stream answers to some requests: ids, and what became of them."""
+    stream = target.watch()
+    for request in requests:
+        stream.send(request)
+        time.sleep(SILENCE / 2)
+    stream.until(lambda: False, SILENCE)
+    stream.close()
+    return [
+        (
+            one.watch_id,
+            "created" * one.created + "canceled" * one.canceled + one.cancel_reason
+            or ("events" if one.events else "progress"),
+        )
+        for one in stream.received
+    ]
+
+
+def _create(**options: Any) -> watch.WatchRequest:
+    return watch.WatchRequest(create_request=watch.WatchCreateRequest(key=b"a", **options))
+
+
+_PROGRESS = watch.WatchRequest(progress_request=watch.WatchProgressRequest())
+
+
+def _deleted_then_compacted(target: Target) -> Sequence[tuple[int, str]]:
+    target.call(kv.PutRequest(key=b"a"))
+    deleted = target.call(kv.DeleteRangeRequest(key=b"a"))
+    assert isinstance(deleted, kv.DeleteRangeResponse)
+    revision = deleted.header.revision
+    target.call(kv.CompactionRequest(revision=revision, physical=True))
+    return _said(target, _create(start_revision=revision))
+
+
+CASES = [
+    Case(
+        "An unknown sort order",
+        lambda target: _status(target.call(kv.RangeRequest(key=b"a", sort_order=UNKNOWN))),
+        "OK",
+        ("INVALID_ARGUMENT", "etcdserver: invalid sort option"),
+    ),
+    Case(
+        "A request over the transport's limit",
+        lambda target: _status(target.call(kv.PutRequest(key=b"a", value=bytes(2_500_000)))),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (2500008 vs. 2097152)"),
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (2500008 vs. 2097152)"),
+    ),
+    Case(
+        "The last bytes below the size limit",
+        lambda target: _status(target.call(kv.PutRequest(key=b"a", value=bytes(REQUEST_LIMIT - 10)))),
+        ("INVALID_ARGUMENT", "etcdserver: request is too large"),
+        "OK",
+    ),
+    Case(
+        "A watch from a negative revision",
+        lambda target: _said(target, _create(start_revision=-1)),
+        [(0, "created"), (0, "canceled")],
+        [(-1, "createdcanceledetcdserver: mvcc: required revision has been compacted")],
+    ),
+    Case(
+        "Progress asked for without a watch",
+        lambda target: _said(target, _PROGRESS),
+        [(-1, "progress")],
+        [],
+    ),
+    Case(
+        "Progress asked for while a watch waits for a future revision",
+        lambda target: _said(target, _create(start_revision=1 << 40), _PROGRESS),
+        [(0, "created"), (-1, "progress")],
+        [(0, "created")],
+    ),
+    Case(
+        "A deletion exactly at the compacted revision",
+        _deleted_then_compacted,
+        [(0, "created")],
+        [(0, "created"), (0, "events")],
+    ),
+]

@@ -185,6 +185,21 @@ async def test_prev_kv(kv: Kv, start: int) -> None:
     assert [event.HasField("prev_kv") for event in events] == [False, True, True, False, True, True]
 
 
+@pytest.mark.parametrize("start", [0, 3])
+async def test_a_key_deleted_and_put_in_one_transaction_begins_anew(
+    kv: Kv, client: Client, start: int
+) -> None:
+    kv.put(b"a", b"1")
+    if not start:
+        client.create(b"a", b"", prev_kv=True)
+    kv.txn(TxnRequest(success=[delete_op(b"a", b"\0"), put_op(b"a", b"2")]))
+    if start:
+        client.create(b"a", b"", prev_kv=True, start_revision=start)
+    events = [event for response in await client.responses() for event in response.events]
+    assert [(event.type, event.prev_kv.value) for event in events] == [(Event.DELETE, b"1"), (Event.PUT, b"")]
+    assert not events[1].HasField("prev_kv")
+
+
 async def test_create_flag(kv: Kv, client: Client) -> None:
     client.create()
     kv.put(b"a")
