@@ -26,7 +26,7 @@ from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.types import Entry
-from connect_kv.rpc.command_pb2 import Command, MemberPublish, Result
+from connect_kv.rpc.command_pb2 import Command, MemberPublish
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
 from connect_kv.serving.directory import Directory, open_directory
 from connect_kv.serving.node_metrics import PrometheusNodeMetrics
@@ -68,7 +68,7 @@ class Seams:
     """Changes limits that are no settings."""
     log: Callable[[LogStore], LogStore] = lambda log: log
     """Stands between the node and its log, to watch it."""
-    state: Callable[[ReplicatedState[Result]], ReplicatedState[Result]] = lambda state: state
+    state: Callable[[ReplicatedState[bytes]], ReplicatedState[bytes]] = lambda state: state
     """Likewise between the node and what is replicated."""
 
 
@@ -93,14 +93,14 @@ class KvServer:
         self._directory: Directory | None = None
         self._transport: Transport | None = None
         self._host: MachineHost | None = None
-        self._node: RaftNode[Result] | None = None
+        self._node: RaftNode[bytes] | None = None
         self._services: Services | None = None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[BaseException] | None = None
 
     @property
-    def node(self) -> RaftNode[Result]:
+    def node(self) -> RaftNode[bytes]:
         """The Raft node, once started."""
         return _made(self._node)
 
@@ -224,7 +224,7 @@ class KvServer:
             "publish member": self._publish,
         }
 
-    def _make_node(self, directory: Directory, host: MachineHost, transport: Transport) -> RaftNode[Result]:
+    def _make_node(self, directory: Directory, host: MachineHost, transport: Transport) -> RaftNode[bytes]:
         config, seams = self.config, self._seams
         raft = RaftConfig(
             node_id=directory.identity.node_id,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from connect_kv.api.replica import Replica, encode_command, field_number
-from connect_kv.api.status import raise_failure
+from connect_kv.api.replica import Replica, field_number
 from connect_kv.rpc.command_pb2 import LeaseRenew
 
 _RENEW = field_number("lease_renew")
@@ -54,11 +53,8 @@ class Renewals:
             self._task = None
 
     async def _propose(self, batch: dict[int, asyncio.Future[int]]) -> None:
-        payload = encode_command(_RENEW, LeaseRenew(ids=batch).SerializeToString())
         try:
-            (result,) = await self._replica.propose(payload, 1)
-            if result.WhichOneof("result") == "failure":
-                raise_failure(result)
+            result = await self._replica.execute(_RENEW, LeaseRenew(ids=batch).SerializeToString())
         except asyncio.CancelledError:
             for future in batch.values():
                 future.cancel()

@@ -32,8 +32,8 @@ class Proposer(Protocol):
     def leader_id(self) -> int | None:
         """Who leads, if known."""
 
-    async def propose(self, payload: bytes, count: int = 1) -> Sequence[Result]:
-        """Replicate and apply; one result per command."""
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
+        """Replicate and apply; one encoded Result per command."""
 
     async def read_barrier(self) -> int:
         """Wait until everything acknowledged before is visible here."""
@@ -121,16 +121,17 @@ class Replica:
         """
         if len(request) > self.max_request_bytes:
             raise RequestTooLarge
-        (result,) = await self.propose(encode_command(field, request), 1)
+        (encoded,) = await self.propose(encode_command(field, request), 1)
+        result = Result.FromString(encoded)
         if result.WhichOneof("result") == "failure":
             raise_failure(result)
         return result
 
-    async def propose(self, payload: bytes, count: int) -> Sequence[Result]:
+    async def propose(self, payload: bytes, count: int) -> Sequence[bytes]:
         """Replicate a payload; proposes it again only while it is certain that it never took effect."""
         return await self.within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
 
-    async def propose_in_session(self, payload: bytes, count: int) -> Sequence[Result]:
+    async def propose_in_session(self, payload: bytes, count: int) -> Sequence[bytes]:
         """The same for commands that carry a session: each is executed once however often it is
         proposed, so it is proposed again also when its fate is unknown.
         """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Context, read
@@ -11,6 +12,7 @@ from connect_kv.api.replica import Replica, field_number
 from connect_kv.api.session_commands import Place, SessionCommands
 from connect_kv.api.status import failure_of
 from connect_kv.errors import BadCall, SessionExpired
+from connect_kv.kv.wire import varint
 from connect_kv.machines.sessions import SessionTable
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
@@ -77,7 +79,7 @@ class _Door:
         self._session = session
         self._window = window
         self._outstanding = 0
-        self._results: list[Result] = []
+        self._results: list[bytes] = []
         self._changed = asyncio.Event()
         """Results wait to be written."""
         self._room = asyncio.Event()
@@ -106,31 +108,35 @@ class _Door:
             await self._changed.wait()
             self._changed.clear()
             results, self._results = self._results, []
-            await context.write(SessionReplies(results=results))
+            await context.write(_replies(results))
             self._outstanding -= len(results)
             self._room.set()
 
     def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
         sorted_: dict[Place, list[Command]] = {place: [] for place in Place}
+        place, measure = self._commands.place, not self._commands.fits(request)
         for command in request.commands:
             try:
-                sorted_[self._commands.place(command)].append(command)
+                sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
-                self._fail([command], error)
+                self._fail([command.number], error)
         if commands := sorted_[Place.LOG]:
-            tasks.create_task(self._commit(commands, request.floor))
+            if len(commands) == len(request.commands):
+                payload = self._commands.whole_payload(request, self._session)
+            else:
+                payload = self._commands.payload(commands, self._session, request.floor)
+            tasks.create_task(self._commit(payload, commands))
         if reads := sorted_[Place.BARRIER]:
             tasks.create_task(self._read(reads, barrier=True))
         if reads := sorted_[Place.LOCAL]:
             tasks.create_task(self._read(reads, barrier=False))
 
-    async def _commit(self, commands: list[Command], floor: int) -> None:
-        payload = self._commands.payload(commands, self._session, floor)
+    async def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
         try:
             results = await self._replica.propose_in_session(payload, len(commands))
         except Exception as error:
-            self._fail(commands, error)
+            self._fail([command.number for command in commands], error)
         else:
             self._answer(results)
 
@@ -139,16 +145,17 @@ class _Door:
             if barrier:
                 await self._replica.barrier()
         except Exception as error:
-            self._fail(reads, error)
+            self._fail([command.number for command in reads], error)
             return
         for command in reads:
-            self._answer([await self._reads.answer(command)])
+            self._answer([(await self._reads.answer(command)).SerializeToString()])
 
-    def _fail(self, commands: Iterable[Command], error: Exception) -> None:
+    def _fail(self, numbers: Iterable[int], error: Exception) -> None:
         failure = failure_of(error)
-        self._answer([Result(number=command.number, failure=failure) for command in commands])
+        self._answer([Result(number=number, failure=failure).SerializeToString() for number in numbers])
 
-    def _answer(self, results: Iterable[Result]) -> None:
+    def _answer(self, results: Iterable[bytes]) -> None:
+        """Send encoded results."""
         self._results.extend(results)
         self._changed.set()
 
@@ -156,3 +163,21 @@ class _Door:
         while self._outstanding > outstanding:
             self._room.clear()
             await self._room.wait()
+
+
+_RESULT = bytes(((SessionReplies.RESULTS_FIELD_NUMBER << 3) | 2,))
+
+
+@lru_cache(4096)
+def _head(size: int) -> bytes:
+    """What stands before a result of that many bytes."""
+    return _RESULT + varint(size)
+
+
+def _replies(results: Sequence[bytes]) -> bytes:
+    """``SessionReplies(results=...)`` encoded, of results that are encoded already."""
+    parts: list[bytes] = []
+    for result in results:
+        parts.append(_head(len(result)))
+        parts.append(result)
+    return b"".join(parts)

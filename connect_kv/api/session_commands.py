@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from enum import Enum
 
 from connect_kv.api.machine_calls import MachineCalls
+from connect_kv.api.replica import encode_command, field_number
 from connect_kv.errors import BadCall, RequestTooLarge
 from connect_kv.framework.types import Kind
 from connect_kv.kv import validation
-from connect_kv.rpc.command_pb2 import Command, CommandBatch
+from connect_kv.rpc.command_pb2 import Command, SessionBatch
+from connect_kv.rpc.session_pb2 import SessionRequests
+
+_SESSION_BATCH = field_number("session_batch")
 
 
 class Place(Enum):
@@ -34,15 +38,18 @@ class SessionCommands:
         self._calls = calls
         self._max_request_bytes = max_request_bytes
 
-    def place(self, command: Command) -> Place:
+    def place(self, command: Command, *, measure: bool = True) -> Place:
         """Where it goes. Raises Refused, BadCall, RequestTooLarge: then it never happened, and its
-        number stays unused.
+        number stays unused. Not to `measure` it saves a third where its size is known to be right.
         """
         if not command.number:
             raise BadCall("connect-kv: requests of a session are numbered from 1")
-        if command.ByteSize() > self._max_request_bytes:
+        if measure and command.ByteSize() > self._max_request_bytes:
             raise RequestTooLarge
         name = command.WhichOneof("request")
+        if name == "put":
+            validation.check_put(command.put)
+            return Place.LOG
         if name in _KV:
             validation.check_command(command)
             return Place.LOG
@@ -67,9 +74,21 @@ class SessionCommands:
             raise BadCall(f"{call.method!r} is a command, not a query")
         return Place.LOG
 
+    def fits(self, requests: SessionRequests) -> bool:
+        """Whether none of them can be too large, because they are not together."""
+        return requests.ByteSize() <= self._max_request_bytes
+
     def payload(self, commands: Sequence[Command], session: int, floor: int) -> bytes:
-        """One proposal with all of them."""
-        commands[0].floor = floor  # once is enough: a floor only rises
-        for command in commands:
-            command.session = session
-        return CommandBatch(commands=commands).SerializeToString()
+        """One proposal with some commands of a batch."""
+        return _proposal(SessionBatch(session=session, floor=floor, commands=commands))
+
+    def whole_payload(self, requests: SessionRequests, session: int) -> bytes:
+        """One proposal with all of them, which are copied as a whole."""
+        requests.session = session
+        requests.ClearField("ttl")
+        return _proposal(requests)
+
+
+def _proposal(batch: SessionBatch | SessionRequests) -> bytes:
+    """A SessionRequests without a TTL *is* a SessionBatch: they have the same fields (command.proto)."""
+    return encode_command(_SESSION_BATCH, batch.SerializeToString())

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
+from connect_kv.rpc.command_pb2 import Command, CommandBatch
 from connect_kv.rpc.kv_pb2 import CompactionRequest
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ REVISION_INTERVAL = 300.0
 """Seconds between two looks when revisions are counted."""
 _SAMPLES_PER_INTERVAL = 10
 
-Propose = Callable[[bytes, int], Awaitable[Sequence[Result]]]
+Propose = Callable[[bytes, int], Awaitable[object]]
 """Replicates an encoded CommandBatch of so many commands and returns their results."""
 
 

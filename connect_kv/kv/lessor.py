@@ -15,12 +15,12 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
 from connect_kv.kv.leases import LeaseTable
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire, Result
+from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ BATCH = 100
 GRACE = 1.0
 """Seconds for which a new leader ends nothing, so that clients can find and reach it."""
 
-Propose = Callable[[bytes, int], Awaitable[Sequence[Result]]]
+Propose = Callable[[bytes, int], Awaitable[object]]
 """Replicates an encoded CommandBatch of so many commands and returns their results."""
 
 

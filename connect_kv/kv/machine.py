@@ -12,7 +12,7 @@ import io
 from collections.abc import AsyncIterator, Callable
 
 from connect_kv.errors import Refused, UnknownEntry
-from connect_kv.kv import refusals, scan, txn
+from connect_kv.kv import refusals, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
@@ -68,6 +68,7 @@ class KvMachine:
         self._cleaner = Cleaner()
         self._visible = StoreState()
         self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
+        self._put_results = wire.PutResults()
         self._appliers: dict[str, Callable[[Command, int, int, Changes], Result]] = {
             "put": self._put,
             "delete_range": self._delete_range,
@@ -122,13 +123,13 @@ class KvMachine:
     def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         """Execute one command of the entry at `index`; a refusal is a Result with `failure`.
 
+        `seal` follows the last one of a slice.
+
         The same on every member: depends on the commands before, `index` and `log_time` alone.
         """
         kind = command.WhichOneof("request")
         if log_time > self._store.log_time:
             self._store.log_time = log_time
-        if kind == "put" and not self.no_space and not self.corrupt:
-            return self._put(command, index, log_time, overlay)
         applier = self._appliers.get(kind or "")
         if kind is None or applier is None:
             raise UnknownEntry(f"the key/value machine does not know the command {kind!r}")
@@ -139,6 +140,25 @@ class KvMachine:
             return applier(command, index, log_time, overlay)
         except Refused as refused:
             return Result(failure=Failure(code=refused.code, message=refused.message))
+
+    def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
+        """`apply` for most puts: the encoded Result with that number, without building messages.
+
+        None for a put that has options or may be refused: nothing has happened then.
+        """
+        if request.lease or request.prev_kv or request.ignore_value or request.ignore_lease:
+            return None
+        if self.no_space or self.corrupt:
+            return None
+        store = self._store
+        if log_time > store.log_time:
+            store.log_time = log_time
+        store.put(overlay, request.key, request.value, 0)
+        return self._put_results.encode(number, store.finish())
+
+    def seal(self, overlay: Changes) -> None:
+        """The slice ends: store the numbers that stand beside the keys."""
+        self._store.save(overlay)
 
     def published(self) -> None:
         """The slice applied since the last call is in the database: tell everybody who waits."""
@@ -170,13 +190,13 @@ class KvMachine:
             result.put.header.revision = store.writing
             if old is not None and request.prev_kv:
                 result.put.prev_kv.ParseFromString(old)
-        store.finish(overlay)
+        store.finish()
         return result
 
     def _delete_range(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         request: DeleteRangeRequest = command.delete_range
         result = Result(delete_range=txn.delete_range(self._store, overlay, request))
-        self._store.finish(overlay)
+        self._store.finish()
         return result
 
     def _txn(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
@@ -184,7 +204,7 @@ class KvMachine:
         path = scan.drain(txn.choose_path(overlay, request))
         txn.check_path(overlay, self._store.state, self.leases, request, path)
         response = txn.TxnWrite(self._store, overlay).execute(request, path)
-        response.header.revision = self._store.finish(overlay)
+        response.header.revision = self._store.finish()
         return Result(txn=response)
 
     def _compact(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
@@ -196,7 +216,7 @@ class KvMachine:
             return refusals.FUTURE_REVISION.result()
         store.compacted = request.revision
         self._cleaner.compact(request.revision)
-        header = ResponseHeader(revision=store.finish(overlay))
+        header = ResponseHeader(revision=store.finish())
         return Result(compact=CompactionResponse(header=header))
 
     def _lease_grant(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
@@ -207,7 +227,7 @@ class KvMachine:
         if self.leases.get(lease) is not None:
             return refusals.LEASE_EXISTS.result()
         ttl = self.leases.grant(overlay, lease, request.TTL, index, log_time)
-        header = ResponseHeader(revision=self._store.finish(overlay))
+        header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
 
     def _lease_revoke(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
@@ -219,7 +239,7 @@ class KvMachine:
 
     def _lease_renew(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         ttls = [self.leases.renew(overlay, lease, index, log_time) for lease in command.lease_renew.ids]
-        self._store.finish(overlay)
+        self._store.finish()
         return Result(lease_renew=LeaseRenewed(ttls=ttls))
 
     def _lease_expire(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
@@ -235,7 +255,7 @@ class KvMachine:
         for key in self.leases.keys(overlay, lease):
             self._store.delete(overlay, key)
         self.leases.remove(overlay, lease)
-        return self._store.finish(overlay)
+        return self._store.finish()
 
     # Cleanup after compactions.
 

@@ -82,6 +82,7 @@ class MvccStore:
     __slots__ = (
         "_attachments",
         "_originals",
+        "_records",
         "_sub",
         "changes",
         "compacted",
@@ -94,6 +95,7 @@ class MvccStore:
     def __init__(self, attachments: Attachments) -> None:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
+        self._records = wire.Records()
         self.changes: list[ChangeFields] = []
         """What happened since the list was last taken, in order."""
         self.load(StoreState())
@@ -129,26 +131,18 @@ class MvccStore:
         where = CURRENT + key
         old = changes.get(where)
         if old is None:
-            attached = 0
-            lease = lease or 0
-            new = KeyValue(
-                key=key, create_revision=main, mod_revision=main, version=1, value=value or b"", lease=lease
-            )
+            created, version, attached = main, 1, 0
             self.live += 1
         else:
-            new = KeyValue.FromString(old)
-            attached = new.lease
-            new.mod_revision = main
-            new.version += 1
-            if value is not None:
-                new.value = value
-            if lease is None:
-                lease = attached
-            elif lease != attached:
-                new.lease = lease
+            before = KeyValue.FromString(old)
+            created, version, attached = before.create_revision, before.version + 1, before.lease
+            if value is None:
+                value = before.value
+        if lease is None:
+            lease = attached
         if lease != attached:
             self._move(changes, key, attached, lease)
-        record = new.SerializeToString()
+        record = self._records.encode(key, created, main, version, lease, value or b"")
         changes.put(where, record)
         self._note(changes, key, record, old, record, PUT)
         return old
@@ -172,13 +166,16 @@ class MvccStore:
             self.delete(changes, scan.parse(record).key)
         return records
 
-    def finish(self, changes: Changes) -> int:
+    def finish(self) -> int:
         """End a request; returns the revision the store stands at now."""
         if self._sub:
             self._sub = 0
             self.revision += 1
-        changes.put(STATE, pack_state(self.revision, self.compacted, self.live, self.indexed, self.log_time))
         return self.revision
+
+    def save(self, changes: Changes) -> None:
+        """Store the numbers: after the last request of a slice."""
+        changes.put(STATE, pack_state(self.revision, self.compacted, self.live, self.indexed, self.log_time))
 
     def take_changes(self) -> list[ChangeFields]:
         """Hand over what happened since the last call."""

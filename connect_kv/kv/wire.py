@@ -5,6 +5,9 @@ Parsing a record only to serialize it again into its answer would be most of the
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from connect_kv.rpc.command_pb2 import Result
 from connect_kv.rpc.kv_pb2 import KeyValue
 
 RANGE_KVS = b"\x12"
@@ -34,6 +37,53 @@ def varint(number: int) -> bytes:
 def field(tag: bytes, content: bytes) -> bytes:
     """One length-delimited field."""
     return tag + varint(len(content)) + content
+
+
+@lru_cache(4096)
+def _key_head(size: int) -> bytes:
+    """KeyValue.key = 1, up to its content."""
+    return b"\x0a" + varint(size)
+
+
+@lru_cache(4096)
+def _value_head(size: int) -> bytes:
+    """KeyValue.value = 5, up to its content; an empty value is not written."""
+    return b"\x2a" + varint(size) if size else b""
+
+
+class Records:
+    """Encodes KeyValues. One message serves all of them: to build one for each costs more than the rest."""
+
+    def __init__(self) -> None:
+        self._numbers = KeyValue()
+        self._encode = self._numbers.SerializeToString
+
+    def encode(
+        self, key: bytes, create_revision: int, mod_revision: int, version: int, lease: int, value: bytes
+    ) -> bytes:
+        """The record; it begins with its key."""
+        numbers = self._numbers
+        numbers.create_revision = create_revision
+        numbers.mod_revision = mod_revision
+        numbers.version = version
+        numbers.lease = lease
+        return b"".join((_key_head(len(key)), key, self._encode(), _value_head(len(value)), value))
+
+
+class PutResults:
+    """Encodes Results of puts, in the same way."""
+
+    def __init__(self) -> None:
+        self._result = Result()
+        self._header = self._result.put.header
+        self._header.revision = 1  # from now on they belong together
+        self._encode = self._result.SerializeToString
+
+    def encode(self, number: int, revision: int) -> bytes:
+        """The answer to command `number` (0: outside a session), which made `revision`."""
+        self._result.number = number
+        self._header.revision = revision
+        return self._encode()
 
 
 def event(key: bytes, revision: int, record: bytes | None, previous: bytes | None) -> bytes:

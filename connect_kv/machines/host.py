@@ -25,7 +25,6 @@ from connect_kv.machines.snapshot_source import ViewSource
 from connect_kv.machines.user_machines import UserMachines
 from connect_kv.machines.writer import BatchWriter
 from connect_kv.raft.types import Entry, SnapshotMeta
-from connect_kv.rpc.command_pb2 import Result
 from connect_kv.storage import codec, transfer
 from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
@@ -138,8 +137,11 @@ class MachineHost:
 
     # ReplicatedState.
 
-    async def apply(self, entries: Sequence[Entry]) -> list[Sequence[Result]]:
-        """Apply committed entries, contiguous after `last_applied`, as one batch."""
+    async def apply(self, entries: Sequence[Entry]) -> list[Sequence[bytes]]:
+        """Apply committed entries, contiguous after `last_applied`, as one batch.
+
+        Results are encoded Result messages.
+        """
         async with self._turn:
             self._check_usable()
             if entries[0].index != self._last_applied + 1:

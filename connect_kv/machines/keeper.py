@@ -13,8 +13,8 @@ from connect_kv.errors import CorruptStorage, RefusedToStart
 from connect_kv.framework.hosted import Call
 from connect_kv.interfaces import Worker
 from connect_kv.machines import stored_states
+from connect_kv.machines.batches import commands_of, parse
 from connect_kv.machines.sessions import SessionLimits
-from connect_kv.machines.slices import parse
 from connect_kv.machines.stored_states import Header, MachineState
 from connect_kv.machines.user_machines import UserMachines
 from connect_kv.machines.writer import BatchWriter
@@ -159,7 +159,7 @@ class StateKeeper:
                 continue
             batch = parse(entry)
             log_time = max(log_time, batch.log_time)
-            for position, command in enumerate(batch.commands):
+            for position, command in enumerate(commands_of(batch)):
                 if command.WhichOneof("request") != "machine_call":
                     continue
                 call = command.machine_call

@@ -9,7 +9,7 @@ layout on disk does: one record per session and slice holds the replies given th
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -49,7 +49,8 @@ class SessionLimits:
 class Slot(NamedTuple):
     """Where the result of a command of this slice will be."""
 
-    row: list[Result]
+    row: list[bytes]
+    """Encoded results of an entry."""
     position: int
 
 
@@ -71,6 +72,13 @@ class _Session:
         return self.used_at + self.ttl * _SECOND
 
 
+class _Run(NamedTuple):
+    """Commands admitted in this slice whose results stand side by side."""
+
+    numbers: Sequence[int]
+    first: Slot
+
+
 class SessionTable:
     """All sessions. Used by apply alone, in log order."""
 
@@ -80,7 +88,7 @@ class SessionTable:
         # Both heaps are lazy: an item may say an earlier time than its session has by now.
         self._deadlines: list[tuple[int, int]] = []
         self._uses: list[tuple[int, int]] = []
-        self._running: dict[int, dict[int, Slot]] = {}
+        self._running: dict[int, list[_Run]] = {}
         """Sessions used in this slice, and where the results of their commands will be."""
         self._record = 0
 
@@ -143,7 +151,7 @@ class SessionTable:
         ttl = min(max(request.ttl, limits.min_ttl), limits.max_ttl) if request.ttl > 0 else limits.default_ttl
         session = _Session(ttl, log_time, index)
         self._sessions[id] = session
-        self._running[id] = {}
+        self._running[id] = []
         heappush(self._deadlines, (session.deadline, id))
         heappush(self._uses, (index, id))
         return Result(session_open=SessionOpened(session=id, ttl=ttl))
@@ -155,48 +163,97 @@ class SessionTable:
         self._end(command.session, changes)
         return Result(number=command.number, session_close=Done())
 
+    def admit_all(
+        self,
+        id: int,
+        floor: int,
+        numbers: Sequence[int],
+        first: Slot,
+        index: int,
+        log_time: int,
+        changes: Changes,
+    ) -> bool:
+        """Admit commands of one session together, their results to begin at `first`.
+
+        False if any of them is not plainly new; nothing has changed then, and each is to be admitted
+        by itself. It decides as `admit` would for each in turn.
+        """
+        session = self._sessions.get(id)
+        if session is None or not numbers:
+            return False
+        known = session.replies
+        if (
+            min(numbers) < max(floor, session.floor, 1)
+            or len(set(numbers)) < len(numbers)
+            or not known.keys().isdisjoint(numbers)
+            or len(known) + len(numbers) > self._limits.replies
+        ):
+            return False
+        self._use(id, session, floor, index, log_time, changes)
+        self._remember(id, session, numbers, first)
+        return True
+
     def admit(
         self, command: Command, slot: Slot, index: int, log_time: int, reader: Reader, changes: Changes
-    ) -> Result | Slot | None:
+    ) -> bytes | Slot | None:
         """Decide on a command that names a session.
 
-        None: run it, its result belongs into `slot`. A Result: the answer it had before, or why it is
-        not run. A Slot: it is a duplicate within this slice, and its answer will be there.
+        None: run it, its result belongs into `slot`. Bytes: the encoded answer it had before, or why
+        it is not run. A Slot: it is a duplicate within this slice, and its answer will be there.
         """
         session = self._sessions.get(command.session)
         if session is None:
-            return _expired(command)
-        running = self._running.get(command.session)
-        if running is None:
-            running = self._running[command.session] = {}
-        session.used_at, session.used_index = log_time, index
-        if command.floor > session.floor:
-            self._acknowledge(command.session, session, command.floor, changes)
+            return _expired(command).SerializeToString()
+        self._use(command.session, session, command.floor, index, log_time, changes)
         number = command.number
         if number < session.floor or number == 0:
-            return _expired(command)
+            return _expired(command).SerializeToString()
         if (record := session.replies.get(number)) is not None:
-            return running.get(number) or self._reply(command.session, record, number, reader)
+            if record == self._record:
+                return self._slot(command.session, number)
+            return self._reply(command.session, record, number, reader)
         if len(session.replies) >= self._limits.replies:
-            return _refused(command, len(session.replies))
-        session.replies[number] = self._record
-        session.records[self._record] = session.records.get(self._record, 0) + 1
-        running[number] = slot
+            return _refused(command, len(session.replies)).SerializeToString()
+        self._remember(command.session, session, (number,), slot)
         return None
 
     def finish(self, changes: Changes) -> None:
         """The slice ends and all results are in their slots: store them."""
-        for id, running in self._running.items():
+        for id, runs in self._running.items():
             session = self._sessions.get(id)
             if session is None:
                 continue
             changes.put(
                 _key(id), _SESSION.pack(session.ttl, session.used_at, session.used_index, session.floor)
             )
-            kept = {number: slot for number, slot in running.items() if number in session.replies}
+            kept: dict[int, bytes] = {}
+            for numbers, (row, position) in runs:
+                kept.update(zip(numbers, row[position : position + len(numbers)], strict=True))
+            if session.floor:
+                kept = {number: reply for number, reply in kept.items() if number >= session.floor}
             if kept:
                 changes.put(_replies_key(id, self._record), _encode_replies(kept))
         self._running.clear()
+
+    def _use(
+        self, id: int, session: _Session, floor: int, index: int, log_time: int, changes: Changes
+    ) -> None:
+        if id not in self._running:
+            self._running[id] = []
+        session.used_at, session.used_index = log_time, index
+        if floor > session.floor:
+            self._acknowledge(id, session, floor, changes)
+
+    def _remember(self, id: int, session: _Session, numbers: Sequence[int], first: Slot) -> None:
+        record = self._record
+        session.replies.update(dict.fromkeys(numbers, record))
+        session.records[record] = session.records.get(record, 0) + len(numbers)
+        self._running[id].append(_Run(numbers, first))
+
+    def _slot(self, id: int, number: int) -> Slot:
+        """Where the result of a number of this slice will be."""
+        numbers, (row, position) = next(run for run in self._running[id] if number in run.numbers)
+        return Slot(row, position + numbers.index(number))
 
     def _acknowledge(self, id: int, session: _Session, floor: int, changes: Changes) -> None:
         replies = session.replies
@@ -213,11 +270,11 @@ class SessionTable:
                 del session.records[record]
                 changes.delete(_replies_key(id, record))
 
-    def _reply(self, id: int, record: int, number: int, reader: Reader) -> Result:
+    def _reply(self, id: int, record: int, number: int, reader: Reader) -> bytes:
         value = reader.get(_replies_key(id, record))
         for found, reply in _decode_replies(value or b""):
             if found == number:
-                return Result.FromString(reply)
+                return reply
         raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
 
     def _load_replies(self, session: _Session, record: int, value: bytes) -> None:
@@ -255,12 +312,11 @@ def _replies_key(session: int, record: int) -> bytes:
     return bytes((codec.SESSION_REPLIES,)) + codec.pair(session, record)
 
 
-def _encode_replies(running: dict[int, Slot]) -> bytes:
+def _encode_replies(replies: Mapping[int, bytes]) -> bytes:
     """Count, numbers, lengths, replies: numbers can be read without the rest."""
-    replies = [slot.row[slot.position].SerializeToString() for slot in running.values()]
     count = len(replies)
-    head = struct.pack(f">I{count}Q{count}I", count, *running, *map(len, replies))
-    return b"".join((head, *replies))
+    head = struct.pack(f">I{count}Q{count}I", count, *replies, *map(len, replies.values()))
+    return b"".join((head, *replies.values()))
 
 
 def _numbers(value: bytes) -> tuple[int, ...]:

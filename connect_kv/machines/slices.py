@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from google.protobuf.message import DecodeError
-
 from connect_kv.errors import CommandFailed, UnknownEntry
 from connect_kv.framework.hosted import Call, Outcome
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
+from connect_kv.machines.batches import parse, with_session
 from connect_kv.machines.cluster import ClusterTable
 from connect_kv.machines.sessions import SessionTable, Slot
 from connect_kv.machines.stored_states import skip_key
 from connect_kv.machines.user_machines import UserMachines
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, Done, Failure, MachineReply, Result
+from connect_kv.rpc.command_pb2 import Command, Done, Failure, MachineReply, Result, SessionBatch
+from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
 
 LOOP_SECONDS = 0.002
@@ -31,7 +31,7 @@ HIGHEST_COMMAND: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
 
 _ABORTED = 10
 _INTERNAL = 13
-_PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished"))
+_PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()
 """Stands where a result will be."""
 
 
@@ -56,6 +56,12 @@ class KeyValue(Protocol):
     def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         """Execute one command."""
 
+    def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
+        """The same for a put without options, its Result encoded; None if it is not one."""
+
+    def seal(self, overlay: Changes) -> None:
+        """The slice ends: write what is written once."""
+
     def published(self) -> None:
         """The slice is in the database."""
 
@@ -72,12 +78,12 @@ class Slice:
 
     overlay: Changes
     log_time: int
-    rows: list[list[Result]] = field(default_factory=list)
-    """For each entry, one result per command."""
+    rows: list[list[bytes]] = field(default_factory=list)
+    """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     calls: dict[str, list[Call]] = field(default_factory=dict)
     """Machine calls to run, by machine."""
-    call_slots: dict[str, list[Slot]] = field(default_factory=dict)
-    """Where their results belong."""
+    call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
+    """Where their results belong, and the numbers they bear."""
     copies: list[tuple[Slot, Slot]] = field(default_factory=list)
     """Duplicates within the slice: (where the answer will be, where it is wanted too)."""
 
@@ -108,7 +114,7 @@ class Dispatcher:
         work = Slice(overlay, log_time)
         self._sessions.begin(entries[-1].index)
         for entry in entries:
-            row: list[Result] = []
+            row: list[bytes] = []
             work.rows.append(row)
             if entry.kind == EntryKind.COMMAND:
                 await self._entry(entry, row, work)
@@ -117,78 +123,103 @@ class Dispatcher:
         for source, target in work.copies:
             target.row[target.position] = source.row[source.position]
         self._sessions.finish(overlay)
+        self._kv.seal(overlay)
         return work
 
-    async def _entry(self, entry: Entry, row: list[Result], work: Slice) -> None:
+    async def _entry(self, entry: Entry, row: list[bytes], work: Slice) -> None:
         batch = parse(entry)
         work.log_time = max(work.log_time, batch.log_time)
         self._sessions.advance(work.log_time, work.overlay)
-        index, now, started = entry.index, self._clock.now, self._clock.now()
+        now, started = self._clock.now, self._clock.now()
         for position, command in enumerate(batch.commands):
-            row.append(self._command(command, row, index, position, work))
+            kind = command.WhichOneof("request")
+            if kind == "session_batch":
+                await self._session_batch(command.session_batch, row, entry.index, work)
+            else:
+                row.append(self._command(command, kind, row, entry.index, work))
             if not position % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
                 await asyncio.sleep(0)
                 started = now()
 
-    def _command(self, command: Command, row: list[Result], index: int, position: int, work: Slice) -> Result:
+    async def _session_batch(self, batch: SessionBatch, row: list[bytes], index: int, work: Slice) -> None:
+        """Commands of one session, admitted together if all are new, as they nearly always are."""
+        commands = batch.commands
+        numbers = [command.number for command in commands]
+        kinds = [command.WhichOneof("request") for command in commands]
+        now, started = self._clock.now, self._clock.now()
+        together = "session_close" not in kinds and self._sessions.admit_all(
+            batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.log_time, work.overlay
+        )
+        if not together:
+            for command, kind in zip(with_session(batch), kinds, strict=True):
+                row.append(self._command(command, kind, row, index, work))
+            return
+        put, log_time, overlay = self._kv.plain_put, work.log_time, work.overlay
+        for number, kind, command in zip(numbers, kinds, commands, strict=True):
+            result = put(command.put, number, log_time, overlay) if kind == "put" else None
+            row.append(result or self._execute(command, kind, row, index, work))
+            if not number % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
+                await asyncio.sleep(0)
+                started = now()
+
+    def _command(
+        self, command: Command, kind: str | None, row: list[bytes], index: int, work: Slice
+    ) -> bytes:
         """The result of one command, or a placeholder until it is known."""
-        kind = command.WhichOneof("request")
-        if kind in self._kv.REQUESTS:
-            return self._key_value(command, row, index, position, work)
-        match kind:
-            case "machine_call":
-                return self._machine_call(command, row, index, position, work)
-            case "session_open":
-                return self._sessions.open(command.session_open, index, position, work.log_time, work.overlay)
-            case "session_close":
-                return self._sessions.close(command, work.overlay)
-            case "alarm" | "member_publish":
-                return self._of_cluster(command, kind, row, index, position, work)
-            case _:
-                raise UnknownEntry(
-                    f"entry {index} holds a command ({kind or 'of an unknown kind'}) that this version "
-                    "cannot apply: upgrade this member"
-                )
-
-    def _key_value(
-        self, command: Command, row: list[Result], index: int, position: int, work: Slice
-    ) -> Result:
-        if command.session:
-            answer = self._admit(command, Slot(row, position), index, work)
+        if kind == "session_close":
+            return self._sessions.close(command, work.overlay).SerializeToString()
+        if command.session and kind != "session_open":
+            slot = Slot(row, len(row))
+            answer = self._sessions.admit(command, slot, index, work.log_time, work.overlay, work.overlay)
             if answer is not None:
+                if kind == "machine_call" and command.machine_call.machine in self._in_memory:
+                    work.overlay.put(skip_key(index, len(row)), b"")
+                if isinstance(answer, Slot):
+                    work.copies.append((answer, slot))
+                    return _PENDING
                 return answer
-        result = self._kv.apply(command, index, work.log_time, work.overlay)
-        if command.number:
-            result.number = command.number
-        return result
+        return self._execute(command, kind, row, index, work)
 
-    def _machine_call(
-        self, command: Command, row: list[Result], index: int, position: int, work: Slice
-    ) -> Result:
-        call, slot = command.machine_call, Slot(row, position)
+    def _execute(
+        self, command: Command, kind: str | None, row: list[bytes], index: int, work: Slice
+    ) -> bytes:
+        """Run a command that its session, if it has one, admitted."""
+        number = command.number
+        if kind == "put":
+            done = self._kv.plain_put(command.put, number, work.log_time, work.overlay)
+            if done is not None:
+                return done
+        if kind in self._kv.REQUESTS:
+            result = self._kv.apply(command, index, work.log_time, work.overlay)
+        elif kind == "machine_call":
+            return self._machine_call(command, row, index, work)
+        elif kind == "session_open":
+            request, position = command.session_open, len(row)
+            result = self._sessions.open(request, index, position, work.log_time, work.overlay)
+        elif kind in ("alarm", "member_publish"):
+            result = self._of_cluster(command, kind, work)
+        else:
+            raise UnknownEntry(
+                f"entry {index} holds a command ({kind or 'of an unknown kind'}) that this version "
+                "cannot apply: upgrade this member"
+            )
+        if number:
+            result.number = number
+        return result.SerializeToString()
+
+    def _machine_call(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
+        call = command.machine_call
         name = call.machine
         if not self._machines.knows(name):
             raise UnknownEntry(f"entry {index} calls machine {name!r}, which is not configured here: add it")
-        if command.session:
-            answer = self._admit(command, slot, index, work)
-            if answer is not None:
-                if name in self._in_memory:
-                    work.overlay.put(skip_key(index, position), b"")
-                return answer
         if name not in work.calls:
             work.calls[name], work.call_slots[name] = [], []
         work.calls[name].append(Call(call.method, call.arguments, work.log_time, index))
-        work.call_slots[name].append(slot)
-        return Result(number=command.number) if command.number else _PENDING
+        work.call_slots[name].append((Slot(row, len(row)), command.number))
+        return _PENDING
 
-    def _of_cluster(
-        self, command: Command, kind: str, row: list[Result], index: int, position: int, work: Slice
-    ) -> Result:
-        if command.session:
-            answer = self._admit(command, Slot(row, position), index, work)
-            if answer is not None:
-                return answer
-        result = Result(number=command.number)
+    def _of_cluster(self, command: Command, kind: str, work: Slice) -> Result:
+        result = Result()
         if kind == "alarm":
             result.alarm.CopyFrom(self._cluster.alarm(command.alarm, work.overlay))
             result.alarm.header.revision = self._kv.revision
@@ -198,29 +229,12 @@ class Dispatcher:
             result.member_publish.CopyFrom(Done())
         return result
 
-    def _admit(self, command: Command, slot: Slot, index: int, work: Slice) -> Result | None:
-        """None if it is to be run; otherwise its answer, or a placeholder for it."""
-        answer = self._sessions.admit(command, slot, index, work.log_time, work.overlay, work.overlay)
-        if isinstance(answer, Slot):
-            work.copies.append((answer, slot))
-            return _PENDING
-        return answer
-
     async def _run_calls(self, work: Slice) -> None:
         """All machine calls of the slice, in one call on the apply thread."""
         outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.calls, work.overlay))
         for name, slots in work.call_slots.items():
-            for slot, outcome in zip(slots, outcomes[name], strict=True):
-                number = slot.row[slot.position].number
-                slot.row[slot.position] = result_of(outcome, number)
-
-
-def parse(entry: Entry) -> CommandBatch:
-    """The commands of an entry. Raises UnknownEntry."""
-    try:
-        return CommandBatch.FromString(entry.data)
-    except DecodeError as error:
-        raise UnknownEntry(f"entry {entry.index} is no batch of commands: {error}") from error
+            for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
+                slot.row[slot.position] = result_of(outcome, number).SerializeToString()
 
 
 def result_of(outcome: Outcome, number: int) -> Result:

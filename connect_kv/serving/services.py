@@ -34,7 +34,6 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import MachineHost
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
-from connect_kv.rpc.command_pb2 import Result
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.serving.health import Health
 
@@ -51,7 +50,7 @@ class Services:
         self,
         config: ServerConfig,
         *,
-        node: RaftNode[Result],
+        node: RaftNode[bytes],
         host: MachineHost,
         kv: KvMachine,
         lessor: Lessor,
@@ -198,7 +197,7 @@ class Services:
 def _show(
     metrics: Metrics,
     *,
-    node: RaftNode[Result],
+    node: RaftNode[bytes],
     kv: KvMachine,
     health: Health,
     streams: Streams,

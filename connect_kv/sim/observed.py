@@ -118,7 +118,7 @@ class ObservedLog:
 class ObservedState:
     """A ReplicatedState that tells a witness."""
 
-    def __init__(self, inner: ReplicatedState[Result], witness: Witness) -> None:
+    def __init__(self, inner: ReplicatedState[bytes], witness: Witness) -> None:
         self._inner = inner
         self._witness = witness
 
@@ -127,10 +127,10 @@ class ObservedState:
         """The last index reads can see."""
         return self._inner.last_applied
 
-    async def apply(self, entries: Sequence[Entry]) -> list[Sequence[Result]]:
+    async def apply(self, entries: Sequence[Entry]) -> list[Sequence[bytes]]:
         """Apply, and tell."""
         results = await self._inner.apply(entries)
-        self._witness.applied(entries, results)
+        self._witness.applied(entries, [[Result.FromString(result) for result in row] for row in results])
         return results
 
     async def make_durable(self) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from connect_kv.machines.batches import commands_of, parse
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire, Result
+from connect_kv.rpc.command_pb2 import Command, LeaseExpire, Result
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -81,7 +82,7 @@ class Reference:
         """An entry is committed and had these results."""
         if entry.kind is not EntryKind.COMMAND:
             return
-        commands = CommandBatch.FromString(entry.data).commands
+        commands = list(commands_of(parse(entry)))
         self._require(len(commands) == len(results), f"{entry.id}: {len(results)} results")
         for command, result in zip(commands, results, strict=True):
             if self._runs(entry, command, result):
@@ -291,6 +292,8 @@ class Reference:
             )
             self.latest_expiry = max(self.latest_expiry, lived - lease.ttl)
             self._end_lease(id)
+            self.revision += bool(self._sub)  # each lease is a revision of its own
+            self._sub = 0
 
     def _end_lease(self, id: int) -> None:
         for key in sorted(self.leases[id].keys):

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from connect_kv.api.grpc_server import SERVICES
 from connect_kv.api.registrar import AUTH_METHODS, Handlers
 from connect_kv.api.streams import Streams
+from connect_kv.machines.batches import commands_of
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
 
@@ -66,13 +67,13 @@ class FakeNode:
         self.failures: list[Exception] = []
         """Raised by the next proposals or barriers, in order."""
 
-    async def propose(self, payload: bytes, count: int = 1) -> Sequence[Result]:
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
         if self.failures:
             raise self.failures.pop(0)
-        batch = CommandBatch.FromString(payload)
+        batch = CommandBatch(commands=commands_of(CommandBatch.FromString(payload)))
         assert len(batch.commands) == count
         self.batches.append(batch)
-        return self.answer(batch)
+        return [result.SerializeToString() for result in self.answer(batch)]
 
     async def read_barrier(self) -> int:
         if self.failures:

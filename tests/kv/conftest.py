@@ -76,6 +76,7 @@ class Kv:
         for command in commands:
             self.index += 1
             results.append(self.machine.apply(command, self.index, self.log_time, overlay))
+        self.machine.seal(overlay)
         self.write(overlay)
         return results
 

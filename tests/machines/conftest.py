@@ -204,12 +204,13 @@ class Member:
     async def run(self, *commands: Command, log_time: int = 0) -> list[Result]:
         """Append and apply one entry."""
         (results,) = await self.host.apply([self.append(*commands, log_time=log_time)])
-        return list(results)
+        return [Result.FromString(result) for result in results]
 
     async def apply_rest(self, end: int | None = None) -> list[Sequence[Result]]:
         """Apply what is in the log and not applied, up to `end`, as one slice."""
         entries = self.log[self.host.last_applied : end]
-        return await self.host.apply(entries) if entries else []
+        rows = await self.host.apply(entries) if entries else []
+        return [[Result.FromString(result) for result in row] for row in rows]
 
     async def open_session(self, ttl: int = 0, log_time: int = 0) -> int:
         (result,) = await self.run(open_session(ttl), log_time=log_time)

@@ -57,17 +57,18 @@ class Table:
     def command(self, session: int, number: int, floor: int, reply: str) -> str:
         """What the model would say."""
         assert self._overlay is not None
-        row = [Result(number=number, failure=Failure(message=reply))]
+        row = [Result(number=number, failure=Failure(message=reply)).SerializeToString()]
         command = Command(session=session, number=number, floor=floor)
         overlay = self._overlay
         answer = self.table.admit(command, Slot(row, 0), self.index, self.log_time, overlay, overlay)
         if answer is None:
             return "run"
         if isinstance(answer, Slot):
-            return "again:" + answer.row[answer.position].failure.message
-        if answer.failure.type == "SessionExpired":
+            return "again:" + Result.FromString(answer.row[answer.position]).failure.message
+        refused = Result.FromString(answer)
+        if refused.failure.type == "SessionExpired":
             return "expired"
-        return "full" if answer.failure.code == 8 else "again:" + answer.failure.message
+        return "full" if refused.failure.code == 8 else "again:" + refused.failure.message
 
     def finish(self) -> None:
         assert self._overlay is not None
@@ -226,8 +227,8 @@ def test_number_zero_is_refused() -> None:
     answer = table.table.admit(
         Command(session=session), Slot([], 0), 1, 0, table.engine, Overlay(table.engine)
     )
-    assert isinstance(answer, Result)
-    assert answer.failure.code == 3
+    assert isinstance(answer, bytes)
+    assert Result.FromString(answer).failure.code == 3
 
 
 def test_a_damaged_record_is_named() -> None:
