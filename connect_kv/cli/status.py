@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
 from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.client import failures
 from connect_kv.client.client import Client
 from connect_kv.client.messages import Member, StatusResponse
 
@@ -19,10 +20,14 @@ from connect_kv.client.messages import Member, StatusResponse
 class Row:
     """One member: what the cluster knows of it, and what it says itself."""
 
-    name: str
     endpoint: str
     status: StatusResponse | None
     problem: str = ""
+    name: str = ""
+    id: int = 0
+
+
+_NOT_STARTED = Row("", None, "it has not said where clients reach it: is it started?")
 
 
 @click.command(cls=ClusterCommand)
@@ -30,7 +35,8 @@ class Row:
 def status(settings: Settings) -> None:
     """Show every member: who leads, how far each has come, how much it stores.
 
-    Asks the members that the given endpoints know of. Exits 1 if one does not answer.
+    Asks the given endpoints, and every other member they know of at the address it advertises.
+    Exits 1 if a member does not answer.
     """
     rows = settings.run(lambda client: _collect(settings, client))
     form = settings.output if settings.chosen else "table"
@@ -47,32 +53,43 @@ def status(settings: Settings) -> None:
 
 
 async def _collect(settings: Settings, client: Client) -> list[Row]:
-    """Ask all members at once."""
+    """Ask the given endpoints, then the members they did not lead to at the addresses these advertise."""
+    asked = await asyncio.gather(*(_ask(client, endpoint) for endpoint in client.endpoints))
+    reached = {row.status.header.member_id: row for row in asked if row.status}
+    if not reached:
+        return list(asked)
+    members = sorted(await _members(client), key=lambda member: member.name)
+    others = {one.ID: _address(one) for one in members if one.ID not in reached}
+    silent = {row.endpoint: row for row in asked if row.status is None}
+    new = [address for address in others.values() if address and address not in silent]
+    async with settings.client(",".join(new)) as everybody:
+        answers = await asyncio.gather(*(_ask(everybody, address) for address in new))
+    found = {"": _NOT_STARTED} | silent | dict(zip(new, answers, strict=True))
+    rows = reached | {node_id: found[address] for node_id, address in others.items()}
+    named = [replace(rows.pop(one.ID), name=one.name, id=one.ID) for one in members]
+    return [*named, *rows.values()]
+
+
+async def _members(client: Client) -> list[Member]:
     try:
-        members = await client.members(linearizable=False)
+        return await client.members(linearizable=False)
     except errors.Refused as refused:
-        if refused.code != 12:
+        if refused.code != failures.UNIMPLEMENTED:
             raise
-        members = []
-    names = _endpoints(members) or {endpoint: "" for endpoint in client.endpoints}
-    async with settings.client(",".join(names)) as everybody:
-        return await asyncio.gather(*(_ask(everybody, endpoint, name) for endpoint, name in names.items()))
+        return []
 
 
-def _endpoints(members: list[Member]) -> dict[str, str]:
-    """Client address to name, by name; a member that has not published one has none."""
-    found: dict[str, str] = {}
-    for member in sorted(members, key=lambda member: member.name):
-        for url in member.clientURLs[:1]:
-            found[url.removeprefix("http://")] = member.name
-    return found
+def _address(member: Member) -> str:
+    """Where clients reach it; empty if it has not told the cluster."""
+    return member.clientURLs[0].removeprefix("http://") if member.clientURLs else ""
 
 
-async def _ask(client: Client, endpoint: str, name: str) -> Row:
+async def _ask(client: Client, endpoint: str) -> Row:
     try:
-        return Row(name, endpoint, await client.status(endpoint))
+        answer = await client.status(endpoint)
     except errors.ConnectKvError as error:
-        return Row(name, endpoint, None, str(error))
+        return Row(endpoint, None, str(error).removeprefix(f"{endpoint}: "))
+    return Row(endpoint, answer, id=answer.header.member_id)
 
 
 def role(status: StatusResponse) -> str:
@@ -84,20 +101,24 @@ def role(status: StatusResponse) -> str:
     return "leader" if status.leader == status.header.member_id else "follower"
 
 
+def _id(row: Row) -> str:
+    return f"{row.id:x}" if row.id else ""
+
+
 def _table(rows: list[Row], newest: int) -> None:
     cells: list[list[output.Cell]] = []
     styles = []
     for row in rows:
         found = row.status
         if found is None:
-            cells.append([row.name, row.endpoint, "", "unreachable", "", "", "", "", "", row.problem])
+            cells.append([row.name, row.endpoint, _id(row), "unreachable", *[""] * 5, row.problem])
             styles.append("red")
             continue
         cells.append(
             [
                 row.name,
                 row.endpoint,
-                f"{found.header.member_id:x}",
+                _id(row),
                 role(found),
                 str(found.raftTerm),
                 str(found.raftIndex),
@@ -126,13 +147,12 @@ def _line(row: Row, newest: int) -> str:
 
 def _as_json(row: Row, newest: int) -> dict[str, object]:
     found = row.status
+    known = {"name": row.name, "endpoint": row.endpoint, "id": _id(row)}
     if found is None:
-        return {"name": row.name, "endpoint": row.endpoint, "reachable": False, "problem": row.problem}
+        return {**known, "reachable": False, "problem": row.problem}
     return {
-        "name": row.name,
-        "endpoint": row.endpoint,
+        **known,
         "reachable": True,
-        "id": f"{found.header.member_id:x}",
         "cluster_id": f"{found.header.cluster_id:x}",
         "role": role(found),
         "leader": f"{found.leader:x}",

@@ -34,7 +34,9 @@ NOT_CARRIED_OUT = frozenset(
     }
 )
 """Texts with which a member says that nothing was, or will be, replicated for this call."""
-NEVER_SENT = re.compile(r"failed to connect to (all|remote)|connection refused|dns resolution failed", re.I)
+NEVER_SENT = re.compile(
+    r"failed to connect to (all|remote)|connection refused|dns resolution failed|errors? resolving", re.I
+)
 """How the gRPC library words that there was no connection to send the call on."""
 SESSION_EXPIRED = "SessionExpired"
 """`Failure.type` of a command whose session is gone."""
@@ -102,7 +104,7 @@ def from_rpc(error: grpc.aio.AioRpcError, *, writes: bool) -> errors.ConnectKvEr
 
 def readable(text: str) -> str:
     """The reason at the end of the library's long account of a failed connection."""
-    return f"cannot connect: {text.rpartition(': ')[2]}" if NEVER_SENT.search(text) else text
+    return f"cannot connect: {text.rpartition(': ')[2].rstrip(']')}" if NEVER_SENT.search(text) else text
 
 
 def type_of(error: grpc.aio.AioRpcError) -> str:

@@ -86,7 +86,7 @@ class Driver(Generic[R]):
             unreachable=self._unreachable,
             snapshot=self._receive_snapshot,
             confirmed=self._update_eligibility,
-            fail=self.fail,
+            fail=self._refused,
             spawn=self._spawn,
         )
         self._sender: SnapshotSender[R] = SnapshotSender(
@@ -331,15 +331,22 @@ class Driver(Generic[R]):
         self.peers.follow_membership()
         self.pipeline.membership_changed(membership.node_ids)
         if self._parts.identity.node_id in membership.removed:
-            self._spawn(self._leave())
+            self._spawn(self._leave(MemberRemoved("this member was removed from its cluster")))
 
-    async def _leave(self) -> None:
-        """Stay for a moment, so that the others hear from the one who led that this is committed."""
+    def _refused(self, error: ConnectKvError) -> None:
+        """The others do not want this node."""
+        if isinstance(error, MemberRemoved):
+            self._spawn(self._leave(error))
+        else:
+            self.fail(error)
+
+    async def _leave(self, error: MemberRemoved) -> None:
+        """Stay for a moment: the others hear from the one who led that this is committed, and who asked
+        this node for its removal is answered.
+        """
         config = self._parts.config
         await self._parts.clock.sleep(2 * config.raft.heartbeat_ticks * config.tick_seconds)
-        self.fail(
-            MemberRemoved("this member was removed from its cluster; its data directory can be deleted")
-        )
+        self.fail(MemberRemoved(f"{error}; its data directory can be deleted"))
 
     # Leadership
 
@@ -357,7 +364,8 @@ class Driver(Generic[R]):
         self.pipeline.leader_changed()
         if not self.leadership.leads:
             self._spawn(self._sender.cancel())
-        logger.info("term %d, leader %s", self._core.term, self._core.leader_id)
+        leader = self._core.leader_id
+        logger.info("term %d, leader %s", self._core.term, "none" if leader is None else f"{leader:x}")
         self._parts.metrics.leader_changed(self._core.leader_id)
 
     def _update_eligibility(self) -> None:
