@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica, field_number
+from connect_kv.kv import validation
 from connect_kv.rpc import maintenance_pb2
 from connect_kv.rpc.maintenance_pb2 import AlarmMember
 
@@ -46,6 +47,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.AlarmRequest, context: Context
     ) -> maintenance_pb2.AlarmResponse:
         """List alarms, or raise or end one; listing needs no entry of the log."""
+        validation.check_alarm(request)
         if request.action == maintenance_pb2.AlarmRequest.GET:
             await self._replica.barrier()
             response = maintenance_pb2.AlarmResponse(alarms=self._alarms(request.alarm))

@@ -12,6 +12,9 @@ import msgspec
 CHUNK_BYTES = 1 << 20
 """Snapshots are cut into pieces of this size."""
 
+MAXIMUM_NESTING = 64
+"""Lists and maps within each other, in what is sent from outside."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -44,6 +47,25 @@ def not_data(annotation: object, *, exact: bool) -> str | None:
     return None
 
 
+def may_nest(annotation: object) -> bool:
+    """Whether values of it can hold values of it, and so on: their depth is the sender's choice."""
+    return _endless(msgspec.inspect.type_info(annotation), set())
+
+
+def too_deep(packed: bytes) -> bool:
+    """Whether msgpack holds more than MAXIMUM_NESTING values within each other.
+
+    How deep a thread may go depends on what it is doing: what is read at one place could be too
+    much at another, or on another member. So the limit is far below, and the same everywhere.
+    """
+    level: list[object] = [msgspec.msgpack.decode(packed)]
+    for _ in range(MAXIMUM_NESTING + 1):
+        level = [part for value in level for part in _held(value)]
+        if not level:
+            return False
+    return True
+
+
 def same(one: object, other: object) -> bool:
     """Equal, and of the same types all the way down: 1, 1.0 and True differ, NaN equals itself."""
     if type(one) is not type(other):
@@ -68,6 +90,31 @@ def in_chunks(data: bytes) -> list[bytes]:
 def _all_same(ones: Iterable[object], others: Iterable[object]) -> bool:
     ones, others = list(ones), list(others)
     return len(ones) == len(others) and all(map(same, ones, others))
+
+
+def _held(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return (*value.keys(), *value.values())
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _endless(described: object, within: set[int]) -> bool:
+    """Whether a described type is, holds, or comes back to, one of any depth; `within`: those it is part of."""
+    if isinstance(described, msgspec.inspect.AnyType | msgspec.inspect.CustomType) or id(described) in within:
+        return True
+    within = within | {id(described)}
+    return any(_endless(part, within) for part in _within(described))
+
+
+def _within(described: object) -> Iterator[object]:
+    """The types that a described type is made of."""
+    if isinstance(described, msgspec.inspect.Type | msgspec.inspect.Field):
+        # An enum's class, a default value: not types, and nothing to walk into.
+        for name in getattr(described, "__struct_fields__", ()):
+            if name in ("cls", "default", "default_factory"):
+                continue
+            part = getattr(described, name)
+            yield from part if type(part) is tuple else (part,)
 
 
 def _parts(described: object, seen: set[int]) -> Iterator[object]:

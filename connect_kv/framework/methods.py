@@ -17,6 +17,7 @@ from connect_kv.framework.types import Kind
 
 MARK = "__connect_kv_kind__"
 
+_TOO_DEEP = f"values are nested more than {data.MAXIMUM_NESTING} deep"
 _EXACT = (int, str, bytes, bool, float, type(None))
 """Values of exactly these types need no look when the annotation names the same type."""
 
@@ -58,6 +59,7 @@ class Method:
             kw_only=True,
             forbid_unknown_fields=True,
         )
+        self._may_nest = any(data.may_nest(hints[parameter.name]) for parameter in parameters)
         self._decode = msgspec.msgpack.Decoder(self._arguments).decode
         self._decode_json = msgspec.json.Decoder(self._arguments).decode
         returns = _returns(hints, where)
@@ -78,7 +80,7 @@ class Method:
         given = dict(list(bound.arguments.items())[1:])
         try:
             return self.check(data.encode(given))
-        except (TypeError, OverflowError) as error:
+        except (TypeError, OverflowError, RecursionError) as error:
             raise BadCall(f"{self.name}: {error}") from None
         except WrongArguments as error:
             raise BadCall(f"{self.name}: {error}") from None
@@ -86,16 +88,26 @@ class Method:
     def check(self, arguments: bytes) -> bytes:
         """The same arguments with defaults filled in, as they enter the log. Raises WrongArguments."""
         try:
-            return data.encode(self._decode(arguments))
+            return self._complete(self._decode(arguments))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WrongArguments(_plain(error)) from None
+        except RecursionError:
+            raise WrongArguments(_TOO_DEEP) from None
 
     def check_json(self, arguments: str) -> bytes:
         """Likewise, from a JSON object; no text is the same as ``{}``."""
         try:
-            return data.encode(self._decode_json(arguments or "{}"))
+            return self._complete(self._decode_json(arguments or "{}"))
         except (msgspec.DecodeError, UnicodeError, OverflowError) as error:
             raise WrongArguments(_plain(error)) from None
+        except RecursionError:
+            raise WrongArguments(_TOO_DEEP) from None
+
+    def _complete(self, arguments: object) -> bytes:
+        encoded = data.encode(arguments)
+        if self._may_nest and data.too_deep(encoded):
+            raise WrongArguments(_TOO_DEEP)
+        return encoded
 
     def call(self, machine: object, arguments: bytes) -> bytes:
         """Decode, run on `machine`, encode what it returns. Raises WrongArguments, or what it raises."""

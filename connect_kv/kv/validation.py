@@ -13,14 +13,21 @@ from connect_kv.kv.leases import MAXIMUM_TTL
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
+from connect_kv.rpc.maintenance_pb2 import AlarmRequest, AlarmType
 
 MAXIMUM_REQUEST_BYTES = 1_572_864
 """Encoded bytes of one command (1.5 MiB)."""
 MAXIMUM_TXN_OPS = 128
 """Compares or operations of a transaction; those nested in it share what is left."""
 
+MAXIMUM_TXN_DEPTH = 32
+"""Transactions within each other. Protobuf reads no more than a hundred messages within each other: a
+command, and its stored answer, must keep well below, for an entry that cannot be read stops every member."""
+
 _SORT_ORDERS = frozenset(RangeRequest.SortOrder.values())
 _SORT_TARGETS = frozenset(RangeRequest.SortTarget.values())
+_ALARM_ACTIONS = frozenset(AlarmRequest.AlarmAction.values())
+_ALARMS = frozenset(AlarmType.values())
 
 
 def check_size(size: int, maximum: int = MAXIMUM_REQUEST_BYTES) -> None:
@@ -30,7 +37,7 @@ def check_size(size: int, maximum: int = MAXIMUM_REQUEST_BYTES) -> None:
 
 
 def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -> None:
-    """Check whichever key/value or lease request a command holds; other kinds pass."""
+    """Check whichever key/value, lease or alarm request a command holds; other kinds pass."""
     match command.WhichOneof("request"):
         case "put":
             check_put(command.put)
@@ -42,6 +49,8 @@ def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -
             check_txn(command.txn, maximum_txn_ops)
         case "lease_grant":
             check_lease_grant(command.lease_grant)
+        case "alarm":
+            check_alarm(command.alarm)
 
 
 def check_range(request: RangeRequest) -> None:
@@ -89,6 +98,12 @@ def check_lease_grant(request: LeaseGrantRequest) -> None:
         raise refusals.LEASE_TTL_TOO_LARGE.error()
 
 
+def check_alarm(request: AlarmRequest) -> None:
+    """An action and a type of alarm that we know: enums of the wire hold any number."""
+    if request.action not in _ALARM_ACTIONS or request.alarm not in _ALARMS:
+        raise refusals.UNKNOWN_ALARM.error()
+
+
 def check_txn(request: TxnRequest, maximum_ops: int = MAXIMUM_TXN_OPS) -> None:
     """Every operation of both branches, their number, and that no key is written twice."""
     _check_operations(request, maximum_ops)
@@ -96,7 +111,9 @@ def check_txn(request: TxnRequest, maximum_ops: int = MAXIMUM_TXN_OPS) -> None:
         _Writes().add_branch(branch)
 
 
-def _check_operations(request: TxnRequest, budget: int) -> None:
+def _check_operations(request: TxnRequest, budget: int, depth: int = 1) -> None:
+    if depth > MAXIMUM_TXN_DEPTH:
+        raise refusals.TXN_TOO_DEEP.error()
     used = max(len(request.compare), len(request.success), len(request.failure))
     if used > budget:
         raise refusals.TOO_MANY_OPS.error()
@@ -104,10 +121,10 @@ def _check_operations(request: TxnRequest, budget: int) -> None:
         raise refusals.EMPTY_KEY.error()
     for branch in (request.success, request.failure):
         for op in branch:
-            _check_operation(op, budget - used)
+            _check_operation(op, budget - used, depth)
 
 
-def _check_operation(op: RequestOp, budget: int) -> None:
+def _check_operation(op: RequestOp, budget: int, depth: int) -> None:
     match op.WhichOneof("request"):
         case "request_range":
             check_range(op.request_range)
@@ -116,7 +133,7 @@ def _check_operation(op: RequestOp, budget: int) -> None:
         case "request_delete_range":
             check_delete_range(op.request_delete_range)
         case "request_txn":
-            _check_operations(op.request_txn, budget)
+            _check_operations(op.request_txn, budget, depth + 1)
         case _:
             raise refusals.KEY_NOT_FOUND.error()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 
 class EntryId(NamedTuple):
@@ -137,19 +137,41 @@ class Membership:
         try:
             fields = json.loads(data)
             return cls(
-                members=tuple(
-                    Member(node_id=node_id, name=name, peer_address=peer, client_address=client)
-                    for node_id, name, peer, client in fields["members"]
-                ),
-                voters=frozenset(fields["voters"]),
-                voters_outgoing=frozenset(fields["voters_outgoing"]),
-                learners=frozenset(fields["learners"]),
-                learners_next=frozenset(fields["learners_next"]),
-                auto_leave=bool(fields["auto_leave"]),
-                removed=frozenset(fields["removed"]),
+                members=tuple([_member(*item) for item in fields["members"]]),
+                voters=_ids(fields["voters"]),
+                voters_outgoing=_ids(fields["voters_outgoing"]),
+                learners=_ids(fields["learners"]),
+                learners_next=_ids(fields["learners_next"]),
+                auto_leave=_of(bool, fields["auto_leave"]),
+                removed=_ids(fields["removed"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a membership: {error}") from error
+
+
+T = TypeVar("T", int, str, bool)
+
+
+def _of(kind: type[T], value: object) -> T:
+    """JSON may hold anything: a text of digits would pass for a set of numbers."""
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _ids(values: object) -> frozenset[int]:
+    if type(values) is not list:
+        raise TypeError(f"expected a list, got {type(values).__name__}")
+    return frozenset([_of(int, value) for value in values])
+
+
+def _member(node_id: object, name: object, peer: object, client: object) -> Member:
+    return Member(
+        node_id=_of(int, node_id),
+        name=_of(str, name),
+        peer_address=_of(str, peer),
+        client_address=_of(str, client),
+    )
 
 
 @dataclass(frozen=True, slots=True)

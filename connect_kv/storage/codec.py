@@ -191,14 +191,17 @@ def decode_identity(data: bytes) -> Identity:
     """The inverse. Raises ValueError."""
     try:
         fields = json.loads(data)
-        return Identity(
+        identity = Identity(
             cluster_id=fields["cluster_id"],
             node_id=fields["node_id"],
             name=fields["name"],
             directory_id=bytes.fromhex(fields["directory_id"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not an identity: {error}") from error
+    if (type(identity.cluster_id), type(identity.node_id), type(identity.name)) != (int, int, str):
+        raise ValueError("not an identity: its fields are of other types")
+    return identity
 
 
 def encode_state(name: str, durable_index: int) -> bytes:

@@ -92,6 +92,8 @@ def _skip_bytes(record: bytes, at: int) -> int:
 def _varint(record: bytes, at: int) -> tuple[int, int]:
     value, shift = 0, 0
     while True:
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
         byte = record[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -28,7 +28,7 @@ async def ask_describe(address: str, asker: Hello, peer_address: str, limits: Tr
     async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Describe")
         try:
-            return _description(await call(request.SerializeToString(), timeout=_TIMEOUT))
+            return decode_description(await call(request.SerializeToString(), timeout=_TIMEOUT))
         except (*RPC_FAILURES, BadMessage) as error:
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
 
@@ -53,7 +53,8 @@ async def answer_describe(request: bytes, receiver: PeerReceiver) -> bytes:
     ).SerializeToString()
 
 
-def _description(data: bytes) -> Description:
+def decode_description(data: bytes) -> Description:
+    """What a member answered. Raises BadMessage."""
     wire = pb.DescribeReply()
     try:
         wire.ParseFromString(data)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from connect_kv.errors import BadCall, ConfigError
+from connect_kv.framework import data
 from connect_kv.framework.hosted import Call, ReplicatedMachine
 from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated, command, query
@@ -52,6 +53,38 @@ def test_checked_arguments_are_complete_and_of_the_annotated_type() -> None:
     assert ReplicatedMachine(Counter()).check("increment", "").arguments == pack(by=1)
     assert shop().check("pay", pack(money=2)).arguments == pack(money=2.0)
     assert shop().check("raw", '{"data": "/w=="}') == (Kind.QUERY, "raw", pack(data=b"\xff"))
+
+
+class Tree(msgspec.Struct):
+    children: list[Tree] = []
+
+
+class Anything(Replicated):
+    @command
+    def put(self, value: object = None, tree: Tree | None = None) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("depth", [data.MAXIMUM_NESTING + 1, 900, 100_000])
+def test_values_nested_so_deeply_that_some_thread_could_not_read_them_are_refused(depth: int) -> None:
+    """What is read here, with much stack left, could be too much where it is applied: that stops the member."""
+    machine = ReplicatedMachine(Anything())
+    tree = b"\x81\xa8children\x91" * (depth // 2) + b"\x80"
+    arguments: list[bytes | str] = [
+        b"\x81\xa5value" + b"\x91" * depth + b"\x01",
+        '{"value":' + "[" * depth + "1" + "]" * depth + "}",
+        b"\x81\xa4tree" + tree,
+    ]
+    for one in arguments:
+        with pytest.raises(BadCall, match="nested more than 64 deep"):
+            machine.check("put", one)
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(BadCall):
+        methods_of(Anything)["put"].bind((value,), {})
+    allowed = b"\x81\xa5value" + b"\x91" * (data.MAXIMUM_NESTING - 2) + b"\x01"
+    assert machine.check("put", allowed).arguments
 
 
 def test_json_integers_beyond_64_bits_are_refused() -> None:

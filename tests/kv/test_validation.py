@@ -4,8 +4,9 @@ import pytest
 
 from connect_kv.errors import Refused
 from connect_kv.kv import validation
-from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.command_pb2 import Command, CommandBatch
 from connect_kv.rpc.kv_pb2 import Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
+from connect_kv.rpc.maintenance_pb2 import AlarmRequest
 from tests.kv.conftest import delete_op, put_op, range_op, txn_op
 
 INVALID_ARGUMENT, OUT_OF_RANGE, UNIMPLEMENTED = 3, 11, 12
@@ -125,3 +126,21 @@ def test_many_deletes_and_puts_are_checked_in_reasonable_time() -> None:
     deletes = [[delete_op(b"%d-%d" % (a, b), b"%d-%d~" % (a, b)) for b in range(60)] for a in range(32)]
     puts = [[put_op(b"x%d-%d" % (a, b)) for b in range(60)] for a in range(32)]
     validation.check_txn(TxnRequest(success=[txn_op(success=branch) for branch in deletes + puts]))
+
+
+def test_transactions_nested_so_deeply_that_members_could_not_read_them_are_refused() -> None:
+    """Protobuf reads a hundred messages within each other: as a request alone, but not in a batch of them."""
+    request = TxnRequest()
+    for _ in range(validation.MAXIMUM_TXN_DEPTH - 1):
+        request = TxnRequest(success=[RequestOp(request_txn=request)])
+    validation.check_txn(request)
+    assert CommandBatch.FromString(CommandBatch(commands=[Command(txn=request)]).SerializeToString())
+    with pytest.raises(Refused, match="nested too deeply"):
+        validation.check_txn(TxnRequest(success=[RequestOp(request_txn=request)]))
+
+
+@pytest.mark.parametrize("request_", [{"alarm": -1, "action": 1}, {"alarm": 3}, {"action": 3}, {"action": -1}])
+def test_an_alarm_nobody_knows_is_refused(request_: dict[str, int]) -> None:
+    """Its number could not be stored: applying it would stop every member."""
+    with pytest.raises(Refused, match="unknown alarm"):
+        validation.check_command(Command(alarm=AlarmRequest(**request_)))  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""Bytes of other members: whatever they are, a frame is decoded or refused as BadMessage."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connect_kv.raft.config import RaftConfig
+from connect_kv.raft.core import RaftCore
+from connect_kv.raft.types import Entry, EntryId, EntryKind, HardState, Membership, Restored
+from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport import codec, snapshot_codec
+from connect_kv.transport.codec import BadMessage
+from connect_kv.transport.describe import decode_description
+from tests.fuzz.conftest import damaged, fuzz, messages
+from tests.storage.helpers import voters
+
+VOTERS = voters(1, 2, 3)
+
+
+def with_checksums(frame: pb.PeerFrame) -> bytes:
+    """As a peer would send it: appended entries follow each other and match their checksums."""
+    for message in frame.messages:
+        if message.HasField("append_request"):
+            append = message.append_request
+            for number, entry in enumerate(append.entries, 1):
+                entry.index = min(append.prev.index + number, 2**64 - 1)
+                head = codec._ENTRY_HEAD.pack(entry.term, entry.index, entry.kind % 2**32)
+                entry.checksum = zlib.crc32(entry.data, zlib.crc32(head))
+    return frame.SerializeToString()
+
+
+frames = messages(pb.PeerFrame).map(with_checksums)
+
+DECODERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] = {
+    "frame": (codec.decode_frame, frames),
+    "snapshot frame": (
+        snapshot_codec.decode_frame,
+        messages(pb.SnapshotFrame).map(pb.SnapshotFrame.SerializeToString),
+    ),
+    "snapshot header": (
+        snapshot_codec.decode_header,
+        messages(pb.SnapshotFrame, only=frozenset({"header"})).map(pb.SnapshotFrame.SerializeToString),
+    ),
+    "snapshot answer": (
+        snapshot_codec.decode_answer,
+        messages(pb.SnapshotReply).map(pb.SnapshotReply.SerializeToString),
+    ),
+    "description": (
+        decode_description,
+        messages(pb.DescribeReply).map(pb.DescribeReply.SerializeToString),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_a_peer_sends_is_decoded_or_refused(name: str) -> None:
+    decode, valid = DECODERS[name]
+
+    @fuzz(300)
+    @given(valid | damaged(valid) | st.binary(max_size=300))
+    def run(data: bytes) -> None:
+        try:
+            decode(data)
+        except BadMessage:
+            pass
+
+    run()
+
+
+@fuzz(150)
+@given(messages(pb.SnapshotHeader), st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists))
+def test_the_membership_of_a_snapshot_is_one_or_refused(header: pb.SnapshotHeader, part: object) -> None:
+    good = VOTERS.encode()
+    for text in (good, good.replace(b"[1,2,3]", repr(part).encode()), b"[" * 100_000):
+        header.membership = text
+        try:
+            offer, _ = snapshot_codec.decode_header(pb.SnapshotFrame(header=header).SerializeToString())
+        except BadMessage:
+            continue
+        assert offer.meta.membership.encode() == text
+
+
+@fuzz(300)
+@given(st.lists(frames, max_size=6), st.integers(0, 2))
+def test_the_core_outlives_any_message_of_a_member(sent: list[bytes], role: int) -> None:
+    """Impossible messages are dropped, or cost a term; they never end the process."""
+    core = a_core(role)
+    for data in sent:
+        try:
+            frame = codec.decode_frame(data)
+        except BadMessage:
+            continue
+        for message in frame.messages:
+            if hasattr(message, "term"):
+                core.step(message)
+                drive(core)
+        core.tick()
+        drive(core)
+    assert core.term >= 3
+
+
+def a_core(role: int) -> RaftCore:
+    """Member 1 of three with a log of five entries: follower, candidate or leader."""
+    entries = tuple(Entry(EntryId(1 + at // 3, at), EntryKind.COMMAND, b"x") for at in range(1, 6))
+    restored = Restored(
+        hard_state=HardState(3, None, 2),
+        last=entries[-1].id,
+        memberships=((0, VOTERS),),
+        term_starts=((1, 1), (3, 2)),
+        recent=entries,
+        last_applied=2,
+    )
+    core = RaftCore(RaftConfig(node_id=1), restored, random.Random(1))
+    if role:
+        core.campaign()
+        drive(core)
+    return core
+
+
+def drive(core: RaftCore) -> None:
+    """Everything the core wants done is done at once."""
+    for _ in range(100):
+        ready = core.ready()
+        if ready is None:
+            return
+        core.persisted(ready.number)
+    raise AssertionError("the core never comes to rest")
+
+
+def test_membership_decoding_takes_only_what_encoding_gives() -> None:
+    good = VOTERS.encode()
+    assert Membership.decode(good) == VOTERS
+    for wrong, right in ((b'["1"]', b"[1,2,3]"), (b'"123"', b"[1,2,3]"), (b"[1.0]", b"[1,2,3]"), (b"1", b"false")):
+        with pytest.raises(ValueError, match="not a membership"):
+            Membership.decode(good.replace(right, wrong, 1))
+    with pytest.raises(ValueError, match="not a membership"):
+        Membership.decode(b"[" * 100_000)
