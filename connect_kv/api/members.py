@@ -1,8 +1,7 @@
 """Changes of membership, carried out on the leader, and the checks that keep a cluster from harm.
 
-They are etcd's, with its texts, and one difference: a member counts as connected if it has answered
-this leader lately; etcd asks for five seconds in a row, and so refuses every change just after an
-election.
+They are etcd's, with its texts, and one difference: a member counts as connected if it answers this
+leader now; etcd asks for five seconds in a row, and so refuses every change just after an election.
 """
 
 from __future__ import annotations
@@ -57,6 +56,9 @@ class Node(Protocol):
     def status(self) -> NodeStatus:
         """Everything an operator asks for."""
 
+    def heard_since(self, moment: float) -> frozenset[int]:
+        """Members of which a message came after that time of the clock."""
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds."""
 
@@ -81,7 +83,7 @@ class MemberChanges:
         self._replica = replica
         self._published = published
         self._clock = clock
-        self._patience = 1.5 * election_seconds
+        self._patience = election_seconds
         self._max_learners = max_learners
         self._turn = asyncio.Lock()
 
@@ -173,16 +175,11 @@ class MemberChanges:
         return progress is not None and progress.match_index >= _IN_SYNC * raft.last_index
 
     async def _until_active(self, voters: frozenset[int], needed: int) -> None:
-        """Wait until enough of them answer this leader; it asks all within one election timeout."""
+        """Wait until enough of them have answered a heartbeat of this leader from now on."""
         needed = min(needed, len(voters))
-        end = self._clock.now() + self._patience
-        seen: set[int] = set()
-        while True:
-            raft = self._node.status().raft
-            seen |= {one.node_id for one in raft.followers if one.recent_active} | {raft.node_id}
-            if len(voters & seen) >= needed:
-                return
-            if self._clock.now() >= end:
+        begun = self._clock.now()
+        while len(voters & self._node.heard_since(begun)) < needed:
+            if self._clock.now() >= begun + self._patience:
                 raise UNHEALTHY
             await self._clock.sleep(_LOOK_SECONDS)
 

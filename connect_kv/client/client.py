@@ -10,16 +10,18 @@ from typing import Self, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import retry
+from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import ChannelTo, Endpoints, open_channel, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.machine import MachineClient
+from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span
 from connect_kv.client.session import Session
 from connect_kv.client.stubs import Stubs
 from connect_kv.client.watch import Watch
 from connect_kv.framework.replicated import Replicated
-from connect_kv.rpc.cluster_pb2 import Member, MemberListRequest
+from connect_kv.rpc.cluster_pb2 import Member
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import (
     CompactionResponse,
@@ -411,14 +413,17 @@ class Client:
 
     async def members(self, *, linearizable: bool = True, timeout: float | None = None) -> list[Member]:
         """The cluster's members, by id; not `linearizable`: as the asked member knows them."""
-        request = MemberListRequest(linearizable=linearizable)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.member_list(request, timeout=seconds),
-            timeout=timeout or self._timeout,
-            writes=False,
-        )
-        return list(answer.members)
+        return await self.cluster.members(linearizable=linearizable, timeout=timeout)
+
+    @property
+    def cluster(self) -> ClusterClient:
+        """Members of the cluster, and changes of them."""
+        return ClusterClient(self._endpoints, self._timeout)
+
+    @property
+    def maintenance(self) -> MaintenanceClient:
+        """Alarms, hashes, backups and other work of an operator."""
+        return MaintenanceClient(self._endpoints, self._timeout)
 
     @property
     def _endpoints(self) -> Endpoints:

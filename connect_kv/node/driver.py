@@ -56,6 +56,8 @@ class Driver(Generic[R]):
         self._input = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
+        self.heard: dict[int, float] = {}
+        """When a message of each member last came."""
         self._watchers: list[asyncio.Future[None]] = []
         self._listening = asyncio.Event()
         self.running = asyncio.Event()
@@ -261,6 +263,7 @@ class Driver(Generic[R]):
 
     def _receive(self, message: PeerMessage) -> None:
         if self._group is not None:
+            self.heard[message.source] = self._parts.clock.now()
             self._inbox.append(message)
             self.wake()
 

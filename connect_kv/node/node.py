@@ -242,6 +242,11 @@ class RaftNode(Generic[R]):
         """The last index applied here."""
         return self._parts.history.applied.index
 
+    def heard_since(self, moment: float) -> frozenset[int]:
+        """Members of which a message came after that time of the node's clock, this one included."""
+        heard = {node_id for node_id, at in self._driver.heard.items() if at > moment}
+        return frozenset(heard | {self._parts.identity.node_id})
+
     @property
     def common_highest_command(self) -> int:
         """The largest command number every member can apply; 0 while one has not been heard."""

@@ -1,0 +1,163 @@
+"""member list, add, promote, update, remove."""
+
+from __future__ import annotations
+
+import click
+
+from connect_kv import errors
+from connect_kv.cli import output
+from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.client.client import Client
+from connect_kv.client.messages import Member
+
+
+class MemberId(click.ParamType[int]):
+    """A member's id in hexadecimal, as it is printed."""
+
+    name = "ID"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Raises a usage error that says what was expected."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(str(value), 16)
+        except ValueError:
+            self.fail(f"{value!r}: expected a member id in hexadecimal", parameter, context)
+
+
+@click.group()
+def member() -> None:
+    """Members of the cluster: see them, add, replace and remove them."""
+
+
+@member.command("list", cls=ClusterCommand)
+@pass_settings
+def list_members(settings: Settings) -> None:
+    """Print all members; `connect-kv status` says how they are."""
+
+    async def work(client: Client) -> list[Member]:
+        return await client.cluster.members()
+
+    _print(settings, settings.run(work))
+
+
+@member.command(cls=ClusterCommand)
+@click.argument("peer_address", metavar="HOST:PORT")
+@click.option("--name", default="", help="Its name, for the options to start it with.")
+@click.option("--learner", is_flag=True, help="It gets the log and does not count until it is promoted.")
+@pass_settings
+def add(settings: Settings, peer_address: str, name: str, learner: bool) -> None:
+    """Add a member that listens for others on HOST:PORT, and print how to start it.
+
+    A cluster cannot write while it waits for a voter that never comes: add a learner, start it, and
+    promote it when it has caught up.
+    """
+
+    async def work(client: Client) -> tuple[Member, list[Member]]:
+        added = await client.cluster.add(peer_address, learner=learner)
+        return added, await client.cluster.members()
+
+    added, members = settings.run(work)
+    if settings.output == "json":
+        output.as_json({**_as_json(added), "initial_cluster": _initial_cluster(members, added, name)})
+        return
+    click.echo(f"{'learner' if learner else 'member'} {added.ID:x} added; start it with an empty directory:")
+    click.echo(
+        f"connect-kv serve --name {name or 'NAME'} --data-dir DIR --listen-peer {_peer(added)} "
+        f"--initial-cluster {_initial_cluster(members, added, name)} --initial-cluster-state existing"
+    )
+
+
+@member.command(cls=ClusterCommand)
+@click.argument("id", type=MemberId())
+@pass_settings
+def promote(settings: Settings, id: int) -> None:
+    """Make learner ID, once it has caught up, a member that counts."""
+
+    async def work(client: Client) -> None:
+        await client.cluster.promote(id)
+
+    settings.run(work)
+    _done(settings, id, "promoted")
+
+
+@member.command(cls=ClusterCommand)
+@click.argument("id", type=MemberId())
+@click.argument("peer_address", metavar="HOST:PORT")
+@pass_settings
+def update(settings: Settings, id: int, peer_address: str) -> None:
+    """Tell the others that member ID now listens on HOST:PORT; restart it there afterwards."""
+
+    async def work(client: Client) -> None:
+        await client.cluster.update(id, peer_address)
+
+    settings.run(work)
+    _done(settings, id, "updated")
+
+
+@member.command(cls=ClusterCommand)
+@click.argument("id", type=MemberId())
+@pass_settings
+def remove(settings: Settings, id: int) -> None:
+    """Remove member ID for good: it stops by itself, and its directory can be deleted."""
+
+    async def work(client: Client) -> None:
+        await client.cluster.remove(id)
+
+    settings.run(work)
+    _done(settings, id, "removed")
+
+
+def _done(settings: Settings, id: int, what: str) -> None:
+    if settings.output == "json":
+        output.as_json({"id": f"{id:x}", what: True})
+    else:
+        click.echo(f"member {id:x} {what}")
+
+
+def _print(settings: Settings, members: list[Member]) -> None:
+    match settings.output if settings.chosen else "table":
+        case "json":
+            output.as_json([_as_json(one) for one in members])
+        case "table":
+            output.as_table(
+                ["id", "name", "role", "peers", "clients"],
+                [[f"{one.ID:x}", one.name, _role(one), _peer(one), _clients(one)] for one in members],
+                styles=["" if one.name else "yellow" for one in members],
+            )
+        case _:
+            for one in members:
+                click.echo(f"{one.ID:x} {one.name or '-'} {_role(one)} {_peer(one)} {_clients(one) or '-'}")
+
+
+def _role(member: Member) -> str:
+    if not member.name:
+        return "learner, not started" if member.isLearner else "not started"
+    return "learner" if member.isLearner else "voter"
+
+
+def _peer(member: Member) -> str:
+    return ",".join(url.removeprefix("http://") for url in member.peerURLs)
+
+
+def _clients(member: Member) -> str:
+    return ",".join(url.removeprefix("http://") for url in member.clientURLs)
+
+
+def _initial_cluster(members: list[Member], added: Member, name: str) -> str:
+    """What the new member is started with: whom it may ask, and itself."""
+    if all(one.ID != added.ID for one in members):
+        raise errors.Unavailable("the new member is not listed yet: see `connect-kv member list`")
+    known = [f"{one.name}={_peer(one)}" for one in members if one.name and one.ID != added.ID]
+    return ",".join([*known, f"{name or 'NAME'}={_peer(added)}"])
+
+
+def _as_json(member: Member) -> dict[str, object]:
+    return {
+        "id": f"{member.ID:x}",
+        "name": member.name,
+        "learner": member.isLearner,
+        "peer_urls": list(member.peerURLs),
+        "client_urls": list(member.clientURLs),
+    }
