@@ -142,11 +142,19 @@ async def describe(transport: Transport, ask: Sequence[str], asker: Hello, peer_
     )
 
 
-def restarted(identity: Identity, *, name: str, cluster_id: int | None) -> None:
+def restarted(
+    identity: Identity,
+    *,
+    name: str,
+    cluster_id: int | None,
+    configured: Sequence[InitialMember] = (),
+    membership: Membership | None = None,
+) -> None:
     """Check that a used directory belongs to the member that is being started. Raises RefusedToStart.
 
-    `cluster_id` is that of the configuration, if it describes a new cluster. It only decides whose
-    directory this is; membership and addresses come from the log.
+    `cluster_id` is that of the configuration, if it describes a new cluster; `configured` are its
+    members, `membership` is the directory's. They only decide whose directory this is: membership
+    and addresses come from the log, and a configuration that is merely out of date gets a warning.
     """
     if identity.name != name:
         raise RefusedToStart(
@@ -154,12 +162,24 @@ def restarted(identity: Identity, *, name: str, cluster_id: int | None) -> None:
             "start it under that name, or use another directory"
         )
     if cluster_id is not None and cluster_id != identity.cluster_id:
+        if membership is not None and _strangers(configured, membership):
+            theirs = ", ".join(member.peer_address for member in membership.members)
+            raise RefusedToStart(
+                f"the data directory belongs to another cluster ({identity.cluster_id:x}, with {theirs}): no "
+                "address in the configured initial cluster is one of those; use another directory, or correct it"
+            )
         logger.warning(
             "the configured initial cluster (id %x) is not the one this directory was first started in "
             "(id %x); membership and addresses come from the log",
             cluster_id,
             identity.cluster_id,
         )
+
+
+def _strangers(configured: Sequence[InitialMember], membership: Membership) -> bool:
+    """Whether these are members of different clusters; one alone may just have got another address."""
+    known = {member.peer_address for member in membership.members}
+    return len(configured) > 1 and bool(known) and known.isdisjoint(one.peer_address for one in configured)
 
 
 def start_from(restored: Restored, *, node_id: int, last_applied: int, state_lost: bool) -> Restored:

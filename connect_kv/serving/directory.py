@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 
 from connect_kv.config import ServerConfig
+from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import Description, Identity, Transport, Worker
 from connect_kv.node import startup
 from connect_kv.raft.types import Restored
@@ -83,7 +84,16 @@ async def _identify(
     joins = config.initial_cluster_state == "existing"
     if log.identity is not None:
         cluster_id = None if joins else startup.initial_cluster(members, token)[0]
-        startup.restarted(log.identity, name=config.name, cluster_id=cluster_id)
+        try:
+            startup.restarted(
+                log.identity,
+                name=config.name,
+                cluster_id=cluster_id,
+                configured=members,
+                membership=log.membership,
+            )
+        except RefusedToStart as error:
+            raise RefusedToStart(f"{config.data_dir}: {error}") from error
         return None
     await worker.run(lambda: states.create(FIRST_STATE).close())
     if joins:

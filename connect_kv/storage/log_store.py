@@ -116,6 +116,11 @@ class EngineLogStore:
         return self._state[0]
 
     @property
+    def membership(self) -> Membership:
+        """The last one in the log."""
+        return self._memberships[-1][1]
+
+    @property
     def first_index(self) -> int:
         """Index of the first entry the log holds, or will hold."""
         return self._base.compacted.index + 1

@@ -145,6 +145,17 @@ def test_a_directory_is_that_of_one_member() -> None:
         restarted(identity, name="n2", cluster_id=7)
 
 
+def test_a_directory_of_another_cluster_is_refused() -> None:
+    """One that is merely described by an old configuration, or by another address of its own, is not."""
+    identity = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d")
+    _, others = initial_cluster([InitialMember(name="n1", peer_address="elsewhere:2380")])
+    with pytest.raises(RefusedToStart, match=r"another cluster .*elsewhere:2380"):
+        restarted(identity, name="n1", cluster_id=8, configured=MEMBERS, membership=others)
+    restarted(identity, name="n1", cluster_id=8, configured=MEMBERS[:1], membership=others)
+    _, grown = initial_cluster([*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")])
+    restarted(identity, name="n1", cluster_id=8, configured=MEMBERS, membership=grown)
+
+
 THREE = Membership(voters=frozenset({1, 2, 3}))
 COMPACTED = Restored(
     compacted=EntryId(1, 50), last=EntryId(1, 80), memberships=((50, THREE),), term_starts=((51, 1),)
