@@ -13,13 +13,13 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 from connect_kv.cli.main import main
 from connect_kv.interfaces import LogStore, ReplicatedState
 from connect_kv.node.config import NodeConfig
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import SnapshotMeta
-from connect_kv.rpc.command_pb2 import Result
 from connect_kv.server import KvServer, Seams
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.state_dirs import StateDatabase
@@ -36,6 +36,8 @@ BEFORE_NAMED = (
 """Steps of an install up to the batch in ``log/`` that makes the new state the current one."""
 AFTER_NAMED = ("named", "old state about to go", "old state half gone", "switched", "log continued")
 STEPS = (*BEFORE_NAMED, *AFTER_NAMED)
+
+R = TypeVar("R")
 
 _die_at = os.environ.get("DIE_AT", "")
 _durable_seconds = float(os.environ.get("DURABLE_SECONDS", "0.2"))
@@ -63,7 +65,7 @@ class Disk(LevelDbDisk):
         super().remove(path)
 
 
-def watched_state(state: ReplicatedState[Result]) -> ReplicatedState[Result]:
+def watched_state(state: ReplicatedState[R]) -> ReplicatedState[R]:
     stage, switch = state.stage, state.switch
 
     async def stage_watched(meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:

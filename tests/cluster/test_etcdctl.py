@@ -232,7 +232,7 @@ async def watches(sides: Sequence[Side]) -> None:
     await follow_both(sides, 6, "watch", "w/1", "--rev", past)
     await follow_both(sides, 4, "watch", "w/1", "w/3", "--rev", str(revision + 3), "-w", "simple")
     await follow_both(sides, 1, "watch", "w/", "--prefix", "--rev", past, "-w", "json")
-    await follow_both(sides, 8, "watch", "-i", stdin=f"watch w/1 --rev {past}\nwatch w/2 --rev {past}\n")
+    await follow_both(sides, 12, "watch", "-i", stdin=f"watch w/1 --rev {past}\nwatch w/2 --rev {past}\n")
     await follow_both(sides, 2, "watch", "w/1", "--rev", past, "--", "echo", "changed")
     await both(sides, "watch")
     await both(sides, "watch", "old", "--rev", "2", "--prefix")  # of a revision that was compacted
