@@ -166,7 +166,7 @@ def restarted(
             theirs = ", ".join(member.peer_address for member in membership.members)
             raise RefusedToStart(
                 f"the data directory belongs to another cluster ({identity.cluster_id:x}, with {theirs}): no "
-                "address in the configured initial cluster is one of those; use another directory, or correct it"
+                "address in the configured initial cluster is among them; correct that, or use another one"
             )
         logger.warning(
             "the configured initial cluster (id %x) is not the one this directory was first started in "
