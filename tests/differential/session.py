@@ -21,8 +21,8 @@ from tests.differential.watching import (
     created,
     has_progress,
     has_told,
+    last_matching,
     last_revision,
-    matching,
     summary,
 )
 
@@ -49,8 +49,10 @@ class Pair:
         self._renewing: tuple[Stream, Stream] | None = None
         self._renewed = 0
         self._watches_asked: list[watch.WatchRequest] = []
-        self._past: dict[int, watch.WatchCreateRequest] = {}
-        """Watches that read the history, by id, and may not have reached its end."""
+        self._active: dict[int, watch.WatchCreateRequest] = {}
+        """By id, with the revision each starts from."""
+        self._reads_history = False
+        """Some watch may not have reached the end of the history yet."""
         self._history: Stream
         """A watch of everything on their side, from the beginning."""
 
@@ -185,10 +187,18 @@ class Pair:
         for stream in self._watching:
             if request.HasField("create_request"):
                 answer = self._created(stream, request)
-                if answer is not None and request.create_request.start_revision and not answer.canceled:
-                    self._past[answer.watch_id] = request.create_request
+                if answer is not None and not answer.canceled:
+                    self._begin(answer, request.create_request)
             else:
                 stream.send(request)
+
+    def _begin(self, answer: watch.WatchResponse, create: watch.WatchCreateRequest) -> None:
+        active = self._active[answer.watch_id] = watch.WatchCreateRequest()
+        active.CopyFrom(create)
+        if create.start_revision:
+            self._reads_history = True
+        else:
+            active.start_revision = answer.header.revision + 1
 
     @staticmethod
     def _created(stream: Stream, request: watch.WatchRequest) -> watch.WatchResponse | None:
@@ -230,7 +240,7 @@ class Pair:
         for stream in streams:
             self._created(stream, watch.WatchRequest(create_request=past))
             for watch_id in (0, 1):
-                stream.until(partial(has_told, stream, watch_id, 2 * len(values)), PAUSE)
+                stream.until(partial(has_told, stream, watch_id, self.generator.revision), PAUSE)
         self._agree(streams[0], streams[1], [everything, past])
         for stream in streams:
             if not any(one.fragment for one in stream.received):
@@ -247,11 +257,10 @@ class Pair:
         if self._watching is None:
             return
         self._history.until(lambda: last_revision(self._history) >= self.generator.revision, PAUSE)
-        for watch_id, create in self._past.items():
-            wanted = matching(self._history, create, self._compactions)
+        for watch_id, create in self._active.items():
+            wanted = last_matching(self._history, create, self._compactions)
             for stream in self._watching:
                 stream.until(partial(has_told, stream, watch_id, wanted), PAUSE)
-        self._past.clear()
         self._agree(*self._watching, self._watches_asked)
 
     def _leave_the_past(self) -> None:
@@ -260,15 +269,16 @@ class Pair:
         A watch that finds nothing there says nothing, and is cancelled if a compaction comes before it
         has looked. An etcd looks for all such watches at once: one that finds something tells.
         """
-        if not self._past:
+        if not self._reads_history:
             return
+        self._reads_history = False
         theirs, _ = self._ask(kv.PutRequest(key=b"sentinel"))
         self._learn(theirs)
         create = watch.WatchCreateRequest(key=b"sentinel", start_revision=self.generator.revision)
         for target in self.both:
             stream = target.watch()
             self._created(stream, watch.WatchRequest(create_request=create))
-            stream.until(partial(has_told, stream, 0, 1), PAUSE)
+            stream.until(partial(has_told, stream, 0, self.generator.revision), PAUSE)
             stream.close()
 
     def _agree(self, theirs: Stream, ours: Stream, asked: list[Any]) -> None:

@@ -25,35 +25,36 @@ def last_revision(stream: Stream) -> int:
     return 0
 
 
-def matching(history: Stream, create: watch.WatchCreateRequest, compactions: set[int]) -> int:
-    """How many events a watch of the past must be told, of all that `history` has told.
+def last_matching(history: Stream, create: watch.WatchCreateRequest, compactions: set[int]) -> int:
+    """The last revision a watch must be told of, of all that `history` has told; 0 if there is none.
 
-    Those that a compaction may have taken away (`intended.same_watch`) do not count.
+    What a compaction may have taken away (`intended.same_watch`) is left out.
     """
     key, end = create.key or b"\x00", create.range_end
-    count = 0
-    for response in list(history.received):
-        for event in response.events:
+    for response in reversed(history.received):
+        for event in reversed(response.events):
             deleted = event.type == kv.Event.DELETE
             unwanted = create.NODELETE if deleted else create.NOPUT
             name, revision = event.kv.key, event.kv.mod_revision
+            if revision < create.start_revision:
+                return 0
             inside = name == key if not end else name >= key and (end == b"\x00" or name < end)
-            if inside and revision >= create.start_revision and unwanted not in create.filters:
-                count += not (deleted and revision in compactions)
-    return count
+            if inside and unwanted not in create.filters and not (deleted and revision in compactions):
+                return int(revision)
+    return 0
 
 
-def has_told(stream: Stream, watch_id: int, wanted: int) -> bool:
-    """Whether the watch, since it was created last, was told so many events or was ended."""
-    told = 0
+def has_told(stream: Stream, watch_id: int, revision: int) -> bool:
+    """Whether the watch, since it was created last, was told of that revision or was ended."""
     for response in reversed(stream.received):
         if response.watch_id == watch_id:
+            if response.events:
+                return bool(response.events[-1].kv.mod_revision >= revision)
             if response.canceled:
                 return True
             if response.created:
                 break
-            told += len(response.events)
-    return told >= wanted
+    return revision == 0
 
 
 def has_progress(stream: Stream) -> bool:
