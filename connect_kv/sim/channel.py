@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from random import Random
 from typing import Any, NoReturn, Protocol
@@ -97,6 +98,7 @@ class Connection:
         """As the client knows it."""
         self.server: asyncio.Task[None] | None = None
         self._silence: asyncio.TimerHandle | None = None
+        self._broken = False
         network.opened(self)
 
     def up(self, arrive: Callable[[], None]) -> None:
@@ -109,12 +111,13 @@ class Connection:
 
     def _pass(self, direction: str, arrive: Callable[[], None]) -> None:
         network = self.network
-        if self.status is not None:
+        if self.status is not None or self._broken:
             return
-        if self._pair in network.cut:
+        if self._silence is not None or self._pair in network.cut:
             self._unanswered()
             return
         if network.break_rate and network.rng.random() < network.break_rate:
+            self._broken = True
             self._loop.call_later(network.seconds(), self.lost, "socket closed", context=Context())
             return
         # Never at the same moment: the loop keeps no order among timers that are due together.
@@ -124,12 +127,13 @@ class Connection:
 
     def _arrive(self, arrive: Callable[[], None]) -> None:
         if self.status is None:
-            if self._pair in self.network.cut:
+            if self._silence is not None or self._pair in self.network.cut:
                 self._unanswered()
             else:
                 arrive()
 
     def _unanswered(self) -> None:
+        """Something was lost on the way: nothing comes after it, until somebody gives up."""
         if self._silence is None:
             why = "keepalive watchdog timeout"
             self._silence = self._loop.call_later(KEEPALIVE_SECONDS, self.lost, why, context=Context())
@@ -180,6 +184,21 @@ class SimChannel:
         def start(request: Any, *, timeout: float | None = None, metadata: Any = None) -> Awaitable[Any]:
             call = self._start(path, request_serializer, response_deserializer, metadata)
             return call.single(request, timeout)
+
+        return start
+
+    def unary_stream(
+        self,
+        path: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+    ) -> Any:
+        """As grpc.aio's."""
+
+        def start(request: Any, *, timeout: float | None = None, metadata: Any = None) -> SimCall:
+            call = self._start(path, request_serializer, response_deserializer, metadata)
+            call.begin(request)
+            return call
 
         return start
 
@@ -264,6 +283,25 @@ class SimCall:
             self._connected.set_exception(error)
             self._connected.exception()
             self.at_end()
+
+    def begin(self, request: Any) -> None:
+        """Send the only request, once connected."""
+        self.connect()
+
+        async def send() -> None:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+                await self.write(request)
+                await self.done_writing()
+
+        self._sending = self._loop.create_task(send())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Every response; raises unless the call ends well."""
+        while (response := await self.read()) is not grpc.aio.EOF:
+            yield response
+        connection = await self._open()
+        if await self.code() is not grpc.StatusCode.OK:
+            raise connection.error()
 
     async def single(self, request: Any, timeout: float | None) -> Any:
         """A unary call, whole."""
@@ -383,10 +421,14 @@ class _ServerSide:
                 await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             elif handler.stream_stream is not None:
                 await handler.stream_stream(None, self)
-            elif handler.unary_stream is not None:
-                await handler.unary_stream(await self.read(), self)
             else:
-                await self.write(await handler.unary_unary(await self.read(), self))
+                request = await self.read()
+                if request is grpc.aio.EOF:
+                    await self.abort(grpc.StatusCode.CANCELLED, "cancelled")
+                elif handler.unary_stream is not None:
+                    await handler.unary_stream(request, self)
+                else:
+                    await self.write(await handler.unary_unary(request, self))
         except _Aborted:
             return
         except asyncio.CancelledError:
@@ -428,9 +470,7 @@ class _ServerSide:
         """What the client sent beside the call."""
         return self._metadata
 
-    def _end(
-        self, code: grpc.StatusCode, details: str, trailing: grpc.aio.Metadata = _NO_METADATA
-    ) -> None:
+    def _end(self, code: grpc.StatusCode, details: str, trailing: grpc.aio.Metadata = _NO_METADATA) -> None:
         connection = self._connection
         if not connection.process.dead:
             connection.down(lambda: connection.end(code, details, trailing))

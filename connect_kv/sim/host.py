@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from connect_kv.config import InitialMember, ServerConfig
-from connect_kv.errors import MemberRemoved, RefusedToStart, StorageError
+from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
 from connect_kv.interfaces import Clock, LogStore, PeerMessage
 from connect_kv.node.config import NodeConfig
 from connect_kv.raft.types import Membership
@@ -76,7 +76,9 @@ class Host:
         self.peer_address = f"{name}:2380"
         self.client_address = f"{name}:2379"
         self.rng = random.Random(f"{seed} {name}")
-        self.disk = MemoryDisk(random.Random(f"{seed} {name} disk"), wal_bytes=self.rng.choice((2 << 10, 16 << 10)))
+        self.disk = MemoryDisk(
+            random.Random(f"{seed} {name} disk"), wal_bytes=self.rng.choice((2 << 10, 16 << 10))
+        )
         self.clock = VirtualClock()
         self.slow_disk = 0.0
         """Added to what each operation of the disk takes, at most, seconds."""
@@ -145,8 +147,11 @@ class Host:
             self._manager = self._around.loop.create_task(self._manage(), name=f"{self.name} manager")
 
     async def stop(self) -> None:
-        """In order, and not started again."""
+        """In order, and not started again. It goes on if its caller is cancelled."""
         self.wanted = False
+        await asyncio.shield(self._around.loop.create_task(self._stop()))
+
+    async def _stop(self) -> None:
         server, process = self.server, self.process
         if server is not None and process is not None and not process.dead:
             if process.paused:
@@ -162,7 +167,7 @@ class Host:
         process = self.process
         if process is not None and not process.dead:
             self.cut_off(power=power)
-            await self._end(process)
+            await asyncio.shield(self._around.loop.create_task(self._end(process)))
 
     def cut_off(self, *, power: bool) -> None:
         """The first, instant part of `kill`: from now on the process changes nothing any more."""
@@ -216,7 +221,7 @@ class Host:
         made.append(server)
         try:
             await across(process, process.spawn(server.start()))
-        except (ConnectionError, MemberRemoved, RefusedToStart, StorageError) as error:
+        except (ConnectionError, MemberRemoved, NodeStopped, RefusedToStart, StorageError) as error:
             self._explain(process, error)
             await self._end(process)
             return False
@@ -233,7 +238,9 @@ class Host:
         """A start may fail for lack of the others, or because of a fault."""
         if isinstance(error, MemberRemoved):
             self.removed = True
-        elif not (process.dead or self.excused or "no member of the running cluster answers" in str(error)):
+        elif isinstance(error, NodeStopped) or "no member of the running cluster answers" in str(error):
+            pass  # it was told during the start what the next one will be told before it
+        elif not (process.dead or self.excused):
             self._around.broken(self, error)
         self.excused = False
 

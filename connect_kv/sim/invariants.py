@@ -181,9 +181,7 @@ class Ledger:
                     f"{node_id:x}: applying {entry.id} had another result than on other members: {row}",
                 )
                 continue
-            self.require(
-                entry.index == self.commit_index + 1, f"{node_id:x} skips to {entry.id} in applying"
-            )
+            self.require(entry.index == self.commit_index + 1, f"{node_id:x} skips to {entry.id} in applying")
             self._check_durable(node_id, membership, entry.id)
             self._check_logged(node_id, entry)
             self._committed.append(entry.id)
@@ -208,9 +206,7 @@ class Ledger:
 
     def _leads(self, node_id: int, term: int) -> None:
         leader = self._leaders.setdefault(term, node_id)
-        self.require(
-            leader == node_id, f"election safety: {leader:x} and {node_id:x} both lead term {term}"
-        )
+        self.require(leader == node_id, f"election safety: {leader:x} and {node_id:x} both lead term {term}")
 
     def _leader_has(self, id: EntryId, term: int) -> None:
         """Leader completeness: no leader's log contradicts what an earlier term has committed."""
@@ -223,7 +219,9 @@ class Ledger:
 
     def _append(self, node_id: int, disk: _Disk, entries: Sequence[Entry]) -> None:
         first = entries[0].index
-        self.require(first <= disk.last + 1, f"{node_id:x}: a gap in the log before {first}, after {disk.last}")
+        self.require(
+            first <= disk.last + 1, f"{node_id:x}: a gap in the log before {first}, after {disk.last}"
+        )
         if first <= disk.last:
             self._truncate(node_id, disk, entries)
         before = disk.log.get(first - 1) if first - 1 > disk.compacted else None

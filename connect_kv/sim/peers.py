@@ -37,6 +37,8 @@ class SimTransport:
 
     async def start(self, receiver: PeerReceiver, hello: Callable[[int], Hello]) -> None:
         """Listen."""
+        if self._process.dead:
+            raise ConnectionError("this process is dead")
         await self._inner.start(_Gate(receiver, self._process), hello)
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:

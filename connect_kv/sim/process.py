@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -78,7 +78,8 @@ class Process:
     def own(self, task: asyncio.Task[Any]) -> None:
         """A task was made by it (for the loop)."""
         self._tasks[task] = None
-        task.add_done_callback(self._disown)
+        # In nobody's context: whoever made it may be paused.
+        task.add_done_callback(self._disown, context=Context())
 
     def _disown(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
@@ -213,11 +214,26 @@ def _make_task(loop: SimLoop, coroutine: Coroutine[Any, Any, T], **options: Any)
     return task
 
 
-async def across(process: Process | None, work: Awaitable[T]) -> T:
-    """Await work of another process from this one; if that dies, this raises ConnectionError."""
+async def across(process: Process, work: asyncio.Task[T]) -> T:
+    """Await a task of another process; if that dies, this raises ConnectionError.
+
+    Who waits may be cancelled although the other process stands still: the task hears of it later.
+    """
+    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            if not answer.done():
+                answer.set_exception(ConnectionError(f"{process.name} is gone"))
+        elif (error := task.exception()) is not None:
+            if not answer.done():
+                answer.set_exception(error)
+        elif not answer.done():
+            answer.set_result(task.result())
+
+    work.add_done_callback(ended, context=Context())
     try:
-        return await work
+        return await answer
     except asyncio.CancelledError:
-        if process is not None and process.dead:
-            raise ConnectionError(f"{process.name} is gone") from None
+        work.cancel()
         raise

@@ -102,6 +102,8 @@ class Simulation:
             self.check_histories(report)
         except Violation as violation:
             report.violation = violation
+        except (errors.ConnectKvError, errors.RefusedToStart) as error:
+            report.violation = Violation(f"a client was told {type(error).__name__}: {error}")
         except StepLimit:
             report.undecided.append("stopped after the given steps")
         world = self.world
@@ -120,6 +122,8 @@ class Simulation:
         world.start()
         working = [world.loop.create_task(work) for work in self.work()]
         watching = [world.loop.create_task(watcher.run()) for watcher in self.watchers]
+        for task in watching:
+            task.add_done_callback(self._ended)
         await world.agreed()
         plague = world.loop.create_task(self.nemesis.run())
         done, _ = await asyncio.wait(
@@ -135,6 +139,11 @@ class Simulation:
         await self.comes_to_rest()
         await _cancel(watching)
         await world.stop()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.world.fail(Violation(f"a watch ended with {type(error).__name__}: {error}"))
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """The clients."""

@@ -69,7 +69,7 @@ class Watcher:
                             segment.events.append(_seen(event, self.prev_kv))
                             segment.complete_to = event.kv.mod_revision
                 except errors.Compacted as compacted:
-                    start = max(compacted.compact_revision, start) + 1
+                    start = max(compacted.revision, self._next(), start) + 1
                 except errors.Unavailable:
                     start = self._next() or start
                     await asyncio.sleep(0.1)
@@ -86,9 +86,7 @@ class Watcher:
         """Whether there are events that it has not seen yet."""
         if not self.segments:
             return False
-        return len(self.segments[-1].events) < len(
-            self.expected(reference, self.segments[-1], last_one=True)
-        )
+        return len(self.segments[-1].events) < len(self.expected(reference, self.segments[-1], last_one=True))
 
     def expected(self, reference: Reference, segment: Segment, *, last_one: bool) -> list[Seen]:
         """What the committed commands say it must have seen."""

@@ -63,7 +63,9 @@ class World:
         self.ledger = Ledger(self.fail)
         self.reference = Reference(self.ledger.require, self.loop.time, early=2 * config.clock_skew)
         self.ledger.on_commit(self.reference.applied)
-        self.peers = MemoryNetwork(self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2))
+        self.peers = MemoryNetwork(
+            self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2)
+        )
         self.clients = ClientNetwork(self.chance("clients"), self._listener)
         self.hosts: list[Host] = []
         self.violation: Violation | None = None
@@ -218,7 +220,9 @@ class World:
             self,
             name,
             seed=config.seed,
-            members=self._members,
+            members=(*self._members, InitialMember(name=name, peer_address=f"{name}:2380"))
+            if joins
+            else self._members,
             machines=config.machines or {},
             joins=joins,
             settings=self._settings,
@@ -240,7 +244,11 @@ class World:
             raft = config.raft
             if small:
                 raft = replace(
-                    raft, window_entries=8, max_append_bytes=400, max_inflight_appends=2, small_append_bytes=60
+                    raft,
+                    window_entries=8,
+                    max_append_bytes=400,
+                    max_inflight_appends=2,
+                    small_append_bytes=60,
                 )
             return replace(
                 config,
