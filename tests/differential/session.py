@@ -17,6 +17,7 @@ from tests.differential.compare import difference
 from tests.differential.generator import BRIEF_LEASE, LEASES, Generator
 from tests.differential.target import Failed, Stream, Target
 from tests.differential.watching import (
+    cancelled,
     check_responses,
     created,
     has_progress,
@@ -190,7 +191,15 @@ class Pair:
                 if answer is not None and not answer.canceled:
                     self._begin(answer, request.create_request)
             else:
-                stream.send(request)
+                self._cancelled(stream, request)
+        self._active.pop(request.cancel_request.watch_id if request.HasField("cancel_request") else -1, None)
+
+    def _cancelled(self, stream: Stream, request: watch.WatchRequest) -> None:
+        """Cancel a watch and wait for the answer; there is none if there is no such watch."""
+        so_far = cancelled(stream)
+        stream.send(request)
+        if request.cancel_request.watch_id in self._active:
+            stream.until(lambda: cancelled(stream) > so_far, PAUSE)
 
     def _begin(self, answer: watch.WatchResponse, create: watch.WatchCreateRequest) -> None:
         active = self._active[answer.watch_id] = watch.WatchCreateRequest()
@@ -298,10 +307,9 @@ class Pair:
             left, right = wanted.get(watch_id, []), found.get(watch_id, [])
             if not intended.same_watch(left, right, self._compactions):
                 lines = "\n".join(str(one).replace("\n", " ") for one in asked)
-                left_text, right_text = str(left)[:3000], str(right)[:3000]
                 raise Difference(
                     f"seed {self.seed}, request {self.requests}: watch {watch_id}, asked on this stream:\n"
-                    f"{lines}\n{left_text}\n!=\n{right_text}"
+                    f"{lines}\n{first_difference(left, right)}"
                 )
 
     def _same(self, theirs: Stream, ours: Stream) -> bool:
@@ -309,3 +317,18 @@ class Pair:
         return wanted.keys() == found.keys() and all(
             intended.same_watch(wanted[watch_id], found[watch_id], self._compactions) for watch_id in wanted
         )
+
+
+def first_difference(left: list[Any], right: list[Any]) -> str:
+    """What two watches were told from where on they were told another thing, and a little before."""
+    same = next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+    at = min(len(left), len(right)) if same is None else same
+    near = slice(max(0, at - 2), at + 3)
+    return f"at {at} of {len(left)} and {len(right)}:\n{_readable(left[near])}\n!=\n{_readable(right[near])}"
+
+
+def _readable(said: list[Any]) -> str:
+    events = [
+        str(kv.Event.FromString(one)).replace("\n", " ") if isinstance(one, bytes) else one for one in said
+    ]
+    return "\n".join(str(one)[:300] for one in events)

@@ -17,6 +17,11 @@ def created(stream: Stream) -> list[watch.WatchResponse]:
     return [one for one in stream.received if one.created]
 
 
+def cancelled(stream: Stream) -> int:
+    """How many watches have ended, refused ones included."""
+    return sum(one.canceled for one in stream.received)
+
+
 def last_revision(stream: Stream) -> int:
     """Of the last event that came."""
     for response in reversed(stream.received):
