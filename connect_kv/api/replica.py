@@ -153,15 +153,19 @@ class Replica:
 
         Raises NoLeader if the time ended while nothing was under way, otherwise `late`.
         """
-        under_way = True
+        under_way, doubtful, leaderless = True, False, False
         try:
             async with asyncio.timeout(self.time_limit):
                 while True:
-                    try:
-                        return await call()
-                    except retry as error:
-                        under_way = isinstance(error, OutcomeUnknown)
-                        await asyncio.sleep(_RETRY_SECONDS)
+                    # Once told that there is no leader, none is called before one is known: a call
+                    # whose time ends meanwhile certainly had no effect.
+                    if not leaderless or self.has_leader():
                         under_way = True
+                        try:
+                            return await call()
+                        except retry as error:
+                            doubtful = doubtful or isinstance(error, OutcomeUnknown)
+                            under_way, leaderless = doubtful, isinstance(error, NoLeader)
+                    await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
             raise (late() if under_way else NoLeader()) from None

@@ -85,6 +85,23 @@ async def test_no_leader_until_the_deadline_is_said() -> None:
         await replica(node, time_limit=0.05).barrier()
 
 
+async def test_a_proposal_is_not_in_doubt_while_no_leader_is_known() -> None:
+    node = FakeNode()
+    node.failures = [NoLeader()]
+    node.leader_id = None
+    with pytest.raises(NoLeader):
+        await replica(node, time_limit=0.1).execute(PUT, b"")
+    assert not node.batches
+
+
+async def test_what_was_in_doubt_once_stays_so() -> None:
+    node = FakeNode()
+    node.failures = [OutcomeUnknown(), NoLeader()]
+    node.leader_id = None
+    with pytest.raises(OutcomeUnknown):
+        await replica(node, time_limit=0.1).propose_in_session(encode_command(PUT, b""), 1)
+
+
 async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
     node = FakeNode(lambda batch: [])
 
