@@ -1,0 +1,108 @@
+"""Every command of docs/operations.md is run, section by section, against real processes on free ports."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from connect_kv.testing.processes import free_ports
+from tests.cluster.conftest import needs
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+BASE = "Three members"
+FROM_NOTHING = {BASE, "From one member to three"}
+
+ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+HARNESS = r"""
+set -euo pipefail
+mkdir -p run
+finish() { for file in run/*.pid; do kill -KILL "$(cat "$file")" 2>/dev/null || true; done; }
+trap finish EXIT
+start() {  # NAME HTTP-ADDRESS, with the command in "$@" after them
+  local name=$1 http=$2; shift 2
+  "$@" >>"run/$name.log" 2>&1 & echo $! >"run/$name.pid"
+  until curl -fs "http://$http/livez" >/dev/null; do
+    kill -0 "$(cat "run/$name.pid")" 2>/dev/null || { echo "$name ended:"; cat "run/$name.log"; exit 1; }
+    sleep 0.1
+  done
+}
+ended() { wait "$(cat "run/$1.pid")" || [ "$?" = "${2:-0}" ] || { echo "$1 ended with $?"; cat "run/$1.log"; exit 1; }; rm "run/$1.pid"; }
+prints() { if [[ "$2" != *"$1"* ]]; then echo "expected '$1', printed '$2'"; exit 1; fi; }
+ends_with() { local code=0 wanted=$1; shift; "$@" || code=$?; [ "$code" = "$wanted" ] || { echo "ended with $code, not $wanted"; exit 1; }; }
+"""
+
+
+def sections() -> Mapping[str, str]:
+    """The commands of each section that has some, by its heading."""
+    found = {}
+    for part in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        heading, _, text = part.partition("\n")
+        commands = "".join(BLOCK.findall(text))
+        if commands:
+            found[heading] = commands
+    return found
+
+
+def script(commands: str) -> str:
+    """The same commands for bash: servers in the background, what comments say checked."""
+    return HARNESS + "\n".join(_line(line) for line in commands.splitlines())
+
+
+def _line(line: str) -> str:
+    if match := re.fullmatch(r"# stop (\w+)", line):
+        return f'kill -TERM "$(cat run/{match[1]}.pid)"; ended {match[1]}'
+    if match := re.fullmatch(r"# kill (\w+)", line):
+        return f'kill -KILL "$(cat run/{match[1]}.pid)"; ended {match[1]} 137'
+    if match := re.fullmatch(r"# wait (\w+)", line):
+        return f"ended {match[1]} 2"
+    if match := re.fullmatch(r"(.*\S)\s+# ends with (\d+)", line):
+        return f"ends_with {match[2]} {match[1]}"
+    if match := re.fullmatch(r"(.*\S)\s+# prints (.+)", line):
+        return f'prints "{match[2]}" "$({match[1]})"'
+    if match := re.match(r"connect-kv serve --name (\w+) .*--listen-http (\S+)", line):
+        return f"start {match[1]} {match[2]} {line}"
+    return line
+
+
+def on_free_ports(text: str) -> str:
+    """The same text with every port of loopback replaced by one that is free."""
+    used = sorted(set(ADDRESS.findall(text)))
+    free = dict(zip(used, free_ports(len(used)), strict=True))
+    return ADDRESS.sub(lambda match: f"127.0.0.1:{free[match[1]]}", text)
+
+
+@pytest.mark.parametrize("section", sections())
+def test_commands_of(section: str, tmp_path: Path) -> None:
+    needs("curl")
+    commands = sections()[section]
+    if "etcdctl" in commands:
+        needs("etcdctl")
+    if section not in FROM_NOTHING:
+        commands = sections()[BASE] + commands
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script(on_free_ports(commands))],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "CONNECT_KV_TIMEOUT": "20"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in (tmp_path / "run").glob("*.log"))
+    assert done.returncode == 0, f"{done.stdout}\n{logs}"
+
+
+def test_the_page_has_the_sections_that_error_messages_promise() -> None:
+    assert {"Replacing a disk", "Changing an address", "From one member to three", "Damage"} <= set(
+        sections()
+    )
