@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.cluster_file import SETTINGS, Reading
+from connect_kv.framework.cluster_file import SETTINGS, Reading, refuse_giants
 
 NAME_VARIABLE = "CONNECT_KV_NAME"
 CLIENT_PORT, PEER_PORT, HTTP_PORT = 2379, 2380, 2381
@@ -82,12 +82,15 @@ class Cluster:
         try:
             text = Path(path).read_text(encoding="utf-8")
             given = tomllib.loads(text)
+            refuse_giants(given, str(path))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: is not UTF-8 text: {error}") from None
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
             raise ConfigError(f"{path}: is not TOML: {error}") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: is not TOML that we read: values are nested too deeply") from None
         return cls._read(given, str(path), name or environ.get(NAME_VARIABLE))
 
     @classmethod

@@ -21,6 +21,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
+def refuse_giants(value: object, place: str) -> None:
+    """TOML's integers have 64 bits. Python would read larger ones, and then fail to print them."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            refuse_giants(part, f"{place}: {key}")
+    elif isinstance(value, list):
+        for part in value:
+            refuse_giants(part, place)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{place}: expected a number of at most 64 bits")
+
+
 class Reading:
     """A mapping, and where it stands: ``Connect.toml: members[1]``."""
 

@@ -99,7 +99,7 @@ def _held(value: object) -> Iterable[object]:
 
 
 def _endless(described: object, within: set[int]) -> bool:
-    """Whether a described type is, holds, or comes back to, one of any depth; `within`: those it is part of."""
+    """Whether a described type is, holds, or comes back to, one of any depth."""
     if isinstance(described, msgspec.inspect.AnyType | msgspec.inspect.CustomType) or id(described) in within:
         return True
     within = within | {id(described)}

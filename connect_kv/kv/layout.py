@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Protocol
 
+from connect_kv.errors import CorruptStorage
 from connect_kv.kv import revision
 from connect_kv.kv.revision import LAST_SUB
 from connect_kv.storage import codec
@@ -82,8 +83,11 @@ class StoreState(NamedTuple):
 
     @classmethod
     def decode(cls, record: bytes | None) -> StoreState:
-        """The inverse; a fresh store has none."""
-        return cls() if record is None else cls(*_STATE.unpack(record))
+        """The inverse; a fresh store has none. Raises CorruptStorage."""
+        try:
+            return cls() if record is None else cls(*_STATE.unpack(record))
+        except struct.error as error:
+            raise CorruptStorage("state", f"the numbers of the key/value store: {error}") from error
 
 
 _STATE = struct.Struct(">qqqqq")

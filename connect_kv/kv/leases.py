@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from connect_kv.errors import CorruptStorage
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
 from connect_kv.storage.engine import Reader
@@ -88,11 +89,14 @@ class LeaseTable:
         listener.loaded()
 
     def load(self, reader: Reader, log_time: int) -> None:
-        """Read the table of a database whose last entry was stamped `log_time`."""
-        self._leases = {
-            layout.lease_of(key): Lease.decode(record)
-            for key, record in reader.iterate(layout.LEASES, layout.LEASE_KEYS)
-        }
+        """Read the table of a database whose last entry was stamped `log_time`. Raises CorruptStorage."""
+        try:
+            self._leases = {
+                layout.lease_of(key): Lease.decode(record)
+                for key, record in reader.iterate(layout.LEASES, layout.LEASE_KEYS)
+            }
+        except struct.error as error:
+            raise CorruptStorage("state", f"table of leases: {error}") from error
         self._touched.clear()
         self.log_time = log_time
         for listener in self._listeners:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from connect_kv.errors import CommandFailed, UnknownEntry
+from google.protobuf.message import DecodeError
+
+from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
 from connect_kv.framework.hosted import Call, Outcome
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
@@ -68,6 +71,16 @@ class KeyValue(Protocol):
     def cleanup(self, overlay: Changes) -> None:
         """Remove a little of what compactions left."""
 
+    def take_emptied(self) -> tuple[bytes, bytes] | None:
+        """Once after each finished cleanup: where it has deleted."""
+
+    async def cleaned(self, compacted: int) -> None:
+        """Wait until nothing below that compacted revision is left."""
+
+    @property
+    def compact_revision(self) -> int:
+        """What was compacted last."""
+
     def close(self) -> None:
         """End reads and watches."""
 
@@ -117,7 +130,11 @@ class Dispatcher:
             row: list[bytes] = []
             work.rows.append(row)
             if entry.kind == EntryKind.COMMAND:
-                await self._entry(entry, row, work)
+                try:
+                    await self._entry(entry, row, work)
+                except (DecodeError, struct.error) as error:
+                    reason = f"a record that entry {entry.index} needs cannot be read: {error}"
+                    raise CorruptStorage("state", reason) from error
         if work.calls:
             await self._run_calls(work)
         for source, target in work.copies:

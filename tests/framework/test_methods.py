@@ -67,7 +67,7 @@ class Anything(Replicated):
 
 @pytest.mark.parametrize("depth", [data.MAXIMUM_NESTING + 1, 900, 100_000])
 def test_values_nested_so_deeply_that_some_thread_could_not_read_them_are_refused(depth: int) -> None:
-    """What is read here, with much stack left, could be too much where it is applied: that stops the member."""
+    """What is read here, with much stack left, could be too much where it is applied."""
     machine = ReplicatedMachine(Anything())
     tree = b"\x81\xa8children\x91" * (depth // 2) + b"\x80"
     arguments: list[bytes | str] = [

@@ -1,4 +1,4 @@
-"""Whatever passes the checks of a door is applied with a result: an entry that raises would stop every member."""
+"""What a door lets in is applied with a result: an entry that raises would stop every member."""
 
 from __future__ import annotations
 
@@ -22,10 +22,30 @@ from tests.fuzz.conftest import fuzz, integers, messages
 from tests.machines.conftest import Member, open_session
 
 IN_SESSION = frozenset(
-    "put delete_range txn compact lease_grant lease_revoke lease_renew machine_call session_close".split()
+    [
+        "put",
+        "delete_range",
+        "txn",
+        "compact",
+        "lease_grant",
+        "lease_revoke",
+        "lease_renew",
+        "machine_call",
+        "session_close",
+    ]
 )
 UNARY = frozenset(
-    "put delete_range txn compact lease_grant lease_revoke lease_renew alarm session_open".split()
+    [
+        "put",
+        "delete_range",
+        "txn",
+        "compact",
+        "lease_grant",
+        "lease_revoke",
+        "lease_renew",
+        "alarm",
+        "session_open",
+    ]
 )
 
 
@@ -103,8 +123,8 @@ async def apply_in_session(slices: list[list[Command]], log_times: list[int]) ->
 async def apply_unary(slices: list[list[Command]], log_times: list[int]) -> None:
     member = await Member(MACHINES).start()
     for commands, log_time in zip(slices, log_times, strict=False):
-        for command in commands:
-            command.ClearField("session")
+        for one in commands:
+            one.ClearField("session")
         check(await member.run(*commands, log_time=log_time), commands)
     await check_stored(member)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
+from connect_kv.raft.messages import Message
 from connect_kv.raft.types import Entry, EntryId, EntryKind, HardState, Membership, Restored
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport import codec, snapshot_codec
@@ -21,6 +24,7 @@ from tests.fuzz.conftest import damaged, fuzz, messages
 from tests.storage.helpers import voters
 
 VOTERS = voters(1, 2, 3)
+CORE_MESSAGES = get_args(Message)
 
 
 def with_checksums(frame: pb.PeerFrame) -> bytes:
@@ -65,10 +69,8 @@ def test_what_a_peer_sends_is_decoded_or_refused(name: str) -> None:
     @fuzz(300)
     @given(valid | damaged(valid) | st.binary(max_size=300))
     def run(data: bytes) -> None:
-        try:
+        with suppress(BadMessage):
             decode(data)
-        except BadMessage:
-            pass
 
     run()
 
@@ -97,7 +99,7 @@ def test_the_core_outlives_any_message_of_a_member(sent: list[bytes], role: int)
         except BadMessage:
             continue
         for message in frame.messages:
-            if hasattr(message, "term"):
+            if isinstance(message, CORE_MESSAGES):
                 core.step(message)
                 drive(core)
         core.tick()
@@ -136,7 +138,12 @@ def drive(core: RaftCore) -> None:
 def test_membership_decoding_takes_only_what_encoding_gives() -> None:
     good = VOTERS.encode()
     assert Membership.decode(good) == VOTERS
-    for wrong, right in ((b'["1"]', b"[1,2,3]"), (b'"123"', b"[1,2,3]"), (b"[1.0]", b"[1,2,3]"), (b"1", b"false")):
+    for wrong, right in (
+        (b'["1"]', b"[1,2,3]"),
+        (b'"123"', b"[1,2,3]"),
+        (b"[1.0]", b"[1,2,3]"),
+        (b"1", b"false"),
+    ):
         with pytest.raises(ValueError, match="not a membership"):
             Membership.decode(good.replace(right, wrong, 1))
     with pytest.raises(ValueError, match="not a membership"):
