@@ -321,7 +321,8 @@ class Driver(Generic[R]):
         if membership_changed:
             self._membership_applied()
         self._notify()
-        self.wake()
+        # Callers who have their results go first: what the core says next is for others.
+        asyncio.get_running_loop().call_soon(self.wake)
 
     def _jumped(self, meta: SnapshotMeta) -> None:
         self._parts.history.jump(meta)

@@ -131,7 +131,9 @@ class Replication:
             if not progress.may_send(state.config, pending) or not self._send_next(node_id, progress):
                 return
         known = min(state.commit_index, progress.match_index)
-        if progress.told_commit < known:
+        # Not before it is applied here: whoever waits at the leader comes first, and often the next
+        # append carries it. Heartbeats tell it in any case.
+        if progress.told_commit < known <= state.applied_index:
             self._tell_commit(node_id, progress, known)
 
     def _send_next(self, node_id: int, progress: Progress) -> bool:

@@ -24,6 +24,7 @@ from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import KvServer
 from connect_kv.serving import logs
 from connect_kv.serving.machines import hosted
+from connect_kv.serving.tuning import tune_interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await server.start()
+    tune_interpreter()
     failed = server.failed
     if ready is not None:
         ready(server)
