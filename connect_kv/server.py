@@ -159,7 +159,7 @@ class KvServer:
             await self._node.stop()
         else:
             await self._close_unused()
-        for name in ("state", "apply"):
+        for name in ("state", "apply", "space"):
             if name in self._workers:
                 await self._workers[name].close()
 
@@ -179,7 +179,7 @@ class KvServer:
     async def _open(self) -> None:
         config, seams = self.config, self._seams
         self._failed = asyncio.get_running_loop().create_future()
-        for name in ("log", "state", "apply"):
+        for name in ("log", "state", "apply", "space"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
         self._transport = seams.transport(config, seams.clock)
@@ -197,6 +197,7 @@ class KvServer:
             apply_worker=self._workers["apply"],
             clock=seams.clock,
             config=HostConfig(snapshot_entries=config.snapshot_count),
+            space_worker=self._workers["space"],
         )
 
         async def read_log(start: int, end: int) -> Sequence[Entry]:

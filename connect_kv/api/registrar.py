@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -118,8 +119,11 @@ class Handlers(grpc.GenericRpcHandler):
         async def handle(request: Any, context: Context) -> None:
             count.started += 1
             try:
-                async with self._streams.scope(needs_leader=needs_leader(context)):
-                    async for response in call(request, context):
+                async with (
+                    self._streams.scope(needs_leader=needs_leader(context)),
+                    _closed_after(call(request, context)) as responses,
+                ):
+                    async for response in responses:
                         await context.write(response)
             except BaseException as error:
                 await _fail(context, error, count)
@@ -138,6 +142,16 @@ class Handlers(grpc.GenericRpcHandler):
             count.ok += 1
 
         return handle
+
+
+@asynccontextmanager
+async def _closed_after(responses: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    """A stream that is broken off gives back what it holds at once."""
+    try:
+        yield responses
+    finally:
+        if isinstance(responses, AsyncGenerator):
+            await responses.aclose()
 
 
 def _serializer(response: type[Message]) -> Callable[[Any], bytes]:

@@ -12,7 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from connect_kv import errors
-from connect_kv.cli import disk, kv, lease, machine, member, status, txn, watch
+from connect_kv.cli import disk, kv, lease, machine, member, snapshot, status, txn, watch
 from connect_kv.cli.dev import dev
 from connect_kv.cli.serve import serve
 from connect_kv.cli.settings import Settings, common_options
@@ -50,6 +50,7 @@ for command in (
     machine.call,
     status.status,
     member.member,
+    snapshot.snapshot,
     disk.inspect,
     disk.verify,
 ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc.aio
 
@@ -83,7 +83,7 @@ class MaintenanceClient:
             timeout=timeout or self._timeout,
         )
 
-    async def snapshot(self, endpoint: str = "") -> AsyncIterator[SnapshotResponse]:
+    async def snapshot(self, endpoint: str = "") -> AsyncGenerator[SnapshotResponse, None]:
         """A backup of everything one member holds, piece by piece; see `connect-kv snapshot`.
 
         The pieces' `blob` make up the file. It takes as long as it takes.

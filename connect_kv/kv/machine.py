@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from connect_kv.errors import Refused, UnknownEntry
-from connect_kv.kv import refusals, scan, txn, wire
+from connect_kv.kv import hashing, refusals, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
@@ -34,6 +35,8 @@ from connect_kv.rpc.kv_pb2 import (
     TxnResponse,
 )
 from connect_kv.rpc.lease_pb2 import LeaseGrantResponse, LeaseRevokeResponse
+
+R = TypeVar("R")
 
 STREAM_CHUNK_BYTES = 512 << 10
 """A message of a RangeStream holds about so much."""
@@ -353,6 +356,24 @@ class KvMachine:
                 await asyncio.sleep(0)
         return responses[0]
 
+    async def hash_kv(self, revision: int) -> tuple[int, int, int]:
+        """(hash, compacted, revision) of all changes up to `revision`, 0 standing for the last.
+
+        Waits until this member has cleaned up after the last compaction. Raises Refused, NodeStopped.
+        """
+        while True:
+            compacted = self._visible.compacted
+            await self.cleaned(compacted)
+            with self._readings.open() as reading:
+                if reading.state.compacted != compacted:
+                    continue
+                check_revision(revision, reading.state)
+                last = revision or reading.state.revision
+                hashes: list[int] = []
+                for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
+                    await asyncio.sleep(0)
+                return hashes[0], compacted, last
+
     async def lease_keys(self, lease: int) -> list[bytes]:
         """The keys attached to a lease, in order."""
         with self._readings.open() as reading:
@@ -363,7 +384,7 @@ class KvMachine:
         return RangeRead(reading.view, reading.state, request)
 
 
-def _kept(walk: scan.Walk[TxnResponse], results: list[TxnResponse]) -> scan.Walk[None]:
+def _kept(walk: scan.Walk[R], results: list[R]) -> scan.Walk[None]:
     """The walk, with its result put into a list."""
     results.append((yield from walk))
 

@@ -22,6 +22,8 @@ from connect_kv.machines.queries import Queries
 from connect_kv.machines.sessions import SessionTable
 from connect_kv.machines.slices import HIGHEST_COMMAND, Dispatcher, KeyValue, set_alarms
 from connect_kv.machines.snapshot_source import ViewSource
+from connect_kv.machines.space import Space
+from connect_kv.machines.state_hash import state_hash
 from connect_kv.machines.user_machines import UserMachines
 from connect_kv.machines.writer import BatchWriter
 from connect_kv.raft.types import Entry, SnapshotMeta
@@ -49,8 +51,12 @@ class MachineHost:
         apply_worker: Worker,
         clock: Clock,
         config: HostConfig | None = None,
+        space_worker: Worker | None = None,
     ) -> None:
-        """`database` is open, and the host's from now on. Raises ConfigError naming a machine."""
+        """`database` is open, and the host's from now on. Raises ConfigError naming a machine.
+
+        Space is given back on `space_worker`; without one, on the state worker, in the way of writes.
+        """
         self._dirs = dirs
         self._name = state_name
         self._writer = BatchWriter(database, state_worker)
@@ -66,6 +72,7 @@ class MachineHost:
             kv=kv, sessions=self.sessions, cluster=self.cluster, machines=self.machines,
             apply_worker=apply_worker, clock=clock,
         )  # fmt: skip
+        self._space = Space(lambda: self._writer.engine, space_worker or state_worker, clock)
         self._queries = Queries(apply_worker, self._query)
         self._turn = asyncio.Lock()
         """Held while the state moves from one index to another, or must not."""
@@ -100,6 +107,7 @@ class MachineHost:
         await self._queries.close()
         if self._cleanup is not None:
             await self._cleanup
+        await self._space.close()
         self._kv.close()
         self._close_sources()
         async with self._turn, self._keeper.storing, self._writer.quiet:
@@ -121,6 +129,36 @@ class MachineHost:
     def disk_size(self) -> int:
         """Bytes of the state database's files."""
         return self._writer.engine.disk_size()
+
+    @property
+    def used_size(self) -> int:
+        """Bytes of these in tables: what a rewrite would at most leave."""
+        engine = self._writer.engine
+        return min(self.disk_size, engine.approximate_size(b"", bytes((codec.CLUSTER + 1,))))
+
+    async def measure(self) -> int:
+        """The same as `disk_size`, asked where a slow disk holds up nobody."""
+        return await self._state_worker.run(lambda: self._writer.engine.disk_size())
+
+    async def defragment(self) -> None:
+        """Give back all disk space that is not needed; everything goes on meanwhile. Raises NodeStopped."""
+        await self._space.defragment()
+
+    async def hash(self) -> tuple[int, int]:
+        """(hash, revision) of the whole state, once compactions are cleaned up. Raises NodeStopped."""
+        while True:
+            compacted = self._kv.compact_revision
+            await self._kv.cleaned(compacted)
+            async with self._turn:
+                self._check_usable()
+                source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
+                self._sources.add(source)
+                revision = self._kv.revision
+            try:
+                if not self._kv.cleanup_pending and self._kv.compact_revision == compacted:
+                    return await state_hash(source.view), revision
+            finally:
+                source.close()
 
     # Calls from services.
 
@@ -260,6 +298,8 @@ class MachineHost:
                     self._kv.published()
                     self._broken = False
                 await asyncio.sleep(0)
+            if self._kv.take_emptied() is not None:
+                self._space.cleaned()
         except Exception as error:
             self._failure = error
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from connect_kv.storage import codec, transfer
-from connect_kv.storage.engine import Engine
+from connect_kv.storage.engine import Engine, View
 
 
 class ViewSource:
@@ -26,6 +26,11 @@ class ViewSource:
     def approximate_bytes(self) -> int:
         """Roughly how much `chunks` will yield."""
         return self._approximate_bytes
+
+    @property
+    def view(self) -> View:
+        """The state itself."""
+        return self._view
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The state in pieces."""

@@ -90,6 +90,9 @@ class Services:
         calls = MachineCalls(machines)
         reads = Reads(kv, host, lessor)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes)
+        self.maintenance = MaintenanceService(
+            self.replica, self._status, node=node, host=host, kv=kv, wall=clock.wall, peers=self.peers
+        )
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.replica, kv),
             "Watch": WatchService(self.replica, kv.hub),
@@ -97,7 +100,7 @@ class Services:
             "Cluster": ClusterService(
                 self.replica, lambda: node.membership, lambda: host.cluster.members, changes, self.peers
             ),
-            "Maintenance": MaintenanceService(self.replica, self._status, host.cluster.alarms),
+            "Maintenance": self.maintenance,
             "Session": SessionService(self.replica, reads, commands, host.sessions),
             "Machine": MachineService(self.replica, host, calls),
         }
@@ -180,15 +183,14 @@ class Services:
     def _status(self) -> MemberStatus:
         raft = self._node.status().raft
         alarms = self._host.cluster.alarms()
-        size = self._host.disk_size
         return MemberStatus(
             leader_id=self._node.leader_id,
             commit_index=raft.commit_index,
             last_applied=self._node.last_applied,
             term=raft.term,
             is_learner=self._is_learner(),
-            disk_bytes=size,
-            used_bytes=size,
+            disk_bytes=self._host.disk_size,
+            used_bytes=self._host.used_size,
             quota_bytes=self._config.quota_bytes,
             errors=tuple(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
         )

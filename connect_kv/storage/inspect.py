@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,26 @@ def inspect(data_dir: Path) -> Summary:
             log_bytes=_disk_bytes(data_dir / "log"),
             states=tuple(_states(data_dir, log.state_name)),
         )
+
+
+@contextmanager
+def copied(data_dir: Path) -> Iterator[Path]:
+    """A copy of a stopped node's directory that may be written to, as long as the body runs.
+
+    Tables are links to the originals: databases never change those. Raises StorageError.
+    """
+    _require(data_dir)
+    paths = ["log", *(f"state/{name}" for name in _state_names(data_dir))]
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="connect-kv-"))
+        for path in paths:
+            original, copy = (data_dir / path).resolve(), Path(directory).resolve() / path
+            stack.enter_context(hold_lock(original))
+            try:
+                _copy_files(original, copy)
+            except OSError as error:
+                raise StorageError(str(original), f"cannot be read: {error.strerror}") from error
+        yield Path(directory).resolve()
 
 
 def read_entries(data_dir: Path, start: int | None = None, end: int | None = None) -> Iterator[Entry]:
@@ -190,13 +210,8 @@ def _copy(path: Path) -> Iterator[Engine]:
     path = path.resolve()
     with hold_lock(path), tempfile.TemporaryDirectory(prefix="connect-kv-") as directory:
         copy = Path(directory).resolve() / "copy"
-        copy.mkdir()
         try:
-            for file in path.iterdir():
-                if file.suffix in (".ldb", ".sst"):
-                    (copy / file.name).symlink_to(file)
-                elif file.name != "LOCK":
-                    shutil.copyfile(file, copy / file.name)
+            _copy_files(path, copy)
             engine = LevelDbDisk().open(copy, must_exist=True)
             try:
                 yield engine
@@ -209,6 +224,15 @@ def _copy(path: Path) -> Iterator[Engine]:
             raise RefusedToStart(str(error).replace(str(copy), str(path))) from error
         except OSError as error:
             raise StorageError(str(path), f"cannot be read: {error.strerror}") from error
+
+
+def _copy_files(path: Path, copy: Path) -> None:
+    copy.mkdir(parents=True)
+    for file in path.iterdir():
+        if file.suffix in (".ldb", ".sst"):
+            (copy / file.name).symlink_to(file)
+        elif file.name != "LOCK":
+            shutil.copyfile(file, copy / file.name)
 
 
 def _require(data_dir: Path) -> None:

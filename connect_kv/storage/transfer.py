@@ -67,13 +67,21 @@ async def fill(
         if kind == _END:
             summary = _SUMMARY.unpack(data) if len(data) == _SUMMARY.size else ()
             continue
-        for changes in _slices(database, data):
+        for changes in _slices(str(database.engine.path), data):
             batch = database.engine.batch(changes)
             count += len(changes)
             await worker.run(partial(batch.write, sync=False))
         total, checksum = total + len(data), zlib.crc32(data, checksum)
     _check(database, meta, summary, (count, total, checksum))
     await worker.run(lambda: _finish(database, meta))
+
+
+def pairs_of(chunk: bytes, name: str = "snapshot") -> Iterator[tuple[bytes, bytes]]:
+    """What a chunk holds: pairs, or none in the last one. Raises CorruptStorage naming `name`."""
+    if chunk[:1] == _PAIRS:
+        for changes in _slices(name, chunk[1:]):
+            for key, value in changes.items():
+                yield key, value or b""
 
 
 def _packed(view: Reader, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -99,19 +107,19 @@ def _meta(view: Reader) -> Iterator[tuple[bytes, bytes]]:
             yield key, value
 
 
-def _slices(database: StateDatabase, data: bytes) -> Iterator[dict[bytes, bytes | None]]:
+def _slices(name: str, data: bytes) -> Iterator[dict[bytes, bytes | None]]:
     """The pairs of a chunk, so many at a time as may be prepared without a pause."""
     at, end, unpack = 0, len(data), _LENGTHS.unpack_from
     changes: dict[bytes, bytes | None] = {}
     slice_start = 0
     while at < end:
         if at + 8 > end:
-            raise _bad(database, "a chunk ends within a record")
+            raise CorruptStorage(name, "a chunk ends within a record")
         key_length, value_length = unpack(data, at)
         value_at = at + 8 + key_length
         at = value_at + value_length
         if at > end:
-            raise _bad(database, "a chunk ends within a record")
+            raise CorruptStorage(name, "a chunk ends within a record")
         changes[data[value_at - key_length : value_at]] = data[value_at:at]
         if len(changes) >= SLICE_PAIRS or at - slice_start >= SLICE_BYTES:
             yield changes

@@ -1,0 +1,205 @@
+"""snapshot save, status, restore."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from connect_kv.cli import output
+from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.client.client import Client
+from connect_kv.framework.hosted import HostedMachine
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_MACHINE = click.option(
+    "--machine",
+    "machines",
+    metavar="NAME=module:Class",
+    multiple=True,
+    help="With --data-dir: a replicated class the node hosted; may be given several times.",
+)
+
+
+@click.group()
+def snapshot() -> None:
+    """Backups: take one from a running or a stopped node, look at it, restore it into a new cluster."""
+
+
+@snapshot.command(cls=ClusterCommand)
+@_FILE
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Of a stopped node, when no cluster is left to ask.",
+)
+@_MACHINE
+@pass_settings
+def save(settings: Settings, file: Path, data_dir: Path | None, machines: tuple[str, ...]) -> None:
+    """Write everything the cluster holds to FILE.
+
+    Asks the first of the endpoints that answers; the cluster goes on meanwhile. With the majority lost
+    for good, --data-dir makes it from the directory of a stopped node: take that whose log goes furthest
+    (`connect-kv inspect`).
+    """
+    from connect_kv.serving import backups
+
+    with _bar(settings, f"saving {file.name}") as progress:
+        if data_dir is None:
+            settings.run(lambda client: _save(client, file, progress))
+        else:
+            asyncio.run(backups.save_stopped(data_dir, file, _machines(machines), progress))
+    _show(settings, file)
+
+
+@snapshot.command(cls=ClusterCommand)
+@_FILE
+@pass_settings
+def status(settings: Settings, file: Path) -> None:
+    """Read and check all of FILE, and say what it holds."""
+    _show(settings, file)
+
+
+@snapshot.command(cls=ClusterCommand)
+@_FILE
+@click.option("--name", metavar="NAME", help="The member's name.  [default: default]")
+@click.option("--data-dir", metavar="DIR", help="Its new directory.  [default: ./connect-kv.data]")
+@click.option("--listen-peer", metavar="HOST:PORT", help="Where it will listen for the others.")
+@click.option("--advertise-peer", metavar="HOST:PORT", help="What they dial.  [default: --listen-peer]")
+@click.option(
+    "--initial-cluster", metavar="NAME=HOST:PORT,...", help="All members.  [default: only this one]"
+)
+@click.option("--initial-cluster-token", metavar="TEXT", help="Tells clusters of the same members apart.")
+@click.option("--config", metavar="FILE", help="A Connect.toml with these settings.")
+@click.option(
+    "--bump-revision",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Raise the revision by N and compact all before it: more than the old cluster can have gone on.",
+)
+@pass_settings
+def restore(
+    settings: Settings, /, file: Path, config: str | None, bump_revision: int, **options: object
+) -> None:
+    """Make the data directory of one member of a new cluster from FILE.
+
+    Do so for each member, with the same file, --initial-cluster and --bump-revision; then start them
+    with the same --initial-cluster.
+    """
+    from connect_kv.config import from_options
+    from connect_kv.serving import restoring
+
+    found = from_options({**options, "config": config}, os.environ)
+    with _bar(settings, f"restoring {found.name}") as progress:
+        identity = asyncio.run(restoring.restore(file, found, bump_revision=bump_revision, progress=progress))
+    if settings.output == "json":
+        output.as_json(
+            {
+                "name": identity.name,
+                "id": f"{identity.node_id:x}",
+                "cluster_id": f"{identity.cluster_id:x}",
+                "data_dir": str(found.data_dir),
+            }
+        )
+    else:
+        click.echo(
+            f"restored {found.data_dir}: member {identity.name} {identity.node_id:x} "
+            f"of cluster {identity.cluster_id:x}"
+        )
+
+
+async def _save(client: Client, file: Path, progress: Callable[[int, int], None]) -> None:
+    from connect_kv.storage.backup import new_file
+
+    done = 0
+    with new_file(file) as target:
+        async with aclosing(client.maintenance.snapshot()) as pieces:
+            async for piece in pieces:
+                target.write(piece.blob)
+                done += len(piece.blob)
+                progress(done, done + piece.remaining_bytes)
+
+
+def _show(settings: Settings, file: Path) -> None:
+    """What the file holds, after it was read and checked."""
+    from connect_kv.serving import backups
+
+    with _bar(settings, f"checking {file.name}") as progress:
+        found = asyncio.run(backups.contents(file, progress))
+    head = found.head
+    if settings.output == "json":
+        output.as_json(
+            {
+                "file": str(file),
+                "size": found.size,
+                "hash": found.history_hash,
+                "revision": found.revision,
+                "compact_revision": found.compacted,
+                "keys": found.keys,
+                "index": head.last_applied,
+                "cluster_id": f"{head.cluster_id:x}",
+                "member": head.name,
+                "taken": _time(head.taken),
+                "version": head.version,
+            }
+        )
+        return
+    facts = [
+        ("file", str(file)),
+        ("size", output.size(found.size)),
+        ("hash", f"{found.history_hash:08x}"),
+        ("revision", str(found.revision)),
+        ("keys", str(found.keys)),
+        ("index", str(head.last_applied)),
+        ("taken", f"{_time(head.taken)} from {head.name} of cluster {head.cluster_id:x}"),
+    ]
+    if settings.output == "table":
+        output.as_table(["what", "value"], [list(fact) for fact in facts])
+    else:
+        for name, value in facts:
+            click.echo(f"{name:<9} {value}")
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _machines(specs: tuple[str, ...]) -> dict[str, HostedMachine]:
+    from connect_kv.config import load
+    from connect_kv.serving.run import load_machines
+
+    return load_machines(load({"machines": specs}, {}).machines)
+
+
+@contextmanager
+def _bar(settings: Settings, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, if that is a terminal and the answer is for people."""
+    console = Console(stderr=True)
+    shown = console.is_terminal and settings.output != "json"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not shown) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+    sys.stderr.flush()

@@ -1,0 +1,121 @@
+"""A data directory made from a backup: the first of a member of a new cluster."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from functools import partial
+from pathlib import Path
+
+from connect_kv.config import ServerConfig
+from connect_kv.errors import RefusedToStart
+from connect_kv.interfaces import Identity
+from connect_kv.kv import layout
+from connect_kv.kv.layout import StoreState
+from connect_kv.node import startup
+from connect_kv.node.workers import ThreadWorker
+from connect_kv.raft.types import EntryId, SnapshotMeta
+from connect_kv.storage import codec, transfer
+from connect_kv.storage.backup import BackupFile, Progress
+from connect_kv.storage.leveldb import LevelDbDisk, sync_directory
+from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.state_dirs import StateDatabase, StateDirs
+
+_STATE = "1"
+_BATCH_RECORDS = 2048
+_LEFT_BEHIND = (codec.SESSIONS, codec.SESSION_REPLIES, codec.SKIPPED, codec.CLUSTER)
+"""What belongs to the old cluster alone: its sessions, alarms, and what its members said of themselves."""
+
+
+async def restore(
+    path: Path,
+    config: ServerConfig,
+    *,
+    bump_revision: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Identity:
+    """Make ``config.data_dir`` that of the member ``config.name`` of a new cluster with this state.
+
+    Every member of it must be restored from the same file, with the same initial cluster and bump. Ids
+    are new: members of the old cluster, should some still run, have nothing to do with it. The log goes
+    on at the index of the backup, so what was numbered by it stays unique. `bump_revision` raises the
+    revision and compacts what was before, so that no client takes the new history for the old.
+
+    Raises RefusedToStart, CorruptStorage, StorageError; the directory is not there then.
+    """
+    target = config.data_dir
+    if target.exists() and any(target.iterdir()):
+        raise RefusedToStart(f"{target} is not empty: name a new directory, or delete it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.restoring")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        identity = await _fill(path, unfinished, config, bump_revision, progress)
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
+        sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return identity
+
+
+async def _fill(
+    path: Path, directory: Path, config: ServerConfig, bump_revision: int, progress: Progress
+) -> Identity:
+    disk, worker = LevelDbDisk(), ThreadWorker("restore")
+    try:
+        with BackupFile(path, progress) as file:
+            members = [
+                startup.InitialMember(name=one.name, peer_address=one.peer_address) for one in config.members
+            ]
+            # Members restored from something else must not find each other.
+            token = f"{config.initial_cluster_token}\0{file.digest.hex()}\0{bump_revision}"
+            cluster_id, membership = startup.initial_cluster(members, token)
+            meta = SnapshotMeta(EntryId(0, file.head.last_applied), membership)
+            database = StateDirs(disk, directory).create(_STATE)
+            try:
+                await transfer.fill(database, meta, file.pieces(), worker)
+                await worker.run(partial(_leave_behind, database))
+                await worker.run(partial(_bump, database, bump_revision))
+                await worker.run(database.make_durable)
+            finally:
+                database.close()
+    finally:
+        await worker.close()
+    own = next(one for one in membership.members if one.name == config.name)
+    identity = Identity(
+        cluster_id=cluster_id,
+        node_id=own.node_id,
+        name=config.name,
+        directory_id=random.SystemRandom().randbytes(16),
+    )
+    log = EngineLogStore.open(disk, directory)
+    try:
+        log.bootstrap(identity, membership, _STATE)
+        log.install(_STATE, meta)
+    finally:
+        log.close()
+    return identity
+
+
+def _leave_behind(database: StateDatabase) -> None:
+    doomed: dict[bytes, bytes | None] = {}
+    for space in _LEFT_BEHIND:
+        keys = [key for key, _ in database.engine.iterate(bytes((space,)), bytes((space + 1,)))]
+        doomed.update(dict.fromkeys(keys))
+    records = list(doomed)
+    for at in range(0, len(records), _BATCH_RECORDS):
+        changes: dict[bytes, bytes | None] = dict.fromkeys(records[at : at + _BATCH_RECORDS])
+        database.prepare(changes, database.last_applied).write(sync=False)
+
+
+def _bump(database: StateDatabase, by: int) -> None:
+    if not by:
+        return
+    state = StoreState.decode(database.engine.get(layout.STATE))
+    revision = state.revision + by
+    bumped = state._replace(revision=revision, compacted=revision)
+    database.prepare({layout.STATE: bumped.encode()}, database.last_applied).write(sync=False)
