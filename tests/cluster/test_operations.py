@@ -25,17 +25,30 @@ set -euo pipefail
 mkdir -p run
 finish() { for file in run/*.pid; do kill -KILL "$(cat "$file")" 2>/dev/null || true; done; }
 trap finish EXIT
-start() {  # NAME HTTP-ADDRESS, with the command in "$@" after them
+fail() { echo "FAILED: $*"; exit 1; }
+start() {  # NAME HTTP-ADDRESS COMMAND...
   local name=$1 http=$2; shift 2
   "$@" >>"run/$name.log" 2>&1 & echo $! >"run/$name.pid"
   until curl -fs "http://$http/livez" >/dev/null; do
-    kill -0 "$(cat "run/$name.pid")" 2>/dev/null || { echo "$name ended:"; cat "run/$name.log"; exit 1; }
+    kill -0 "$(cat "run/$name.pid")" 2>/dev/null || fail "$name ended"
     sleep 0.1
   done
 }
-ended() { wait "$(cat "run/$1.pid")" || [ "$?" = "${2:-0}" ] || { echo "$1 ended with $?"; cat "run/$1.log"; exit 1; }; rm "run/$1.pid"; }
-prints() { if [[ "$2" != *"$1"* ]]; then echo "expected '$1', printed '$2'"; exit 1; fi; }
-ends_with() { local code=0 wanted=$1; shift; "$@" || code=$?; [ "$code" = "$wanted" ] || { echo "ended with $code, not $wanted"; exit 1; }; }
+ended() {  # NAME CODE
+  local code=0
+  wait "$(cat "run/$1.pid")" || code=$?
+  [ "$code" = "$2" ] || fail "$1 ended with $code, not $2"
+  rm "run/$1.pid"
+}
+prints() {  # WANTED PRINTED
+  [[ "$2" == *"$1"* ]] || fail "expected '$1', printed '$2'"
+}
+ends_with() {  # CODE TEXT COMMAND...
+  local code=0 wanted=$1 text=$2 said; shift 2
+  said=$("$@" 2>&1) || code=$?
+  [ "$code" = "$wanted" ] || fail "ended with $code, not $wanted: $said"
+  prints "$text" "$said"
+}
 """
 
 
@@ -57,13 +70,13 @@ def script(commands: str) -> str:
 
 def _line(line: str) -> str:
     if match := re.fullmatch(r"# stop (\w+)", line):
-        return f'kill -TERM "$(cat run/{match[1]}.pid)"; ended {match[1]}'
+        return f'kill -TERM "$(cat run/{match[1]}.pid)"; ended {match[1]} 0'
     if match := re.fullmatch(r"# kill (\w+)", line):
         return f'kill -KILL "$(cat run/{match[1]}.pid)"; ended {match[1]} 137'
     if match := re.fullmatch(r"# wait (\w+)", line):
         return f"ended {match[1]} 2"
-    if match := re.fullmatch(r"(.*\S)\s+# ends with (\d+)", line):
-        return f"ends_with {match[2]} {match[1]}"
+    if match := re.fullmatch(r"(.*\S)\s+# ends with (\d+): (.+)", line):
+        return f'ends_with {match[2]} "{match[3]}" {match[1]}'
     if match := re.fullmatch(r"(.*\S)\s+# prints (.+)", line):
         return f'prints "{match[2]}" "$({match[1]})"'
     if match := re.match(r"connect-kv serve --name (\w+) .*--listen-http (\S+)", line):
@@ -100,6 +113,20 @@ def test_commands_of(section: str, tmp_path: Path) -> None:
     )
     logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in (tmp_path / "run").glob("*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{logs}"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "echo hello  # prints good-bye",
+        "false",
+        "true  # ends with 1: nothing",
+        "sh -c 'exit 2'  # ends with 2: why",
+    ],
+)
+def test_what_a_page_says_wrongly_is_noticed(wrong: str, tmp_path: Path) -> None:
+    done = subprocess.run(["bash", "-c", script(wrong)], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 1
 
 
 def test_the_page_has_the_sections_that_error_messages_promise() -> None:
