@@ -18,7 +18,7 @@ import aiohttp
 import connect_kv
 from connect_kv.client.client import Client
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 T = TypeVar("T")
 
 
@@ -54,9 +54,16 @@ class NodeProcess:
     """One `connect-kv serve` process and its data directory, which outlives it."""
 
     def __init__(
-        self, name: str, directory: Path, ports: tuple[int, int, int], arguments: Sequence[str]
+        self,
+        name: str,
+        directory: Path,
+        ports: tuple[int, int, int],
+        arguments: Sequence[str],
+        *,
+        host: str = "127.0.0.1",
     ) -> None:
         self.name = name
+        self.host = host
         self.data_dir = directory / name
         self.log_file = directory / f"{name}.log"
         self.client_port, self.peer_port, self.http_port = ports
@@ -72,12 +79,12 @@ class NodeProcess:
     @property
     def client_address(self) -> str:
         """``host:port`` for clients."""
-        return f"127.0.0.1:{self.client_port}"
+        return f"{self.host}:{self.client_port}"
 
     @property
     def peer_address(self) -> str:
         """``host:port`` for other members."""
-        return f"127.0.0.1:{self.peer_port}"
+        return f"{self.host}:{self.peer_port}"
 
     @property
     def running(self) -> bool:
@@ -101,7 +108,7 @@ class NodeProcess:
             *self.wrapper, sys.executable, "-m", self.program, "serve",
             "--name", self.name, "--data-dir", str(self.data_dir),
             "--listen-client", self.client_address, "--listen-peer", self.peer_address,
-            "--listen-http", f"127.0.0.1:{self.http_port}", *self.arguments,
+            "--listen-http", f"{self.host}:{self.http_port}", *self.arguments,
         ]  # fmt: skip
 
     async def start(self) -> None:
@@ -131,7 +138,7 @@ class NodeProcess:
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with (
                 aiohttp.ClientSession(timeout=limit) as session,
-                session.get(f"http://127.0.0.1:{self.http_port}{path}") as answer,
+                session.get(f"http://{self.host}:{self.http_port}{path}") as answer,
             ):
                 return answer.status
         return None
