@@ -115,6 +115,13 @@ class Etcd:
 
             await until(healthy, timeout, "etcd to be ready")
 
+    async def stop(self, timeout: float = 60.0) -> None:
+        """SIGTERM, and wait until it has ended."""
+        assert self._process is not None
+        self._process.terminate()
+        async with asyncio.timeout(timeout):
+            await self._process.wait()
+
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()

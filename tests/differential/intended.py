@@ -40,9 +40,13 @@ def same_watch(theirs: list[Any], ours: list[Any], compactions: set[int]) -> boo
 
     A deletion exactly at the compacted revision: etcd keeps it for watches from 3.5.16 on, and we do.
     """
-    if theirs == ours:
-        return True
-    return theirs == [said for said in ours if not _deleted_at(said, compactions)]
+    at = 0
+    for said in ours:
+        if at < len(theirs) and theirs[at] == said:
+            at += 1
+        elif not _deleted_at(said, compactions):
+            return False
+    return at == len(theirs)
 
 
 def _deleted_at(said: Any, revisions: set[int]) -> bool:
