@@ -183,6 +183,11 @@ class NodeProcess:
         text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def processor_seconds(self) -> float:
+        """Processor time the process has used so far, on all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> dict[str, int]:
         """Resident memory of the process in bytes, by kind: RssAnon, RssFile, VmRSS."""
         status = Path(f"/proc/{self.pid}/status").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,9 +52,7 @@ async def seconds_to_serve(node: NodeProcess) -> tuple[float, float]:
     started = loop.time()
     await node.start()
     await node.ready()
-    seconds = loop.time() - started
-    used = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
-    return seconds, (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+    return loop.time() - started, node.processor_seconds()
 
 
 async def test_many_puts_with_a_follower_down_keep_the_log_small_and_the_start_short(tmp_path: Path) -> None:
