@@ -17,6 +17,8 @@ from connect_kv import errors
 from connect_kv.client import client as asynchronous
 from connect_kv.client.client import DEFAULT_ENDPOINTS, DEFAULT_SESSION_TTL, DEFAULT_TIMEOUT
 from connect_kv.client.lease import Lease as AsyncLease
+from connect_kv.client.lock import Election as AsyncElection
+from connect_kv.client.lock import Lock as AsyncLock
 from connect_kv.client.machine import MachineClient as AsyncMachineClient
 from connect_kv.client.messages import (
     KEY,
@@ -41,6 +43,7 @@ from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
 from connect_kv.framework.replicated import Replicated
 
+H = TypeVar("H", AsyncLock, AsyncElection)
 M = TypeVar("M", bound=Replicated)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -270,6 +273,14 @@ class Client:
         """Ids of all leases."""
         return self._run(self._client.leases(timeout=timeout))
 
+    def lock(self, name: Text, *, ttl: int = 10) -> Held[AsyncLock]:
+        """``with client.lock("name") as lock``: waits for the lock, and gives it back at the end."""
+        return Held(self._client.lock(name, ttl=ttl), self._run)
+
+    def election(self, name: Text, value: Text = b"", *, ttl: int = 10) -> Election:
+        """``with client.election("name", "me") as election``: waits until this candidate leads."""
+        return Election(self._client.election(name, value, ttl=ttl), self._run)
+
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
         return MachineClient(self._client.machine(name, machine), self._run)
@@ -362,6 +373,54 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.revoke()
+
+
+class Held(Generic[H]):
+    """A lock or a leadership: won by entering, given back by leaving."""
+
+    def __init__(self, held: H, run: Run) -> None:
+        self._held = held
+        self._run = run
+
+    @property
+    def key(self) -> bytes:
+        """The key that stands for it."""
+        return self._held.key
+
+    @property
+    def revision(self) -> int:
+        """Larger for every later holder: hand it to what is protected (a fencing token)."""
+        return self._held.revision
+
+    @property
+    def held(self) -> bool:
+        """Whether it certainly is still ours."""
+
+        async def held() -> bool:
+            return self._held.held
+
+        return self._run(held())
+
+    def __enter__(self) -> Self:
+        self._run(self._held.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run(self._held.__aexit__(None, None, None))
+
+
+class Election(Held[AsyncElection]):
+    """A candidacy, and then a leadership."""
+
+    def proclaim(self, value: bytes | str) -> None:
+        """Say something else to those who observe."""
+        self._run(self._held.proclaim(value))
+
+    def leader(self) -> KeyValue | None:
+        """Who leads now, if somebody does."""
+        return self._run(self._held.leader())
 
 
 class MachineClient(Generic[M]):

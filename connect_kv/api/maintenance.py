@@ -10,10 +10,11 @@ from typing import Protocol
 from connect_kv.api.peer_calls import PeerCalls
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica, field_number
-from connect_kv.errors import NotLeader, Refused, Unavailable
+from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.interfaces import Identity
 from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.refusals import Refusal
 from connect_kv.machines.backups import backup
 from connect_kv.machines.host import MachineHost
 from connect_kv.raft.types import Membership
@@ -22,8 +23,8 @@ from connect_kv.rpc import maintenance_pb2
 ETCD_VERSION = "3.6.0"
 """What etcd clients are told: they switch features on it."""
 
-BAD_TRANSFEREE = Refused(9, "etcdserver: bad leader transferee")
-TRANSFER_TOO_LONG = Refused(2, "etcdserver: request timed out, leader transfer took too long")
+BAD_TRANSFEREE = Refusal(9, "etcdserver: bad leader transferee")
+TRANSFER_TOO_LONG = Refusal(2, "etcdserver: request timed out, leader transfer took too long")
 
 _ALARM = field_number("alarm")
 
@@ -164,11 +165,11 @@ class MaintenanceService:
         if not self._node.is_leader:
             raise NotLeader(self._node.leader_id)
         if request.targetID not in self._node.membership.voters:
-            raise BAD_TRANSFEREE
+            raise BAD_TRANSFEREE.error()
         try:
             await self._node.transfer_leadership(request.targetID)
         except Unavailable:
-            raise TRANSFER_TOO_LONG from None
+            raise TRANSFER_TOO_LONG.error() from None
         return maintenance_pb2.MoveLeaderResponse()
 
     async def Snapshot(

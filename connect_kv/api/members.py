@@ -13,22 +13,23 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from connect_kv.api.replica import Replica
-from connect_kv.errors import NotLeader, Refused
+from connect_kv.errors import NotLeader
 from connect_kv.interfaces import Clock
+from connect_kv.kv.refusals import Refusal
 from connect_kv.node.status import NodeStatus
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.rpc import cluster_pb2
 from connect_kv.rpc.command_pb2 import MemberPublish
 
-BAD_URLS = Refused(3, "etcdserver: given member URLs are invalid")
-URL_EXISTS = Refused(9, "etcdserver: Peer URLs already exists")
-NOT_FOUND = Refused(5, "etcdserver: member not found")
-TOO_FEW_STARTED = Refused(9, "etcdserver: re-configuration failed due to not enough started members")
-UNHEALTHY = Refused(14, "etcdserver: unhealthy cluster")
-TOO_MANY_LEARNERS = Refused(9, "etcdserver: too many learner members in cluster")
-NOT_A_LEARNER = Refused(9, "etcdserver: can only promote a learner member")
-NOT_IN_SYNC = Refused(9, "etcdserver: can only promote a learner member which is in sync with leader")
+BAD_URLS = Refusal(3, "etcdserver: given member URLs are invalid")
+URL_EXISTS = Refusal(9, "etcdserver: Peer URLs already exists")
+NOT_FOUND = Refusal(5, "etcdserver: member not found")
+TOO_FEW_STARTED = Refusal(9, "etcdserver: re-configuration failed due to not enough started members")
+UNHEALTHY = Refusal(14, "etcdserver: unhealthy cluster")
+TOO_MANY_LEARNERS = Refusal(9, "etcdserver: too many learner members in cluster")
+NOT_A_LEARNER = Refusal(9, "etcdserver: can only promote a learner member")
+NOT_IN_SYNC = Refusal(9, "etcdserver: can only promote a learner member which is in sync with leader")
 
 Published = Callable[[], Mapping[int, MemberPublish]]
 """By node id: the name and client URLs that a member publishes once it has started."""
@@ -97,12 +98,12 @@ class MemberChanges:
                 started, voters = self._started(membership.voters), len(membership.voters)
                 # Alone, one may add another whatever happens then: so a lost cluster is built up anew.
                 if started < _majority(voters + 1) and not started == voters == 1:
-                    raise TOO_FEW_STARTED
+                    raise TOO_FEW_STARTED.error()
                 await self._until_active(membership.voters, _majority(voters + 1))
             if any(other.peer_address == address for other in membership.members):
-                raise URL_EXISTS
+                raise URL_EXISTS.error()
             if request.isLearner and len(membership.learners) >= self._max_learners:
-                raise TOO_MANY_LEARNERS
+                raise TOO_MANY_LEARNERS.error()
             change = MembershipChange()
             change = change.add_learner(member) if request.isLearner else change.add_voter(member)
             after = await self._node.change_membership(change)
@@ -119,7 +120,7 @@ class MemberChanges:
             if request.ID in membership.voters:
                 left = membership.voters - {request.ID}
                 if not left or self._started(left) < _majority(len(left)):
-                    raise TOO_FEW_STARTED
+                    raise TOO_FEW_STARTED.error()
                 await self._until_active(left, _majority(len(left)))
             after = await self._node.change_membership(MembershipChange().remove(request.ID))
         return cluster_pb2.MemberRemoveResponse(members=described(after, self._published()))
@@ -131,7 +132,7 @@ class MemberChanges:
             membership = await self._settled()
             member = _existing(membership, request.ID)
             if any(one.peer_address == address and one is not member for one in membership.members):
-                raise URL_EXISTS
+                raise URL_EXISTS.error()
             change = MembershipChange().update(replace(member, peer_address=address))
             after = await self._node.change_membership(change)
         return cluster_pb2.MemberUpdateResponse(members=described(after, self._published()))
@@ -142,12 +143,12 @@ class MemberChanges:
             membership = await self._settled()
             _existing(membership, request.ID)
             if request.ID not in membership.learners:
-                raise NOT_A_LEARNER
+                raise NOT_A_LEARNER.error()
             if not self._in_sync(request.ID):
-                raise NOT_IN_SYNC
+                raise NOT_IN_SYNC.error()
             voters = membership.voters | {request.ID}
             if self._started(membership.voters) + 1 < _majority(len(voters)):
-                raise TOO_FEW_STARTED
+                raise TOO_FEW_STARTED.error()
             await self._until_active(voters, _majority(len(voters)))
             after = await self._node.change_membership(MembershipChange().promote(request.ID))
         return cluster_pb2.MemberPromoteResponse(members=described(after, self._published()))
@@ -180,21 +181,21 @@ class MemberChanges:
         begun = self._clock.now()
         while len(voters & self._node.heard_since(begun)) < needed:
             if self._clock.now() >= begun + self._patience:
-                raise UNHEALTHY
+                raise UNHEALTHY.error()
             await self._clock.sleep(_LOOK_SECONDS)
 
 
 def peer_address(urls: Sequence[str]) -> str:
     """``host:port`` of the one URL a member has. Raises Refused."""
     if len(urls) != 1:
-        raise BAD_URLS
+        raise BAD_URLS.error()
     try:
         parts = urlsplit(urls[0])
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise BAD_URLS from None
+        raise BAD_URLS.error() from None
     if parts.scheme != "http" or not host or not port or parts.path or parts.query or parts.fragment:
-        raise BAD_URLS
+        raise BAD_URLS.error()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -221,7 +222,7 @@ def _described(member: Member, published: MemberPublish | None, is_learner: bool
 def _existing(membership: Membership, node_id: int) -> Member:
     member = membership.member(node_id)
     if member is None:
-        raise NOT_FOUND
+        raise NOT_FOUND.error()
     return member
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -14,9 +15,10 @@ from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import ChannelTo, Endpoints, open_channel, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
+from connect_kv.client.lock import Election, Lock
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
-from connect_kv.client.ranges import Text, span
+from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.client.session import Session
 from connect_kv.client.stubs import Stubs
 from connect_kv.client.watch import Watch
@@ -360,6 +362,20 @@ class Client:
         command.lease_leases.SetInParent()
         result = await self._door.call(command, timeout or self._timeout, writes=False)
         return [lease.ID for lease in result.lease_leases.leases]
+
+    def lock(self, name: Text, *, ttl: int = 10) -> Lock:
+        """``async with client.lock("name") as lock``: waits for the lock, and gives it back at the end.
+
+        It is lost if this client cannot renew its lease of `ttl` seconds in time: see `Lock.revision`.
+        """
+        return Lock(to_bytes(name), partial(self.lease, ttl), self._endpoints, self._timeout)
+
+    def election(self, name: Text, value: Text = b"", *, ttl: int = 10) -> Election:
+        """``async with client.election("name", "me") as election``: waits until this candidate leads, and
+        resigns at the end. `leader` and `observe` work without being a candidate.
+        """
+        make_lease = partial(self.lease, ttl)
+        return Election(to_bytes(name), to_bytes(value), make_lease, self._endpoints, self._timeout)
 
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""

@@ -8,10 +8,13 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from connect_kv.api.cluster import ClusterService
+from connect_kv.api.contest import Contests
+from connect_kv.api.election import ElectionService
 from connect_kv.api.grpc_server import GrpcServer, add_services
 from connect_kv.api.http import HttpServer
 from connect_kv.api.kv import KvService
 from connect_kv.api.lease import LeaseService
+from connect_kv.api.lock import LockService
 from connect_kv.api.machine import MachineService
 from connect_kv.api.machine_calls import MachineCalls
 from connect_kv.api.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
@@ -90,6 +93,7 @@ class Services:
         calls = MachineCalls(machines)
         reads = Reads(kv, host, lessor)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes)
+        self._contests = Contests(self.replica, kv)
         self.maintenance = MaintenanceService(
             self.replica, self._status, node=node, host=host, kv=kv, wall=clock.wall, peers=self.peers
         )
@@ -101,6 +105,8 @@ class Services:
                 self.replica, lambda: node.membership, lambda: host.cluster.members, changes, self.peers
             ),
             "Maintenance": self.maintenance,
+            "Lock": LockService(self.replica, self._contests, self._streams),
+            "Election": ElectionService(self.replica, kv, self._contests, self._streams),
             "Session": SessionService(self.replica, reads, commands, host.sessions),
             "Machine": MachineService(self.replica, host, calls),
         }
@@ -171,6 +177,7 @@ class Services:
         if self._grpc is not None:
             await self._grpc.stop(_GRACE_SECONDS)
         await self._renewals.close()
+        await self._contests.close()
         await self._http.stop()
 
     def _alarms(self) -> frozenset[str]:

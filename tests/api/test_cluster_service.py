@@ -51,7 +51,8 @@ async def test_a_learner_is_added_through_a_follower_and_promoted_once_it_has_th
         for number in range(50):
             await client.put(f"k{number}", "v")
         added = await client.cluster.add(config.peer_address, learner=True)
-        assert (added.name, added.isLearner, added.peerURLs) == ("", True, [f"http://{config.peer_address}"])
+        assert (added.name, added.isLearner) == ("", True)
+        assert list(added.peerURLs) == [f"http://{config.peer_address}"]
         with pytest.raises(Refused, match="in sync with leader") as refused:
             await client.cluster.promote(added.ID)
         assert refused.value.code == 9
