@@ -24,9 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "machines": {"machines", "kv", "framework", "interfaces", "raft", "storage", "rpc", "errors"},
     "api": {"api", "kv", "machines", "framework", "node", "interfaces", "raft", *BASE},
     "client": {"client", "rpc", "errors", "framework"},
+    "bench": {"bench", "client", "rpc", "framework"},
     "sync": {"client", "errors", "framework"},
     "cli": {
         "cli",
+        "bench",
         "client",
         "server",
         "serving",

@@ -13,6 +13,7 @@ import click
 
 from connect_kv import errors
 from connect_kv.cli import disk, kv, lease, machine, member, snapshot, status, txn, watch
+from connect_kv.cli.bench import bench
 from connect_kv.cli.dev import dev
 from connect_kv.cli.serve import serve
 from connect_kv.cli.settings import Settings, common_options
@@ -53,6 +54,7 @@ for command in (
     snapshot.snapshot,
     disk.inspect,
     disk.verify,
+    bench,
 ):
     group.add_command(command)
 

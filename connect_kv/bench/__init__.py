@@ -1,0 +1,1 @@
+"""Load for a cluster, ours or etcd's, and what it took: what ``connect-kv bench`` runs."""

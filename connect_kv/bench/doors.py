@@ -1,0 +1,165 @@
+"""Ways into a cluster, as a load generator uses them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Protocol, Self, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from connect_kv.client.client import connect
+from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
+from connect_kv.framework.replicated import Replicated, command
+from connect_kv.rpc.kv_pb2 import (
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    RequestOp,
+    TxnRequest,
+    TxnResponse,
+)
+
+READY_SECONDS = 10.0
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+class Door(Protocol):
+    """One way. Calls may overlap without limit; they raise what went wrong."""
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Write."""
+
+    async def get(self, key: bytes, *, serializable: bool) -> None:
+        """Read."""
+
+    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write them all, in one revision."""
+
+    async def increment(self) -> None:
+        """Count one."""
+
+    async def revision(self) -> int:
+        """Where the store stands."""
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Disconnect."""
+
+
+class Counter(Replicated):
+    """What the counter load calls: serve it with ``--machine counter=connect_kv.bench.doors:Counter``."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @command
+    def increment(self, by: int = 1) -> int:
+        """Count; returns the new total."""
+        self.total += by
+        return self.total
+
+
+class SessionDoor:
+    """Our client with its sessions, one for each of `clients`."""
+
+    def __init__(self, endpoints: str, clients: int, machine: str = "counter") -> None:
+        addresses = parse_endpoints(endpoints)
+        turns = [addresses[i % len(addresses) :] + addresses[: i % len(addresses)] for i in range(clients)]
+        self._clients = [connect(turn) for turn in turns]
+        self._turn = cycle(self._clients)
+        self._machine = machine
+
+    async def __aenter__(self) -> Self:
+        for client in self._clients:
+            await client.__aenter__()
+            await client.get(b"connect-kv")  # opens its session
+        self._counters = cycle([client.machine(self._machine, Counter) for client in self._clients])
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for client in self._clients:
+            await client.close()
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Write."""
+        await next(self._turn).put(key, value)
+
+    async def get(self, key: bytes, *, serializable: bool) -> None:
+        """Read."""
+        await next(self._turn).get(key, serializable=serializable)
+
+    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write them all."""
+        await next(self._turn).transaction(success=_puts(pairs))
+
+    async def increment(self) -> None:
+        """Count one."""
+        await next(self._counters).call(Counter.increment)
+
+    async def revision(self) -> int:
+        """Where the store stands."""
+        return (await self._clients[0].range(b"\0", count_only=True)).header.revision
+
+
+class UnaryDoor:
+    """Single calls under etcd's names, which both systems answer, spread over all members."""
+
+    def __init__(self, endpoints: str, clients: int) -> None:
+        addresses = cycle(parse_endpoints(endpoints))
+        options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        self._channels = [grpc.aio.insecure_channel(next(addresses), options=options) for _ in range(clients)]
+        self._puts = cycle([_call(one, "Put", PutRequest, PutResponse) for one in self._channels])
+        self._ranges = cycle([_call(one, "Range", RangeRequest, RangeResponse) for one in self._channels])
+        self._transactions = cycle([_call(one, "Txn", TxnRequest, TxnResponse) for one in self._channels])
+
+    async def __aenter__(self) -> Self:
+        async with asyncio.timeout(READY_SECONDS):
+            await asyncio.gather(*(one.channel_ready() for one in self._channels))
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Write."""
+        await next(self._puts)(PutRequest(key=key, value=value))
+
+    async def get(self, key: bytes, *, serializable: bool) -> None:
+        """Read."""
+        await next(self._ranges)(RangeRequest(key=key, serializable=serializable))
+
+    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write them all."""
+        await next(self._transactions)(TxnRequest(success=_puts(pairs)))
+
+    async def increment(self) -> None:
+        """Not to be had this way."""
+        raise NotImplementedError("the counter is called through a session")
+
+    async def revision(self) -> int:
+        """Where the store stands."""
+        answer: RangeResponse = await next(self._ranges)(RangeRequest(key=b"\0", count_only=True))
+        return answer.header.revision
+
+
+def _call(
+    channel: grpc.aio.Channel, method: str, request: type[Request], response: type[Response]
+) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
+    return channel.unary_unary(
+        f"/etcdserverpb.KV/{method}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+def _puts(pairs: Sequence[tuple[bytes, bytes]]) -> list[RequestOp]:
+    return [RequestOp(request_put=PutRequest(key=key, value=value)) for key, value in pairs]

@@ -1,0 +1,83 @@
+"""Callers that wait for each answer, or a rate that waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from connect_kv.bench.histogram import Histogram
+from connect_kv.bench.workloads import Operation
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a load came to."""
+
+    latencies: Histogram = field(default_factory=Histogram)
+    """Of what succeeded; at a fixed rate from when each was due, so that waiting counts (no
+    coordinated omission)."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """What failed, by class and text."""
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Successes in a second."""
+        return self.latencies.count / self.seconds if self.seconds else 0.0
+
+
+async def closed_loop(
+    operation: Operation, *, callers: int, total: int, progress: Callable[[int], None] = lambda done: None
+) -> Outcome:
+    """`total` operations by `callers` that each wait for the answer before they go on."""
+    outcome = Outcome()
+    numbers = iter(range(total))
+    started = perf_counter()
+    await asyncio.gather(*(_caller(operation, numbers, outcome, progress) for _ in range(callers)))
+    outcome.seconds = perf_counter() - started
+    return outcome
+
+
+async def _caller(
+    operation: Operation, numbers: Iterator[int], outcome: Outcome, progress: Callable[[int], None]
+) -> None:
+    for number in numbers:
+        await _measured(operation, number, perf_counter(), outcome)
+        if not number % 1000:
+            progress(number)
+
+
+async def open_loop(
+    operation: Operation, *, rate: float, total: int, progress: Callable[[int], None] = lambda done: None
+) -> Outcome:
+    """`total` operations, each begun when it is due at `rate` a second, whatever became of the others."""
+    outcome = Outcome()
+    started = perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        begun = 0
+        while begun < total:
+            due = min(total, int((perf_counter() - started) * rate) + 1)
+            for number in range(begun, due):
+                tasks.create_task(_measured(operation, number, started + number / rate, outcome))
+            begun = due
+            progress(begun)
+            await asyncio.sleep(0.001)
+    outcome.seconds = perf_counter() - started
+    return outcome
+
+
+async def _measured(operation: Operation, number: int, since: float, outcome: Outcome) -> None:
+    try:
+        await operation(number)
+    except Exception as error:
+        outcome.errors[f"{type(error).__name__}: {_text(error)}"] += 1
+    else:
+        outcome.latencies.add(perf_counter() - since)
+
+
+def _text(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)

@@ -1,0 +1,86 @@
+"""What each caller does over and over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from connect_kv.bench.doors import Door
+
+Operation = Callable[[int], Awaitable[None]]
+"""Does operation number n."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What keys and values look like."""
+
+    value_size: int = 256
+    key_space: int = 100_000
+    """Different keys; they are taken in an order that looks random and is the same each time."""
+    reads: float = 0.9
+    """Part of reads in ``mixed``."""
+    pairs: int = 128
+    """Puts of one transaction."""
+    seed: int = 1
+
+    def key(self, number: int) -> bytes:
+        """The key of operation `number`."""
+        return b"bench/%012d" % (number * 7919 % self.key_space)
+
+    def value(self) -> bytes:
+        """Bytes that do not compress."""
+        return random.Random(self.seed).randbytes(self.value_size)
+
+
+def operation(name: str, door: Door, shape: Shape) -> Operation:
+    """The operation of that name. Raises KeyError."""
+    return _MAKERS[name](door, shape)
+
+
+def _put(door: Door, shape: Shape) -> Operation:
+    value = shape.value()
+    return lambda number: door.put(shape.key(number), value)
+
+
+def _range(door: Door, shape: Shape) -> Operation:
+    return lambda number: door.get(shape.key(number), serializable=False)
+
+
+def _serializable(door: Door, shape: Shape) -> Operation:
+    return lambda number: door.get(shape.key(number), serializable=True)
+
+
+def _mixed(door: Door, shape: Shape) -> Operation:
+    put, read, rng = _put(door, shape), _range(door, shape), random.Random(shape.seed)
+    return lambda number: read(number) if rng.random() < shape.reads else put(number)
+
+
+def _txn(door: Door, shape: Shape) -> Operation:
+    value = shape.value()
+
+    def transaction(number: int) -> Awaitable[None]:
+        first = number * shape.pairs
+        keys = dict.fromkeys(b"bench/%012d" % (first + i) for i in range(shape.pairs))
+        return door.transaction([(key, value) for key in keys])
+
+    return transaction
+
+
+def _counter(door: Door, shape: Shape) -> Operation:
+    return lambda number: door.increment()
+
+
+_MAKERS: dict[str, Callable[[Door, Shape], Operation]] = {
+    "put": _put,
+    "range": _range,
+    "serializable": _serializable,
+    "mixed": _mixed,
+    "txn": _txn,
+    "counter": _counter,
+}
+
+NAMES = tuple(_MAKERS)
+WRITES_ONE_REVISION = frozenset({"put", "txn"})
+"""Each acknowledged operation made one revision: that can be checked at the end."""

@@ -1,0 +1,134 @@
+"""bench: how fast a cluster is, ours or etcd's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import Progress
+
+from connect_kv.bench import doors, load, report, streams, workloads
+from connect_kv.cli import output
+from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+
+STREAMED = ("watch", "lease-keep-alive")
+
+
+@click.command(cls=ClusterCommand)
+@click.argument("workload", type=click.Choice((*workloads.NAMES, *STREAMED)), default="put")
+@click.option(
+    "--callers", type=click.IntRange(min=1), default=100, show_default=True, help="Calls under way at a time."
+)
+@click.option(
+    "--clients", type=click.IntRange(min=1), default=3, show_default=True, help="Connections they share."
+)
+@click.option("--total", type=click.IntRange(min=1), default=20_000, show_default=True, help="Operations.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Begin so many a second, whatever becomes of them.",
+)
+@click.option(
+    "--value-size", type=click.IntRange(min=0), default=256, show_default=True, help="Bytes of a value."
+)
+@click.option(
+    "--key-space", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys."
+)
+@click.option(
+    "--watchers", type=click.IntRange(min=1), default=100, show_default=True, help="Watches of the one key."
+)
+@click.option("--machine", default="counter", show_default=True, help="Machine that `counter` calls.")
+@click.option(
+    "--door", type=click.Choice(("session", "unary")), default="session", show_default=True,
+    help="Sessions (connect-kv only), or single calls, which etcd answers too.",
+)  # fmt: skip
+@pass_settings
+def bench(
+    settings: Settings,
+    workload: str,
+    callers: int,
+    clients: int,
+    total: int,
+    rate: float | None,
+    value_size: int,
+    key_space: int,
+    watchers: int,
+    machine: str,
+    door: str,
+) -> None:
+    """Load the cluster with WORKLOAD and say how fast it answered.
+
+    put, range, serializable, mixed, txn, counter: callers that each wait for their answer, or a fixed
+    --rate. watch: one writer, many watchers. lease-keep-alive: one lease for each caller. It writes
+    under "bench/"; with --door unary the cluster may be etcd's.
+    """
+    shape = workloads.Shape(value_size=value_size, key_space=key_space)
+    endpoints = settings.endpoints
+
+    async def measure() -> tuple[load.Outcome, report.Check | None]:
+        if workload == "watch":
+            return await streams.watch(endpoints, watchers=watchers, total=total), None
+        if workload == "lease-keep-alive":
+            return await streams.lease_keep_alive(endpoints, leases=callers, total=total), None
+        way = (
+            doors.UnaryDoor(endpoints, clients)
+            if door == "unary"
+            else doors.SessionDoor(endpoints, clients, machine)
+        )
+        async with way:
+            return await _run(way, workload, shape, callers=callers, total=total, rate=rate)
+
+    if workload == "counter" and door == "unary":
+        raise click.UsageError("the counter is called through a session")
+    outcome, check = uvloop.run(measure())
+    if settings.output == "json":
+        output.as_json(report.as_dict(workload, outcome, check))
+    else:
+        click.echo(report.as_text(workload, outcome, check))
+    if check is not None and not check.holds:
+        raise click.ClickException("acknowledged writes are missing")
+
+
+async def _run(
+    way: doors.Door,
+    workload: str,
+    shape: workloads.Shape,
+    *,
+    callers: int,
+    total: int,
+    rate: float | None,
+) -> tuple[load.Outcome, report.Check | None]:
+    operation = workloads.operation(workload, way, shape)
+    before = await way.revision()
+    with _progress(total) as progress:
+        if rate is None:
+            outcome = await load.closed_loop(operation, callers=callers, total=total, progress=progress)
+        else:
+            outcome = await load.open_loop(operation, rate=rate, total=total, progress=progress)
+    if workload not in workloads.WRITES_ONE_REVISION:
+        return outcome, None
+    return outcome, report.Check(outcome.latencies.count, await way.revision() - before)
+
+
+def _progress(total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar for people; nothing where nobody looks."""
+    console = Console(stderr=True)
+    return _Bar(console, total) if console.is_terminal else nullcontext(lambda done: None)
+
+
+class _Bar:
+    """A progress bar, as a function of what is done."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._progress = Progress(console=console, transient=True)
+        self._task = self._progress.add_task("operations", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return lambda done: self._progress.update(self._task, completed=done)
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
