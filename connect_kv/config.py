@@ -13,6 +13,7 @@ ENVIRONMENT_PREFIX = "CONNECT_KV_"
 DEFAULT_DATA_DIR = "connect-kv.data"
 DEFAULT_NAME = "default"
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
 
 
@@ -66,6 +67,10 @@ class ServerConfig:
     """Learners there may be at once."""
     quota_bytes: int = 2 << 30
     """Space the key/value data may take; negative: no limit."""
+    auto_compaction: str = ""
+    """History to keep: a duration such as ``30s`` or ``12h``, or a number of revisions; empty: all."""
+    corruption_check_seconds: int = 12 * 3600
+    """How often the members' data is compared; 0: never."""
     log_format: str = "text"
     """``text`` or ``json``."""
     log_level: str = "info"
@@ -89,6 +94,19 @@ class ServerConfig:
     def members(self) -> tuple[InitialMember, ...]:
         """The initial cluster; this node alone if none was given."""
         return self.initial_cluster or (InitialMember(name=self.name, peer_address=self.peer_address),)
+
+    @property
+    def retention(self) -> tuple[float, int]:
+        """`auto_compaction` as (seconds, revisions); at most one is not 0. Raises ConfigError."""
+        text = self.auto_compaction
+        if not text or text == "0":
+            return 0, 0
+        number, unit = (text[:-1], text[-1]) if text[-1] in _UNITS else (text, "")
+        if not number.isdecimal() or int(number) == 0:
+            raise ConfigError(
+                f"auto_compaction: {text!r}: expected a duration such as 30s or 12h, or a number of revisions"
+            )
+        return (int(number) * _UNITS[unit], 0) if unit else (0, int(number))
 
     @property
     def election_ticks(self) -> int:
@@ -260,6 +278,8 @@ _PARSERS = {
     "catch_up_entries": _number,
     "max_learners": _number,
     "quota_bytes": _number,
+    "auto_compaction": _text,
+    "corruption_check_seconds": _number,
     "log_format": _text,
     "log_level": _text,
 }
@@ -328,6 +348,9 @@ def _check_numbers(config: ServerConfig) -> None:
     ):  # fmt: skip
         if getattr(config, key) <= 0:
             raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
+    if config.corruption_check_seconds < 0:
+        raise ConfigError(f"corruption_check_seconds: {config.corruption_check_seconds}: expected 0 or more")
+    _ = config.retention
     if config.heartbeat_ms < config.tick_ms:
         raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")
     if config.election_ms < 5 * config.heartbeat_ms:

@@ -15,6 +15,7 @@ from connect_kv.config import ServerConfig
 from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
+from connect_kv.kv.auto_compaction import AutoCompactor, Retention
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import HostConfig, MachineHost
@@ -27,7 +28,8 @@ from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.types import Entry
 from connect_kv.rpc.command_pb2 import Command, MemberPublish
-from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
+from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest, AlarmType
+from connect_kv.serving.corruption import CorruptionCheck
 from connect_kv.serving.directory import Directory, open_directory
 from connect_kv.serving.node_metrics import PrometheusNodeMetrics
 from connect_kv.serving.services import Services
@@ -97,6 +99,7 @@ class KvServer:
         self._services: Services | None = None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._raising = False
         self._failed: asyncio.Future[BaseException] | None = None
 
     @property
@@ -218,12 +221,33 @@ class KvServer:
             clock=seams.clock,
             metrics=self.metrics,
             listens=seams.listens,
+            no_space=self._quota_exceeded,
+        )
+        check = CorruptionCheck(
+            node,
+            node.identity.node_id,
+            peers=self._services.peers,
+            hash_kv=self._services.maintenance.hash_kv,
+            corrupt=self._raise_corrupt,
+            clock=seams.clock,
+            every=config.corruption_check_seconds,
         )
         self._background = {
             "lessor": lessor.run,
             "watch progress": partial(kv.hub.run_progress, seams.clock),
             "publish member": self._publish,
+            "measure space": self._services.quota.run,
+            "compare members": check.run,
         }
+        seconds, revisions = config.retention
+        if seconds or revisions:
+            self._background["automatic compaction"] = AutoCompactor(
+                Retention(seconds=seconds, revisions=revisions),
+                clock=seams.clock,
+                revision=lambda: kv.revision,
+                propose=node.propose,
+                is_leader=lambda: node.is_leader,
+            ).run
 
     def _make_node(self, directory: Directory, host: MachineHost, transport: Transport) -> RaftNode[bytes]:
         config, seams = self.config, self._seams
@@ -276,10 +300,27 @@ class KvServer:
             logger.warning("little space is left on the disk", extra={"free_bytes": free})
             self._spawn(self._raise_no_space(), "raise NOSPACE")
 
+    def _quota_exceeded(self) -> None:
+        """A request did not fit: the alarm keeps all members from taking any, until an operator ends it."""
+        if not self._raising and not self.host.cluster.active(NOSPACE):
+            self._raising = True
+            logger.warning(
+                "the space quota is used up",
+                extra={"quota_bytes": self.config.quota_bytes, "disk_bytes": self.host.disk_size},
+            )
+            self._spawn(self._raise_no_space(), "raise NOSPACE")
+
     async def _raise_no_space(self) -> None:
-        request = AlarmRequest(
-            action=AlarmRequest.ACTIVATE, memberID=self.node.identity.node_id, alarm=NOSPACE
-        )
+        try:
+            await self._raise(self.node.identity.node_id, NOSPACE)
+        finally:
+            self._raising = False
+
+    async def _raise_corrupt(self, member: int) -> None:
+        await self._raise(member, CORRUPT)
+
+    async def _raise(self, member: int, alarm: AlarmType.ValueType) -> None:
+        request = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=member, alarm=alarm)
         await self._until_applied("alarm", request.SerializeToString())
 
     async def _publish(self) -> None:

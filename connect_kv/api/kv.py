@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from connect_kv.api.quota import Quota
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica, field_number
 from connect_kv.kv import txn, validation
@@ -19,13 +20,15 @@ _COMPACT = field_number("compact")
 class KvService:
     """Keys, values, transactions: writes through the log, reads behind a read barrier."""
 
-    def __init__(self, replica: Replica, kv: KvMachine) -> None:
+    def __init__(self, replica: Replica, kv: KvMachine, quota: Quota) -> None:
         self._replica = replica
+        self._quota = quota
         self._kv = kv
 
     async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
         """Replicate one put."""
         validation.check_put(request)
+        self._quota.admit_put(request)
         result = await self._replica.execute(_PUT, request.SerializeToString())
         response = result.put
         self._replica.fill(response.header)
@@ -49,6 +52,7 @@ class KvService:
                 await self._replica.barrier()
             response = await self._kv.read_txn(request)
         else:
+            self._quota.admit_txn(request)
             result = await self._replica.execute(_TXN, request.SerializeToString())
             response = result.txn
         self._replica.fill(response.header)

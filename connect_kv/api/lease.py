@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from connect_kv.api.quota import Quota
 from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Context, read
 from connect_kv.api.renewals import Renewals
@@ -23,8 +24,9 @@ _Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
 class LeaseService:
     """Leases: granted, renewed and revoked through the log, read behind a read barrier."""
 
-    def __init__(self, replica: Replica, reads: Reads, renewals: Renewals) -> None:
+    def __init__(self, replica: Replica, reads: Reads, renewals: Renewals, quota: Quota) -> None:
         self._replica = replica
+        self._quota = quota
         self._reads = reads
         self._renewals = renewals
 
@@ -33,6 +35,7 @@ class LeaseService:
     ) -> lease_pb2.LeaseGrantResponse:
         """Grant a lease; without an id one is chosen when it is applied."""
         validation.check_lease_grant(request)
+        self._quota.admit_lease()
         result = await self._replica.execute(_GRANT, request.SerializeToString())
         response = result.lease_grant
         self._replica.fill(response.header)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from connect_kv.api.machine_calls import MachineCalls
+from connect_kv.api.quota import Quota
 from connect_kv.api.replica import encode_command, field_number
 from connect_kv.errors import BadCall, RequestTooLarge
 from connect_kv.framework.types import Kind
@@ -34,8 +35,9 @@ _LEASE_READS = frozenset(("lease_time_to_live", "lease_leases"))
 class SessionCommands:
     """Checks requests of a session and encodes commands for the log."""
 
-    def __init__(self, calls: MachineCalls, *, max_request_bytes: int) -> None:
+    def __init__(self, calls: MachineCalls, *, max_request_bytes: int, quota: Quota | None = None) -> None:
         self._calls = calls
+        self._quota = quota
         self._max_request_bytes = max_request_bytes
 
     def place(self, command: Command, *, measure: bool = True) -> Place:
@@ -46,6 +48,8 @@ class SessionCommands:
             raise BadCall("connect-kv: requests of a session are numbered from 1")
         if measure and command.ByteSize() > self._max_request_bytes:
             raise RequestTooLarge
+        if self._quota is not None and self._quota.close:
+            self._quota.admit(command)
         name = command.WhichOneof("request")
         if name == "put":
             validation.check_put(command.put)

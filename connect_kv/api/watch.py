@@ -6,15 +6,21 @@ import asyncio
 
 from connect_kv.api.registrar import Context, read
 from connect_kv.api.replica import Replica
+from connect_kv.interfaces import Clock
 from connect_kv.kv.watch import WatchHub
 from connect_kv.kv.watch_stream import WatchStream
+
+_BACKLOG = 4096
+"""Answers that may wait on one stream before no more requests are read from it."""
+_PAUSE_SECONDS = 0.02
 
 
 class WatchService:
     """Carries requests to a stream of watches and its responses back; the hub has the rules."""
 
-    def __init__(self, replica: Replica, hub: WatchHub) -> None:
+    def __init__(self, replica: Replica, hub: WatchHub, clock: Clock) -> None:
         self._replica = replica
+        self._clock = clock
         self._hub = hub
 
     async def Watch(self, context: Context) -> None:
@@ -37,3 +43,6 @@ class WatchService:
     async def _requests(self, context: Context, stream: WatchStream) -> None:
         while (request := await read(context)) is not None:
             stream.handle(request)
+            while stream.backlog > _BACKLOG:
+                # Whoever sends requests and reads no answers waits: its stream's own window holds it back.
+                await self._clock.sleep(_PAUSE_SECONDS)

@@ -33,6 +33,18 @@ OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("catch-up-entries", "catch_up_entries", "N", "Entries kept for slow members.  [default: 5000]"),
     ("max-learners", "max_learners", "N", "Learners there may be at once.  [default: 1]"),
     ("quota-bytes", "quota_bytes", "BYTES", "Space for keys and values.  [default: 2 GiB]"),
+    (
+        "auto-compaction",
+        "auto_compaction",
+        "KEEP",
+        "History to keep: 12h, 30m, or 5000 revisions.  [default: all]",
+    ),
+    (
+        "corruption-check-seconds",
+        "corruption_check_seconds",
+        "SECONDS",
+        "How often the members' data is compared.  [default: 43200]",
+    ),
     ("log-level", "log_level", "LEVEL", "debug, info, warning or error.  [default: info]"),
     ("log-format", "log_format", "FORMAT", "text or json.  [default: text]"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -20,6 +20,7 @@ from connect_kv.api.machine_calls import MachineCalls
 from connect_kv.api.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
 from connect_kv.api.members import MemberChanges
 from connect_kv.api.peer_calls import PeerCalls
+from connect_kv.api.quota import Quota
 from connect_kv.api.reads import Reads
 from connect_kv.api.registrar import Handlers
 from connect_kv.api.renewals import Renewals
@@ -61,8 +62,11 @@ class Services:
         clock: Clock,
         metrics: Metrics,
         listens: bool,
+        no_space: Callable[[], None],
     ) -> None:
-        """`listens`: whether there are ports at all; a simulator calls the handlers itself."""
+        """`listens`: whether there are ports at all; a simulator calls the handlers itself.
+        `no_space` is told that the quota is used up.
+        """
         self._config = config
         self._node = node
         self._host = host
@@ -90,17 +94,18 @@ class Services:
             election_seconds=config.election_ms / 1000,
             max_learners=config.max_learners,
         )
+        self.quota = Quota(config.quota_bytes, clock=clock, measure=host.measure, exceeded=no_space)
         calls = MachineCalls(machines)
         reads = Reads(kv, host, lessor)
-        commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes)
+        commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
         self._contests = Contests(self.replica, kv)
         self.maintenance = MaintenanceService(
             self.replica, self._status, node=node, host=host, kv=kv, wall=clock.wall, peers=self.peers
         )
         self.servicers: Mapping[str, object] = {
-            "KV": KvService(self.replica, kv),
-            "Watch": WatchService(self.replica, kv.hub),
-            "Lease": LeaseService(self.replica, reads, self._renewals),
+            "KV": KvService(self.replica, kv, self.quota),
+            "Watch": WatchService(self.replica, kv.hub, clock),
+            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota),
             "Cluster": ClusterService(
                 self.replica, lambda: node.membership, lambda: host.cluster.members, changes, self.peers
             ),
