@@ -62,7 +62,8 @@ def connect(
     `endpoints` are ``HOST:PORT``, several or comma-separated: some or all members. `timeout` is
     the seconds a call may take unless it says otherwise. Through a session (the default) each
     command is executed exactly once however often connections break; without one, a write whose
-    answer is lost raises OutcomeUnknown at once. Raises ConfigError for a malformed endpoint.
+    answer is lost raises OutcomeUnknown at once. A session that nobody uses for `session_ttl`
+    seconds ends. `rng` and `channel_to` are for tests. Raises ConfigError for a malformed endpoint.
     """
     return Client(
         endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng, channel_to=channel_to
@@ -70,8 +71,9 @@ def connect(
 
 
 class Client:
-    """Any number of tasks of one event loop may use it at once; their calls travel together.
+    """The client of one cluster, made by `connect`.
 
+    Any number of tasks of one event loop may use it at once; their calls travel together.
     Keys and values are bytes; text is taken as UTF-8. Every call raises Unavailable when nobody
     answered in time and nothing was done, OutcomeUnknown when a write may or may not have
     happened, and Refused with etcd's code and text when the cluster refuses it.
@@ -374,8 +376,16 @@ class Client:
         """``async with client.election("name", "me") as election``: waits until this candidate leads, and
         resigns at the end. `leader` and `observe` work without being a candidate.
         """
-        make_lease = partial(self.lease, ttl)
-        return Election(to_bytes(name), to_bytes(value), make_lease, self._endpoints, self._timeout)
+        prefix = to_bytes(name) + b"/"
+        return Election(
+            to_bytes(name),
+            to_bytes(value),
+            partial(self.lease, ttl),
+            self._endpoints,
+            self._timeout,
+            candidates=partial(self.range, prefix, prefix=True),
+            watch=lambda revision: self.watch(prefix, prefix=True, start_revision=revision),
+        )
 
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""

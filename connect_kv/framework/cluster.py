@@ -76,7 +76,7 @@ class Cluster:
         path: str | os.PathLike[str] = "Connect.toml",
         *,
         name: str | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ) -> Cluster:
         """Read a file. Which member this is: `name`, or CONNECT_KV_NAME, or ``node`` in the file."""
         try:
@@ -91,7 +91,8 @@ class Cluster:
             raise ConfigError(f"{path}: is not TOML: {error}") from None
         except RecursionError:
             raise ConfigError(f"{path}: is not TOML that we read: values are nested too deeply") from None
-        return cls._read(given, str(path), name or environ.get(NAME_VARIABLE))
+        variables = os.environ if environ is None else environ
+        return cls._read(given, str(path), name or variables.get(NAME_VARIABLE))
 
     @classmethod
     def from_dict(cls, given: Mapping[str, object], *, name: str | None = None) -> Cluster:
