@@ -5,9 +5,13 @@ Shared by the unary services and by the session door, where they travel beside c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connect_kv.api.status import failure_of
+from connect_kv.kv import gets
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.wire import field, varint
 from connect_kv.machines.host import MachineHost
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
 from connect_kv.rpc.lease_pb2 import (
@@ -16,6 +20,10 @@ from connect_kv.rpc.lease_pb2 import (
     LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 )
+
+_NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))
+_RANGE = varint(Result.RANGE_FIELD_NUMBER << 3 | 2)
+"""Tags of the two fields of a result that holds a range."""
 
 
 class Reads:
@@ -44,6 +52,27 @@ class Reads:
                     return Result(number=number, lease_leases=self.leases())
         except Exception as error:
             return Result(number=number, failure=failure_of(error))
+
+    def plain_gets(self, commands: Sequence[Command]) -> tuple[list[bytes], list[Command]]:
+        """Encoded results of those that get one key as it is now, and the other commands."""
+        plain = [one for one in commands if one.HasField("range") and gets.is_plain(one.range)]
+        if not plain:
+            return [], list(commands)
+        try:
+            found = self._kv.gets([one.range.key for one in plain])
+        except Exception as error:
+            failure = failure_of(error)
+            results = [Result(number=one.number, failure=failure).SerializeToString() for one in plain]
+        else:
+            numbers = [one.number for one in plain]
+            results = [
+                _NUMBER + varint(number) + field(_RANGE, response)
+                for number, response in zip(numbers, found, strict=True)
+            ]
+        if len(plain) == len(commands):
+            return results, []
+        done = {one.number for one in plain}
+        return results, [one for one in commands if one.number not in done]
 
     async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
         """What remains of a lease by this member's clock; TTL -1 for an unknown one."""

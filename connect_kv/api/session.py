@@ -19,6 +19,8 @@ from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 
 WINDOW = 4096
 """Requests of one stream that may be unanswered: more are not read from it."""
+_READS_AT_ONCE = 256
+"""Reads answered before others get a turn: about a millisecond."""
 _OPEN = field_number("session_open")
 
 
@@ -147,7 +149,14 @@ class _Door:
         except Exception as error:
             self._fail([command.number for command in reads], error)
             return
-        for command in reads:
+        for start in range(0, len(reads), _READS_AT_ONCE):
+            await self._answer_reads(reads[start : start + _READS_AT_ONCE])
+            await asyncio.sleep(0)
+
+    async def _answer_reads(self, reads: Sequence[Command]) -> None:
+        results, others = self._reads.plain_gets(reads)
+        self._answer(results)
+        for command in others:
             self._answer([(await self._reads.answer(command)).SerializeToString()])
 
     def _fail(self, numbers: Iterable[int], error: Exception) -> None:

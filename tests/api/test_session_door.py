@@ -46,6 +46,10 @@ class FakeKeys:
         self.ranges += 1
         return RangeResponse(count=self.ranges)
 
+    def gets(self, keys: Sequence[bytes]) -> list[bytes]:
+        self.ranges += len(keys)
+        return [RangeResponse(count=self.ranges).SerializeToString() for _ in keys]
+
 
 @asynccontextmanager
 async def opened(node: FakeNode, *, window: int = 8) -> AsyncIterator[Stream]:

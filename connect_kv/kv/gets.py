@@ -1,0 +1,35 @@
+"""The commonest read, one key as it is now: answered from the record as it lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from connect_kv.kv import wire
+from connect_kv.kv.layout import CURRENT
+from connect_kv.kv.readings import Reading
+from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse, ResponseHeader
+
+_COUNT_ONE = RangeResponse(count=1).SerializeToString()
+_SERIALIZABLE = len(RangeRequest(serializable=True).SerializeToString())
+
+
+def is_plain(request: RangeRequest) -> bool:
+    """Whether it asks for one key as it is now, whole.
+
+    Then there is nothing in its encoding but the key: one look instead of one at each field.
+    """
+    size = len(request.key)
+    rest = request.ByteSize() - size - (_SERIALIZABLE if request.serializable else 0)
+    return rest == 1 + len(wire.varint(size)) and size > 0
+
+
+def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | None = None) -> Iterator[bytes]:
+    """For each key an encoded RangeResponse; all of one state."""
+    full = ResponseHeader(revision=reading.state.revision)
+    if header is not None:
+        full.MergeFrom(header)
+    head = RangeResponse(header=full).SerializeToString()
+    get, field = reading.view.get, wire.field
+    for key in keys:
+        record = get(CURRENT + key)
+        yield head if record is None else head + field(wire.RANGE_KVS, record) + _COUNT_ONE
