@@ -18,7 +18,7 @@ import aiohttp
 import connect_kv
 from connect_kv.client.client import Client
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 T = TypeVar("T")
 
 
@@ -205,21 +205,25 @@ class ProcessCluster:
         *,
         machines: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
+        spares: int = 0,
     ) -> None:
-        ports = free_ports(3 * size)
-        names = [f"n{number}" for number in range(1, size + 1)]
-        triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(size)]
-        initial = ",".join(
-            f"{name}=127.0.0.1:{triple[1]}" for name, triple in zip(names, triples, strict=True)
-        )
-        common = ["--initial-cluster", initial]
-        for name, target in (machines or {}).items():
-            common += ["--machine", f"{name}={target}"]
+        """`spares`: nodes that are not members yet; add them, then `start_joining`."""
+        names = [f"n{number}" for number in range(1, size + spares + 1)]
+        ports = free_ports(3 * len(names))
+        triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(len(names))]
+        hosted = [
+            word for name, target in (machines or {}).items() for word in ("--machine", f"{name}={target}")
+        ]
         directory.mkdir(parents=True, exist_ok=True)
-        self.nodes = [
-            NodeProcess(name, directory, triple, [*common, *arguments])
+        everybody = [
+            NodeProcess(name, directory, triple, [*hosted, *arguments])
             for name, triple in zip(names, triples, strict=True)
         ]
+        self.nodes, self.spares = everybody[:size], everybody[size:]
+        self.initial_cluster = ",".join(f"{node.name}={node.peer_address}" for node in self.nodes)
+        """As the option takes it."""
+        for node in self.nodes:
+            node.arguments += ["--initial-cluster", self.initial_cluster]
 
     async def __aenter__(self) -> ProcessCluster:
         await self.start()
@@ -228,7 +232,7 @@ class ProcessCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(node.kill() for node in self.nodes if node.running))
+        await asyncio.gather(*(node.kill() for node in (*self.nodes, *self.spares) if node.running))
 
     async def start(self) -> None:
         """Start those that do not run, and wait until all serve."""
@@ -238,7 +242,15 @@ class ProcessCluster:
     @property
     def endpoints(self) -> str:
         """For a client."""
-        return ",".join(node.client_address for node in self.nodes)
+        return ",".join(node.client_address for node in (*self.nodes, *self.spares))
+
+    async def start_joining(self, node: NodeProcess) -> None:
+        """Start a spare that the cluster has added; it joins by asking the other members."""
+        self.spares.remove(node)
+        known = ",".join(f"{one.name}={one.peer_address}" for one in (*self.nodes, node))
+        node.arguments += ["--initial-cluster", known, "--initial-cluster-state", "existing"]
+        self.nodes.append(node)
+        await node.start()
 
     def client(self) -> Client:
         """A client of all nodes; use it as an async context manager."""
