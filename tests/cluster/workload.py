@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from types import TracebackType
 
 import connect_kv
@@ -86,14 +87,10 @@ class Workload:
 
         await until(enough, timeout, f"{calls} acknowledgements")
 
-    async def first_after(self, moment: float, timeout: float = 30.0) -> float:
-        """Seconds from `moment` to the first acknowledgement after it."""
-
-        async def acknowledged() -> bool:
-            return bool(self.acknowledgements) and self.acknowledgements[-1] > moment
-
-        await until(acknowledged, timeout, "an acknowledgement")
-        return min(one for one in self.acknowledgements if one > moment) - moment
+    def longest_pause(self, since: float) -> float:
+        """The longest time without any acknowledgement from that moment until the last one."""
+        moments = [since, *(moment for moment in self.acknowledgements if moment > since)]
+        return max((later - earlier for earlier, later in pairwise(moments)), default=0.0)
 
 
 async def stored(client: Client, prefix: str) -> dict[str, bytes]:
