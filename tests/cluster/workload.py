@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
 
@@ -115,9 +114,3 @@ async def check_nothing_lost(workload: Workload, *, counter_from: int = 0) -> in
         counted = total - counter_from
         assert workload.increments <= counted <= workload.increments + workload.unknown_increments
         return total
-
-
-async def quietly(client: Client, key: str) -> None:
-    """Put once, whatever comes of it."""
-    with suppress(connect_kv.ConnectKvError):
-        await client.put(key, "", timeout=5)
