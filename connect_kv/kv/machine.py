@@ -15,6 +15,7 @@ from typing import TypeVar
 from connect_kv.errors import Refused, UnknownEntry
 from connect_kv.kv import gets, hashing, refusals, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
+from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
 from connect_kv.kv.ranges import RangeRead, check_revision
@@ -62,6 +63,7 @@ class KvMachine:
     def __init__(self) -> None:
         self.leases = LeaseTable()
         self._readings = Readings()
+        self._counts = Counts()
         self.hub = WatchHub(self._readings)
         self.no_space = False
         """The NOSPACE alarm is on, as replicated: requests that need space are refused."""
@@ -90,6 +92,7 @@ class KvMachine:
         Afterwards the former database may be closed.
         """
         self._readings.load(source)
+        self._counts.clear()
         with self._readings.open() as reading:
             self._visible = reading.state
             self._store.load(reading.state)
@@ -391,7 +394,7 @@ class KvMachine:
 
     def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
         check_revision(request.revision, reading.state)
-        return RangeRead(reading.view, reading.state, request)
+        return RangeRead(reading.view, reading.state, request, self._counts)
 
 
 def _kept(walk: scan.Walk[R], results: list[R]) -> scan.Walk[None]:

@@ -10,6 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 from connect_kv.kv import refusals, scan, wire
+from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import StoreState
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue, RangeRequest, RangeResponse, ResponseHeader
@@ -42,12 +43,18 @@ class RangeRead:
     limit, strip values; `count` is of the keys chosen, before the filters.
     """
 
-    __slots__ = ("_at", "_parts", "_reader", "_request", "_state", "count", "more")
+    __slots__ = ("_at", "_counts", "_last", "_parts", "_reader", "_request", "_state", "count", "more")
 
-    def __init__(self, reader: Reader, state: StoreState, request: RangeRequest) -> None:
+    def __init__(
+        self, reader: Reader, state: StoreState, request: RangeRequest, counts: Counts | None = None
+    ) -> None:
+        """`counts`, for the published state only: what is known from earlier reads."""
         self._reader = reader
         self._state = state
         self._request = request
+        self._counts = counts
+        self._last: bytes | None = None
+        """The last record that was within the limit, if there are more."""
         self._at = request.revision if 0 < request.revision != state.revision else 0
         self._parts: list[bytes] = []
         self.count = 0
@@ -66,6 +73,7 @@ class RangeRead:
             self.count = yield from self._emit(self._in_key_order(), to_end=False)
             if self.more:
                 self.count = yield from self._count_range()
+                self._note_remainder()
 
     def take(self) -> bytes:
         """What was found since the last call, as encoded fields of a RangeResponse."""
@@ -80,9 +88,26 @@ class RangeRead:
 
     def _count_range(self) -> Walk[int]:
         key, end = self._request.key, self._request.range_end
+        revision = self._at or self._state.revision
+        known = None if self._counts is None else self._counts.get(key, end, revision)
+        if known is not None:
+            return known
         if self._at:
-            return (yield from scan.count_past(self._reader, key, end, self._at))
-        return (yield from scan.count_current(self._reader, key, end, self._state))
+            count = yield from scan.count_past(self._reader, key, end, self._at)
+        else:
+            count = yield from scan.count_current(self._reader, key, end, self._state)
+        if self._counts is not None:
+            self._counts.note(key, end, revision, count)
+        return count
+
+    def _note_remainder(self) -> None:
+        """The next page starts just behind this one's last key: how many there are from there on is known."""
+        request = self._request
+        if self._counts is None or self._last is None or request.sort_order == RangeRequest.DESCEND:
+            return
+        behind = scan.parse(self._last).key + b"\x00"
+        revision = self._at or self._state.revision
+        self._counts.note(behind, request.range_end, revision, self.count - request.limit)
 
     def _in_key_order(self) -> Iterator[bytes | None]:
         request = self._request
@@ -158,16 +183,20 @@ class RangeRead:
         keys_only = self._request.keys_only
         append = self._parts.append
         seen = 0
+        last = None
         for record in walk:
             if record is None:
                 yield
                 continue
             seen += 1
             if 0 < limit < seen:
-                self.more = True
+                if not self.more:
+                    self.more = True
+                    self._last = last
                 if not to_end:
                     break
                 continue
+            last = record
             append(wire.field(wire.RANGE_KVS, wire.without_value(record) if keys_only else record))
         return seen
 
