@@ -79,11 +79,12 @@ class Session:
         if self._task is None or self._task.done():
             raise errors.Unavailable("the client is closed")
         future: asyncio.Future[Result] = self._loop.create_future()
-        if command.ByteSize() > MAX_COMMAND_BYTES:
+        size = command.ByteSize()
+        if size > MAX_COMMAND_BYTES:
             future.set_exception(errors.RequestTooLarge("etcdserver: request is too large"))
             return future
         deadline = self._loop.time() + timeout
-        self._state.add(Call(command, future, deadline, writes))
+        self._state.add(Call(command, future, deadline, writes, size))
         if self._sweep is None or deadline < self._sweep.when():
             self._sweep_at(deadline)
         self._gather()

@@ -27,6 +27,8 @@ class Call:
     future: asyncio.Future[Result]
     deadline: float
     writes: bool
+    size: int
+    """Encoded bytes of the command, its number aside."""
     sends: int = 0
     """How often it was sent within this session; its number is set once this is not 0."""
 
@@ -95,7 +97,7 @@ class SessionState:
                 queue.popleft()
                 self._unanswered.pop(call.command.number, None)
                 continue
-            size += call.command.ByteSize()
+            size += call.size
             if commands and size > BATCH_BYTES:
                 break
             queue.popleft()
