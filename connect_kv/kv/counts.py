@@ -11,7 +11,7 @@ MOST_COUNTS = 1024
 
 
 class Counts:
-    """What was counted lately. For reads of published states only: a transaction is not yet at its revision."""
+    """What was counted lately. Of published states: within a transaction a revision is not yet whole."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, bytes, int], int] = {}

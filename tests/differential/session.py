@@ -172,6 +172,7 @@ class Pair:
             self._renewing = (self.theirs.keep_alive(), self.ours.keep_alive())
         request = self.generator.keep_alive()
         for stream in self._renewing:
+            stream.catch_up()  # the revision in the answer is that of the node before the renewal
             stream.send(request)
         theirs, ours = (stream.next(self._renewed) for stream in self._renewing)
         self._renewed += 1

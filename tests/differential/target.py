@@ -109,11 +109,14 @@ class Target:
         return self.begin(request)()
 
     def keep_alive(self) -> Stream:
-        return self._next().stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
+        return self._stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
 
     def watch(self) -> Stream:
+        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse)
+
+    def _stream(self, path: str, answer: Any) -> Stream:
         node = self._next()
-        stream = node.stream("/etcdserverpb.Watch/Watch", watch.WatchResponse)
+        stream = node.stream(path, answer)
         stream.catch_up = node.catch_up
         return stream
 
