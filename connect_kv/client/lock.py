@@ -16,8 +16,9 @@ from connect_kv.client.endpoints import Endpoints
 from connect_kv.client.failures import Fate, code_of, fate, from_rpc
 from connect_kv.client.lease import Lease, PendingLease
 from connect_kv.client.stubs import Stubs
+from connect_kv.client.watch import Watch
 from connect_kv.rpc.election_pb2 import CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest
-from connect_kv.rpc.kv_pb2 import KeyValue
+from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeResponse
 from connect_kv.rpc.lock_pb2 import LockRequest
 
 T = TypeVar("T")
@@ -145,10 +146,16 @@ class Election(Held):
         make_lease: Callable[[], PendingLease],
         endpoints: Endpoints,
         timeout: float,
+        *,
+        candidates: Callable[[], Awaitable[RangeResponse]],
+        watch: Callable[[int], Watch],
     ) -> None:
+        """`candidates` reads their keys, ``watch(revision)`` follows them from there on."""
         super().__init__(make_lease, endpoints, timeout)
         self.name = name
         self._value = value
+        self._candidates = candidates
+        self._watch = watch
 
     async def _win(self) -> None:
         request = CampaignRequest(name=self.name, lease=self.lease.id, value=self._value)
@@ -183,27 +190,25 @@ class Election(Held):
         return answer.kv
 
     async def observe(self) -> AsyncGenerator[KeyValue, None]:
-        """Who leads now, then each later leader and what it says, in order, for ever.
+        """Who leads now, then each later leader and everything it says, in order, for ever.
 
-        While no member can be reached it waits, and may then miss leaders of the time between.
+        None is left out, whichever member fails, unless the history was compacted meanwhile.
         """
-        request = LeaderRequest(name=self.name)
-        loop = asyncio.get_running_loop()
         shown: KeyValue | None = None
         while True:
-            endpoint, wait = self._endpoints.pick(loop.time())
-            if wait > 0:
-                await asyncio.sleep(wait)
-            call = endpoint.stubs.observe(request, metadata=NEEDS_LEADER)
+            found = await self._candidates()
+            candidates = {kv.key: kv for kv in found.kvs}
             try:
-                async for answer in call:
-                    if answer.kv != shown:
-                        shown = answer.kv
-                        yield answer.kv
-                self._endpoints.failed(endpoint, loop.time())
-            except grpc.aio.AioRpcError as error:
-                if fate(code_of(error), error.details() or "") is Fate.REFUSED:
-                    raise from_rpc(error, writes=False) from error
-                self._endpoints.failed(endpoint, loop.time())
-            finally:
-                call.cancel()
+                async with self._watch(found.header.revision + 1) as changes:
+                    while True:
+                        leader = min(candidates.values(), key=lambda kv: kv.create_revision, default=None)
+                        if leader is not None and leader != shown:
+                            shown = leader
+                            yield leader
+                        event = await anext(changes)
+                        if event.type == Event.DELETE:
+                            candidates.pop(event.kv.key, None)
+                        else:
+                            candidates[event.kv.key] = event.kv
+            except errors.Compacted:
+                continue
