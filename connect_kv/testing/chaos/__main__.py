@@ -58,7 +58,9 @@ def main(faults: str, seconds: float, seed: int | None, file: Path, network: str
 def verdict(result: Result, file: Path) -> None:
     """What a person reads last."""
     for one in result.workloads:
-        click.echo(f"  {one.name:<10} {one.answered:>7} of {one.calls:>7} answered   {one.verdict}   {one.detail}")
+        click.echo(
+            f"  {one.name:<10} {one.answered:>7} of {one.calls:>7} answered   {one.verdict}   {one.detail}"
+        )
     for text in result.violations:
         click.echo(f"VIOLATION: {text[:2000]}")
     word = "no violation" if result.ok else f"{len(result.violations)} violations"

@@ -50,31 +50,31 @@ class Scene:
 
 
 async def kill_leader(scene: Scene) -> None:
-    """kill -9 of the leader."""
+    """The leader is killed (kill -9)."""
     await (await scene.leader()).kill()
     await scene.hold(1, 4)
 
 
 async def kill_follower(scene: Scene) -> None:
-    """kill -9 of a follower; it comes back behind, perhaps by a snapshot."""
+    """A follower is killed (kill -9), and comes back behind."""
     await (await scene.follower()).kill()
     await scene.hold(1, 6)
 
 
 async def kill_all(scene: Scene) -> None:
-    """kill -9 of all nodes at once."""
+    """All nodes are killed at once (kill -9)."""
     scene.note("all nodes")
     await asyncio.gather(*(node.kill() for node in scene.cluster.nodes))
 
 
 async def pause_leader(scene: Scene) -> None:
-    """SIGSTOP: the leader sleeps, and wakes up believing that it leads."""
+    """The leader sleeps (SIGSTOP), and wakes up believing that it leads."""
     (await scene.leader()).pause()
     await scene.hold(1.5, 5)
 
 
 async def pause_any(scene: Scene) -> None:
-    """SIGSTOP of any node, several times in a row."""
+    """Any node sleeps (SIGSTOP), three times in a row."""
     for _ in range(3):
         node = scene.any()
         scene.note(node.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -67,14 +68,14 @@ class Locks:
     async def _hold(self, lease: Lease, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while loop.time() < min(end, trusted_until(lease)):
+        while loop.time() < min(end, trusted_until(lease)):  # noqa: ASYNC110  # its end may move
             await asyncio.sleep(0.02)
 
     def violations(self) -> list[str]:
         """Two holders at once, or numbers that do not grow."""
         found = []
         held = sorted((one for one in self.held if one.end > one.start), key=lambda one: one.start)
-        for before, after in zip(held, held[1:], strict=False):
+        for before, after in pairwise(held):
             if after.start < before.end:
                 found.append(f"lock: held twice: {before} and {after}")
             if after.fence <= before.fence:
@@ -112,7 +113,7 @@ class Leases:
         lease, ttl = await self._log.timed("leases", client.grant_lease(ttl))
         self.granted.append(lease)
         await self._log.timed("leases", client.put(key, "held", lease=lease))
-        while (await self._log.timed("leases", client.get(key))) is not None:
+        while (await self._log.timed("leases", client.get(key))) is not None:  # noqa: ASYNC110  # it is asked
             await asyncio.sleep(0.1)
         if self._log.now < began + ttl:
             self._log.violations.append(

@@ -61,7 +61,9 @@ class NamespaceNetwork:
                 self._octets[name] = octet
         except (OSError, subprocess.CalledProcessError) as error:
             await self.close()
-            reason = error.stderr.decode().strip() if isinstance(error, subprocess.CalledProcessError) else error
+            reason = (
+                error.stderr.decode().strip() if isinstance(error, subprocess.CalledProcessError) else error
+            )
             raise NamespacesNotAllowed(f"no network namespaces here: {reason}") from error
         self._switch = subprocess.Popen(  # noqa: ASYNC220  # returns at once
             [sys.executable, "-m", "connect_kv.testing.chaos.switch"]

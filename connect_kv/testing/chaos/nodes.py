@@ -17,6 +17,7 @@ from connect_kv.testing.chaos.network import Links, Network, Place
 from connect_kv.testing.processes import DidNotStart, NodeProcess, leads, until
 
 NAMES = ("n1", "n2", "n3")
+PROGRAM = "connect_kv.testing.chaos.faulty_disk"
 DISK_BYTES = 320 << 20
 SNAPSHOT_COUNT = 400
 CATCH_UP_ENTRIES = 100
@@ -36,7 +37,7 @@ class ChaosNode(NodeProcess):
             host=place.host,
         )
         self.wrapper = list(place.wrapper)
-        self.program = "connect_kv.testing.chaos.faulty_disk"
+        self.program = PROGRAM
         self._control = directory / f"{name}.disk"
         self.environment = {VARIABLE: str(self._control)}
         self.small_disk: Path | None = None
@@ -110,7 +111,7 @@ class ChaosNode(NodeProcess):
 class ChaosCluster:
     """All of them."""
 
-    def __init__(self, directory: Path, network: Network, places: dict[str, Place]) -> None:
+    def __init__(self, directory: Path, network: Network, places: dict[str, Place], program: str) -> None:
         initial = ",".join(f"{name}={place.peer_address}" for name, place in places.items())
         arguments = [
             "--initial-cluster", initial,
@@ -118,6 +119,8 @@ class ChaosCluster:
             "--snapshot-count", str(SNAPSHOT_COUNT), "--catch-up-entries", str(CATCH_UP_ENTRIES),
         ]  # fmt: skip
         self.nodes = [ChaosNode(name, directory, place, arguments) for name, place in places.items()]
+        for node in self.nodes:
+            node.program = program
         self.network = network
         self.links = Links(network, [node.name for node in self.nodes])
         self.small_disks = all(node.use_small_disk(directory / f"disk-{node.name}") for node in self.nodes)

@@ -70,7 +70,13 @@ class Recorder:
         """Parts that have nothing to do with each other."""
 
     async def call(
-        self, client: Client, input: Any, work: Awaitable[Any], output: Callable[[Any], Any], *, part: Hashable
+        self,
+        client: Client,
+        input: Any,
+        work: Awaitable[Any],
+        output: Callable[[Any], Any],
+        *,
+        part: Hashable,
     ) -> Any:
         """Make one call and write it down; its output, or None if there was none."""
         history = self.histories.setdefault(part, History())

@@ -18,11 +18,11 @@ from connect_kv.testing.chaos.faults import FAULTS, Scene
 from connect_kv.testing.chaos.leases import Leases, Locks
 from connect_kv.testing.chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
 from connect_kv.testing.chaos.network import Network, Place
-from connect_kv.testing.chaos.nodes import NAMES, ChaosCluster
+from connect_kv.testing.chaos.nodes import NAMES, PROGRAM, ChaosCluster, ChaosNode
 from connect_kv.testing.chaos.observer import Look, Observer
 from connect_kv.testing.chaos.proxy import ProxyNetwork
 from connect_kv.testing.chaos.recording import Log, Recorder, Sample
-from connect_kv.testing.chaos.workloads import RECORDED, use_bank, use_lists, use_registers
+from connect_kv.testing.chaos.workloads import RECORDED, read_registers, use_bank, use_lists, use_registers
 
 PAUSE = 0.06
 """Mean seconds between two calls of one client."""
@@ -107,12 +107,13 @@ class Run:
 
     def __init__(
         self, directory: Path, *, kinds: Sequence[str], seconds: float, seed: int, network: str,
-        say: Callable[[str], None],
+        say: Callable[[str], None], program: str = PROGRAM,
     ) -> None:  # fmt: skip
         self._directory = directory
         self._rng = random.Random(seed)
         self._network_kind = network
         self._say = say
+        self._program = program
         self.result = Result(seed, seconds, "", kinds, {})
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -120,7 +121,7 @@ class Run:
         """Do it all; always leaves the machine as it was."""
         network, places = await open_network(self._network_kind, self._rng, self._say)
         self.result.network = network.kind
-        cluster = ChaosCluster(self._directory, network, places)
+        cluster = ChaosCluster(self._directory, network, places, self._program)
         try:
             await cluster.start()
             await cluster.ready()
@@ -158,36 +159,39 @@ class Run:
     def _workers(
         self, cluster: ChaosCluster, recorders: dict[str, Recorder], locks: Locks, leases: Leases
     ) -> list[Awaitable[None]]:
-        """All clients; about half of them with a session, one client for each node among them."""
+        """All clients; about half of them with a session."""
         kinds = {"registers": use_registers, "lists": use_lists, "bank": use_bank}
         workers: list[Awaitable[None]] = []
         for kind, use in kinds.items():
-            for number in range(4 if kind == "registers" else 3):
-                client = self._client(cluster, number)
+            for number in range(3):
+                client = cluster.client(session=number % 2 == 0)
                 rng = random.Random(f"{self.result.seed} {kind} {number}")
                 workers.append(use(recorders[kind], f"{kind}{number}", client, rng, PAUSE))
+        for node in cluster.nodes:
+            rng = random.Random(f"{self.result.seed} {node.name}")
+            client = self._client_of(node, timeout=3)
+            workers.append(read_registers(recorders["registers"], f"on {node.name}", client, rng, PAUSE))
         for number in range(3):
             rng = random.Random(f"{self.result.seed} other {number}")
-            workers.append(locks.use(f"locker{number}", self._client(cluster, number), rng, 0.4))
+            client = cluster.client(session=number % 2 == 0)
+            workers.append(locks.use(f"locker{number}", client, rng, 0.4))
             use_lease = leases.keep if number == 0 else leases.abandon
-            workers.append(use_lease(f"holder{number}", self._client(cluster, number + 1), rng, 0.3))
+            client = cluster.client(session=number % 2 == 1)
+            workers.append(use_lease(f"holder{number}", client, rng, 0.3))
         return workers
 
-    def _client(self, cluster: ChaosCluster, number: int) -> Client:
-        if number == 3:  # only ever asks one node, whichever state that is in
-            return Client(
-                self._rng.choice(cluster.nodes).client_address,
-                timeout=5, session=False, session_ttl=60, rng=random.Random(number),
-            )  # fmt: skip
-        return cluster.client(session=number % 2 == 0)
+    def _client_of(self, node: ChaosNode, timeout: float) -> Client:
+        """One that only ever asks this node, whichever state it is in."""
+        rng = random.Random(node.name)
+        return Client(node.client_address, timeout=timeout, session=False, session_ttl=60, rng=rng)
 
     def _watchers(self, cluster: ChaosCluster) -> list[watches.Watcher]:
         found = [watches.Watcher("all", cluster.client(session=False), "", previous=True)]
         for node, prefix in zip(cluster.nodes, ("register/", "bank/", "lock/"), strict=True):
-            client = Client(
-                node.client_address, timeout=10, session=False, session_ttl=60, rng=random.Random(0)
+            client = self._client_of(node, timeout=10)
+            found.append(
+                watches.Watcher(f"{prefix} on {node.name}", client, prefix, previous=prefix == "bank/")
             )
-            found.append(watches.Watcher(f"{prefix} on {node.name}", client, prefix, previous=prefix == "bank/"))
         return found
 
     def _start(self, work: Sequence[Awaitable[None]]) -> list[asyncio.Task[None]]:
@@ -241,7 +245,9 @@ class Run:
                 history = await watches.whole_history(client, self.result.revision)
                 violations += await self._compare_members(cluster, client)
         except (errors.ConnectKvError, TimeoutError) as error:
-            violations.append(f"the cluster does not serve after the last fault: {type(error).__name__}: {error}")
+            violations.append(
+                f"the cluster does not serve after the last fault: {type(error).__name__}: {error}"
+            )
             return
         self.result.events = len(history)
         violations += watches.check_chain(history)
@@ -255,7 +261,9 @@ class Run:
         for node in cluster.nodes:
             for _ in range(50):
                 with suppress(errors.Refused):  # it has not applied that revision yet
-                    answer = await client.maintenance.hash_kv(node.client_address, revision=self.result.revision)
+                    answer = await client.maintenance.hash_kv(
+                        node.client_address, revision=self.result.revision
+                    )
                     found[node.name] = answer.hash
                     break
                 await asyncio.sleep(0.2)
@@ -286,7 +294,9 @@ class Run:
         for name, oks in by_name.items():
             if name not in known:
                 bad = any(text.startswith(name.rstrip("s")) for text in self.result.violations)
-                detail = f"{self.result.locks} times held" if name == "lock" else f"{self.result.leases} followed"
+                detail = (
+                    f"{self.result.locks} times held" if name == "lock" else f"{self.result.leases} followed"
+                )
                 known[name] = Workload(name, 0, 0, "violation" if bad else "ok", detail)
                 self.result.workloads.append(known[name])
             known[name].calls, known[name].answered = len(oks), sum(oks)

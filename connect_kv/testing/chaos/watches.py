@@ -76,7 +76,7 @@ def _short(value: bytes) -> bytes:
 
 
 async def whole_history(client: door.Client, end: int) -> list[Seen]:
-    """Every change up to revision `end`, which holds one event, from a watch that reads it when all is over."""
+    """Every change up to revision `end`, which holds one event, read by one watch when all is over."""
     found: list[Seen] = []
     async with asyncio.timeout(60), client.watch("", prefix=True, start_revision=1, prev_kv=True) as watch:
         while not found or found[-1].revision < end:
@@ -135,5 +135,5 @@ async def caught_up(watchers: Sequence[Watcher], history: Sequence[Seen]) -> Non
     loop = asyncio.get_running_loop()
     end = loop.time() + CATCH_UP_SECONDS
     counts = {watcher.name: len(expected_of(watcher, history)) for watcher in watchers}
-    while loop.time() < end and any(len(one.seen) < counts[one.name] for one in watchers):
+    while loop.time() < end and any(len(one.seen) < counts[one.name] for one in watchers):  # noqa: ASYNC110
         await asyncio.sleep(0.2)

@@ -9,6 +9,7 @@ from typing import Any
 from connect_kv import errors
 from connect_kv.client import client as door
 from connect_kv.client import txn
+from connect_kv.client.messages import Compare
 from connect_kv.sim import models
 from connect_kv.sim.linearizability import Model
 from connect_kv.testing.chaos.machines import Lists
@@ -41,7 +42,9 @@ lists = Model(
 """``("append", name, item) -> all items``, ``("read", name) -> all items``; each item is appended once."""
 
 
-async def use_registers(recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float) -> None:
+async def use_registers(
+    recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float
+) -> None:
     """Reads, writes and compare-and-swap of a few keys, until cancelled."""
     me, number = Client(name), 0
     async with client:
@@ -62,6 +65,19 @@ async def use_registers(recorder: Recorder, name: str, client: door.Client, rng:
                     swap = client.transaction([_is(key, expected)], [txn.put(key, value)])
                     input = ("cas", key, expected, value)
                     await recorder.call(me, input, swap, lambda one: one.succeeded, part=generation)
+            await asyncio.sleep(rng.expovariate(1 / pause))
+
+
+async def read_registers(
+    recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float
+) -> None:
+    """Only read: at a node that was left behind, a writer would wait and not see that it is."""
+    me = Client(name)
+    async with client:
+        while True:
+            generation = int(recorder.log.now / GENERATION_SECONDS)
+            key = f"register/{generation}.{rng.randrange(3)}"
+            await recorder.call(me, ("read", key), client.get(key), _value, part=generation)
             await asyncio.sleep(rng.expovariate(1 / pause))
 
 
@@ -145,7 +161,7 @@ async def _glance(client: door.Client, key: str) -> str | None:
         return None
 
 
-def _is(key: str, value: str | None) -> txn.Compare:
+def _is(key: str, value: str | None) -> Compare:
     return txn.version(key, "=", 0) if value is None else txn.value(key, "=", value)
 
 
