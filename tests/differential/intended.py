@@ -114,6 +114,12 @@ CASES = [
         "OK",
     ),
     Case(
+        "A deletion exactly at the compacted revision",
+        _deleted_then_compacted,
+        [(0, "created")],
+        [(0, "created"), (0, "events")],
+    ),
+    Case(  # after a compaction, which the one before has made
         "A watch from a negative revision",
         lambda target: _said(target, _create(start_revision=-1)),
         [(0, "created"), (0, "canceled")],
@@ -130,11 +136,5 @@ CASES = [
         lambda target: _said(target, _create(start_revision=1 << 40), _PROGRESS),
         [(0, "created"), (-1, "progress")],
         [(0, "created")],
-    ),
-    Case(
-        "A deletion exactly at the compacted revision",
-        _deleted_then_compacted,
-        [(0, "created")],
-        [(0, "created"), (0, "events")],
     ),
 ]
