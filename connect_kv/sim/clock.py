@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 
+EPOCH = 1_700_000_000_000_000_000
+"""Wall time at loop time 0, nanoseconds since 1970."""
+
 
 class Stuck(RuntimeError):
     """Every task waits and no timer is set: nothing will ever happen again."""
@@ -51,9 +54,7 @@ class VirtualClock:
     against others (seconds); `rate` is how many of its seconds pass in one of the loop's.
     """
 
-    def __init__(
-        self, *, epoch: int = 1_700_000_000_000_000_000, offset: float = 0.0, rate: float = 1.0
-    ) -> None:
+    def __init__(self, *, epoch: int = EPOCH, offset: float = 0.0, rate: float = 1.0) -> None:
         self._epoch = epoch
         self.offset = offset
         self.rate = rate

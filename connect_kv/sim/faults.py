@@ -66,28 +66,26 @@ class Nemesis:
     async def end(self) -> None:
         """Repair everything, and have every member run that belongs to the cluster."""
         self._heal()
-        world = self._world
-        for host in world.hosts:
+        for host in self._world.hosts:
             host.resume()
             host.slow_disk = 0.0
             host.disk.before_write = host.disk.before_read = None
-        belongs = self._belonging()
-        for host in world.hosts:
-            if host.removed or (belongs and host.name not in belongs):
-                host.wanted = False
-                await host.kill()
-            else:
+            if not host.removed:
                 host.run()
 
-    def _belonging(self) -> set[str]:
-        """Names in the memberships that running members have applied last."""
-        found: tuple[int, set[str]] = (-1, set())
+    async def dismiss(self) -> None:
+        """Stop the members that belong to the cluster no more, or never did."""
+        belongs = self._belonging()
         for host in self._world.hosts:
-            if host.up:
-                node = host.running.node
-                names = {member.name for member in node.membership.members}
-                found = max(found, (node.last_applied, names), key=lambda one: one[0])
-        return found[1]
+            if host.removed or host.name not in belongs:
+                host.wanted = False
+                await host.kill()
+
+    def _belonging(self) -> set[str]:
+        """Names in the membership that was applied last."""
+        nodes = [host.running.node for host in self._world.hosts if host.up]
+        latest = max(nodes, key=lambda node: node.last_applied)
+        return {member.name for member in latest.membership.members}
 
     def _say(self, text: str) -> None:
         self.log.append((self._world.now, text))
@@ -344,7 +342,8 @@ class Nemesis:
         assert process is not None
         asked = process.spawn(work)
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            # Not always with patience: the next change may then come while this one is under way.
+            async with asyncio.timeout(self._rng.choice((0.02, CALL_SECONDS))):
                 await across(process, asked)
         except (ConnectKvError, ConnectionError, TimeoutError):
             return False

@@ -33,6 +33,8 @@ MachineFactories = Mapping[str, Callable[[], object]]
 """How to make each user machine, by name: a member that restarts starts with a new one."""
 
 DATA = Path("/data")
+_STRANGER = ("no member of the running cluster answers", "the running cluster has no member at")
+"""Why a member that is to join cannot start yet."""
 RESTART_SECONDS = (0.05, 2.0)
 """How long the service manager waits before it starts a failed member again."""
 
@@ -163,7 +165,7 @@ class Host:
                 self._around.broken(self, error)
 
     async def kill(self, *, power: bool = False) -> None:
-        """kill -9, or power loss: then what was not synced may be gone. Started again if it is wanted."""
+        """SIGKILL, or power loss: then what was not synced may be gone. Started again if it is wanted."""
         process = self.process
         if process is not None and not process.dead:
             self.cut_off(power=power)
@@ -238,8 +240,8 @@ class Host:
         """A start may fail for lack of the others, or because of a fault."""
         if isinstance(error, MemberRemoved):
             self.removed = True
-        elif isinstance(error, NodeStopped) or "no member of the running cluster answers" in str(error):
-            pass  # it was told during the start what the next one will be told before it
+        elif isinstance(error, NodeStopped) or any(text in str(error) for text in _STRANGER):
+            pass  # the next start will be told more
         elif not (process.dead or self.excused):
             self._around.broken(self, error)
         self.excused = False
@@ -285,11 +287,12 @@ class Host:
             node_id = inner.identity.node_id
             return ObservedLog(inner, witness())
 
-        def membership() -> Membership:
-            return made[0].node.status().raft.membership
+        def rules() -> tuple[int, Membership]:
+            raft = made[0].node.status().raft
+            return raft.membership_index, raft.membership
 
         def witness() -> NodeWitness:
-            return ledger.witness(node_id, membership)
+            return ledger.witness(node_id, rules)
 
         def tune(config: NodeConfig) -> NodeConfig:
             return self._tune(replace(config, watchdog_seconds=0))

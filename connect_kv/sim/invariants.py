@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from connect_kv.interfaces import PeerMessage
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
@@ -23,6 +24,7 @@ class Violation(AssertionError):
 
 
 Applied = Callable[[Entry, Sequence[Result]], None]
+Rules = Callable[[], tuple[int, Membership]]
 
 
 @dataclass(slots=True)
@@ -56,24 +58,33 @@ class Ledger:
         """(index, term) to the term before it and a digest: log matching is a property of this table."""
         self._committed: list[EntryId] = [EntryId(0, 0)]
         self._results: list[bytes] = [b""]
+        self._ahead: dict[int, tuple[Entry, Sequence[Result], bytes]] = {}
+        """Applied beyond a gap."""
         self._memberships: list[tuple[int, Membership]] = []
         self._disks: dict[int, _Disk] = {}
+        self._rules: dict[int, Rules] = {}
         self._watchers: list[Applied] = []
         self.checks = 0
 
     @property
     def commit_index(self) -> int:
-        """The last index that any node has applied."""
+        """Up to here every entry and its results are known."""
         return len(self._committed) - 1
+
+    @property
+    def applied_index(self) -> int:
+        """The last index that any node has said to have applied."""
+        return max(self._ahead, default=self.commit_index)
 
     @property
     def terms(self) -> int:
         """How many terms had a leader."""
         return len(self._leaders)
 
-    def witness(self, node_id: int, membership: Callable[[], Membership]) -> NodeWitness:
-        """Who watches one node; `membership` is what rules there."""
-        return NodeWitness(self, node_id, membership)
+    def witness(self, node_id: int, rules: Rules) -> NodeWitness:
+        """Who watches one node; `rules` gives the membership in force there, and its index."""
+        self._rules[node_id] = rules
+        return NodeWitness(self, node_id)
 
     def on_commit(self, applied: Applied) -> None:
         """Be told of each entry once, in order, with its results."""
@@ -145,7 +156,7 @@ class Ledger:
         disk = self._disk(node_id)
         index = meta.last.index
         self.require(
-            index <= self.commit_index and self._committed[index] == meta.last,
+            index > self.commit_index or self._committed[index] == meta.last,
             f"{node_id:x} installs a snapshot at {meta.last}, which is not committed",
         )
         disk.uncertain = False
@@ -161,14 +172,14 @@ class Ledger:
             disk.log.pop(index, None)
         disk.compacted = max(disk.compacted, compacted.index)
 
-    def applied(
-        self,
-        node_id: int,
-        membership: Membership,
-        entries: Sequence[Entry],
-        results: Sequence[Sequence[Result]],
-    ) -> None:
+    def applied(self, node_id: int, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
         """State machine safety: one entry, and one result, at each index for all."""
+        index, membership = self._rules[node_id]()
+        disk = self._disk(node_id)
+        self.require(
+            not disk.compacted < index <= disk.last or index in disk.memberships,
+            f"{node_id:x} obeys a membership at {index}, which is not in its log",
+        )
         for entry, row in zip(entries, results, strict=True):
             digest = _digest(result.SerializeToString(deterministic=True) for result in row)
             if entry.index <= self.commit_index:
@@ -181,9 +192,21 @@ class Ledger:
                     f"{node_id:x}: applying {entry.id} had another result than on other members: {row}",
                 )
                 continue
-            self.require(entry.index == self.commit_index + 1, f"{node_id:x} skips to {entry.id} in applying")
             self._check_durable(node_id, membership, entry.id)
             self._check_logged(node_id, entry)
+            known, _, before = self._ahead.setdefault(entry.index, (entry, row, digest))
+            self.require(
+                known.id == entry.id and before == digest,
+                f"{node_id:x} applies {entry.id} with another result than others, or {known.id}",
+            )
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Go on in order. A member killed after it wrote a slice and before it said so leaves a gap,
+        until another member applies the same.
+        """
+        while (found := self._ahead.pop(self.commit_index + 1, None)) is not None:
+            entry, row, digest = found
             self._committed.append(entry.id)
             self._results.append(digest)
             if entry.kind is EntryKind.MEMBERSHIP:
@@ -193,7 +216,7 @@ class Ledger:
 
     def made_durable(self, node_id: int, index: int) -> None:
         """A state can be rebuilt."""
-        self.require(index <= self.commit_index, f"{node_id:x}: durable beyond what was applied: {index}")
+        self.require(index <= self._disk(node_id).last, f"{node_id:x}: durable beyond its log: {index}")
 
     def require(self, holds: bool, text: str) -> None:
         """A violation unless it holds."""
@@ -205,8 +228,26 @@ class Ledger:
         return self._disks.setdefault(node_id, _Disk())
 
     def _leads(self, node_id: int, term: int) -> None:
-        leader = self._leaders.setdefault(term, node_id)
-        self.require(leader == node_id, f"election safety: {leader:x} and {node_id:x} both lead term {term}")
+        leader = self._leaders.get(term)
+        if leader is None:
+            self._leaders[term] = node_id
+            self._check_elected(node_id, term)
+        self.require(
+            leader in (None, node_id), f"election safety: {leader} and {node_id} both lead term {term}"
+        )
+
+    def _check_elected(self, node_id: int, term: int) -> None:
+        """Nobody leads before a majority, itself included, has its vote for it on disk."""
+        voted = {
+            member
+            for member, disk in self._disks.items()
+            if (disk.term, disk.vote) == (term, node_id) or disk.term > term
+        }
+        self.require(
+            node_id in voted and _majority(self._rules[node_id]()[1], voted),
+            f"election safety: {node_id:x} leads term {term} with these votes on disk: "
+            + " ".join(f"{one:x}" for one in sorted(voted)),
+        )
 
     def _leader_has(self, id: EntryId, term: int) -> None:
         """Leader completeness: no leader's log contradicts what an earlier term has committed."""
@@ -296,10 +337,9 @@ class Ledger:
 class NodeWitness:
     """The ledger's witness at one node (`observed.Witness`)."""
 
-    def __init__(self, ledger: Ledger, node_id: int, membership: Callable[[], Membership]) -> None:
+    def __init__(self, ledger: Ledger, node_id: int) -> None:
         self._ledger = ledger
         self._node_id = node_id
-        self._membership = membership
 
     def opened(self, restored: Restored) -> None:
         """See Ledger."""
@@ -323,7 +363,7 @@ class NodeWitness:
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
         """See Ledger."""
-        self._ledger.applied(self._node_id, self._membership(), entries, results)
+        self._ledger.applied(self._node_id, entries, results)
 
     def made_durable(self, index: int) -> None:
         """See Ledger."""
@@ -334,7 +374,7 @@ def _restored(restored: Restored) -> _Disk:
     hard = restored.hard_state
     disk = _Disk(hard.term, hard.vote, compacted=restored.compacted.index, last=restored.last.index)
     starts = [*restored.term_starts, (restored.last.index + 1, 0)]
-    for (start, term), (end, _) in zip(starts, starts[1:], strict=False):
+    for (start, term), (end, _) in pairwise(starts):
         disk.log.update(dict.fromkeys(range(start, end), term))
     disk.memberships = [index for index, _ in restored.memberships if index > restored.compacted.index]
     return disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,10 +68,9 @@ class Locks:
                 lease.lost()  # as if its holder had died
 
     async def _hold(self, lease: Lease, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while loop.time() < min(end, _trusted(lease)):
-            await asyncio.sleep(0.05)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await lease.wait_lost()
 
     def check(self) -> None:
         """Raise a Violation if two held it at once, or a later one has a lower number."""

@@ -26,6 +26,7 @@ from connect_kv.rpc.kv_pb2 import (
     TxnRequest,
     TxnResponse,
 )
+from connect_kv.sim.clock import EPOCH
 
 Require = Callable[[bool, str], None]
 
@@ -55,7 +56,7 @@ class _Lease:
     index: int
     """Entry of the grant or last renewal."""
     since: float
-    """When any member first applied that."""
+    """When that was proposed: its client had asked for it before."""
     keys: set[bytes] = field(default_factory=set)
 
 
@@ -75,6 +76,7 @@ class Reference:
         self.latest_expiry = 0.0
         """Seconds by which the latest lease outlived its time."""
         self._answered: dict[tuple[int, int], bytes] = {}
+        self._log_time = 0
         self._sub = 0
         """Changes made in the revision that is being written."""
 
@@ -82,11 +84,18 @@ class Reference:
         """An entry is committed and had these results."""
         if entry.kind is not EntryKind.COMMAND:
             return
-        commands = list(commands_of(parse(entry)))
+        batch = parse(entry)
+        commands = list(commands_of(batch))
+        self._log_time = max(self._log_time, batch.log_time)
         self._require(len(commands) == len(results), f"{entry.id}: {len(results)} results")
         for command, result in zip(commands, results, strict=True):
             if self._runs(entry, command, result):
                 self._apply(entry, command, result)
+
+    def overdue(self) -> float:
+        """Seconds by which any lease has outlived its time, ended or not."""
+        now = self._now()
+        return max([self.latest_expiry, *(now - one.since - one.ttl for one in self.leases.values())])
 
     def _runs(self, entry: Entry, command: Command, result: Result) -> bool:
         """Exactly once: a number that was answered before has the same answer, and runs no more."""
@@ -132,7 +141,7 @@ class Reference:
             case "lease_grant":
                 granted = result.lease_grant
                 self._require(granted.ID not in self.leases, f"{where}: {granted.ID} exists already")
-                self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._now())
+                self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._asked())
             case "lease_renew":
                 ttls = [self._renew(lease, entry.index) for lease in command.lease_renew.ids]
                 self._require(list(result.lease_renew.ttls) == ttls, f"{where}: {result} is not {ttls}")
@@ -269,11 +278,14 @@ class Reference:
 
     # Leases.
 
+    def _asked(self) -> float:
+        return min(self._now(), (self._log_time - EPOCH) / 1e9)
+
     def _renew(self, id: int, index: int) -> int:
         lease = self.leases.get(id)
         if lease is None:
             return 0
-        lease.index, lease.since = index, self._now()
+        lease.index, lease.since = index, self._asked()
         return lease.ttl
 
     def _expire(self, where: str, request: LeaseExpire, ended: list[int]) -> None:

@@ -109,14 +109,14 @@ class Caller:
         self.rng: Random = recorder.world.chance(f"{recorder.name} {name}")
         self.client: Client = recorder.world.client(name, session=session, timeout=timeout)
         self._recorder = recorder
-        self._name = name
+        self.name = name
         self._lives = 1
 
     async def call(
         self, input: Any, work: Awaitable[Any], output: Callable[[Any], Any], *, reads: bool = False
     ) -> None:
         """See Recorder."""
-        if not await self._recorder.call((self._name, self._lives), input, work, output, reads=reads):
+        if not await self._recorder.call((self.name, self._lives), input, work, output, reads=reads):
             self._lives += 1
 
     async def rest(self, mean: float) -> None:
@@ -130,7 +130,7 @@ async def use_registers(recorder: Recorder, caller: Caller, keys: int, pause: fl
     async with caller.client as client:
         while True:
             number += 1
-            key, value = f"r{rng.randrange(keys)}", f"{caller._name}.{number}"
+            key, value = f"r{rng.randrange(keys)}", f"{caller.name}.{number}"
             match rng.choices(("read", "write", "cas", "delete"), (4, 4, 2, 0.5))[0]:
                 case "read":
                     await caller.call(("read", key), client.get(key), _value, reads=True)
@@ -148,6 +148,15 @@ async def use_registers(recorder: Recorder, caller: Caller, keys: int, pause: fl
             await caller.rest(pause)
 
 
+async def read_registers(recorder: Recorder, caller: Caller, keys: int, pause: float) -> None:
+    """Only reads, for ever."""
+    async with caller.client as client:
+        while True:
+            key = f"r{caller.rng.randrange(keys)}"
+            await caller.call(("read", key), client.get(key), _value, reads=True)
+            await caller.rest(pause)
+
+
 async def use_transactions(recorder: Recorder, caller: Caller, pause: float) -> None:
     """Move amounts between accounts if nobody else did meanwhile, and read all of them at once."""
     rng, number = caller.rng, 0
@@ -162,7 +171,7 @@ async def use_transactions(recorder: Recorder, caller: Caller, pause: float) -> 
             else:
                 first, second = rng.sample(names, 2)
                 seen = await _glance(client, first)
-                value = f"{caller._name}.{number}"
+                value = f"{caller.name}.{number}"
                 then = (("write", first, value), ("write", second, value), ("read", first))
                 work = client.transaction(
                     [txn.value(first, "=", seen) if seen is not None else txn.version(first, "=", 0)],
