@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from connect_kv.api.status import raise_failure
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
+from connect_kv.kv.refusals import Refusal
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 
@@ -18,7 +19,14 @@ T = TypeVar("T")
 
 _COMMANDS_TAG = bytes(((CommandBatch.COMMANDS_FIELD_NUMBER << 3) | 2,))
 _RETRY_SECONDS = 0.02
+MOST_WAITING = 8192
+"""Of the unary calls and session batches of one member. A call that waits costs gRPC about 20 kB."""
 _SESSION_RETRIES = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
+
+
+FIRST_COMMANDS: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
+"""Every version that ever ran can apply commands up to this number; new kinds get higher ones."""
+NOT_CAPABLE = Refusal(9, "etcdserver: not capable")
 
 
 class Proposer(Protocol):
@@ -85,8 +93,19 @@ class Replica:
         revision: Callable[[], int],
         time_limit: float = 7.0,
         max_request_bytes: int = 1536 * 1024,
+        max_waiting: int = MOST_WAITING,
+        understood: Callable[[int], bool] = lambda field: True,
     ) -> None:
-        """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts."""
+        """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts.
+
+        `max_waiting`: calls that may wait for the node at a time; more are refused as Overloaded.
+
+        `understood` says whether every member can apply commands of that number, so that one that was
+        not upgraded yet never meets what it must stop at.
+        """
+        self._understood = understood
+        self._max_waiting = max_waiting
+        self._waiting = 0
         self._node = node
         self._revision = revision
         self.cluster_id = cluster_id
@@ -121,6 +140,8 @@ class Replica:
         """
         if len(request) > self.max_request_bytes:
             raise RequestTooLarge
+        if field > FIRST_COMMANDS and not self._understood(field):
+            raise NOT_CAPABLE.error()
         (encoded,) = await self.propose(encode_command(field, request), 1)
         result = Result.FromString(encoded)
         if result.WhichOneof("result") == "failure":
@@ -151,8 +172,20 @@ class Replica:
     ) -> T:
         """Call until it gets through: without a leader a call waits, up to the limit.
 
-        Raises NoLeader if the time ended while nothing was under way, otherwise `late`.
+        Raises NoLeader if the time ended while nothing was under way, otherwise `late`; Overloaded at
+        once if too many wait already: who is refused early can go elsewhere, and memory stays bounded.
         """
+        if self._waiting >= self._max_waiting:
+            raise Overloaded(f"{self._waiting} calls are waiting already")
+        self._waiting += 1
+        try:
+            return await self._until_through(call, late, retry)
+        finally:
+            self._waiting -= 1
+
+    async def _until_through(
+        self, call: Callable[[], Awaitable[T]], late: type[Exception], retry: tuple[type[Exception], ...]
+    ) -> T:
         under_way, doubtful, leaderless = True, False, False
         try:
             async with asyncio.timeout(self.time_limit):

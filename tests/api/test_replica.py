@@ -1,5 +1,8 @@
 """Deadlines, sizes and safe retries, in the one place that has them."""
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from connect_kv.api.replica import Replica, encode_command, field_number
@@ -127,3 +130,25 @@ async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
 def test_a_replicated_failure_is_raised(failure: Failure, error: type[Exception]) -> None:
     with pytest.raises(error):
         raise_failure(Result(failure=failure))
+
+
+async def test_more_calls_than_may_wait_are_refused_at_once() -> None:
+    """An overloaded member says so, instead of growing; as soon as one is answered, another may come."""
+    node = FakeNode()
+    answer = asyncio.Event()
+
+    async def slow(payload: bytes, count: int = 1) -> Sequence[bytes]:
+        await answer.wait()
+        return [Result().SerializeToString()]
+
+    node.propose = slow  # type: ignore[method-assign]
+    ours = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, max_waiting=2)
+    waiting = [asyncio.create_task(ours.execute(PUT, b"")) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await ours.execute(PUT, b"")
+    with pytest.raises(Overloaded):
+        await ours.barrier()
+    answer.set()
+    await asyncio.gather(*waiting)
+    await ours.execute(PUT, b"")

@@ -1,0 +1,27 @@
+"""An empty grpc.aio handler under the name of Put and Range."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import grpc
+import uvloop
+
+
+async def serve(port: int) -> None:
+    """Answer everything with nothing, until killed."""
+
+    async def nothing(request: bytes, context: object) -> bytes:
+        return b""
+
+    handlers = {name: grpc.unary_unary_rpc_method_handler(nothing) for name in ("Put", "Range")}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", handlers),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))
