@@ -26,6 +26,7 @@ from google.protobuf.message_factory import GetMessageClass
 from connect_kv.api.status import status_of
 from connect_kv.api.streams import Streams
 from connect_kv.errors import NoLeader
+from connect_kv.kv.refusals import Refusal
 from connect_kv.metrics import CallCount, Metrics
 
 logger = logging.getLogger(__name__)
@@ -51,11 +52,28 @@ AUTH_METHODS = (
 )  # fmt: skip
 """Of ``etcdserverpb.Auth``, which has no message of ours: each is refused by name."""
 
+NOT_FOR_LEARNER = Refusal(9, "etcdserver: rpc not supported for learner")
+
+_LEARNERS: dict[str, Callable[[Any], bool]] = {
+    "Maintenance.Status": lambda request: True,
+    "Maintenance.Snapshot": lambda request: True,
+    "KV.Range": lambda request: bool(request.serializable),
+}
+"""What a learner answers, as in etcd."""
+
 
 class Handlers(grpc.GenericRpcHandler):
     """One table from full method name to handler, for all services of a server."""
 
-    def __init__(self, streams: Streams, metrics: Metrics, has_leader: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        metrics: Metrics,
+        has_leader: Callable[[], bool],
+        is_learner: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """A learner answers only what needs no agreement; clients go to another member for the rest."""
+        self._is_learner = is_learner
         self._streams = streams
         self._metrics = metrics
         self._has_leader = has_leader
@@ -87,24 +105,34 @@ class Handlers(grpc.GenericRpcHandler):
         call = getattr(servicer, method.name, None)
         if call is None:
             return _unimplemented(service, method.name)
+        learner = _LEARNERS.get(method.full_name.removeprefix(f"{method.containing_service.file.package}."))
+        refused = self._refused_to_learners(learner)
         request: type[Message] = GetMessageClass(method.input_type)
         response: type[Message] = GetMessageClass(method.output_type)
         codec = (request.FromString, _serializer(response))
         if method.client_streaming:
             count = self._metrics.call(service, method.name, "bidi_stream")
-            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count), *codec)
+            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count, refused), *codec)
         if method.server_streaming:
             count = self._metrics.call(service, method.name, "server_stream")
-            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count), *codec)
+            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count, refused), *codec)
         count = self._metrics.call(service, method.name, "unary")
-        return grpc.unary_unary_rpc_method_handler(self._unary(call, count), *codec)
+        return grpc.unary_unary_rpc_method_handler(self._unary(call, count, refused), *codec)
 
-    def _unary(self, call: Callable[[Any, Context], Awaitable[Any]], count: CallCount) -> Any:
+    def _refused_to_learners(self, allowed: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
+        is_learner = self._is_learner
+        return lambda request: is_learner() and not (allowed is not None and allowed(request))
+
+    def _unary(
+        self, call: Callable[[Any, Context], Awaitable[Any]], count: CallCount, refused: Callable[[Any], bool]
+    ) -> Any:
         has_leader = self._has_leader
 
         async def handle(request: Any, context: Context) -> Any:
             count.started += 1
             try:
+                if refused(request):
+                    raise NOT_FOR_LEARNER.error()
                 if not has_leader() and needs_leader(context):
                     raise NoLeader
                 response = await call(request, context)
@@ -115,10 +143,17 @@ class Handlers(grpc.GenericRpcHandler):
 
         return handle
 
-    def _server_stream(self, call: Callable[[Any, Context], AsyncIterator[Any]], count: CallCount) -> Any:
+    def _server_stream(
+        self,
+        call: Callable[[Any, Context], AsyncIterator[Any]],
+        count: CallCount,
+        refused: Callable[[Any], bool],
+    ) -> Any:
         async def handle(request: Any, context: Context) -> None:
             count.started += 1
             try:
+                if refused(request):
+                    raise NOT_FOR_LEARNER.error()
                 async with (
                     self._streams.scope(needs_leader=needs_leader(context)),
                     _closed_after(call(request, context)) as responses,
@@ -131,10 +166,14 @@ class Handlers(grpc.GenericRpcHandler):
 
         return handle
 
-    def _bidirectional(self, call: Callable[[Context], Awaitable[None]], count: CallCount) -> Any:
+    def _bidirectional(
+        self, call: Callable[[Context], Awaitable[None]], count: CallCount, refused: Callable[[Any], bool]
+    ) -> Any:
         async def handle(_: Any, context: Context) -> None:
             count.started += 1
             try:
+                if refused(None):
+                    raise NOT_FOR_LEARNER.error()
                 async with self._streams.scope(needs_leader=needs_leader(context)):
                     await call(context)
             except BaseException as error:

@@ -136,7 +136,7 @@ class StateKeeper:
         log_time = next((h.log_time for h in self._headers.values() if h.index == start - 1), 0)
         skipped = stored_states.skipped(self._writer.engine)
         if start <= last_applied:
-            logger.info("replaying entries %d to %d for machines in memory", start, last_applied)
+            logger.info("replaying entries for machines in memory", extra={"from": start, "to": last_applied})
         while start <= last_applied:
             entries = await read_log(start, last_applied + 1)
             if not entries or entries[0].index != start:

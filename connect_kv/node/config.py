@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL
 from connect_kv.raft.config import RaftConfig
 
 
@@ -14,6 +15,10 @@ class NodeConfig:
     raft: RaftConfig
     tick_seconds: float = 0.05
     """Length of a tick: with 20 election ticks, an election timeout of one to two seconds."""
+    protocol: int = PROTOCOL
+    """The version of the traffic between members that this node speaks."""
+    oldest_protocol: int = OLDEST_PROTOCOL
+    """The oldest it understands."""
     highest_command: int = 0
     """Largest command number this node can apply."""
     max_request_bytes: int = 2 << 20

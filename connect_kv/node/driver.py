@@ -369,7 +369,11 @@ class Driver(Generic[R]):
         if not self.leadership.leads:
             self._spawn(self._sender.cancel())
         leader = self._core.leader_id
-        logger.info("term %d, leader %s", self._core.term, "none" if leader is None else f"{leader:x}")
+        who = "none" if leader is None else f"{leader:x}"
+        if self.leadership.leads:
+            logger.info("this member leads", extra={"term": self._core.term})
+        else:
+            logger.info("the leader changed", extra={"term": self._core.term, "leader": who})
         self._parts.metrics.leader_changed(self._core.leader_id)
 
     def _update_eligibility(self) -> None:

@@ -28,13 +28,21 @@ def added_id(cluster_id: int, index: int, position: int) -> int:
     return hashed_id("member", cluster_id, index, position)
 
 
-def judge(hello: Hello, identity: Identity, removed: Iterable[int], noted: bytes | None) -> Verdict:
+def judge(
+    hello: Hello,
+    identity: Identity,
+    removed: Iterable[int],
+    noted: bytes | None,
+    *,
+    protocol: int = PROTOCOL,
+    oldest_protocol: int = OLDEST_PROTOCOL,
+) -> Verdict:
     """What to answer that sender, as far as its identity goes.
 
     `removed` are ids whose removal is *committed*: one that may still be rolled back must not make
     a member go away. `noted` is the directory under which the sender was seen first.
     """
-    if hello.protocol < OLDEST_PROTOCOL or hello.oldest_protocol > PROTOCOL:
+    if hello.protocol < oldest_protocol or hello.oldest_protocol > protocol:
         return Verdict.INCOMPATIBLE
     if hello.cluster_id != identity.cluster_id:
         return Verdict.WRONG_CLUSTER

@@ -18,8 +18,6 @@ from connect_kv.interfaces import (
     Verdict,
 )
 from connect_kv.node.membership import (
-    OLDEST_PROTOCOL,
-    PROTOCOL,
     Abilities,
     AddressBook,
     has_majority,
@@ -81,8 +79,8 @@ class Peers(Generic[R]):
             source=self._parts.identity.node_id,
             target=target,
             directory_id=self._parts.identity.directory_id,
-            protocol=PROTOCOL,
-            oldest_protocol=OLDEST_PROTOCOL,
+            protocol=self._parts.config.protocol,
+            oldest_protocol=self._parts.config.oldest_protocol,
             highest_command=self._parts.config.highest_command,
         )
 
@@ -107,7 +105,9 @@ class Peers(Generic[R]):
         if verdict is Verdict.WELCOME:
             self._abilities.heard(hello.source, hello)
         else:
-            logger.warning("refused the hello of %x: %s", hello.source, verdict.name)
+            logger.warning(
+                "a member was refused", extra={"member": f"{hello.source:x}", "verdict": verdict.name}
+            )
         return self._reply(verdict)
 
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
@@ -122,7 +122,10 @@ class Peers(Generic[R]):
         elif reply.verdict is Verdict.AMNESIA:
             self._fail(RefusedToStart(WIPED))
         else:
-            logger.warning("%x does not take our messages: %s %s", node_id, reply.verdict.name, reply.detail)
+            logger.warning(
+                "a member does not take our messages",
+                extra={"member": f"{node_id:x}", "verdict": reply.verdict.name, "detail": reply.detail},
+            )
 
     def receive(self, message: PeerMessage) -> None:
         """One message of a welcome sender."""
@@ -174,7 +177,15 @@ class Peers(Generic[R]):
 
     async def _verdict(self, hello: Hello) -> Verdict:
         removed = self._parts.history.membership.removed
-        verdict = judge(hello, self._parts.identity, removed, self._parts.log.noted_directory(hello.source))
+        config = self._parts.config
+        verdict = judge(
+            hello,
+            self._parts.identity,
+            removed,
+            self._parts.log.noted_directory(hello.source),
+            protocol=config.protocol,
+            oldest_protocol=config.oldest_protocol,
+        )
         if verdict is not Verdict.WELCOME:
             return verdict
         if hello.source not in self._book and self._book.addresses:
@@ -195,17 +206,19 @@ class Peers(Generic[R]):
         return Verdict.WELCOME if noted == hello.directory_id else Verdict.AMNESIA
 
     def _reply(self, verdict: Verdict) -> HelloReply:
+        config = self._parts.config
+        versions = f"versions {config.oldest_protocol} to {config.protocol} are understood here"
         details = {
             Verdict.AMNESIA: WIPED,
             Verdict.REMOVED: "the sender was removed from this cluster",
             Verdict.WRONG_CLUSTER: f"this is cluster {self._parts.identity.cluster_id:x}",
             Verdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
-            Verdict.INCOMPATIBLE: f"versions {OLDEST_PROTOCOL} to {PROTOCOL} are understood here",
+            Verdict.INCOMPATIBLE: versions,
         }
         return HelloReply(
             verdict=verdict,
             detail=details.get(verdict, ""),
-            protocol=PROTOCOL,
+            protocol=config.protocol,
             highest_command=self._parts.config.highest_command,
             directory_id=self._parts.identity.directory_id,
             term=self._parts.core.term,
@@ -246,7 +259,10 @@ class Peers(Generic[R]):
                         address, self.introduce(node_id), own_address
                     )
                 except OSError as error:
-                    logger.info("%s did not say who the members are: %s", address, error)
+                    logger.info(
+                        "a member did not say who the members are",
+                        extra={"address": address, "reason": str(error)},
+                    )
                 else:
                     if description.cluster_id == self._parts.identity.cluster_id:
                         self.hear(description)

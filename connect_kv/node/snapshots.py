@@ -45,6 +45,15 @@ class _Staged:
     taken: bool = False
 
 
+@dataclass(slots=True)
+class _Receiving:
+    """A snapshot that is being staged, sent by the leader of `term`."""
+
+    term: int
+    staging: asyncio.Future[str]
+    superseded: bool = False
+
+
 class SnapshotSender(Generic[R]):
     """Streams this leader's state to followers whose entries are compacted away; one stream to each."""
 
@@ -126,10 +135,13 @@ class SnapshotSender(Generic[R]):
                 snapshot_id=self._parts.rng.getrandbits(62) + 1,
                 approximate_bytes=source.approximate_bytes,
             )
-            logger.info("sending a snapshot at %s to %x", meta.last, target)
+            logger.info(
+                "sending a snapshot",
+                extra={"member": f"{target:x}", "index": meta.last.index, "term": meta.last.term},
+            )
             await self._parts.transport.send_snapshot(offer, source.chunks())
         except OSError as error:
-            logger.warning("a snapshot did not reach %x: %s", target, error)
+            logger.warning("a snapshot did not arrive", extra={"member": f"{target:x}", "reason": str(error)})
             return False
         finally:
             source.close()
@@ -158,22 +170,40 @@ class SnapshotReceiver(Generic[R]):
         self._step = step
         self._before_switch = before_switch
         self._jumped = jumped
-        self._busy = False
+        self._receiving: _Receiving | None = None
         self._staged: _Staged | None = None
 
     async def receive(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Return once it is this node's state. Raises SnapshotRefused, or what staging it raised."""
-        if self._busy or self._staged is not None:
-            raise SnapshotRefused("another snapshot is being received")
-        self._busy = True
+        self._check(offer)
+        await self._supersede(offer.term)
+        stage = self._parts.state.stage(offer.meta, chunks)
+        receiving = self._receiving = _Receiving(offer.term, asyncio.ensure_future(stage))
         try:
-            self._check(offer)
-            name = await self._parts.state.stage(offer.meta, chunks)
+            name = await receiving.staging
             self._check(offer)
             staged = self._offer_to_core(offer, name)
+        except asyncio.CancelledError:
+            if receiving.superseded:
+                raise SnapshotRefused("the leader of a later term sends one") from None
+            raise
         finally:
-            self._busy = False
+            if self._receiving is receiving:
+                self._receiving = None
         await asyncio.shield(staged.done)
+
+    async def _supersede(self, term: int) -> None:
+        """Give up one of an earlier term: its sender leads no more, and may be dead halfway through."""
+        while (receiving := self._receiving) is not None and receiving.term < term:
+            receiving.superseded = True
+            receiving.staging.cancel()
+            # Its file is closed when the other task has seen its end as well.
+            await asyncio.wait({receiving.staging})
+            await asyncio.sleep(0)
+            if self._receiving is receiving:
+                self._receiving = None
+        if self._receiving is not None or self._staged is not None:
+            raise SnapshotRefused("another snapshot is being received")
 
     def _check(self, offer: SnapshotOffer) -> None:
         if offer.term < self._parts.core.term:
@@ -211,7 +241,7 @@ class SnapshotReceiver(Generic[R]):
             await self._parts.state.switch(staged.name)
             self._jumped(meta)
         self._parts.metrics.snapshot_installed()
-        logger.info("installed a snapshot at %s", meta.last)
+        logger.info("installed a snapshot", extra={"index": meta.last.index, "term": meta.last.term})
         self._staged = None
         if not staged.done.done():
             staged.done.set_result(None)

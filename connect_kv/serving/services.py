@@ -79,6 +79,7 @@ class Services:
             revision=lambda: kv.revision,
             time_limit=config.time_limit,
             max_request_bytes=config.max_request_bytes,
+            understood=lambda field: host.cluster.understood_by_all(field, node.membership.node_ids),
         )
         self._streams = Streams(
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
@@ -116,7 +117,7 @@ class Services:
             "Machine": MachineService(self.replica, host, calls),
         }
         """By the service's short name."""
-        self.handlers = Handlers(self._streams, metrics, self.replica.has_leader)
+        self.handlers = Handlers(self._streams, metrics, self.replica.has_leader, self._is_learner)
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.handlers, self.servicers)
         self._grpc: GrpcServer | None = None

@@ -80,7 +80,9 @@ class PeerLink:
             own_id = self._local.hello(self._node_id).source
             await exchange(call, self._outbox, self._node_id, own_id, self._local.receiver.receive)
         except (*RPC_FAILURES, BadMessage) as error:
-            _log.info("stream to peer %x: %s", self._node_id, describe_failure(error))
+            _log.debug(
+                "a stream broke", extra={"member": f"{self._node_id:x}", "reason": describe_failure(error)}
+            )
         except Exception:
             _log.exception("stream to peer %x failed", self._node_id)
         finally:
@@ -91,8 +93,9 @@ class PeerLink:
 
     def _note_refusal(self, reply: HelloReply) -> None:
         if reply.verdict is not self._last_verdict:  # not every second
-            _log.warning(
-                "peer %x refuses this member: %s %s", self._node_id, reply.verdict.name, reply.detail
+            _log.debug(
+                "a stream was refused",  # the node says so as well, and what that means
+                extra={"member": f"{self._node_id:x}", "verdict": reply.verdict.name, "detail": reply.detail},
             )
         self._last_verdict = reply.verdict
 

@@ -63,7 +63,10 @@ class Peer:
             answer = await call(frame, timeout=self._local.limits.unary_timeout)
             reply: HelloReply | None = decode_frame(answer).hello_reply
         except (*RPC_FAILURES, BadMessage) as error:
-            _log.info("%s to peer %x: %s", method, self.node_id, describe_failure(error))
+            _log.debug(
+                "a message was not delivered",
+                extra={"member": f"{self.node_id:x}", "method": method, "reason": describe_failure(error)},
+            )
             self._local.unreachable(self.node_id)
             return
         if reply is not None:

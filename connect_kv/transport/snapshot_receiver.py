@@ -161,7 +161,9 @@ class SnapshotReceiver:
             return SnapshotAnswer(error="given up")
         error = session.install.exception()
         if error is not None:
-            _log.warning("snapshot from %x refused: %s", source, describe_failure(error))
+            _log.warning(
+                "a snapshot was refused", extra={"member": f"{source:x}", "reason": describe_failure(error)}
+            )
             return SnapshotAnswer(error=describe_failure(error))
         if not session.complete:
             return SnapshotAnswer(error="taken before it was whole")

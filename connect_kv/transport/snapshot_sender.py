@@ -66,7 +66,10 @@ class _Sending:
             except (*RPC_FAILURES, BadMessage) as error:
                 if attempts >= limits.snapshot_attempts:
                     raise ConnectionError(f"snapshot to {target:x}: {describe_failure(error)}") from error
-                _log.info("snapshot to %x: %s", target, describe_failure(error))
+                _log.info(
+                    "a snapshot was interrupted",
+                    extra={"member": f"{target:x}", "reason": describe_failure(error)},
+                )
                 await self._local.clock.sleep(
                     min(limits.reconnect_first * 2 ** (attempts - 1), limits.reconnect_most)
                 )

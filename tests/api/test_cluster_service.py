@@ -139,3 +139,31 @@ async def test_a_further_voter_waits_for_one_that_was_added_to_start(three: list
         await client.cluster.add("127.0.0.1:2")
         with pytest.raises(connect_kv.ConnectKvError, match="not enough started"):
             await client.cluster.add("127.0.0.1:3")
+
+
+async def test_a_learner_answers_only_what_needs_no_agreement(three: list[Member], tmp_path: Path) -> None:
+    """Clients are sent to another member, as etcd's know it."""
+    config = joining(tmp_path, three, "n4")
+    async with client_of(*three) as client:
+        await client.put("k", "v")
+        await client.cluster.add(config.peer_address, learner=True)
+        joined = Member(config)
+        await joined.start()
+        try:
+            await until(lambda: joined.server.node.last_applied >= three[0].server.node.last_applied)
+            async with client_of(joined) as there:
+                assert (await there.status()).isLearner
+                assert (await there.get("k", serializable=True)) is not None
+                for refused in (
+                    there.get("k", timeout=0.5),
+                    there.put("k", "v", timeout=0.5),
+                    there.members(timeout=0.5),
+                ):
+                    with pytest.raises(connect_kv.Unavailable, match="not supported for learner"):
+                        await refused
+            async with connect_kv.connect(
+                [joined.server.client_address, three[0].server.client_address]
+            ) as everybody:
+                await everybody.put("k", "w")
+        finally:
+            await joined.stop()
