@@ -106,7 +106,8 @@ def results(found: Found, machine: str) -> str:
     for name, row in found.items():
         for system, one in row.items():
             lines.append(
-                f"| {name} | {system} | {one.rate:,.0f} | {one.median:,.2f} | {one.p99:,.2f} | {one.cpu:.3f} |"
+                f"| {name} | {system} | {one.rate:,.0f} | {one.median:,.2f} | {one.p99:,.2f} "
+                f"| {one.cpu:.3f} |"
             )
     return "\n".join(lines)
 

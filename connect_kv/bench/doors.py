@@ -24,6 +24,8 @@ from connect_kv.rpc.kv_pb2 import (
 )
 
 READY_SECONDS = 10.0
+CALL_SECONDS = 60.0
+"""A load is to show how long calls take, not to give them up."""
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -73,7 +75,7 @@ class SessionDoor:
     def __init__(self, endpoints: str, clients: int, machine: str = "counter") -> None:
         addresses = parse_endpoints(endpoints)
         turns = [addresses[i % len(addresses) :] + addresses[: i % len(addresses)] for i in range(clients)]
-        self._clients = [connect(turn) for turn in turns]
+        self._clients = [connect(turn, timeout=CALL_SECONDS) for turn in turns]
         self._turn = cycle(self._clients)
         self._machine = machine
 
