@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -128,7 +129,7 @@ class DevCluster:
         """Show what it says until it ends."""
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            _say(index, line.decode(errors="replace").rstrip())
+            _say(index, _short(line.decode(errors="replace").rstrip(), _name(index)))
         code = await process.wait()
         if not self._stopping.is_set():
             _say(index, f"ended with exit code {code}; the others go on", bold=True)
@@ -168,6 +169,12 @@ class DevCluster:
 
 def _name(index: int) -> str:
     return f"n{index + 1}"
+
+
+def _short(line: str, name: str) -> str:
+    """A log line without what this terminal says already: the day and the member's name."""
+    found = re.match(rf"[\d-]+T([\d:.]+)Z ([A-Z]+) {name} (.*)", line)
+    return f"{found[1]} {found[2]:<7} {found[3]}" if found else line
 
 
 def _environment() -> dict[str, str]:

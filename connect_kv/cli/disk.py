@@ -93,6 +93,11 @@ def verify(data_dir: Path, form: str) -> None:
         sys.exit(1)
 
 
+def _compacted(found: Summary) -> str:
+    last = found.compacted
+    return f"term {last.term}, index {last.index}" if last.index else "nothing is compacted yet"
+
+
 def _facts(found: Summary) -> list[tuple[str, str]]:
     who = found.identity
     hard = found.hard_state
@@ -106,7 +111,7 @@ def _facts(found: Summary) -> list[tuple[str, str]]:
         ("vote", f"{hard.vote:x}" if hard.vote else "none"),
         ("log", f"{found.first_index} .. {found.last.index}, {output.size(found.log_bytes)}"),
         ("last entry", f"term {found.last.term}, index {found.last.index}"),
-        ("compacted up to", f"term {found.compacted.term}, index {found.compacted.index}"),
+        ("compacted up to", _compacted(found)),
         ("terms", last_terms),
         ("state on disk up to", str(found.durable_index)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -98,8 +99,18 @@ def check_ends(message: PeerMessage, source: int, target: int) -> None:
         )
 
 
+_NO_CONNECTION = re.compile(
+    r"failed to connect to all addresses; last error: \w+: "
+    r"(?:ipv[46]:)?(?P<address>\S+): (?:.*: )?(?P<reason>[^:]+)$"
+)
+"""The library's long account of a connection that was refused."""
+
+
 def describe_failure(error: BaseException) -> str:
     """One line for logs."""
     if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
+        details = error.details() or ""
+        if found := _NO_CONNECTION.match(details):
+            return f"{error.code().name}: {found['address']}: {found['reason']}"
+        return f"{error.code().name}: {details}"
     return str(error) or type(error).__name__

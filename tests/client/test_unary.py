@@ -82,6 +82,7 @@ def test_a_malformed_endpoint_is_named(text: str) -> None:
     [
         (14, "etcdserver: no leader", Fate.NOTHING_DONE),
         (14, "failed to connect to all addresses; last error: ...", Fate.NOTHING_DONE),
+        (14, "errors resolving n9:2379: [field:hostname lookup error:...]", Fate.NOTHING_DONE),
         (8, "etcdserver: too many requests", Fate.NOTHING_DONE),
         (14, "etcdserver: server stopped", Fate.UNKNOWN),
         (14, "Socket closed", Fate.UNKNOWN),
