@@ -21,6 +21,8 @@ TTL = int(os.environ.get("CONNECT_KV_TTL", 4))
 SLACK = 2.0
 """Seconds a lease may live on beside its TTL and the time without a leader."""
 CALLS_AT_ONCE = 200
+PART = 500
+"""Leases that are renewed by one stream, and granted together: in less than a TTL."""
 
 
 class Renewals:
@@ -35,6 +37,8 @@ class Renewals:
         self.answered: dict[int, float] = {}
         """and when it was answered, or the answer was given up: it may have been applied till then."""
         self.rounds = 0
+        self.late = 0
+        """Renewals that came after the end of their lease."""
         self.stopped = False
 
     async def run(self) -> None:
@@ -57,7 +61,7 @@ class Renewals:
         began = loop.time()
 
         async def send() -> None:
-            for lease in self.leases:
+            for lease in list(self.leases):
                 await call.write(LeaseKeepAliveRequest(ID=lease))
 
         sender = asyncio.create_task(send())
@@ -67,9 +71,12 @@ class Renewals:
                 response = await call.read()
                 if response is grpc.aio.EOF:
                     raise TimeoutError
-                assert response.TTL == TTL, f"lease {response.ID} has ended: {response}"
-                self.sent[response.ID], self.answered[response.ID] = began, loop.time()
                 waiting.discard(response.ID)
+                if response.TTL:
+                    self.sent[response.ID], self.answered[response.ID] = began, loop.time()
+                else:  # this process was too slow: whether the lease ended early is judged in the end
+                    self.leases.remove(response.ID)
+                    self.late += 1
         finally:
             for lease in waiting:
                 self.answered[lease] = loop.time()
@@ -133,8 +140,8 @@ async def test_leases_end_in_time_though_the_leader_is_killed(tmp_path: Path) ->
         renewals: list[Renewals] = []
         tasks: list[asyncio.Task[None]] = []
         for some in (kept, left):
-            for start in range(0, len(some), 1000):
-                part = some[start : start + 1000]
+            for start in range(0, len(some), PART):
+                part = some[start : start + PART]
                 await grant(client, part)
                 renewals.append(Renewals(cluster, connections, part))
                 tasks.append(asyncio.create_task(renewals[-1].run()))
@@ -146,7 +153,7 @@ async def test_leases_end_in_time_though_the_leader_is_killed(tmp_path: Path) ->
             return all(one.rounds >= 2 for one in renewals)
 
         await until(all_renewed, 60, "two rounds of renewals")
-        leaving = [one for one in renewals if set(one.leases) <= set(left)]
+        leaving = [one for one in renewals if one.leases and one.leases[0] in left]
         for one in leaving:
             one.stopped = True
         await asyncio.gather(*(task for one, task in zip(renewals, tasks, strict=True) if one in leaving))
@@ -173,11 +180,15 @@ async def test_leases_end_in_time_though_the_leader_is_killed(tmp_path: Path) ->
             one.stopped = True
         await asyncio.gather(*tasks)
         listener.cancel()
-        assert not [lease for lease in kept if lease in ended], "leases that were renewed have ended"
+        sent = {lease: moment for one in renewals for lease, moment in one.sent.items()}
+        for lease in kept:
+            early = lease in ended and ended[lease] - sent[lease] < TTL
+            assert not early, f"lease {lease} ended {ended[lease] - sent[lease]:.2f} s after its renewal"
+        assert sum(one.late for one in renewals) < LEASES / 10, "this machine is too slow for the test"
         lived = sorted(ended[lease] - one.answered[lease] for one in leaving for lease in one.leases)
-        early = [ended[lease] - one.sent[lease] for one in leaving for lease in one.leases]
+        least = min(ended[lease] - one.sent[lease] for one in leaving for lease in one.leases)
         print(f"{LEASES} leases of {TTL} s, {pause:.2f} s without a leader; those left alone ended")
-        print(f"{min(early):.2f} s or more after their last renewal was sent,")
+        print(f"{least:.2f} s or more after their last renewal was sent,")
         print(f"{lived[-1]:.2f} s or less after it was answered")
-        assert min(early) >= TTL
+        assert least >= TTL
         assert lived[-1] <= TTL + pause + SLACK
