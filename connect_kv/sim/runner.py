@@ -1,0 +1,110 @@
+"""Many seeds, on some processes, with progress: ``python -m connect_kv.sim.runner --seeds 1-100``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from connect_kv.sim import timeline
+from connect_kv.sim.faults import ALL
+from connect_kv.sim.simulation import Report, RunConfig, simulate
+from connect_kv.sim.workloads import NotLinearizable
+
+
+def seeds_of(text: str) -> list[int]:
+    """``7``, ``1-100`` or ``3,5,8-9``. Raises ValueError."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def run_all(configs: Iterable[RunConfig], jobs: int) -> Iterator[Report]:
+    """Each report as it comes, in the order of `configs`."""
+    if jobs == 1:
+        yield from map(simulate, configs)
+        return
+    with get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool:
+        yield from pool.imap(_bare, configs)
+
+
+def _bare(config: RunConfig) -> Report:
+    report = simulate(config)
+    report.violation = report.violation and type(report.violation)(str(report.violation))
+    return report
+
+
+def replay_line(report: Report, config: RunConfig) -> str:
+    """The one line that repeats a failure."""
+    return (
+        f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds:g} "
+        f"--steps {report.steps} --faults {','.join(config.faults)}"
+    )
+
+
+@click.command()
+@click.option("--seeds", default="1-20", show_default=True, help="One, a range A-B, or several with commas.")
+@click.option("--seconds", default=10.0, show_default=True, help="Virtual seconds of work under faults.")
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
+@click.option("--steps", type=int, help="End after so many steps: what STEPS of a failure says.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
+@click.option("--story", is_flag=True, help="Tell when each fault came.")
+def main(
+    seeds: str, seconds: float, jobs: int, faults: str, steps: int | None, svg: Path | None, story: bool
+) -> None:
+    """Run whole clusters under faults, one for each seed, and check everything."""
+    console = Console(stderr=True)
+    try:
+        wanted = seeds_of(seeds)
+    except ValueError:
+        raise click.BadParameter("expected 7, 1-100 or 3,5,8-9", param_hint="--seeds") from None
+    kinds = tuple(kind for kind in faults.split(",") if kind)
+    if strange := sorted(set(kinds) - set(ALL)):
+        raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
+    configs = [RunConfig(seed=seed, seconds=seconds, faults=kinds, step_limit=steps) for seed in wanted]
+    failed, virtual, real, answered, undecided = 0, 0.0, 0.0, 0, 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    with bar as progress:
+        task = progress.add_task("simulating", total=len(configs))
+        for config, report in zip(configs, run_all(configs, jobs), strict=True):
+            progress.advance(task)
+            virtual += report.virtual_seconds
+            real += report.real_seconds
+            answered += report.answered
+            undecided += bool(report.undecided)
+            if story:
+                for moment, text in report.story:
+                    progress.console.print(f"{moment:9.3f} {text}", highlight=False)
+            if report.violation is not None:
+                failed += 1
+                progress.console.print(
+                    replay_line(report, config), style="bold red", highlight=False, soft_wrap=True
+                )
+                progress.console.print(str(report.violation), highlight=False, markup=False)
+                if svg is not None and isinstance(report.violation, NotLinearizable):
+                    violation = report.violation
+                    svg.write_text(timeline.draw(violation.model, violation.outcome))
+    console.print(
+        f"{len(configs)} seeds, {failed} failed, {undecided} not decided in full; "
+        f"{virtual:.0f} virtual seconds in {real:.0f} s: {virtual / max(real, 1e-9) / 60:.2f} virtual hours per real minute and core; "
+        f"{answered} calls answered"
+    )
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
