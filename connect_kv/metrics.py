@@ -19,6 +19,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Read = Callable[[], float]
 
 
+_WRITES = frozenset(("Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke"))
+
+
 class CallCount:
     """How often one gRPC method was called, and how it ended."""
 
@@ -65,6 +68,21 @@ class Metrics:
     def counter(self, name: str, help: str, read: Read, **labels: str) -> None:
         """The same for a number that only grows; `name` without ``_total``."""
         self._values.append(("counter", name, help, labels, read))
+
+    def answered(self, service: str, method: str) -> int:
+        """How many calls of that method succeeded, under whichever name of the service."""
+        return sum(
+            call.ok for call in self._calls if call.method == method and call.service.endswith(f".{service}")
+        )
+
+    def failed_writes(self) -> int:
+        """How many calls that write failed for the cluster's reasons, not for the caller's."""
+        return sum(
+            call.failed.get(code, 0)
+            for call in self._calls
+            if call.method in _WRITES
+            for code in ("Unavailable", "DeadlineExceeded", "ResourceExhausted")
+        )
 
     def text(self) -> bytes:
         """The Prometheus text format."""

@@ -7,13 +7,15 @@ leader now; etcd asks for five seconds in a row, and so refuses every change jus
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from connect_kv.api.replica import Replica
-from connect_kv.errors import NotLeader
+from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.interfaces import Clock
 from connect_kv.kv.refusals import Refusal
 from connect_kv.node.status import NodeStatus
@@ -62,6 +64,9 @@ class Node(Protocol):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds."""
+
+    async def transfer_leadership(self, to: int) -> None:
+        """Hand leadership over."""
 
     async def change_membership(self, change: MembershipChange) -> Membership:
         """Replicate a change."""
@@ -122,6 +127,8 @@ class MemberChanges:
                 if not left or self._started(left) < _majority(len(left)):
                     raise TOO_FEW_STARTED.error()
                 await self._until_active(left, _majority(len(left)))
+                if self._node.status().raft.node_id == request.ID:
+                    await self._hand_over(left)
             after = await self._node.change_membership(MembershipChange().remove(request.ID))
         return cluster_pb2.MemberRemoveResponse(members=described(after, self._published()))
 
@@ -153,6 +160,17 @@ class MemberChanges:
             after = await self._node.change_membership(MembershipChange().promote(request.ID))
         return cluster_pb2.MemberPromoteResponse(members=described(after, self._published()))
 
+    async def _hand_over(self, voters: frozenset[int]) -> None:
+        """The leader itself is to go: another one leads first, and removes it without a pause.
+
+        Raises NotLeader then. If nobody takes over, it has to remove itself.
+        """
+        followers = [one for one in self._node.status().raft.followers if one.node_id in voters]
+        successor = max(followers, key=lambda one: one.match_index).node_id
+        with suppress(Unavailable):
+            await self._node.transfer_leadership(successor)
+            raise NotLeader(successor)
+
     async def _settled(self) -> Membership:
         """The membership once nothing that came before is under way any more."""
         if not self._node.is_leader:
@@ -168,7 +186,8 @@ class MemberChanges:
         return raft.membership_index <= raft.applied_index and not raft.membership.joint
 
     def _started(self, node_ids: frozenset[int]) -> int:
-        return len(node_ids & self._published().keys())
+        """Who has published itself, or was heard: it may be about to."""
+        return len(node_ids & (self._published().keys() | self._node.heard_since(-math.inf)))
 
     def _in_sync(self, learner: int) -> bool:
         raft = self._node.status().raft

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 
 from connect_kv.api.cluster import ClusterService
@@ -137,7 +138,16 @@ class Services:
             metrics=metrics,
         )
         self._guard: asyncio.Task[None] | None = None
-        _show(metrics, node=node, kv=kv, health=self.health, streams=self._streams)
+        _show(
+            metrics,
+            node=node,
+            kv=kv,
+            host=host,
+            quota=self.quota,
+            is_learner=self._is_learner,
+            health=self.health,
+            streams=self._streams,
+        )
 
     @property
     def client_port(self) -> int:
@@ -214,6 +224,9 @@ def _show(
     *,
     node: RaftNode[bytes],
     kv: KvMachine,
+    host: MachineHost,
+    quota: Quota,
+    is_learner: Callable[[], bool],
     health: Health,
     streams: Streams,
 ) -> None:
@@ -235,5 +248,35 @@ def _show(
         "First entry the log still holds.",
         lambda: node.status().raft.first_index,
     )
+    gauge("etcd_server_quota_backend_bytes", "Space the keys may take.", lambda: quota.limit)
+    gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the state database.", lambda: host.disk_size)
+    gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes", "What a rewrite of it would leave.", lambda: host.used_size
+    )
+    gauge("etcd_debugging_mvcc_watcher_total", "Watches there are.", lambda: kv.hub.watches)
+    gauge("etcd_server_is_learner", "Whether this member is a learner.", is_learner)
+    gauge(
+        "etcd_server_proposals_committed_total",
+        "Index up to which the log is committed.",
+        lambda: node.status().raft.commit_index,
+    )
+    gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
+    for name, method, service in (
+        ("range", "Range", "KV"),
+        ("put", "Put", "KV"),
+        ("delete", "DeleteRange", "KV"),
+        ("txn", "Txn", "KV"),
+    ):
+        counter(
+            f"etcd_mvcc_{name}",
+            "Single calls answered here; those of sessions are not among them.",
+            partial(metrics.answered, service, method),
+        )
+    counter(
+        "etcd_debugging_lease_granted",
+        "Leases granted here.",
+        partial(metrics.answered, "Lease", "LeaseGrant"),
+    )
+    counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
     counter("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
     counter("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)
