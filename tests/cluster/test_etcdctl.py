@@ -203,6 +203,7 @@ async def leases(sides: Sequence[Side]) -> None:
     assert theirs == ours == "lease LEASE2 keepalived with TTL(500)\n"
     await both(sides, "lease", "revoke", "LEASE1")
     await both(sides, "lease", "revoke", "LEASE1")
+    await both(sides, "lease", "revoke", "LEASE2")
     await both(sides, "get", "leased", "--prefix")
     await both(sides, "lease", "grant")
     await both(sides, "lease", "grant", "9000000001")
