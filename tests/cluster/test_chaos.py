@@ -25,7 +25,7 @@ async def run(
     ("network", "kinds"), [("auto", ["pause-leader", "one-way"]), ("proxy", ["isolate-leader"])]
 )
 async def test_a_short_run_finds_no_violation(tmp_path: Path, network: str, kinds: list[str]) -> None:
-    result = await run(tmp_path, kinds, 6, network=network)
+    result = await run(tmp_path, kinds, 4, network=network)
     assert result.ok, result.violations
     assert result.faults
     assert {one.verdict for one in result.workloads} == {"ok"}

@@ -104,7 +104,8 @@ def test_options_and_environment_of_any_content(options: dict[str, object], envi
 PIECES = [
     'version("a") = "0"', "mod(a) > 5", "value('a') != x", "lease(a) < 1f", 'create("', "put a b",
     "get a --prefix", "del a b", "put a b --lease=zz", "put a", '"', "'", "\\", "=", "(", ")", "9" * 5000,
-    "f" * 5000, "\0", "\ud800", "\x85", "--lease=" + "f" * 40, "put k v --lease=", "lease(a) = ", "version(a) = ",
+    "f" * 5000, "\0", "\ud800", "\x85", "--lease=" + "f" * 40, "put k v --lease=", "lease(a) = ",
+    "version(a) = ",
 ]  # fmt: skip
 lines = st.lists(
     st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=4).map(" ".join) | st.just("")

@@ -93,19 +93,16 @@ class Drawing:
         legend = self._legend([("solid", "lasts"), ("after", "until every node serves again")], LEFT)
         self._title("Faults", legend)
         for group in GROUPS:
-            ours = [one for one in self.result.faults if FAULTS[one.kind].group == group]
             self.parts.append(f'<text class="lane" x="0" y="{self.y + 13:.0f}">{group}</text>')
-            for number, one in enumerate(ours):
-                following = ours[number + 1].began if number + 1 < len(ours) else self.axis.end
-                self.parts.append(self._fault(one, following))
+            self.parts += [self._fault(one) for one in self.result.faults if FAULTS[one.kind].group == group]
             self.y += LANE
 
-    def _fault(self, one: Interval, following: float) -> str:
+    def _fault(self, one: Interval) -> str:
         group = FAULTS[one.kind].group
         x, ended, well = (self.axis.x(time) for time in (one.began, one.ended, one.recovered or one.ended))
-        room = self.axis.x(following) - x - 6
-        label = one.kind if len(one.kind) * CHARACTER < room else ""
-        inside = "label" if len(label) * CHARACTER < ended - x - 6 else "label outside"
+        fits = len(one.kind) * CHARACTER
+        label = one.kind if fits < well - x - 8 else ""
+        inside = "label" if fits < ended - x - 8 else "label outside"
         title = escape(f"{one.kind}: {one.note} ({one.began:.1f} to {one.ended:.1f} s)")
         return (
             f"<g><title>{title}</title>"
@@ -113,7 +110,7 @@ class Drawing:
             f' height="{BAR}" rx="3"/>'
             f'<rect class="fault {group}" x="{x:.1f}" y="{self.y:.0f}" width="{max(ended - x, 3):.1f}"'
             f' height="{BAR}" rx="3"/>'
-            f'<text class="{inside}" x="{x + 5:.1f}" y="{self.y + 13:.0f}">{escape(label)}</text></g>'
+            f'<text class="{inside}" x="{x + 6:.1f}" y="{self.y + 13:.0f}">{escape(label)}</text></g>'
         )
 
     # Leadership.

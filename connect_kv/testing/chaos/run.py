@@ -147,12 +147,13 @@ class Run:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         self._failed(workers, log)
+        self.result.looks = list(observer.looks)  # while it judges, this process answers nobody
         self._say("judging")
         await self._judge(cluster, log, watchers, leases)
         self._judge_histories(recorders)
         result = self.result
         result.violations += [*log.violations, *locks.violations(), *observer.violations(), *cluster.troubles]
-        result.samples, result.looks = log.samples, observer.looks
+        result.samples = log.samples
         result.locks, result.leases = len(locks.held), leases.watched
         self._count(log)
 
