@@ -108,7 +108,7 @@ def test_commands_of(section: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
     logs = "".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in (tmp_path / "run").glob("*.log"))
