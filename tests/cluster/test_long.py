@@ -12,16 +12,15 @@ from tests.cluster.conftest import scaled
 
 MIB = 1 << 20
 CALLERS = 500
-VALUE = b"v" * 256
 
 
-async def put_over_1000_keys(client: Client, count: int) -> None:
+async def put_over_1000_keys(client: Client, count: int, value_bytes: int = 256) -> None:
     """So many puts, many at once, over the same thousand keys."""
-    numbers = iter(range(count))
+    numbers, value = iter(range(count)), b"v" * value_bytes
 
     async def caller() -> None:
         for number in numbers:
-            await client.put(f"k{number % 1000:03}", VALUE, timeout=60)
+            await client.put(f"k{number % 1000:03}", value, timeout=60)
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
@@ -86,17 +85,21 @@ async def test_many_puts_with_a_follower_down_keep_the_log_small_and_the_start_s
 
 
 async def test_a_leader_with_a_dead_follower_keeps_its_memory(tmp_path: Path) -> None:
-    """Under load, its anonymous memory grows by less than a tenth in the last three quarters of the time."""
+    """Under load for two minutes, its anonymous memory grows by less than a tenth in the last 90 seconds.
+
+    It goes up and down with LevelDB's write buffers, by as much as 64 MiB: so peaks are compared.
+    """
     duration = scaled(16, 120)
     async with ProcessCluster(tmp_path) as cluster:
         leader = await cluster.leader()
         await next(node for node in cluster.nodes if node is not leader).kill()
         async with cluster.client() as client:
-            load = asyncio.create_task(put_over_1000_keys(client, 1_000_000_000))
+            load = asyncio.create_task(put_over_1000_keys(client, 1_000_000_000, 1024))
             samples = await memory_over(leader, duration, load)
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
-    early, late = samples[len(samples) // 4], max(samples)
+    warm = samples[len(samples) // 4 :]
+    early, late = max(warm[: len(warm) // 2]), max(warm[len(warm) // 2 :])
     series = [round(one / 1e6) for one in samples[:: max(1, len(samples) // 12)]]
     print(f"leader's anonymous memory over {duration:.0f} s: {series} MB, growth {late / early - 1:.1%}")
     assert late < 400e6

@@ -112,7 +112,9 @@ async def test_killed_at_every_step_of_a_snapshot_it_catches_up_while_writes_go_
 async def test_a_large_state_moves_in_little_memory(tmp_path: Path) -> None:
     """While writes go on, the leader's anonymous memory stays below 400 MB."""
     size, value_bytes = int(scaled(96 * MIB, 1024 * MIB)), 256 << 10
-    async with ProcessCluster(tmp_path, machines=MACHINES) as cluster:
+    # Values are stored as current ones and in the history: the default quota is just too small.
+    arguments = ["--quota-bytes", str(4096 * MIB)]
+    async with ProcessCluster(tmp_path, machines=MACHINES, arguments=arguments) as cluster:
         follower = await a_follower(cluster)
         await follower.kill()
         async with cluster.client() as client:
