@@ -17,6 +17,7 @@ from connect_kv.cli.bench import bench
 from connect_kv.cli.dev import dev
 from connect_kv.cli.serve import serve
 from connect_kv.cli.settings import Settings, common_options
+from connect_kv.cli.simulate import simulate
 
 FAILED = 1
 MISCONFIGURED = 2
@@ -52,6 +53,7 @@ for command in (
     status.status,
     member.member,
     snapshot.snapshot,
+    simulate,
     disk.inspect,
     disk.verify,
     bench,

@@ -34,7 +34,8 @@ from connect_kv.transport.memory import Faults, MemoryNetwork
 T = TypeVar("T")
 
 GC_SECONDS = 5.0
-"""Garbage is collected this often, and never in between: when it is must not depend on chance."""
+GC_STEPS = 50_000
+"""Garbage is collected after both, and never in between: when it is must not depend on chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +97,19 @@ class World:
                 self._close()
 
     async def _guarded(self, main: Coroutine[Any, Any, T]) -> T:
-        collector = self.loop.create_task(_collect())
+        collector = self.loop.create_task(self._collect())
         try:
             return await main
         finally:
             collector.cancel()
+
+    async def _collect(self) -> None:
+        collected = 0
+        while True:
+            await asyncio.sleep(GC_SECONDS)
+            if self.loop.steps - collected >= GC_STEPS:
+                collected = self.loop.steps
+                gc.collect()
 
     def fail(self, violation: Violation) -> None:
         """Something that must never happen has happened: the run ends."""
@@ -294,12 +303,6 @@ class World:
             loop.run_until_complete(asyncio.wait(tasks, timeout=0.1))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
-
-
-async def _collect() -> None:
-    while True:
-        await asyncio.sleep(GC_SECONDS)
-        gc.collect()
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""Whether a machine does the same everywhere: the same calls in processes with other hashes and clocks.
+
+Run as a program it is one of those processes: it reads what to call, and prints what came of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from connect_kv.errors import CommandFailed
+from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.framework.methods import methods_of
+from connect_kv.framework.replicated import Replicated
+from connect_kv.framework.types import Kind
+from connect_kv.sim.invariants import Violation
+from connect_kv.sim.machine import Arguments, made_up
+
+MEMBERS = 3
+_TIMEOUT = 60
+
+
+def check_determinism(
+    machine: type[Replicated], *, calls: int = 200, seed: int = 1, arguments: Arguments | None = None
+) -> None:
+    """Make the same calls on three members with different hash seeds and clocks.
+
+    Raises Violation naming the first call after which they differ. The class must be importable.
+    """
+    methods = methods_of(machine)
+    commands = sorted(name for name, method in methods.items() if method.kind is Kind.COMMAND)
+    rng = random.Random(seed)
+    made: list[tuple[str, str]] = []
+    for _ in range(calls):
+        name = rng.choice(commands)
+        given = arguments(name, rng) if arguments else made_up(machine, methods[name], rng)
+        made.append((name, b64encode(methods[name].bind((), given)).decode()))
+    members = [_run(machine, made, member) for member in range(MEMBERS)]
+    for number, (name, _) in enumerate(made):
+        seen = {json.dumps(member[number]) for member in members}
+        if len(seen) > 1:
+            outcomes = sorted({member[number][0] for member in members})
+            what = (
+                f"returned {' or '.join(outcomes)}" if len(outcomes) > 1 else "left different states behind"
+            )
+            raise Violation(
+                f"{machine.__name__}.{name}, call {number + 1} of {calls}, {what} on members with other hashes "
+                "and clocks: a command may not depend on time, chance, addresses, or the order of a set"
+            )
+
+
+def _run(machine: type[Replicated], calls: Sequence[tuple[str, str]], member: int) -> list[list[str]]:
+    wanted = {
+        "path": sys.path,
+        "module": machine.__module__,
+        "name": machine.__qualname__,
+        "calls": calls,
+        "shift": member * 86_461.5,
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "connect_kv.sim.determinism"],
+        input=json.dumps(wanted),
+        env={**os.environ, "PYTHONHASHSEED": str(member + 1), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    if ran.returncode:
+        raise Violation(f"{machine.__qualname__} does not run by itself: {ran.stderr.strip()[-500:]}")
+    found: list[list[str]] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def member(wanted: dict[str, Any]) -> list[list[str]]:
+    """What each call returned, and a hash of the state after it."""
+    sys.path[:] = wanted["path"]
+    real = time.time
+    time.time = lambda: real() + wanted["shift"]
+    found: Any = import_module(wanted["module"])
+    for part in wanted["name"].split("."):
+        found = getattr(found, part)
+    hosted = ReplicatedMachine(found())
+    answers: list[list[str]] = []
+    for number, (name, arguments) in enumerate(wanted["calls"]):
+        (outcome,) = hosted.execute([Call(name, b64decode(arguments), number * 1_000_000, number + 1)], None)
+        text = f"{outcome.type}: {outcome.message}" if isinstance(outcome, CommandFailed) else repr(outcome)
+        answers.append([text, hashlib.blake2b(b"".join(hosted.snapshot()), digest_size=8).hexdigest()])
+    return answers
+
+
+if __name__ == "__main__":
+    print(json.dumps(member(json.load(sys.stdin))))

@@ -1,0 +1,79 @@
+"""What users test their own machines with: fixtures, the command, and that they catch what is broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from connect_kv.sim.invariants import Violation
+from connect_kv.sim.machine import MachineSimulation
+from connect_kv.sim.simulation import RunConfig
+from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
+from tests.sim.machines import CachedCounter, Counter, Stamped, Tags
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_a_counter_survives_what_happens_to_its_members(sim_cluster: MakeSimCluster) -> None:
+    cluster = sim_cluster({"counter": Counter}, seed=7)
+
+    async def scenario() -> None:
+        async with cluster.client() as client:
+            counter = client.machine("counter", Counter)
+            assert await counter.call(Counter.increment, by=2) == 2
+            leader = await cluster.leader()
+            cluster.isolate(leader)
+            assert await counter.call(Counter.increment, by=3) == 5
+            cluster.heal()
+            for member in cluster.members:
+                await cluster.crash(member, power=True)
+            await cluster.advance(3600)
+            for member in cluster.members:
+                cluster.restart(member)
+            leader = await cluster.leader()
+            cluster.pause(leader)
+            assert await counter.call(Counter.increment) == 6
+            cluster.resume(leader)
+            assert await counter.call(Counter.value) == 6
+
+    cluster.run(scenario())
+    assert cluster.now > 3600
+
+
+def test_a_deterministic_machine_passes(check_determinism: CheckDeterminism) -> None:
+    check_determinism(Counter, calls=50)
+
+
+@pytest.mark.parametrize("machine", [Tags, Stamped])
+def test_a_machine_that_is_not_is_caught(
+    machine: type[Tags] | type[Stamped], check_determinism: CheckDeterminism
+) -> None:
+    with pytest.raises(Violation, match=r"on members with other hashes"):
+        check_determinism(machine, calls=50)
+
+
+def test_a_machine_is_checked_against_its_own_class() -> None:
+    config = RunConfig(seed=3, seconds=4)
+    assert MachineSimulation(config, Counter).run().violation is None
+    violation = MachineSimulation(config, CachedCounter).run().violation
+    assert violation is not None
+
+
+def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
+    def simulate(machine: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "connect_kv.cli.main", "simulate", f"tests.sim.machines:{machine}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [*command, "--minutes", "0.05"], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+
+    good, broken = simulate("Counter"), simulate("CachedCounter")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "linearizable" in good.stdout
+    assert broken.returncode == 1
+    assert "SEED=" in broken.stdout
