@@ -86,7 +86,8 @@ def _verdict(console: Console, reports: list[Report]) -> None:
     console.print("[bold green]OK[/]  the same on every member, and linearizable", highlight=False)
     console.print(
         f"{sum(one.answered for one in reports)} calls answered, "
-        f"{sum(one.unknown for one in reports)} of unknown outcome, {sum(one.terms for one in reports)} leaders, "
+        f"{sum(one.unknown for one in reports)} of unknown outcome, "
+        f"{sum(one.terms for one in reports)} leaders, "
         f"{sum(one.virtual_seconds for one in reports):.0f} virtual seconds",
         highlight=False,
     )

@@ -32,8 +32,8 @@ class Listener(Protocol):
     """A simulated server that accepts calls."""
 
     @property
-    def process(self) -> Process:
-        """Who runs the handlers."""
+    def process(self) -> Process | None:
+        """Who runs the handlers; None: nobody yet."""
 
     def handler(self, method: str) -> Any:
         """The `grpc.RpcMethodHandler` of a full method name."""
@@ -85,7 +85,8 @@ class Connection:
 
     def __init__(self, network: ClientNetwork, client: str, address: str, listener: Listener) -> None:
         self.network = network
-        self.process = listener.process
+        assert listener.process is not None
+        self.process: Process = listener.process
         self._pair = (client, address)
         self._loop = asyncio.get_running_loop()
         self._clock = {"up": 0.0, "down": 0.0}
@@ -271,7 +272,7 @@ class SimCall:
             return
         connection = Connection(self._network, self._client, self._address, listener)
         server = _ServerSide(connection, listener.handler(self._path), self._metadata)
-        connection.server = listener.process.spawn(server.run())
+        connection.server = connection.process.spawn(server.run())
         self._connection = connection
         self._connected.set_result(connection)
 

@@ -36,7 +36,8 @@ def check_determinism(
 
     Raises Violation naming the first call after which they differ. The class must be importable.
     """
-    methods = methods_of(machine)
+    owner: type = machine
+    methods = methods_of(owner)
     commands = sorted(name for name, method in methods.items() if method.kind is Kind.COMMAND)
     rng = random.Random(seed)
     made: list[tuple[str, str]] = []
@@ -44,40 +45,53 @@ def check_determinism(
         name = rng.choice(commands)
         given = arguments(name, rng) if arguments else made_up(machine, methods[name], rng)
         made.append((name, b64encode(methods[name].bind((), given)).decode()))
-    members = [_run(machine, made, member) for member in range(MEMBERS)]
+    members = _run_all(machine, made)
     for number, (name, _) in enumerate(made):
-        seen = {json.dumps(member[number]) for member in members}
-        if len(seen) > 1:
-            outcomes = sorted({member[number][0] for member in members})
-            what = (
-                f"returned {' or '.join(outcomes)}" if len(outcomes) > 1 else "left different states behind"
-            )
-            raise Violation(
-                f"{machine.__name__}.{name}, call {number + 1} of {calls}, {what} on members with other hashes "
-                "and clocks: a command may not depend on time, chance, addresses, or the order of a set"
-            )
+        if len({json.dumps(member[number]) for member in members}) == 1:
+            continue
+        outcomes = sorted({member[number][0] for member in members})
+        what = f"returned {' or '.join(outcomes)}" if len(outcomes) > 1 else "left another state behind"
+        raise Violation(
+            f"{machine.__name__}.{name}, call {number + 1} of {calls}, {what} on members with other hashes "
+            "and clocks: a command may not depend on time, chance, addresses, or the order of a set"
+        )
 
 
-def _run(machine: type[Replicated], calls: Sequence[tuple[str, str]], member: int) -> list[list[str]]:
-    wanted = {
-        "path": sys.path,
-        "module": machine.__module__,
-        "name": machine.__qualname__,
-        "calls": calls,
-        "shift": member * 86_461.5,
-    }
-    ran = subprocess.run(
-        [sys.executable, "-m", "connect_kv.sim.determinism"],
-        input=json.dumps(wanted),
-        env={**os.environ, "PYTHONHASHSEED": str(member + 1), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT,
-        check=False,
-    )
-    if ran.returncode:
-        raise Violation(f"{machine.__qualname__} does not run by itself: {ran.stderr.strip()[-500:]}")
-    found: list[list[str]] = json.loads(ran.stdout.splitlines()[-1])
+def _run_all(machine: type[Replicated], calls: Sequence[tuple[str, str]]) -> list[list[list[str]]]:
+    """What came of each call, on each member; they run side by side."""
+    started = []
+    for number in range(MEMBERS):
+        wanted = {
+            "path": sys.path,
+            "module": machine.__module__,
+            "name": machine.__qualname__,
+            "calls": calls,
+            "shift": number * 86_461.5,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "connect_kv.sim.determinism"],
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": str(number + 1),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append((process, json.dumps(wanted)))
+    found = []
+    for process, wanted_text in started:
+        with process:
+            try:
+                said, complaint = process.communicate(wanted_text, timeout=_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise Violation(f"{machine.__qualname__}: the calls took more than {_TIMEOUT} s") from None
+        if process.returncode:
+            raise Violation(f"{machine.__qualname__} does not run by itself: {complaint.strip()[-500:]}")
+        found.append(json.loads(said.splitlines()[-1]))
     return found
 
 

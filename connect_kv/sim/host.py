@@ -6,9 +6,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
@@ -54,9 +54,12 @@ class Surroundings(Protocol):
         """A member ended with an error that none of the faults explains."""
 
 
-class _Details(NamedTuple):
+@dataclass
+class _Details:
+    """`grpc.HandlerCallDetails`."""
+
     method: str
-    invocation_metadata: tuple[tuple[str, str], ...] = ()
+    invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class Host:
@@ -86,6 +89,7 @@ class Host:
         """Added to what each operation of the disk takes, at most, seconds."""
         self.server: KvServer | None = None
         self.process: Process | None = None
+        """Of the member that runs, or ran last."""
         self.wanted = False
         """Whether the service manager keeps it running."""
         self.excused = False
@@ -251,7 +255,8 @@ class Host:
         assert server is not None
         assert process is not None
         died = self._around.loop.create_task(self._died.wait())
-        await asyncio.wait([server.failed, died], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [server.failed, died]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         died.cancel()
         if server.failed.done() and not process.dead:
             error = server.failed.result()

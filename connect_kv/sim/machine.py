@@ -39,7 +39,8 @@ class MachineSimulation(Simulation):
     def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
         self.make = make
         self.kind = type(make())
-        self.methods = methods_of(self.kind)
+        owner: type = self.kind
+        self.methods = methods_of(owner)
         self.arguments = arguments or (lambda name, rng: made_up(self.kind, self.methods[name], rng))
         super().__init__(config)
         self.recorders = {NAME: Recorder(self.world, NAME, model_of(make))}
@@ -143,11 +144,9 @@ def _described(input: Any, output: Any, known: bool) -> str:
 def made_up(owner: type, method: Method, rng: random.Random) -> dict[str, Any]:
     """Arguments for a method, by their annotations. Raises ConfigError for types it knows nothing of."""
     function = getattr(owner, method.name)
-    hints = typing.get_type_hints(function)
+    hints, where = typing.get_type_hints(function), f"{owner.__name__}.{method.name}"
     return {
-        parameter.name: _value(
-            hints[parameter.name], rng, f"{owner.__name__}.{method.name}: {parameter.name}"
-        )
+        parameter.name: _value(hints[parameter.name], rng, f"{where}: {parameter.name}")
         for parameter in method.parameters
         if parameter.required or rng.random() < 0.7
     }

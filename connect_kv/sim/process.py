@@ -105,7 +105,7 @@ class _Handle(asyncio.Handle):
             return
         loop: SimLoop = self._loop  # type: ignore[attr-defined]
         loop.count_step()
-        super()._run()  # type: ignore[misc]
+        super()._run()
 
 
 class _TimerHandle(asyncio.TimerHandle):
@@ -119,7 +119,7 @@ class _TimerHandle(asyncio.TimerHandle):
             return
         loop: SimLoop = self._loop  # type: ignore[attr-defined]
         loop.count_step()
-        super()._run()  # type: ignore[misc]
+        super()._run()
 
 
 class SimTask(asyncio.Task[T]):
@@ -182,7 +182,7 @@ class SimLoop(VirtualLoop):
         """Schedule callbacks that were put aside."""
         self._ready.extend(handles)  # type: ignore[attr-defined]
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.Handle:
         """As the base class does, with a handle that knows its process."""
@@ -190,7 +190,7 @@ class SimLoop(VirtualLoop):
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """As the base class does, with a handle that knows its process."""
@@ -205,7 +205,7 @@ class SimLoop(VirtualLoop):
 
 
 def _make_task(loop: SimLoop, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
-    task = SimTask(coroutine, loop=loop, **options)
+    task: SimTask[T] = SimTask(coroutine, loop=loop, **options)
     context = options.get("context")
     process = current() if context is None else context.get(_CURRENT)
     if process is not None:

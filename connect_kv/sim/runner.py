@@ -98,10 +98,10 @@ def main(
                 if svg is not None and isinstance(report.violation, NotLinearizable):
                     violation = report.violation
                     svg.write_text(timeline.draw(violation.model, violation.outcome))
+    pace = virtual / max(real, 1e-9) / 60
     console.print(
-        f"{len(configs)} seeds, {failed} failed, {undecided} not decided in full; "
-        f"{virtual:.0f} virtual seconds in {real:.0f} s: {virtual / max(real, 1e-9) / 60:.2f} virtual hours per real minute and core; "
-        f"{answered} calls answered"
+        f"{len(configs)} seeds, {failed} failed, {undecided} not decided in full; {answered} calls answered; "
+        f"{virtual:.0f} virtual seconds in {real:.0f} s: {pace:.2f} virtual hours per real minute and core"
     )
     sys.exit(1 if failed else 0)
 

@@ -243,8 +243,9 @@ class World:
         return host
 
     def _settings(self, config: ServerConfig) -> ServerConfig:
-        timing = {"tick_ms": 10, "heartbeat_ms": 20, "election_ms": 200} if self.config.fast else {}
-        return replace(config, snapshot_count=64, catch_up_entries=24, **timing)
+        if self.config.fast:
+            config = replace(config, tick_ms=10, heartbeat_ms=20, election_ms=200)
+        return replace(config, snapshot_count=64, catch_up_entries=24)
 
     def _tuned(self, small: bool) -> Callable[[NodeConfig], NodeConfig]:
         """Limits so small that seconds reach what takes hours in service."""

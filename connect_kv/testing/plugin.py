@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from connect_kv.testing.processes import ProcessCluster
     from connect_kv.testing.simulated import SimCluster
 
+    Machines = Mapping[str, Callable[[], Replicated]]
+
 
 class MakeSimCluster(Protocol):
     """The fixture `sim_cluster`."""
 
     def __call__(
         self,
-        machines: Mapping[str, Callable[[], Replicated]] | None = None,
+        machines: Machines | None = None,
         *,
         members: int = 3,
         seed: int = 1,

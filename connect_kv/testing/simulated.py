@@ -12,6 +12,7 @@ from connect_kv.sim.host import Host
 from connect_kv.sim.world import World, WorldConfig
 
 T = TypeVar("T")
+Machines = Mapping[str, Callable[[], Replicated]]
 
 
 class SimCluster:
@@ -24,7 +25,7 @@ class SimCluster:
 
     def __init__(
         self,
-        machines: Mapping[str, Callable[[], Replicated]] | None = None,
+        machines: Machines | None = None,
         *,
         members: int = 3,
         seed: int = 1,

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from connect_kv.kv import watch_stream
-from connect_kv.kv.catch_up import Piece
+from connect_kv.kv.catch_up import Piece, read_piece
 from connect_kv.kv.lessor import Lessor
 from connect_kv.machines.sessions import SessionTable
 from connect_kv.node.reads import ReadBarriers
@@ -102,7 +102,7 @@ def compacted_before_synced() -> Any:
 
 
 def watch_skips_an_event() -> Any:
-    read = watch_stream.read_piece
+    read = read_piece
 
     def skip(*arguments: Any, **options: Any) -> Piece:
         piece = read(*arguments, **options)
