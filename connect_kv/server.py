@@ -162,7 +162,7 @@ class KvServer:
             await self._node.stop()
         else:
             await self._close_unused()
-        for name in ("state", "apply", "space"):
+        for name in ("state", "apply", "space", "sync"):
             if name in self._workers:
                 await self._workers[name].close()
 
@@ -182,7 +182,7 @@ class KvServer:
     async def _open(self) -> None:
         config, seams = self.config, self._seams
         self._failed = asyncio.get_running_loop().create_future()
-        for name in ("log", "state", "apply", "space"):
+        for name in ("log", "state", "apply", "space", "sync"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
         self._transport = seams.transport(config, seams.clock)
@@ -201,6 +201,7 @@ class KvServer:
             clock=seams.clock,
             config=HostConfig(snapshot_entries=config.snapshot_count),
             space_worker=self._workers["space"],
+            sync_worker=self._workers["sync"],
         )
 
         async def read_log(start: int, end: int) -> Sequence[Entry]:

@@ -52,16 +52,21 @@ class MachineHost:
         clock: Clock,
         config: HostConfig | None = None,
         space_worker: Worker | None = None,
+        sync_worker: Worker | None = None,
     ) -> None:
         """`database` is open, and the host's from now on. Raises ConfigError naming a machine.
 
-        Space is given back on `space_worker`; without one, on the state worker, in the way of writes.
+        Space is given back on `space_worker`, and what was written is synced on `sync_worker`; without
+        one, on the state worker, in the way of writes.
         """
         self._dirs = dirs
         self._name = state_name
         self._writer = BatchWriter(database, state_worker)
         self._kv = kv
         self._state_worker = state_worker
+        self._sync_worker = sync_worker or state_worker
+        self._syncing = asyncio.Lock()
+        """Held while the database is synced beside writes: it must not be exchanged then."""
         self._apply_worker = apply_worker
         self._config = config or HostConfig()
         self.sessions = SessionTable(self._config.sessions)
@@ -110,7 +115,7 @@ class MachineHost:
         await self._space.close()
         self._kv.close()
         self._close_sources()
-        async with self._turn, self._keeper.storing, self._writer.quiet:
+        async with self._syncing, self._turn, self._keeper.storing, self._writer.quiet:
             if self._staged is not None:
                 await self._state_worker.run(self._staged[1].close)
             await self._state_worker.run(self._writer.database.close)
@@ -201,13 +206,17 @@ class MachineHost:
     async def make_durable(self) -> int:
         """Force what was applied to disk, after storing the states of in-memory machines if that is due."""
         if not self.machines.can_snapshot:
-            await self._state_worker.run(self._writer.database.make_durable)
+            await self._sync()
             return 0
         if self._keeper.due and self._keeper.stored:
             await self._store_states()
         stored = self._keeper.oldest
-        index = await self._state_worker.run(self._writer.database.make_durable)
+        index = await self._sync()
         return index if stored is None else min(index, stored)
+
+    async def _sync(self) -> int:
+        async with self._syncing:
+            return await self._sync_worker.run(self._writer.database.make_durable)
 
     async def snapshot(self) -> ViewSource:
         """Freeze the state as of `last_applied`, in-memory machines included."""
@@ -242,7 +251,7 @@ class MachineHost:
         """Use that staged database from now on and delete the old one."""
         if self._staged is None or self._staged[0] != state_name:
             raise ValueError(f"no state database {state_name!r} is staged")
-        async with self._turn, self._keeper.storing, self._writer.quiet:
+        async with self._syncing, self._turn, self._keeper.storing, self._writer.quiet:
             self._broken = True
             self._close_sources()
             old, self._writer.database = self._writer.database, self._staged[1]
