@@ -10,9 +10,6 @@ from connect_kv.interfaces import Worker
 from connect_kv.storage.engine import Engine
 from connect_kv.storage.state_dirs import StateDatabase
 
-INLINE_BYTES = 16 << 10
-"""A smaller batch is written at once: that takes 10 us, and a thread's turn ten times as long."""
-
 
 class BatchWriter:
     """Writes to the current state database, whichever that is."""
@@ -31,12 +28,10 @@ class BatchWriter:
     async def write(self, changes: Mapping[bytes, bytes | None], last_applied: int | None = None) -> None:
         """One batch, unsynced; `last_applied` stays where it is unless one is given.
 
-        Per-key work is done here, the write of all but small batches on the state thread.
+        Per-key work is done here; the write itself on the state thread, however small: LevelDB lets
+        a writer wait when it cannot keep up, and heartbeats must not wait with it.
         """
         async with self.quiet:
             at = self.database.last_applied if last_applied is None else last_applied
             batch = self.database.prepare(changes, at)
-            if batch.size < INLINE_BYTES:
-                batch.write(sync=False)
-            else:
-                await self._worker.run(partial(batch.write, sync=False))
+            await self._worker.run(partial(batch.write, sync=False))
