@@ -97,7 +97,10 @@ async def test_every_method_of_a_member_takes_anything(tmp_path: Path) -> None:
             if kind == "stream":
                 continue
             codes = await asyncio.gather(*(send(member.channel, method, data, kind) for data in samples(rng)))
-            assert set(codes) <= TYPED, (method, codes)
+            waits = (
+                {grpc.StatusCode.DEADLINE_EXCEEDED} if "/Lock" in method or "Election/" in method else set()
+            )
+            assert set(codes) <= TYPED | waits, (method, codes)
             assert not member.server.node.failed.done(), method
         await still_serves(member)
 
