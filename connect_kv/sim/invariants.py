@@ -54,6 +54,8 @@ class Ledger:
     def __init__(self, fail: Callable[[Violation], None]) -> None:
         self._fail = fail
         self._leaders: dict[int, int] = {}
+        self._began_at: dict[int, int] = {}
+        """The commit index with which the leader of a term began."""
         self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
         """(index, term) to the term before it and a digest: log matching is a property of this table."""
         self._committed: list[EntryId] = [EntryId(0, 0)]
@@ -97,8 +99,12 @@ class Ledger:
     def sent(self, message: PeerMessage) -> None:
         """A node sends a message."""
         match message:
-            case AppendRequest(source=source, term=term, prev=prev, entries=entries):
+            case AppendRequest(source=source, term=term, prev=prev, entries=entries, commit_index=index):
                 self._leads(source, term)
+                self.require(
+                    index <= self._began_at.setdefault(term, index) or (index, term) in self._entries,
+                    f"{source:x} commits {index}, which is not of its term {term}, by counting (Figure 8)",
+                )
                 self._leader_has(prev, term)
                 for entry in entries:
                     self._leader_has(entry.id, term)

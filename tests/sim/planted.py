@@ -234,13 +234,13 @@ BUGS = [
     Bug(
         "an older term's entries committed by counting",
         older_terms_by_counting,
-        run(20, faults=(*NETWORK, *PROCESSES), mean=0.15, pause=0.05),
+        run(10, faults=(*NETWORK, *PROCESSES), mean=0.15, pause=0.05),
         seeds=60,
     ),
     Bug(
         "reads without a quorum",
         reads_without_quorum,
-        run(faults=("pause", "partition"), mean=0.8, pause=0.03, readers=3),
+        run(8, faults=("partition",), mean=0.6, pause=0.01, readers=6),
     ),
     Bug(
         "a membership proposed while one is uncommitted",
