@@ -18,6 +18,7 @@ from connect_kv.client import client as asynchronous
 from connect_kv.client.client import DEFAULT_ENDPOINTS, DEFAULT_SESSION_TTL, DEFAULT_TIMEOUT
 from connect_kv.client.lease import Lease as AsyncLease
 from connect_kv.client.lock import Election as AsyncElection
+from connect_kv.client.lock import Held as AsyncHeld
 from connect_kv.client.lock import Lock as AsyncLock
 from connect_kv.client.machine import MachineClient as AsyncMachineClient
 from connect_kv.client.messages import (
@@ -43,7 +44,7 @@ from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
 from connect_kv.framework.replicated import Replicated
 
-H = TypeVar("H", AsyncLock, AsyncElection)
+H = TypeVar("H", bound=AsyncHeld)
 M = TypeVar("M", bound=Replicated)
 P = ParamSpec("P")
 R = TypeVar("R")

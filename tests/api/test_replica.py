@@ -108,7 +108,7 @@ async def test_what_was_in_doubt_once_stays_so() -> None:
 async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
     node = FakeNode(lambda batch: [])
 
-    async def never(payload: bytes, count: int = 1) -> list[Result]:
+    async def never(payload: bytes, count: int = 1) -> list[bytes]:
         import asyncio
 
         await asyncio.Event().wait()

@@ -147,7 +147,7 @@ async def test_no_more_than_the_window_is_taken_in() -> None:
     proposed = 0
     propose = node.propose
 
-    async def slow(payload: bytes, count: int = 1) -> Sequence[Result]:
+    async def slow(payload: bytes, count: int = 1) -> Sequence[bytes]:
         nonlocal proposed
         proposed += count
         await gate.wait()

@@ -139,7 +139,9 @@ def test_transactions_nested_so_deeply_that_members_could_not_read_them_are_refu
         validation.check_txn(TxnRequest(success=[RequestOp(request_txn=request)]))
 
 
-@pytest.mark.parametrize("request_", [{"alarm": -1, "action": 1}, {"alarm": 3}, {"action": 3}, {"action": -1}])
+@pytest.mark.parametrize(
+    "request_", [{"alarm": -1, "action": 1}, {"alarm": 3}, {"action": 3}, {"action": -1}]
+)
 def test_an_alarm_nobody_knows_is_refused(request_: dict[str, int]) -> None:
     """Its number could not be stored: applying it would stop every member."""
     with pytest.raises(Refused, match="unknown alarm"):
