@@ -41,7 +41,6 @@ class Heartbeats:
         state = self._state
         if state.reads.wants_round:
             self._begin_round(state.membership.voters | state.membership.voters_outgoing)
-            self._confirm_reads()
 
     def response(self, message: HeartbeatResponse) -> None:
         """A member answered a round."""
@@ -81,6 +80,8 @@ class Heartbeats:
                         round=state.round,
                     )
                 )
+        # A voter alone hears from nobody: whatever began its round, it is confirmed now or never.
+        self._confirm_reads()
 
     def _confirm_reads(self) -> None:
         state = self._state

@@ -53,6 +53,20 @@ def test_a_leader_that_has_not_committed_in_its_term_keeps_reads_waiting() -> No
     assert answers(leader) == [(7, 1)]
 
 
+def test_a_voter_alone_answers_reads_that_a_tick_took_along() -> None:
+    """Nobody answers its heartbeats, so the round that a tick begins confirms them by itself."""
+    cluster = Cluster(1)
+    leader = cluster.elect(1)
+    leader.core.read_index(7)
+    for _ in range(leader.config.heartbeat_ticks):
+        leader.core.tick()
+    leader.core.read_index(8)
+
+    cluster.stabilize()
+
+    assert answers(leader) == [(7, 1), (8, 1)]
+
+
 def test_only_rounds_begun_after_the_arrival_count() -> None:
     cluster = Cluster(3)
     leader = cluster.elect(1)
