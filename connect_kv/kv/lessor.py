@@ -49,6 +49,8 @@ class Lessor:
         self._leads_since: float | None = None
         self._deadlines: dict[int, float] = {}
         """When each lease has lived its time, by the local clock."""
+        self._renewals: dict[int, int] = {}
+        """The renewal that deadline counts from. The table's may be newer: one that is being applied."""
         self._queue: list[tuple[float, int]] = []
         """A heap with one item a lease, at its deadline or earlier: renewals only move the deadline."""
         self._queued: set[int] = set()
@@ -58,11 +60,13 @@ class Lessor:
         """The table was read from a database: go on with what was left to each lease then."""
         now = self._clock.now()
         self._deadlines.clear()
+        self._renewals.clear()
         for id in self._table:
             lease = self._table.get(id)
             if lease is not None:
                 used = max(0, self._table.log_time - lease.renewed_at) / 1e9
                 self._deadlines[id] = now + max(0.0, lease.ttl - used)
+                self._renewals[id] = lease.renewal
         self._queue = [(deadline, id) for id, deadline in self._deadlines.items()]
         self._queued = set(self._deadlines)
         heapq.heapify(self._queue)
@@ -74,7 +78,9 @@ class Lessor:
             lease = self._table.get(id)
             if lease is None:
                 self._deadlines.pop(id, None)
+                self._renewals.pop(id, None)
                 continue
+            self._renewals[id] = lease.renewal
             deadline = self._deadlines[id] = now + lease.ttl
             if id not in self._queued:
                 self._queued.add(id)
@@ -112,9 +118,7 @@ class Lessor:
         over = self._take_over(now)
         if not over:
             return False
-        items = [
-            LeaseExpire.Item(id=id, renewal=lease.renewal) for id in over if (lease := self._table.get(id))
-        ]
+        items = [LeaseExpire.Item(id=id, renewal=self._renewals[id]) for id in over if id in self._renewals]
         if not items:
             self._put_back(over)
             return False
