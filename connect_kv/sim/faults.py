@@ -10,7 +10,7 @@ from typing import Any
 
 from connect_kv.errors import ConnectKvError, StorageError
 from connect_kv.raft.membership import MembershipChange
-from connect_kv.raft.types import Member
+from connect_kv.raft.types import Member, Membership
 from connect_kv.sim.host import Host
 from connect_kv.sim.process import across
 from connect_kv.sim.world import World
@@ -314,8 +314,8 @@ class Nemesis:
         learners, voters = sorted(membership.learners), sorted(membership.voters)
         if learners and rng.random() < 0.6:
             await self._change(leader, f"promotes {learners[0]:x}", MembershipChange().promote(learners[0]))
-        elif len(voters) > LEAST_VOTERS and rng.random() < 0.6:
-            gone = rng.choice(voters)
+        elif len(voters) > LEAST_VOTERS and (removable := self._removable(membership)) and rng.random() < 0.6:
+            gone = rng.choice(removable)
             await self._change(leader, f"removes {gone:x}", MembershipChange().remove(gone))
         elif len(membership.members) < MOST_MEMBERS and len(self._world.hosts) < 9:
             host = self._spare or self._world.add_host()
@@ -325,12 +325,19 @@ class Nemesis:
                 change = change.add_learner(member)
             else:
                 change = change.add_voter(member)
-                if len(voters) >= LEAST_VOTERS and rng.random() < 0.5:
-                    change = change.remove(rng.choice(voters))
+                removable = self._removable(membership)
+                if len(voters) >= LEAST_VOTERS and removable and rng.random() < 0.5:
+                    change = change.remove(rng.choice(removable))
             self._spare = host
             if await self._change(leader, f"adds {host.name}: {change}", change):
                 self._spare = None
                 host.run()
+
+    def _removable(self, membership: Membership) -> list[int]:
+        """Voters that may go: one of those that the clients know stays."""
+        first = [host.name for host in self._world.hosts[: self._world.config.members]]
+        known = [member.node_id for member in membership.members if member.name in first]
+        return [voter for voter in sorted(membership.voters) if known != [voter]]
 
     async def _change(self, leader: Host, what: str, change: MembershipChange) -> bool:
         self._say(f"{leader.name} {what}")

@@ -261,7 +261,7 @@ BUGS = [
     Bug(
         "leases restart on leader change",
         leases_restart,
-        run(20, faults=("transfer",), mean=2.5, overdue=3.0),
+        run(40, faults=("transfer",), mean=4, overdue=12.0),
     ),
     Bug(
         "a committed entry is truncated", truncates_committed, run(faults=("lossy", "slow-network"), mean=0.4)
