@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +34,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+def fill_up(file: Path) -> None:
+    """Take all the room there is."""
+    with file.open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
+        while True:
+            filler.write(bytes(MIB))
+
+
 def ends_with(node: NodeProcess, database: Path, words: str) -> None:
     """It failed, and its last line names the database and the reason."""
     assert node.returncode == 1, node.log_tail()
@@ -65,9 +71,7 @@ async def test_a_full_disk_ends_its_node_which_comes_back_once_there_is_room(
     async with cluster:
         async with Workload(cluster, callers=10, value=b"v" * 10_000) as workload:
             await workload.progress(100)
-            with filler.open("wb") as file:
-                usage = os.statvfs(small_disk)
-                os.posix_fallocate(file.fileno(), 0, usage.f_bavail * usage.f_frsize - MIB // 4)
+            fill_up(filler)
             await the_others_go_on(cluster, failing, workload)
         ends_with(failing, failing.data_dir, "No space left on device")
         filler.unlink()

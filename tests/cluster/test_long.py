@@ -89,7 +89,7 @@ async def test_a_leader_with_a_dead_follower_keeps_its_memory(tmp_path: Path) ->
 
     It goes up and down with LevelDB's write buffers, by as much as 64 MiB: so peaks are compared.
     """
-    duration = scaled(16, 120)
+    duration = scaled(10, 120)
     async with ProcessCluster(tmp_path) as cluster:
         leader = await cluster.leader()
         await next(node for node in cluster.nodes if node is not leader).kill()
