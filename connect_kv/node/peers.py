@@ -25,7 +25,7 @@ from connect_kv.node.membership import (
 )
 from connect_kv.node.parts import Parts
 from connect_kv.node.snapshots import SnapshotRefused
-from connect_kv.raft.types import Membership
+from connect_kv.raft.types import Member, Membership
 
 R = TypeVar("R")
 
@@ -144,11 +144,12 @@ class Peers(Generic[R]):
 
     async def describe(self, asker: Hello, peer_address: str) -> Description:
         """Answer a starting member, found by its id or, if it has none yet, by its address."""
-        membership = self._parts.core.membership
         if asker.source:
+            membership = self._parts.core.membership
             member = membership.member(asker.source)
         else:
-            member = next((m for m in membership.members if m.peer_address == peer_address), None)
+            membership = await self._membership_with(peer_address)
+            member = _at(membership, peer_address)
         return Description(
             cluster_id=self._parts.identity.cluster_id,
             node_id=self._parts.identity.node_id,
@@ -164,6 +165,20 @@ class Peers(Generic[R]):
         if verdict is not Verdict.WELCOME:
             raise PermissionError(f"the asking member is not welcome: {verdict.name}")
         return await self._parts.answer(method, request)
+
+    async def _membership_with(self, peer_address: str) -> Membership:
+        """The membership applied here, with the member at that address if its adding is on its way.
+
+        An id is given out for good, so it must not come from a change that may yet be rolled back.
+        """
+        clock, config = self._parts.clock, self._parts.config
+        until = clock.now() + config.election_seconds
+        while clock.now() < until:
+            applied = self._parts.history.membership
+            if _at(applied, peer_address) or not _at(self._parts.core.membership, peer_address):
+                break
+            await clock.sleep(config.tick_seconds)
+        return self._parts.history.membership
 
     async def _verdict_on_starting(self, asker: Hello, node_id: int) -> Verdict:
         if asker.cluster_id not in (0, self._parts.identity.cluster_id):
@@ -274,3 +289,7 @@ def _note_if_new(log: LogStore, node_id: int, directory_id: bytes) -> None:
     """On the log worker: two hellos of one member may be judged at the same time."""
     if log.noted_directory(node_id) is None:
         log.note_directory(node_id, directory_id)
+
+
+def _at(membership: Membership, peer_address: str) -> Member | None:
+    return next((member for member in membership.members if member.peer_address == peer_address), None)

@@ -48,6 +48,20 @@ async def test_a_member_nobody_added_may_not_join(trio: Trio) -> None:
         await trio.host("n4").join(leader)
 
 
+async def test_a_member_whose_adding_is_not_committed_may_not_join_yet(trio: Trio) -> None:
+    leader = await trio.start()
+    fourth = trio.host("n4")
+    trio.network.partition(
+        [leader.address, fourth.address], [host.address for host in trio.followers(leader)]
+    )
+    adding = asyncio.ensure_future(trio.add_learner(leader, fourth))
+    await asyncio.sleep(0.1)
+    with pytest.raises(RefusedToStart, match="add it there first"):
+        await fourth.join(leader)
+    trio.network.heal()
+    await adding
+
+
 async def test_a_removed_follower_ends_with_member_removed(trio: Trio) -> None:
     leader = await trio.start()
     follower = trio.followers(leader)[0]
