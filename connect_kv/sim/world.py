@@ -173,13 +173,18 @@ class World:
             await asyncio.sleep(0.02)
 
     async def agreed(self, seconds: float = 20.0) -> Host:
-        """Wait for a leader that every running member follows, and return it."""
+        """Wait for a leader that every member follows that runs, and return it."""
 
         def follow() -> bool:
-            running = [host for host in self.hosts if host.up and not host.paused]
             leader = self.leader
-            return leader is not None and all(
-                host.running.node.leader_id == leader.running.node.identity.node_id for host in running
+            if leader is None:
+                return False
+            node = leader.running.node
+            members = {member.name for member in node.membership.members}
+            return all(
+                host.running.node.leader_id == node.identity.node_id
+                for host in self.hosts
+                if host.name in members and host.up and not host.paused
             )
 
         await self.until(follow, seconds, "a leader that all follow")
