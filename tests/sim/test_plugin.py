@@ -68,9 +68,14 @@ def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
         command = [sys.executable, "-m", "connect_kv.cli.main", "simulate", f"tests.sim.machines:{machine}"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            [*command, "--seed", "3", "--minutes", "0.2"], cwd=ROOT, env=environment, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            [*command, "--seed", "3", "--minutes", "0.2"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     good, broken = simulate("Counter"), simulate("CachedCounter")
     assert good.returncode == 0, good.stdout + good.stderr
