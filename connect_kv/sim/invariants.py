@@ -181,6 +181,8 @@ class Ledger:
     def applied(self, node_id: int, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
         """State machine safety: one entry, and one result, at each index for all."""
         index, membership = self._rules[node_id]()
+        if not index and not self._memberships:
+            self._memberships.append((0, membership))
         disk = self._disk(node_id)
         self.require(
             not disk.compacted < index <= disk.last or index in disk.memberships,
