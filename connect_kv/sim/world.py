@@ -91,7 +91,7 @@ class World:
             except RuntimeError:
                 if self.loop.stopped is None:
                     raise
-                raise self.loop.stopped from None
+                raise (self.violation or self.loop.stopped) from None
             finally:
                 self.steps_at_end = self.loop.steps
                 self._close()

@@ -82,3 +82,13 @@ def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
     assert "linearizable" in good.stdout
     assert broken.returncode == 1
     assert "SEED=" in broken.stdout
+
+
+def test_the_line_of_a_failure_repeats_it() -> None:
+    first = MachineSimulation(RunConfig(seed=3, seconds=4), CachedCounter).run()
+    again = MachineSimulation(RunConfig(seed=3, seconds=4, step_limit=first.steps), CachedCounter).run()
+    assert (again.steps, again.digest, str(again.violation)) == (
+        first.steps,
+        first.digest,
+        str(first.violation),
+    )
