@@ -89,6 +89,8 @@ class MachineHost:
         """What ended the work between slices; the next one reports it."""
         self._closed = False
         self._staged: tuple[str, StateDatabase] | None = None
+        self._filling: StateDatabase | None = None
+        """Open, and not in use yet. Only the state worker knows: who asked for it may have been cancelled."""
         self._sources: set[ViewSource] = set()
         self._cleanup: asyncio.Task[None] | None = None
 
@@ -116,8 +118,7 @@ class MachineHost:
         self._kv.close()
         self._close_sources()
         async with self._syncing, self._turn, self._keeper.storing, self._writer.quiet:
-            if self._staged is not None:
-                await self._state_worker.run(self._staged[1].close)
+            await self._state_worker.run(self._end_staging)
             await self._state_worker.run(self._writer.database.close)
 
     @property
@@ -234,18 +235,28 @@ class MachineHost:
     async def stage(self, meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:
         """Fill a new state database with a snapshot from elsewhere, sync and check it; returns its name."""
         name = self._dirs.next_name(self._name)
-        if self._staged is not None:
-            await self._state_worker.run(self._staged[1].close)
-            self._staged = None
-        database = await self._state_worker.run(partial(self._dirs.create, name))
+        self._staged = None
+        database = await self._state_worker.run(partial(self._begin_staging, name))
         try:
             await transfer.fill(database, meta, chunks, self._state_worker)
             self._keeper.check(database)
         except BaseException:
-            await self._state_worker.run(database.close)
+            await self._state_worker.run(self._end_staging)
             raise
         self._staged = (name, database)
         return name
+
+    def _begin_staging(self, name: str) -> StateDatabase:
+        """On the state worker. What an attempt that was cancelled left open would be in the way."""
+        self._end_staging()
+        self._filling = self._dirs.create(name)
+        return self._filling
+
+    def _end_staging(self) -> None:
+        """On the state worker."""
+        if self._filling is not None:
+            self._filling.close()
+            self._filling = None
 
     async def switch(self, state_name: str) -> None:
         """Use that staged database from now on and delete the old one."""
@@ -255,7 +266,7 @@ class MachineHost:
             self._broken = True
             self._close_sources()
             old, self._writer.database = self._writer.database, self._staged[1]
-            self._name, self._staged = state_name, None
+            self._name, self._staged, self._filling = state_name, None, None
             await self._load()
             await self._apply_worker.run(lambda: None)  # queries that still read the old one have ended
             await self._state_worker.run(old.close)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -24,8 +26,8 @@ from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import Kind, MessageType
 from connect_kv.machines.counter import Counter as LowLevelCounter
 from connect_kv.machines.dict_kv import Delete, DictKv, Put, encode
-from connect_kv.node.workers import ThreadWorker
-from connect_kv.raft.types import Entry, EntryId, EntryKind
+from connect_kv.node.workers import InlineWorker, ThreadWorker
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MemberPublish
 from connect_kv.rpc.kv_pb2 import CompactionRequest, RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
@@ -39,6 +41,7 @@ from tests.machines.conftest import (
     add,
     call,
     close_session,
+    copy_snapshot,
     number_in,
     open_session,
     put,
@@ -424,3 +427,34 @@ async def test_only_a_staged_database_can_be_switched_to() -> None:
     member = await Member().start()
     with pytest.raises(ValueError, match="'9' is staged"):
         await member.host.switch("9")
+
+
+T = TypeVar("T")
+
+
+class LateWorker(InlineWorker):
+    """Runs calls at once, but whoever asked hears of it only later: enough to be cancelled first."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        result = await super().run(call)
+        await asyncio.sleep(0)
+        return result
+
+
+async def test_a_snapshot_cancelled_at_any_moment_is_not_in_the_way_of_the_next() -> None:
+    source = await Member().start()
+    await source.run(add(), add())
+    for turns in range(8):
+        target = await Member(workers=(LateWorker(), InlineWorker())).start()
+        snapshot = await source.host.snapshot()
+        meta = SnapshotMeta(EntryId(1, snapshot.last_applied), Membership())
+        first = asyncio.ensure_future(target.host.stage(meta, snapshot.chunks()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for _ in range(3):  # its sender is gone, and then the connection, and then the node ends
+            first.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(first, return_exceptions=True)
+        snapshot.close()
+        await copy_snapshot(source, target)
+        assert target.host.last_applied == source.host.last_applied
