@@ -169,15 +169,19 @@ class Peers(Generic[R]):
     async def _membership_with(self, peer_address: str) -> Membership:
         """The membership applied here, with the member at that address if its adding is on its way.
 
-        An id is given out for good, so it must not come from a change that may yet be rolled back.
+        An id is given out for good, so it should not come from a change that may yet be rolled back.
+        Only a voter gets it so when that takes long: without it, its adding may never be committed.
         """
         clock, config = self._parts.clock, self._parts.config
         until = clock.now() + config.election_seconds
         while clock.now() < until:
             applied = self._parts.history.membership
             if _at(applied, peer_address) or not _at(self._parts.core.membership, peer_address):
-                break
+                return applied
             await clock.sleep(config.tick_seconds)
+        added = _at(self._parts.core.membership, peer_address)
+        if added is not None and added.node_id in self._parts.core.membership.voters:
+            return self._parts.core.membership
         return self._parts.history.membership
 
     async def _verdict_on_starting(self, asker: Hello, node_id: int) -> Verdict:

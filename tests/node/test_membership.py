@@ -62,6 +62,20 @@ async def test_a_member_whose_adding_is_not_committed_may_not_join_yet(trio: Tri
     await adding
 
 
+async def test_a_voter_may_join_while_its_adding_cannot_be_committed_without_it(trio: Trio) -> None:
+    leader = await trio.start()
+    removed, dead = trio.followers(leader)
+    await leader.node.change_membership(MembershipChange().remove(removed.id))
+    await dead.kill()
+    fourth = trio.host("n4")
+    member = Member(node_id=0, name=fourth.name, peer_address=fourth.address)
+    adding = asyncio.ensure_future(leader.node.change_membership(MembershipChange().add_voter(member)))
+    await asyncio.sleep(0.1)
+    await fourth.join(leader)
+    await eventually(lambda: fourth.id in leader.node.membership.voters)
+    await asyncio.gather(adding, return_exceptions=True)
+
+
 async def test_a_removed_follower_ends_with_member_removed(trio: Trio) -> None:
     leader = await trio.start()
     follower = trio.followers(leader)[0]
