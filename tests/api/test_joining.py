@@ -44,6 +44,8 @@ async def test_a_member_joins_serves_and_is_removed(tmp_path: Path) -> None:
             (learner,) = membership.learners
             await until(lambda: joined.server.node.last_applied >= founder.server.node.last_applied)
             await founder.server.node.change_membership(MembershipChange().promote(learner))
+            # Until it has applied that itself, it refuses what learners must not serve.
+            await until(lambda: learner in joined.server.node.membership.voters)
             found = await joined.call(
                 "/etcdserverpb.KV/Range", kv_pb2.RangeRequest(key=b"k"), kv_pb2.RangeResponse
             )
