@@ -62,6 +62,7 @@ class Peers(Generic[R]):
         self._book = AddressBook(identity.node_id)
         self._abilities = Abilities(identity.node_id, parts.config.highest_command)
         self._followed: tuple[Membership | None, Membership | None] = (None, None)
+        self._described = Membership()
         self._welcomed = {identity.node_id}
         self._cluster_runs = False
         self._confirming = False
@@ -96,6 +97,7 @@ class Peers(Generic[R]):
     def hear(self, description: Description) -> None:
         """What a running member said when this node started, or when a stranger appeared."""
         self._book.hear(description.membership)
+        self._described = description.membership
         self._followed = (None, None)
         self.follow_membership()
 
@@ -248,12 +250,16 @@ class Peers(Generic[R]):
 
         In a cluster that never ran a majority is enough, this node included. Where one runs, this node
         may be a wiped member whose old directory was noted by a bare majority: then its own note proves
-        nothing, and a majority of the others must agree.
+        nothing, and a majority of the others must agree. One that joins goes by what it was told of the
+        members until its log tells: the others may be too few to elect a leader who sends that.
         """
         if self._parts.log.confirmed or self._confirming:
             return
         membership, own = self._parts.core.membership, self._parts.identity.node_id
-        running = self._cluster_runs or self._parts.core.term > 0
+        joins = not membership.members
+        if joins:
+            membership = self._described
+        running = joins or self._cluster_runs or self._parts.core.term > 0
         if has_majority(membership, self._welcomed, besides=own if running else None):
             self._confirming = True
             self._spawn(self._confirm())

@@ -97,12 +97,14 @@ async def join(
     """Make an empty directory that of the member which a running cluster knows under `peer_address`.
 
     Asks the peer addresses `ask` in turn; hand what is returned to the node's `hear`. The log starts
-    empty and without a membership: both come from the leader. Raises RefusedToStart, MemberRemoved.
+    empty and without a membership: both come from the leader. A member that was restarted before they
+    came asks again: it knows nobody yet. Raises RefusedToStart, MemberRemoved.
     """
-    directory_id = _directory_id(rng)
+    known = log.identity
+    directory_id = known.directory_id if known else _directory_id(rng)
     asker = Hello(
-        cluster_id=0,
-        source=0,
+        cluster_id=known.cluster_id if known else 0,
+        source=known.node_id if known else 0,
         target=0,
         directory_id=directory_id,
         protocol=PROTOCOL,
@@ -111,6 +113,8 @@ async def join(
     )
     description = await describe(transport, ask, asker, peer_address)
     _accept(description, peer_address)
+    if known:
+        return description
     member = next(m for m in description.membership.members if m.peer_address == peer_address)
     identity = Identity(
         cluster_id=description.cluster_id, node_id=member.node_id, name=name, directory_id=directory_id

@@ -80,6 +80,7 @@ async def _identify(
         )
         for member in config.members
     ]
+    others = [one.peer_address for one in members if one.peer_address != config.peer_address]
     token = config.initial_cluster_token
     joins = config.initial_cluster_state == "existing"
     if log.identity is not None:
@@ -97,16 +98,20 @@ async def _identify(
             )
         except RefusedToStart as error:
             raise RefusedToStart(f"{config.data_dir}: {error}") from error
-        return None
-    await worker.run(lambda: states.create(FIRST_STATE).close())
-    if joins:
+        # One that joined, and was stopped before its log came, must ask again who the others are; where
+        # the configuration names none any more, the leader will call.
+        if log.membership.members or not others:
+            return None
+    else:
+        await worker.run(lambda: states.create(FIRST_STATE).close())
+    if joins or log.identity is not None:
         return await startup.join(
             log=log,
             worker=worker,
             transport=transport,
             name=config.name,
             peer_address=config.peer_address,
-            ask=[member.peer_address for member in config.members],
+            ask=others,
             rng=rng,
             state_name=FIRST_STATE,
         )

@@ -76,6 +76,38 @@ async def test_a_voter_may_join_while_its_adding_cannot_be_committed_without_it(
     await asyncio.gather(adding, return_exceptions=True)
 
 
+async def test_a_voter_whose_log_is_yet_to_come_helps_to_elect_who_sends_it(trio: Trio) -> None:
+    """Thesis 4.1: a server votes whatever its log holds. Two of four voters would elect nobody for ever."""
+    leader = await trio.start()
+    dead, other = trio.followers(leader)
+    await dead.kill()
+    fourth = trio.host("n4")
+    member = Member(node_id=0, name=fourth.name, peer_address=fourth.address)
+    adding = asyncio.ensure_future(leader.node.change_membership(MembershipChange().add_voter(member)))
+    await eventually(lambda: leader.node.leader_id is None and other.node.leader_id is None)
+    await fourth.join(leader)
+    await trio.agreed([leader, other, fourth])
+    await asyncio.gather(adding, return_exceptions=True)
+
+
+async def test_a_member_restarted_before_its_log_came_asks_again_who_the_others_are(trio: Trio) -> None:
+    leader = await trio.start()
+    dead, other = trio.followers(leader)
+    fourth = trio.host("n4")
+    trio.network.partition([leader.address], [fourth.address])
+    await trio.add_learner(leader, fourth)
+    await fourth.join(other)
+    await fourth.kill()
+    await dead.kill()
+    change = MembershipChange().promote(fourth.id)
+    promoting = asyncio.ensure_future(leader.node.change_membership(change))
+    await eventually(lambda: leader.node.leader_id is None and other.node.leader_id is None)
+    trio.network.heal()
+    await fourth.join(leader)
+    await trio.agreed([leader, other, fourth])
+    await asyncio.gather(promoting, return_exceptions=True)
+
+
 async def test_a_removed_follower_ends_with_member_removed(trio: Trio) -> None:
     leader = await trio.start()
     follower = trio.followers(leader)[0]
