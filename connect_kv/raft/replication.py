@@ -239,7 +239,7 @@ class Replication:
 
         ::
 
-            leader    4 4 4 4 5 5 6 6      prev = 6/8, conflicts with 4/8; hint = 4/3
+            leader    4 4 4 4 5 5 6 6      prev = 6/8, conflicts with 4/8; hint = 4/1
             follower  4 4 4 4 4 4 4 4      the leader has term 4 up to 4: next = 5 agrees at once
         """
         own = self._state.log.last_of_term(hint.term) if hint.term else None

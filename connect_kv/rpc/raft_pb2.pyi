@@ -4,6 +4,7 @@ isort:skip_file
 Traffic between the members of a cluster. Not an interface for clients.
 
 Every stream opens with a Hello, and the answer decides whether anything else is read from it.
+What says `checksum = 7` ends with that field: the CRC-32 of all encoded bytes before it.
 """
 
 from collections import abc as _abc
@@ -163,13 +164,10 @@ class Entry(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
-    CHECKSUM_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     index: _builtins.int
     kind: _builtins.int
     data: _builtins.bytes
-    checksum: _builtins.int
-    """CRC-32 of term, index, kind and data, made by who appended it"""
     def __init__(
         self,
         *,
@@ -177,11 +175,10 @@ class Entry(_message.Message):
         index: _builtins.int = ...,
         kind: _builtins.int = ...,
         data: _builtins.bytes = ...,
-        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data", b"data", "index", b"index", "kind", b"kind", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "kind", b"kind", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,22 +196,28 @@ class PeerFrame(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     HELLO_REPLY_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    checksum: _builtins.int
+    """only beside a Hello or HelloReply: messages have their own"""
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def hello_reply(self) -> Global___HelloReply: ...
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerMessage]: ...
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """each an encoded PeerMessage"""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         hello_reply: Global___HelloReply | None = ...,
-        messages: _abc.Iterable[Global___PeerMessage] | None = ...,
+        messages: _abc.Iterable[_builtins.bytes] | None = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "hello_reply", b"hello_reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "hello_reply", b"hello_reply", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "hello", b"hello", "hello_reply", b"hello_reply", "messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +230,7 @@ class PeerMessage(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     VOTE_REQUEST_FIELD_NUMBER: _builtins.int
     VOTE_RESPONSE_FIELD_NUMBER: _builtins.int
     APPEND_REQUEST_FIELD_NUMBER: _builtins.int
@@ -241,6 +245,7 @@ class PeerMessage(_message.Message):
     source: _builtins.int
     target: _builtins.int
     term: _builtins.int
+    checksum: _builtins.int
     @_builtins.property
     def vote_request(self) -> Global___VoteRequest: ...
     @_builtins.property
@@ -269,6 +274,7 @@ class PeerMessage(_message.Message):
         source: _builtins.int = ...,
         target: _builtins.int = ...,
         term: _builtins.int = ...,
+        checksum: _builtins.int = ...,
         vote_request: Global___VoteRequest | None = ...,
         vote_response: Global___VoteResponse | None = ...,
         append_request: Global___AppendRequest | None = ...,
@@ -283,7 +289,7 @@ class PeerMessage(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["append_request", b"append_request", "append_response", b"append_response", "body", b"body", "forward_request", b"forward_request", "forward_response", b"forward_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "read_index_request", b"read_index_request", "read_index_response", b"read_index_response", "timeout_now", b"timeout_now", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_request", b"append_request", "append_response", b"append_response", "body", b"body", "forward_request", b"forward_request", "forward_response", b"forward_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "read_index_request", b"read_index_request", "read_index_response", b"read_index_response", "source", b"source", "target", b"target", "term", b"term", "timeout_now", b"timeout_now", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_request", b"append_request", "append_response", b"append_response", "body", b"body", "checksum", b"checksum", "forward_request", b"forward_request", "forward_response", b"forward_response", "heartbeat_request", b"heartbeat_request", "heartbeat_response", b"heartbeat_response", "read_index_request", b"read_index_request", "read_index_response", b"read_index_response", "source", b"source", "target", b"target", "term", b"term", "timeout_now", b"timeout_now", "vote_request", b"vote_request", "vote_response", b"vote_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["vote_request", "vote_response", "append_request", "append_response", "heartbeat_request", "heartbeat_response", "timeout_now", "read_index_request", "read_index_response", "forward_request", "forward_response"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -647,7 +653,7 @@ class SnapshotChunk(_message.Message):
     number: _builtins.int
     data: _builtins.bytes
     checksum: _builtins.int
-    """CRC-32 of data"""
+    """CRC-32 of number (8 bytes, little-endian), partial (1 byte) and data"""
     partial: _builtins.bool
     """the piece goes on in the next chunk: no chunk exceeds 1 MiB, a piece may"""
     def __init__(
@@ -696,6 +702,9 @@ class SnapshotFrame(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    checksum: _builtins.int
+    """not beside a chunk, which has its own"""
     @_builtins.property
     def header(self) -> Global___SnapshotHeader: ...
     @_builtins.property
@@ -708,10 +717,11 @@ class SnapshotFrame(_message.Message):
         header: Global___SnapshotHeader | None = ...,
         chunk: Global___SnapshotChunk | None = ...,
         end: Global___SnapshotEnd | None = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "frame", b"frame", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "frame", b"frame", "header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "chunk", b"chunk", "end", b"end", "frame", b"frame", "header", b"header"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["header", "chunk", "end"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
@@ -727,10 +737,12 @@ class SnapshotReply(_message.Message):
     INSTALLED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RECEIVED_CHUNKS_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     installed: _builtins.bool
     error: _builtins.str
     received_chunks: _builtins.int
     """where a stream of the same snapshot id may resume"""
+    checksum: _builtins.int
     @_builtins.property
     def hello(self) -> Global___HelloReply: ...
     def __init__(
@@ -740,10 +752,11 @@ class SnapshotReply(_message.Message):
         installed: _builtins.bool = ...,
         error: _builtins.str = ...,
         received_chunks: _builtins.int = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "hello", b"hello", "installed", b"installed", "received_chunks", b"received_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "error", b"error", "hello", b"hello", "installed", b"installed", "received_chunks", b"received_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -755,8 +768,10 @@ class DescribeRequest(_message.Message):
 
     ASKER_FIELD_NUMBER: _builtins.int
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     peer_address: _builtins.str
     """the asker's own"""
+    checksum: _builtins.int
     @_builtins.property
     def asker(self) -> Global___Hello:
         """source 0 if it does not know its id; the answer is a verdict on it as well"""
@@ -766,10 +781,11 @@ class DescribeRequest(_message.Message):
         *,
         asker: Global___Hello | None = ...,
         peer_address: _builtins.str = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "peer_address", b"peer_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "checksum", b"checksum", "peer_address", b"peer_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -785,11 +801,13 @@ class DescribeReply(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     node_id: _builtins.int
     membership: _builtins.bytes
     leader_id: _builtins.int
     term: _builtins.int
+    checksum: _builtins.int
     @_builtins.property
     def hello(self) -> Global___HelloReply: ...
     def __init__(
@@ -801,10 +819,11 @@ class DescribeReply(_message.Message):
         hello: Global___HelloReply | None = ...,
         leader_id: _builtins.int = ...,
         term: _builtins.int = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "hello", b"hello", "leader_id", b"leader_id", "membership", b"membership", "node_id", b"node_id", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "cluster_id", b"cluster_id", "hello", b"hello", "leader_id", b"leader_id", "membership", b"membership", "node_id", b"node_id", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -817,8 +836,10 @@ class AskRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     request: _builtins.bytes
+    checksum: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     def __init__(
@@ -827,10 +848,11 @@ class AskRequest(_message.Message):
         hello: Global___Hello | None = ...,
         method: _builtins.str = ...,
         request: _builtins.bytes = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "method", b"method", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "hello", b"hello", "method", b"method", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -842,8 +864,10 @@ class AskReply(_message.Message):
 
     HELLO_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     answer: _builtins.bytes
     """only to a sender that is welcome"""
+    checksum: _builtins.int
     @_builtins.property
     def hello(self) -> Global___HelloReply: ...
     def __init__(
@@ -851,10 +875,11 @@ class AskReply(_message.Message):
         *,
         hello: Global___HelloReply | None = ...,
         answer: _builtins.bytes = ...,
+        checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "checksum", b"checksum", "hello", b"hello"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from connect_kv.interfaces import Hello, PeerReceiver, Verdict
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_to_wire
 from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import RPC_FAILURES, describe_failure
 
 _CONNECT_SECONDS = 1.0
@@ -30,9 +31,12 @@ async def ask(address: str, hello: Hello, method: str, request: bytes, limits: T
             raise ConnectionRefusedError(f"{address}: cannot be reached") from None
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Ask")
         try:
-            reply = pb.AskReply.FromString(await call(wire.SerializeToString()))
+            data = await call(seal(wire.SerializeToString()))
+            reply = pb.AskReply.FromString(data)
         except (*RPC_FAILURES, DecodeError) as error:
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    if not intact(data):
+        raise ConnectionError(f"{address}: answer: checksum mismatch")
     if reply.hello.verdict != pb.WELCOME:
         raise ConnectionRefusedError(
             f"{address}: {Verdict(reply.hello.verdict).name} {reply.hello.detail}".rstrip()
@@ -46,11 +50,13 @@ async def answer_ask(request: bytes, receiver: PeerReceiver) -> bytes:
         wire = pb.AskRequest.FromString(request)
     except DecodeError as error:
         raise BadMessage(f"not a call: {error}") from error
+    if not intact(request):
+        raise BadMessage("call: checksum mismatch")
     if not wire.HasField("hello"):
         raise BadMessage("a call without a hello")
     try:
         answer = await receiver.answer(hello_from_wire(wire.hello), wire.method, wire.request)
     except PermissionError as error:
         verdict = pb.HelloReply(verdict=pb.UNKNOWN_MEMBER, detail=str(error))
-        return pb.AskReply(hello=verdict).SerializeToString()
-    return pb.AskReply(hello=pb.HelloReply(), answer=answer).SerializeToString()
+        return seal(pb.AskReply(hello=verdict).SerializeToString())
+    return seal(pb.AskReply(hello=pb.HelloReply(), answer=answer).SerializeToString())

@@ -6,8 +6,6 @@ way: whatever is wrong with it becomes BadMessage, and nothing of the frame is u
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -38,6 +36,7 @@ from connect_kv.raft.messages import (
 )
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.seal import intact, seal
 
 
 class BadMessage(ConnectKvError):
@@ -59,21 +58,14 @@ def encode_frame(
 
     Raises BadMessage for what the wire cannot hold.
     """
-    frame = pb.PeerFrame()
+    frame = pb.PeerFrame(messages=[_encode_message(message) for message in messages])
+    if hello is None and hello_reply is None:
+        return frame.SerializeToString()
     if hello is not None:
         frame.hello.CopyFrom(hello_to_wire(hello))
     if hello_reply is not None:
         frame.hello_reply.CopyFrom(hello_reply_to_wire(hello_reply))
-    try:
-        for message in messages:
-            encoder = _ENCODERS.get(type(message))
-            if encoder is None:
-                raise BadMessage(f"{type(message).__name__} does not travel between members")
-            wire = frame.messages.add(source=message.source, target=message.target)
-            encoder(message, wire)
-        return frame.SerializeToString()
-    except (ValueError, TypeError) as error:
-        raise BadMessage(f"cannot be sent: {error}") from error
+    return seal(frame.SerializeToString())
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -83,14 +75,32 @@ def decode_frame(data: bytes) -> Frame:
         frame.ParseFromString(data)
     except DecodeError as error:
         raise BadMessage(f"not a frame: {error}") from error
-    return Frame(
-        hello_from_wire(frame.hello) if frame.HasField("hello") else None,
-        hello_reply_from_wire(frame.hello_reply) if frame.HasField("hello_reply") else None,
-        tuple([_decode_message(wire) for wire in frame.messages]),
-    )
+    hello = hello_from_wire(frame.hello) if frame.HasField("hello") else None
+    reply = hello_reply_from_wire(frame.hello_reply) if frame.HasField("hello_reply") else None
+    if (hello or reply) and not intact(data):
+        raise BadMessage("hello: checksum mismatch")
+    return Frame(hello, reply, tuple([_decode_message(wire) for wire in frame.messages]))
 
 
-def _decode_message(wire: pb.PeerMessage) -> PeerMessage:
+def _encode_message(message: PeerMessage) -> bytes:
+    encoder = _ENCODERS.get(type(message))
+    if encoder is None:
+        raise BadMessage(f"{type(message).__name__} does not travel between members")
+    try:
+        wire = pb.PeerMessage(source=message.source, target=message.target)
+        encoder(message, wire)
+    except (ValueError, TypeError) as error:
+        raise BadMessage(f"cannot be sent: {error}") from error
+    return seal(wire.SerializeToString())
+
+
+def _decode_message(data: bytes) -> PeerMessage:
+    if not intact(data):
+        raise BadMessage("message: checksum mismatch")
+    try:
+        wire = pb.PeerMessage.FromString(data)
+    except DecodeError as error:
+        raise BadMessage(f"not a message: {error}") from error
     body = wire.WhichOneof("body")
     if body is None:
         raise BadMessage("a message of a kind unknown to this version")
@@ -204,12 +214,7 @@ def _decode_timeout_now(wire: pb.PeerMessage) -> TimeoutNow:
 
 # Replication
 
-_ENTRY_HEAD = struct.Struct("<QQI")
 _KINDS = {kind.value: kind for kind in EntryKind}
-
-
-def _entry_checksum(term: int, index: int, kind: int, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(_ENTRY_HEAD.pack(term, index, kind)))
 
 
 def _encode_append_request(message: AppendRequest, wire: pb.PeerMessage) -> None:
@@ -217,15 +222,9 @@ def _encode_append_request(message: AppendRequest, wire: pb.PeerMessage) -> None
     body = wire.append_request
     body.prev.term, body.prev.index = message.prev
     body.commit_index = message.commit_index
-    add, crc32, pack = body.entries.add, zlib.crc32, _ENTRY_HEAD.pack
-    try:
-        for entry in message.entries:
-            term, index = entry.id
-            kind, data = int(entry.kind), entry.data
-            checksum = crc32(data, crc32(pack(term, index, kind)))
-            add(term=term, index=index, kind=kind, data=data, checksum=checksum)
-    except struct.error as error:
-        raise BadMessage(f"entry cannot be sent: {error}") from error
+    for entry in message.entries:
+        term, index = entry.id
+        body.entries.add(term=term, index=index, kind=int(entry.kind), data=entry.data)
 
 
 def _decode_append_request(wire: pb.PeerMessage) -> AppendRequest:
@@ -237,8 +236,6 @@ def _decode_append_request(wire: pb.PeerMessage) -> AppendRequest:
         expected += 1
         if index != expected:
             raise BadMessage(f"entries not contiguous: {index} where {expected} was due")
-        if item.checksum != _entry_checksum(term, index, kind, data):
-            raise BadMessage(f"entry {index} of term {term}: checksum mismatch")
         if kind not in _KINDS:
             raise BadMessage(f"entry {index} of term {term}: kind {kind} unknown, upgrade this member")
         entries.append(Entry(EntryId(term, index), _KINDS[kind], data))

@@ -16,6 +16,7 @@ from connect_kv.transport.codec import (
     hello_to_wire,
 )
 from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import RPC_FAILURES, describe_failure
 
 _TIMEOUT = 3.0
@@ -28,7 +29,7 @@ async def ask_describe(address: str, asker: Hello, peer_address: str, limits: Tr
     async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Describe")
         try:
-            return decode_description(await call(request.SerializeToString(), timeout=_TIMEOUT))
+            return decode_description(await call(seal(request.SerializeToString()), timeout=_TIMEOUT))
         except (*RPC_FAILURES, BadMessage) as error:
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
 
@@ -40,17 +41,20 @@ async def answer_describe(request: bytes, receiver: PeerReceiver) -> bytes:
         wire.ParseFromString(request)
     except DecodeError as error:
         raise BadMessage(f"not a question: {error}") from error
+    if not intact(request):
+        raise BadMessage("question: checksum mismatch")
     if not wire.HasField("asker"):
         raise BadMessage("a question without a hello")
     answer = await receiver.describe(hello_from_wire(wire.asker), wire.peer_address)
-    return pb.DescribeReply(
+    reply = pb.DescribeReply(
         cluster_id=answer.cluster_id,
         node_id=answer.node_id,
         membership=answer.membership.encode(),
         hello=hello_reply_to_wire(answer.hello),
         leader_id=answer.leader_id or 0,
         term=answer.term,
-    ).SerializeToString()
+    )
+    return seal(reply.SerializeToString())
 
 
 def decode_description(data: bytes) -> Description:
@@ -61,6 +65,8 @@ def decode_description(data: bytes) -> Description:
         membership = Membership.decode(wire.membership)
     except (DecodeError, ValueError) as error:
         raise BadMessage(f"not a description: {error}") from error
+    if not intact(data):
+        raise BadMessage("description: checksum mismatch")
     return Description(
         cluster_id=wire.cluster_id,
         node_id=wire.node_id,

@@ -19,12 +19,20 @@ from connect_kv.transport.codec import (
     hello_reply_to_wire,
     hello_to_wire,
 )
+from connect_kv.transport.seal import intact, seal
 
 ASK = 2**64 - 1
 """An offset no stream has: a header with it only asks where to go on. No chunks follow, so the
 answer cannot be lost to a write that comes too late."""
 
 _CHECKSUM = struct.Struct("<I")
+_CHUNK_HEAD = struct.Struct("<QB")
+"""number, partial: under the checksum, before the data"""
+
+
+def chunk_checksum(number: int, partial: bool, data: bytes) -> int:
+    """What closes a chunk."""
+    return zlib.crc32(data, zlib.crc32(_CHUNK_HEAD.pack(number, partial)))
 
 
 class ChunkSum:
@@ -63,7 +71,7 @@ def encode_header(offer: SnapshotOffer, offset: int) -> bytes:
         offset=offset,
         approximate_bytes=offer.approximate_bytes,
     )
-    return pb.SnapshotFrame(header=header).SerializeToString()
+    return seal(pb.SnapshotFrame(header=header).SerializeToString())
 
 
 def decode_frame(data: bytes) -> pb.SnapshotFrame:
@@ -73,6 +81,8 @@ def decode_frame(data: bytes) -> pb.SnapshotFrame:
         frame.ParseFromString(data)
     except DecodeError as error:
         raise BadMessage(f"not a snapshot frame: {error}") from error
+    if not frame.HasField("chunk") and not intact(data):
+        raise BadMessage("snapshot: checksum mismatch")
     return frame
 
 
@@ -104,7 +114,7 @@ async def encode_chunks(
         for start in range(0, len(piece) or 1, max_bytes):
             data = piece[start : start + max_bytes]
             partial = start + max_bytes < len(piece)
-            checksum = zlib.crc32(data)
+            checksum = chunk_checksum(total.chunks, partial, data)
             chunk = pb.SnapshotChunk(number=total.chunks, data=data, checksum=checksum, partial=partial)
             total.add(checksum)
             yield pb.SnapshotFrame(chunk=chunk).SerializeToString()
@@ -112,19 +122,19 @@ async def encode_chunks(
 
 def encode_end(total: ChunkSum) -> bytes:
     """The last frame."""
-    return pb.SnapshotFrame(
-        end=pb.SnapshotEnd(chunks=total.chunks, checksum=total.checksum)
-    ).SerializeToString()
+    end = pb.SnapshotEnd(chunks=total.chunks, checksum=total.checksum)
+    return seal(pb.SnapshotFrame(end=end).SerializeToString())
 
 
 def encode_answer(answer: SnapshotAnswer) -> bytes:
     """The receiver's only answer."""
-    return pb.SnapshotReply(
+    reply = pb.SnapshotReply(
         hello=None if answer.hello is None else hello_reply_to_wire(answer.hello),
         installed=answer.installed,
         error=answer.error,
         received_chunks=answer.received_chunks,
-    ).SerializeToString()
+    )
+    return seal(reply.SerializeToString())
 
 
 def decode_answer(data: bytes) -> SnapshotAnswer:
@@ -134,6 +144,8 @@ def decode_answer(data: bytes) -> SnapshotAnswer:
         wire.ParseFromString(data)
     except DecodeError as error:
         raise BadMessage(f"not an answer to a snapshot: {error}") from error
+    if not intact(data):
+        raise BadMessage("answer to a snapshot: checksum mismatch")
     return SnapshotAnswer(
         hello=hello_reply_from_wire(wire.hello) if wire.HasField("hello") else None,
         installed=wire.installed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import AsyncIterator
 
 from connect_kv.interfaces import SnapshotOffer, Verdict
@@ -14,6 +13,7 @@ from connect_kv.transport.local import Local
 from connect_kv.transport.snapshot_codec import (
     ChunkSum,
     SnapshotAnswer,
+    chunk_checksum,
     decode_frame,
     decode_header,
     encode_answer,
@@ -65,7 +65,7 @@ class _Session:
         if chunk.number != self.total.chunks:
             raise BadMessage(f"snapshot chunk {chunk.number} where {self.total.chunks} was due")
         data = chunk.data
-        if zlib.crc32(data) != chunk.checksum:
+        if chunk_checksum(chunk.number, chunk.partial, data) != chunk.checksum:
             raise BadMessage(f"snapshot chunk {chunk.number}: checksum mismatch")
         if chunk.partial:
             self._parts.append(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import AsyncIterator
 
 import grpc
@@ -13,6 +12,7 @@ from connect_kv.transport.snapshot_codec import (
     ASK,
     ChunkSum,
     SnapshotAnswer,
+    chunk_checksum,
     decode_answer,
     decode_frame,
     encode_chunks,
@@ -178,4 +178,5 @@ async def test_no_chunk_exceeds_the_limit_and_pieces_stay_whole() -> None:
 
     assert [len(chunk.data) for chunk in frames] == [10, 10, 5, 0, 1]
     assert [chunk.partial for chunk in frames] == [True, True, False, False, False]
-    assert all(chunk.checksum == zlib.crc32(chunk.data) for chunk in frames)
+    sums = [chunk_checksum(chunk.number, chunk.partial, chunk.data) for chunk in frames]
+    assert [chunk.checksum for chunk in frames] == sums
