@@ -103,7 +103,7 @@ async def _identify(
         if log.membership.members or not others:
             return None
     else:
-        await worker.run(lambda: states.create(FIRST_STATE).close())
+        await worker.run(lambda: states.create_first(FIRST_STATE).close())
     if joins or log.identity is not None:
         return await startup.join(
             log=log,

@@ -324,8 +324,12 @@ def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
 
 
 def _refuse_orphans(path: Path) -> None:
-    """Tables without CURRENT are what is left of a database: creating a new one would delete them."""
-    if any(name.endswith((".ldb", ".sst")) for name in os.listdir(path)):
+    """What is written without CURRENT is what is left of a database: a new one would take its place.
+
+    A creation that is interrupted leaves neither: the log's name is on disk before anything is in it.
+    """
+    left = (name for name in os.listdir(path) if name.endswith((".ldb", ".sst", ".log")))
+    if any((path / name).stat().st_size for name in left):
         raise CorruptStorage(str(path), f"its file CURRENT is missing; {SEE}")
 
 

@@ -58,6 +58,22 @@ class StateDirs:
         engine.sync()
         return StateDatabase(engine)
 
+    def create_first(self, name: str) -> StateDatabase:
+        """The first one of a directory whose log is new.
+
+        An attempt to begin, which was interrupted, may have left an empty one. If there is one that
+        holds anything, the directory is not new but has lost its log: raises CorruptStorage, and
+        nothing is deleted.
+        """
+        for other in self.names():
+            if self._applied(other):
+                log = self._path.parent / "log"
+                raise CorruptStorage(
+                    str(log),
+                    f"is missing or empty, but {self._path / other} holds a state; see docs/operations.md",
+                )
+        return self.create(name)
+
     def open(self, name: str, durable_index: int) -> StateDatabase:
         """Open the current one, known to be on disk up to `durable_index`.
 
@@ -76,6 +92,16 @@ class StateDirs:
             engine.close()
             raise
         return database
+
+    def _applied(self, name: str) -> int:
+        engine = self._disk.open(self._path / name)
+        try:
+            applied = engine.get(codec.STATE_APPLIED)
+            return 0 if applied is None else codec.decode_pair(applied)[0]
+        except ValueError as error:
+            raise CorruptStorage(str(engine.path), f"{error}; see docs/operations.md") from error
+        finally:
+            engine.close()
 
     def discard_others(self, name: str) -> None:
         """Delete all but the current one: attempts that were not finished, and what it replaced."""

@@ -186,6 +186,17 @@ def remove_current(data_dir: Path) -> Path:
     return data_dir / "state" / "1"
 
 
+def remove_current_of_log(data_dir: Path) -> Path:
+    (data_dir / "log" / "CURRENT").unlink()
+    return data_dir / "log"
+
+
+def remove_log(data_dir: Path) -> Path:
+    """What it promised is gone; it must not begin anew and delete the state."""
+    shutil.rmtree(data_dir / "log")
+    return data_dir / "log"
+
+
 def remove_state(data_dir: Path) -> Path:
     shutil.rmtree(data_dir / "state")
     return data_dir / "state" / "1"
@@ -198,7 +209,10 @@ def flip(file: Path) -> Path:
     return file.parent
 
 
-@pytest.mark.parametrize("damage", [flip_in_log, flip_in_manifest, remove_current, remove_state])
+@pytest.mark.parametrize(
+    "damage",
+    [flip_in_log, flip_in_manifest, remove_current, remove_current_of_log, remove_log, remove_state],
+)
 async def test_other_damage_is_refused_by_name(damage: Damage, tmp_path: Path) -> None:
     node, _ = await write_some(tmp_path)
     database = damage(node.data_dir)
@@ -208,4 +222,5 @@ async def test_other_damage_is_refused_by_name(damage: Damage, tmp_path: Path) -
     assert len(said) == 1, node.log_tail()
     assert str(database) in said[0]
     assert "docs/operations.md" in said[0]
+    assert not any((node.data_dir / "state").glob("[!1]*"))
     assert "Traceback" not in node.log_tail(1000)

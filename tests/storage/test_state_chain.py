@@ -44,6 +44,22 @@ def test_databases_are_made_named_and_discarded(kind: str, tmp_path: Path) -> No
     database.close()
 
 
+@pytest.mark.parametrize("kind", ["leveldb", "memory"])
+def test_a_state_without_its_log_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    """A lost log is damage; a start that was interrupted is not."""
+    dirs = StateDirs(make_disk(kind), tmp_path)
+    for _ in range(3):
+        dirs.create_first("1").close()
+    database = dirs.open("1", 0)
+    apply(database, 4)
+    database.close()
+    with pytest.raises(CorruptStorage, match=r"log: is missing or empty, but .*state/1 holds a state"):
+        dirs.create_first("1")
+    database = dirs.open("1", 0)
+    assert contents(database) == [4]
+    database.close()
+
+
 def test_a_batch_counts_once_it_is_written() -> None:
     database = StateDirs(MemoryDisk(random.Random(1)), DATA).create("1")
     batch = database.prepare({}, 5)
