@@ -163,7 +163,8 @@ def load(
 ) -> ServerConfig:
     """Merge: an option given on the command line wins over the environment, that over the file.
 
-    Keys are the field names of ServerConfig; options that are None or empty count as not given.
+    Keys are the field names of ServerConfig. What is None counts as not given, and so does an empty
+    variable; an empty option is an error, for it is most often the name of a variable that is not set.
     Raises ConfigError naming where the wrong value came from.
     """
     values: dict[str, object] = {}
@@ -188,6 +189,8 @@ def _find(
     key: str, options: Mapping[str, object], environ: Mapping[str, str], file: Mapping[str, object], name: str
 ) -> tuple[object, str] | None:
     variable = ENVIRONMENT_PREFIX + key.upper()
+    if options.get(key) == "" and key != "listen_http":
+        raise ConfigError(f"{_flag(key)}: '': expected a value")
     for source, origin in (
         (options.get(key), _flag(key)),
         (environ.get(variable), variable),

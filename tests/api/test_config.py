@@ -23,6 +23,11 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file() -> None:
     assert (config.name, config.heartbeat_ms, config.election_ms) == ("from-option", 200, 3000)
 
 
+def test_an_empty_variable_counts_as_not_given() -> None:
+    """So compose files pass on what may be unset."""
+    assert load({}, {"CONNECT_KV_NAME": "", "CONNECT_KV_INITIAL_CLUSTER": ""}) == ServerConfig()
+
+
 def test_lists_come_as_text_or_as_repeated_options() -> None:
     members = "n1=127.0.0.1:2380, n2=127.0.0.1:22380"
     options = {"name": "n1", "initial_cluster": members, "machines": ("a=app:A", "b=app.more:B")}
@@ -53,6 +58,7 @@ def test_lists_come_as_text_or_as_repeated_options() -> None:
         ({"election_ms": "300"}, {}, {}, ["--election-ms", "five heartbeats"]),
         ({"name": "a b"}, {}, {}, ["--name", "'a b'"]),
         ({"log_format": "xml"}, {}, {}, ["--log-format", "text or json"]),
+        ({"data_dir": ""}, {"CONNECT_KV_DATA_DIR": "d"}, {}, ["--data-dir: ''", "expected a value"]),
     ],
 )
 def test_an_error_names_its_origin(
