@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
-from connect_kv.api.reflection import ReflectionService, service_names
+from connect_kv.api.health import HealthService
+from connect_kv.api.reflection import ReflectionService, reflection_handlers, service_names
 from connect_kv.api.registrar import AUTH_METHODS, Handlers
 from connect_kv.config import split_address
 from connect_kv.errors import RefusedToStart
+from connect_kv.interfaces import Clock
 from connect_kv.rpc import (
     cluster_pb2,
     election_pb2,
@@ -58,7 +58,10 @@ def add_services(handlers: Handlers, servicers: Mapping[str, object]) -> None:
 class GrpcServer:
     """Listens for clients. Start it once, stop it once."""
 
-    def __init__(self, handlers: Handlers, *, max_request_bytes: int) -> None:
+    def __init__(
+        self, handlers: Handlers, *, max_request_bytes: int, serving: Callable[[str], bool], clock: Clock
+    ) -> None:
+        """`serving` says of a service, by its full name, whether its calls can be answered now."""
         self._server = grpc.aio.server(
             options=(
                 # Otherwise a second process binds the same port without an error and takes half the calls.
@@ -70,10 +73,10 @@ class GrpcServer:
             )
         )
         self._server.add_generic_rpc_handlers((handlers,))
-        self._health: Any = vars(health)["aio"].HealthServicer()  # not in the library's stubs
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = service_names([service.full_name for service in SERVICES])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), self._server)
+        self._health = HealthService(names, serving, clock)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(reflection_handlers(ReflectionService(names)))
         self._port = 0
 
     @property
@@ -95,7 +98,7 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Take no new call, give those under way `grace` seconds."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._server.stop(grace)
 
 

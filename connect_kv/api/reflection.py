@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from connect_kv.api.registrar import ETCD_NAMES
 from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
@@ -23,6 +24,10 @@ _MVCC = frozenset(("KeyValue", "Event"))
 _PACKAGES = {"lock": "v3lockpb", "election": "v3electionpb"}
 """By file; all others are ``etcdserverpb``."""
 _FILES = (kv_pb2, lease_pb2, watch_pb2, cluster_pb2, maintenance_pb2, lock_pb2, election_pb2)
+
+
+REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
+"""The later one has the same messages; the library only knows the earlier."""
 
 
 class ReflectionService:
@@ -39,6 +44,19 @@ class ReflectionService:
             chosen = self._etcd if _is_etcd(name) else self._ours
             async for answer in chosen.ServerReflectionInfo(_only(request), context):
                 yield answer
+
+
+def reflection_handlers(service: ReflectionService) -> tuple[grpc.GenericRpcHandler, ...]:
+    """To be added to a server."""
+    method = grpc.stream_stream_rpc_method_handler(
+        service.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        for name in REFLECTION_NAMES
+    )
 
 
 def _servicer(*arguments: object) -> Any:
@@ -137,4 +155,4 @@ def service_names(ours: Sequence[str]) -> list[str]:
     """Every name a client may list: ours, etcd's, health and reflection themselves."""
     short = [name.rsplit(".", 1)[-1] for name in ours]
     return sorted({*ours, *(ETCD_NAMES[name] for name in short if name in ETCD_NAMES),
-                   "grpc.health.v1.Health", reflection.SERVICE_NAME})  # fmt: skip
+                   "grpc.health.v1.Health", *REFLECTION_NAMES})  # fmt: skip

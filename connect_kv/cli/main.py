@@ -12,7 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from connect_kv import errors
-from connect_kv.cli import disk, kv, lease, machine, member, snapshot, status, txn, watch
+from connect_kv.cli import disk, kv, lease, machine, maintenance, member, snapshot, status, txn, watch
 from connect_kv.cli.bench import bench
 from connect_kv.cli.dev import dev
 from connect_kv.cli.serve import serve
@@ -52,6 +52,10 @@ for command in (
     machine.call,
     status.status,
     member.member,
+    maintenance.move_leader,
+    maintenance.alarm,
+    maintenance.defrag,
+    maintenance.hash_members,
     snapshot.snapshot,
     simulate,
     disk.inspect,

@@ -38,7 +38,7 @@ def status(settings: Settings) -> None:
     Asks the given endpoints, and every other member they know of at the address it advertises.
     Exits 1 if a member does not answer.
     """
-    rows = settings.run(lambda client: _collect(settings, client))
+    rows = settings.run(lambda client: collect(settings, client))
     form = settings.output if settings.chosen else "table"
     newest = max((row.status.raftIndex for row in rows if row.status), default=0)
     if form == "json":
@@ -52,7 +52,7 @@ def status(settings: Settings) -> None:
         sys.exit(1)
 
 
-async def _collect(settings: Settings, client: Client) -> list[Row]:
+async def collect(settings: Settings, client: Client) -> list[Row]:
     """Ask the given endpoints, then the members they did not lead to at the addresses these advertise."""
     asked = await asyncio.gather(*(_ask(client, endpoint) for endpoint in client.endpoints))
     reached = {row.status.header.member_id: row for row in asked if row.status}

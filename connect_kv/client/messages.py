@@ -23,7 +23,7 @@ from connect_kv.rpc.kv_pb2 import (
 )
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
 from connect_kv.rpc.machine_pb2 import MachineDescribeResponse
-from connect_kv.rpc.maintenance_pb2 import StatusResponse
+from connect_kv.rpc.maintenance_pb2 import AlarmMember, AlarmType, HashKVResponse, StatusResponse
 
 SortOrder: TypeAlias = RangeRequest.SortOrder.ValueType
 SortTarget: TypeAlias = RangeRequest.SortTarget.ValueType
@@ -35,10 +35,13 @@ MethodDescription: TypeAlias = MachineDescribeResponse.Method
 __all__ = [
     "KEY",
     "NONE",
+    "AlarmMember",
+    "AlarmType",
     "CompactionResponse",
     "Compare",
     "DeleteRangeResponse",
     "Event",
+    "HashKVResponse",
     "KeyValue",
     "LeaseTimeToLiveResponse",
     "MachineDescription",

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 from connect_kv.api.http import Check
 from connect_kv.api.replica import Replica
 from connect_kv.api.status import status_of
+from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.interfaces import Clock
 
+_ALWAYS = frozenset(("Maintenance", "Health", "ServerReflection"))
+"""Services that say how this member is, and so answer however it is."""
+_RETRY_SECONDS = 0.1
 _READ_SECONDS = 2.0
 """A read that takes longer counts as failed: probes do not wait for ever."""
 
@@ -17,14 +22,48 @@ class Health:
     """The checks, over what this member knows."""
 
     def __init__(
-        self, replica: Replica, *, alarms: Callable[[], frozenset[str]], is_learner: Callable[[], bool]
+        self,
+        replica: Replica,
+        *,
+        alarms: Callable[[], frozenset[str]],
+        is_learner: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         """`alarms` are the names of those that are on."""
         self._replica = replica
         self._alarms = alarms
         self._is_learner = is_learner
+        self._clock = clock
+        self._caught_up = False
         self.successes = 0
         self.failures = 0
+
+    async def run(self) -> None:
+        """Until this member has everything that was committed when it started; then it may serve."""
+        while not self._caught_up:
+            try:
+                await self._replica.barrier()
+            except NodeStopped:
+                return
+            except (ConnectKvError, TimeoutError):
+                await self._clock.sleep(_RETRY_SECONDS)
+            else:
+                self._caught_up = True
+
+    def serving(self, service: str) -> bool:
+        """Whether clients may call that service here, by its full name; empty: this member.
+
+        What a learner and a member without a leader answer is for operators, not for load balancers.
+        NOSPACE is no reason: reads and deletes go on, and the other members have no more room.
+        """
+        if service.rpartition(".")[2] in _ALWAYS:
+            return True
+        return (
+            self._caught_up
+            and self._replica.has_leader()
+            and not self._is_learner()
+            and "CORRUPT" not in self._alarms()
+        )
 
     @property
     def live(self) -> Mapping[str, Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -121,10 +120,15 @@ class Services:
         self.handlers = Handlers(self._streams, metrics, self.replica.has_leader, self._is_learner)
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.handlers, self.servicers)
+        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner, clock=clock)
         self._grpc: GrpcServer | None = None
         if listens:
-            self._grpc = GrpcServer(self.handlers, max_request_bytes=config.max_request_bytes)
-        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
+            self._grpc = GrpcServer(
+                self.handlers,
+                max_request_bytes=config.max_request_bytes,
+                serving=self.health.serving,
+                clock=clock,
+            )
         self._http = HttpServer(
             health=self.health.health,
             live=self.health.live,
@@ -137,7 +141,7 @@ class Services:
             },
             metrics=metrics,
         )
-        self._guard: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         _show(
             metrics,
             node=node,
@@ -181,15 +185,16 @@ class Services:
         """Serve clients."""
         if self._grpc is not None:
             await self._grpc.start()
-        self._guard = asyncio.create_task(self._streams.watch_leader(self._clock.sleep), name="leader watch")
+            self._tasks.append(asyncio.create_task(self.health.run(), name="until caught up"))
+        leader_watch = self._streams.watch_leader(self._clock.sleep)
+        self._tasks.append(asyncio.create_task(leader_watch, name="leader watch"))
 
     async def stop(self) -> None:
         """End streams for a reason, give calls under way a moment, give both ports back."""
         self._streams.stop()
-        if self._guard is not None:
-            self._guard.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._guard
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._grpc is not None:
             await self._grpc.stop(_GRACE_SECONDS)
         await self._renewals.close()

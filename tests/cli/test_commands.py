@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import grpc.aio
 import pytest
 
+from connect_kv.client.stubs import Stubs
+from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
 from tests.cli.conftest import Cli
 
 pytestmark = pytest.mark.cluster
@@ -79,6 +84,46 @@ def test_status(cluster: Cli) -> None:
     assert "leader" in table.out
     (row,) = _rows(cluster("status", "-o", "json").json)
     assert (row["name"], row["role"], row["lag"]) == ("n1", "leader", 0)
+
+
+def test_alarms(cluster: Cli) -> None:
+    assert (cluster("alarm", "list").code, cluster("alarm", "list").out) == (0, "")
+    (row,) = _rows(cluster("status", "-o", "json").json)
+    endpoint = cluster.environment["CONNECT_KV_ENDPOINTS"]
+    id = str(row["id"])
+    asyncio.run(_raise(endpoint, int(id, 16)))
+    assert cluster("alarm", "list").out == f"{id} NOSPACE\n"
+    assert cluster("alarm", "list", "-o", "json").json == [{"member": id, "alarm": "NOSPACE"}]
+    assert cluster("alarm", "disarm", "1").out == ""
+    assert cluster("alarm", "disarm", id).out == f"{id} NOSPACE\n"
+    assert cluster("alarm", "list", "-o", "json").json == []
+
+
+async def _raise(endpoint: str, id: int) -> None:
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        request = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=id, alarm=NOSPACE)
+        await Stubs(channel).alarm(request, timeout=10)
+
+
+def test_defrag_and_hash(cluster: Cli) -> None:
+    endpoint = cluster.environment["CONNECT_KV_ENDPOINTS"]
+    assert cluster("defrag").out.startswith(f"{endpoint}: ")
+    (done,) = _rows(cluster("defrag", "-o", "json").json)
+    assert (done["endpoint"], isinstance(done["after"], int)) == (endpoint, True)
+    (first,) = _rows(cluster("hash", "-o", "json").json)
+    revision = first["revision"]
+    cluster("put", "hashed", "v")
+    (second,) = _rows(cluster("hash", "-o", "json").json)
+    assert second["hash"] != first["hash"]
+    (again,) = _rows(cluster("hash", "--rev", str(revision), "-o", "json").json)
+    assert again["hash"] == first["hash"]
+
+
+def test_move_leader(cluster: Cli) -> None:
+    (row,) = _rows(cluster("status", "-o", "json").json)
+    assert cluster("move-leader", str(row["id"])).out == f"member {row['id']} leads\n"
+    refused = cluster("move-leader", "badcafe")
+    assert (refused.code, "bad leader transferee" in refused.err) == (1, True)
 
 
 def test_a_running_node_is_not_inspected(cluster: Cli) -> None:
