@@ -15,7 +15,8 @@ from typing import Self
 import grpc.aio
 
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
-from connect_kv.testing.processes import ProcessCluster, free_ports, until
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import ProcessCluster, until
 
 START_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -14,7 +14,8 @@ from types import TracebackType
 import aiohttp
 import pytest
 
-from connect_kv.testing.processes import free_ports, until
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import until
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ import aiohttp
 
 import connect_kv
 from connect_kv.client.client import Client
+from connect_kv.testing.ports import free_ports
 
 START_TIMEOUT = 120.0
 T = TypeVar("T")
@@ -36,18 +36,6 @@ async def until(condition: Callable[[], Awaitable[T | None]], timeout: float, wh
         if loop.time() >= end:
             raise TimeoutError(f"waited {timeout:g} s for {what}")
         await asyncio.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class NodeProcess:

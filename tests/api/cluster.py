@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,21 +14,10 @@ from google.protobuf.message import Message
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import KvServer
+from connect_kv.testing.ports import free_ports
 from tests.api.conftest import unary, until
 
 T = TypeVar("T", bound=Message)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def configs(directory: Path, size: int) -> list[ServerConfig]:

@@ -14,7 +14,7 @@ from connect_kv.config import ServerConfig
 from connect_kv.framework.callbacks import CALLBACKS, Messages
 from connect_kv.framework.hosted import Store
 from connect_kv.serving.run import REFUSED, run, run_configured
-from tests.api.cluster import free_ports
+from connect_kv.testing.ports import free_ports
 from tests.api.test_members import Counter
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from connect_kv.testing.processes import ProcessCluster, free_ports
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import ProcessCluster
 from tests.cluster.test_etcdctl import Side
 from tests.etcd import Etcd, etcd_or_skip, find_etcdctl
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.testing.processes import free_ports
+from connect_kv.testing.ports import free_ports
 from tests.cluster.conftest import needs
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "operations.md"

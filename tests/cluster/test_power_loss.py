@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import connect_kv
-from connect_kv.testing.processes import DidNotStart, NodeProcess, free_ports
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import DidNotStart, NodeProcess
 from tests.cluster import power_loss
 from tests.cluster.conftest import needs, rounds
 

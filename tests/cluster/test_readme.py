@@ -9,7 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from connect_kv.testing.processes import free_ports, until
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import until
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = re.compile(r"^`([\w.]+)`[^`\n]*:\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)

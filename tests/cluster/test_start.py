@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import connect_kv
-from connect_kv.testing.processes import NodeProcess, ProcessCluster, free_ports
+from connect_kv.testing.ports import free_ports
+from connect_kv.testing.processes import NodeProcess, ProcessCluster
 from tests.cluster.conftest import rounds
 
 REFUSED = 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.testing.processes import free_ports
+from connect_kv.testing.ports import free_ports
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PORTS = re.compile(r"\b[23]?23(?:79|80|81)\b")

@@ -20,8 +20,9 @@ from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest
 from connect_kv.rpc.maintenance_pb2 import AlarmRequest
 from connect_kv.rpc.session_pb2 import SessionRequests
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest
+from connect_kv.testing.ports import free_ports
 from connect_kv.transport.limits import SERVICE
-from tests.api.cluster import Member, configs, free_ports, running
+from tests.api.cluster import Member, configs, running
 from tests.framework.machines import Counter
 from tests.fuzz.test_applied_commands import nested
 

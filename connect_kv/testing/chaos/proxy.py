@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from connect_kv.testing.chaos.network import PERFECT, Place, Quality
+from connect_kv.testing.ports import free_ports
 
 RETRANSMISSION = 0.2
 BLOCKED_LOOK = 0.02
@@ -32,13 +32,12 @@ class ProxyNetwork:
         self._pids: dict[str, int] = {}
         self._qualities: dict[tuple[str, str], Quality] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._given: set[int] = set()
 
     async def start(self, names: Sequence[str]) -> dict[str, Place]:
         """Every proxy listens; the nodes behind them need not run yet."""
         places = {}
         for name in names:
-            client, peer, http = self._ports(3)
+            client, peer, http = free_ports(3)
 
             async def serve(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name, peer: int = peer
@@ -106,17 +105,6 @@ class ProxyNetwork:
             await writer.drain()
         raise ConnectionResetError("ended by one side")
 
-    def _ports(self, count: int) -> list[int]:
-        """Free ones that the system gives nobody: a node keeps its ports while it is dead."""
-        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-        found: list[int] = []
-        while len(found) < count:
-            port = self._rng.randrange(10_000, max(lowest, 10_100))
-            if port not in self._given and _is_free(port):
-                found.append(port)
-                self._given.add(port)
-        return found
-
     def _quality(self, source: str, target: str) -> Quality:
         return self._qualities.get((source, target), PERFECT)
 
@@ -127,11 +115,6 @@ class ProxyNetwork:
             if inode is not None and _owns(pid, inode):
                 return name
         return ""
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _inode_of(port: int) -> str | None:

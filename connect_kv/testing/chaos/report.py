@@ -28,7 +28,7 @@ header{display:flex;align-items:center;flex-wrap:wrap;margin-bottom:4px}
 .verdict.good{color:var(--good);background:var(--good-soft)}
 .verdict.bad{color:var(--bad);background:var(--bad-soft)}
 .sub{color:var(--soft);margin:4px 0 20px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:18px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:12px;margin-bottom:18px}
 .tile,.card{background:var(--card);border:1px solid var(--line);border-radius:10px}
 .tile{padding:12px 16px}
 .tile b{display:block;font-size:23px;line-height:1.25;font-variant-numeric:tabular-nums}
