@@ -50,6 +50,9 @@ class Taken(NamedTuple):
     last_applied: int
     log_time: int
     states: dict[str, MachineState]
+    entries: int
+    bytes: int
+    """What had been applied since states were stored last."""
 
 
 class StateKeeper:
@@ -180,15 +183,13 @@ class StateKeeper:
     async def take(self, last_applied: int, log_time: int) -> Taken:
         """States as they are now, between two slices."""
         states = await self._apply_worker.run(partial(self._machines.changed_states, self.missing))
-        self._entries = self._bytes = 0
-        if states:
-            self._stored_bytes = sum(state.size for state in states.values())
-        return Taken(last_applied, log_time, states)
+        return Taken(last_applied, log_time, states, self._entries, self._bytes)
 
     async def write(self, taken: Taken) -> None:
         """Store what was taken. An unchanged state is only said to stand at the new index.
 
-        Hold `storing`, from before `take` on.
+        Hold `storing`, from before `take` on. Nothing counts as stored until all of it is: whoever asked may
+        be cancelled halfway.
         """
         for name, state in taken.states.items():
             await self._write_chunks(name, taken.last_applied, state)
@@ -202,6 +203,11 @@ class StateKeeper:
         removed = stored_states.skips_up_to(engine, taken.last_applied)
         await self._writer.write(stored_states.header_changes(engine, new) | removed)
         self._headers = new
+        self._machines.stored(taken.states)
+        self._entries -= taken.entries
+        self._bytes -= taken.bytes
+        if taken.states:
+            self._stored_bytes = sum(state.size for state in taken.states.values())
 
     async def _write_chunks(self, name: str, generation: int, state: MachineState) -> None:
         # An attempt that a crash ended may have left more chunks under this name than there are now.

@@ -40,6 +40,8 @@ class MachineState:
     """A machine's state, taken but not written yet."""
 
     chunks: list[bytes]
+    runs: int = 0
+    """How often it had changed then."""
 
     @property
     def size(self) -> int:

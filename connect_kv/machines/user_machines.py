@@ -33,7 +33,10 @@ class UserMachines:
         self.in_memory = tuple(sorted(name for name, one in machines.items() if not one.persistent))
         """Those whose state is rebuilt at start: from a stored state and the log after it."""
         self.can_snapshot = all(machine.can_snapshot for machine in machines.values())
-        self._dirty = set(self.in_memory)
+        self._runs = dict.fromkeys(self.in_memory, 1)
+        """How often the state of each may have changed..."""
+        self._stored_runs = dict.fromkeys(self.in_memory, 0)
+        """...and when it was stored last."""
 
     def describe(self) -> dict[str, tuple[str, tuple[MethodDescription, ...]]]:
         """Documentation and methods of each."""
@@ -64,7 +67,8 @@ class UserMachines:
                 outcomes[name] = machine.execute(of_machine, store)
             except UnknownEntry as error:
                 raise UnknownEntry(f"machine {name!r}: {error}; upgrade this member") from None
-            self._dirty.add(name)
+            if name in self._runs:
+                self._runs[name] += 1
         return outcomes
 
     def query(self, name: str, method: str, arguments: bytes, log_time: int, reader: Reader) -> bytes:
@@ -76,11 +80,16 @@ class UserMachines:
             raise BadCall(f"machine {name!r}: {error}") from None
 
     def changed_states(self, names: Iterable[str]) -> dict[str, MachineState]:
-        """Take the state of each of `names`, and of all that ran since this was last asked."""
-        wanted = sorted((self._dirty & set(self.in_memory)) | set(names))
-        states = {name: MachineState(self._machines[name].snapshot()) for name in wanted}
-        self._dirty.clear()
-        return states
+        """Take the state of each of `names`, and of all that ran since the state that `stored` told of."""
+        changed = {name for name, runs in self._runs.items() if runs != self._stored_runs[name]}
+        return {
+            name: MachineState(self._machines[name].snapshot(), self._runs[name])
+            for name in sorted(changed | set(names))
+        }
+
+    def stored(self, states: Mapping[str, MachineState]) -> None:
+        """These states are stored now. Until then they count as changed: storing them may be given up."""
+        self._stored_runs.update({name: state.runs for name, state in states.items()})
 
     def first_states(self) -> dict[str, MachineState]:
         """The state of each as it was made, to go back to."""
@@ -99,7 +108,7 @@ class UserMachines:
             raise RefusedToStart(
                 f"machine {name!r} cannot restore its stored state: {type(error).__name__}: {error}"
             ) from error
-        self._dirty.discard(name)
+        self._stored_runs[name] = self._runs[name]
 
     def _named(self, name: str) -> HostedMachine:
         machine = self._machines.get(name)

@@ -458,3 +458,27 @@ async def test_a_snapshot_cancelled_at_any_moment_is_not_in_the_way_of_the_next(
         snapshot.close()
         await copy_snapshot(source, target)
         assert target.host.last_applied == source.host.last_applied
+
+
+async def test_a_snapshot_given_up_at_any_moment_leaves_no_old_state_behind() -> None:
+    """Its receiver is gone while a machine's state is taken or stored: the next one must not call the state
+    that was stored before the new one.
+    """
+    for turns in range(12):
+        source = await Member(workers=(LateWorker(), LateWorker())).start()
+        await source.run(add(1))
+        (await source.host.snapshot()).close()
+        await source.run(add(5))
+        given_up = asyncio.ensure_future(source.host.snapshot())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        for made in await asyncio.gather(given_up, return_exceptions=True):
+            if not isinstance(made, BaseException):
+                made.close()
+        await source.run(put(b"k", b"v"))
+        target = await Member().start()
+        await copy_snapshot(source, target)
+        assert msgspec.msgpack.decode(await target.host.query("counter", "value", b"\x80")) == 6, turns
+        await source.crash()
+        assert msgspec.msgpack.decode(await source.host.query("counter", "value", b"\x80")) == 6, turns
