@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLeader, Unavailable
@@ -113,17 +114,22 @@ class RaftNode(Generic[R]):
         self._stopping = self._stopping or "this node is shutting down"
         patience = self._parts.config.election_seconds
         if self._main is not None and not self.failed.done():
-            await _bounded(self._resign(), patience)
-            await _bounded(self._driver.until(lambda: self._driver.pipeline.idle), patience)
-            await _bounded(self._driver.writer.rest(), patience)
-            # Nothing may be cut short inside the state: it is closed next.
-            await _bounded(self._driver.compactor.quiet.acquire(), patience)
-            await _bounded(self._driver.applier.quiet.acquire(), patience)
+            # It may fail, or learn that it was removed, meanwhile: then there is nothing left to finish.
+            with suppress(NodeStopped):
+                await self._come_to_rest(patience)
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
         await _bounded(self._parts.transport.close(), patience)
         await self._close_storage(patience)
+
+    async def _come_to_rest(self, patience: float) -> None:
+        await _bounded(self._resign(), patience)
+        await _bounded(self._driver.until(lambda: self._driver.pipeline.idle), patience)
+        await _bounded(self._driver.writer.rest(), patience)
+        # Nothing may be cut short inside the state: it is closed next.
+        await _bounded(self._driver.compactor.quiet.acquire(), patience)
+        await _bounded(self._driver.applier.quiet.acquire(), patience)
 
     async def abort(self) -> None:
         """End at once, as a killed process does: nothing is handed over, finished or closed."""

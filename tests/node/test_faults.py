@@ -174,6 +174,21 @@ async def test_a_stop_is_bounded_although_the_disk_never_answers(trio: Trio) -> 
         await call
 
 
+async def test_a_node_that_fails_while_it_stops_closes_everything(trio: Trio) -> None:
+    leader = await trio.start()
+    leader.state.gate.clear()
+    call = asyncio.create_task(put(leader, 1))
+    stopping = asyncio.create_task(leader.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    leader.state.fail_with = UnknownEntry("upgrade me")
+    leader.state.gate.set()
+    await stopping
+    assert leader.state.closed
+    with pytest.raises(OutcomeUnknown):
+        await call
+
+
 async def test_a_cluster_restarts_after_all_stopped(trio: Trio) -> None:
     await trio.start()
     await put(trio.hosts[0], 1)
