@@ -100,6 +100,7 @@ class KvServer:
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
+        self._stopping = False
         self._failed: asyncio.Future[BaseException] | None = None
 
     @property
@@ -153,6 +154,7 @@ class KvServer:
 
     async def stop(self) -> None:
         """Take no new calls, hand leadership over, write what is queued, close everything."""
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,7 +189,12 @@ class KvServer:
         log_worker = self._workers["log"]
         self._transport = seams.transport(config, seams.clock)
         directory = self._directory = await open_directory(
-            config, disk=seams.disk, worker=log_worker, transport=self._transport, rng=seams.rng
+            config,
+            disk=seams.disk,
+            worker=log_worker,
+            background=partial(self._give_back_space, asyncio.get_running_loop()),
+            transport=self._transport,
+            rng=seams.rng,
         )
         kv = KvMachine()
         host = self._host = MachineHost(
@@ -288,6 +295,15 @@ class KvServer:
         await self.services.start()
         for name, work in self._background.items():
             self._spawn(work(), name)
+
+    def _give_back_space(self, loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+        """Called on the log's thread, which must go on: the space of old entries can wait."""
+
+        def begin() -> None:
+            if not self._stopping:
+                self._spawn(self._workers["space"].run(work), "give back space of the log")
+
+        loop.call_soon_threadsafe(begin)
 
     async def _answer(self, method: str, request: bytes) -> bytes:
         """Carry out a call for another member."""

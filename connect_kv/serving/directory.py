@@ -13,6 +13,7 @@ from connect_kv.node import startup
 from connect_kv.raft.types import Restored
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.log_sweeper import Background
 from connect_kv.storage.state_dirs import BrokenChain, StateDatabase, StateDirs
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,20 @@ class Directory:
 
 
 async def open_directory(
-    config: ServerConfig, *, disk: Disk, worker: Worker, transport: Transport, rng: random.Random
+    config: ServerConfig,
+    *,
+    disk: Disk,
+    worker: Worker,
+    background: Background,
+    transport: Transport,
+    rng: random.Random,
 ) -> Directory:
-    """Open or create it. Raises RefusedToStart, MemberRemoved, StorageError, each saying what to do."""
+    """Open or create it. Raises RefusedToStart, MemberRemoved, StorageError, each saying what to do.
+
+    `worker` writes the log from then on; what gives its space back is handed to `background`.
+    """
     path = config.data_dir
-    log = await worker.run(lambda: EngineLogStore.open(disk, path))
+    log = await worker.run(lambda: EngineLogStore.open(disk, path, background=background))
     try:
         states = StateDirs(disk, path)
         description = await _identify(config, log, states, worker=worker, transport=transport, rng=rng)
