@@ -9,33 +9,24 @@ from pathlib import Path
 import click
 
 from connect_kv.cli import output
-from connect_kv.cli.settings import FORMATS
+from connect_kv.cli.settings import LocalCommand, Settings, pass_settings
 from connect_kv.raft.types import Entry, Membership
 from connect_kv.storage.inspect import Summary, read_entries
 from connect_kv.storage.inspect import inspect as summary_of
 from connect_kv.storage.inspect import verify as reports_of
 
 _DIRECTORY = click.argument("data_dir", type=click.Path(path_type=Path))
-_OUTPUT = click.option(
-    "--output",
-    "-o",
-    "form",
-    type=click.Choice(FORMATS),
-    default="table",
-    envvar="CONNECT_KV_OUTPUT",
-    show_envvar=True,
-    help="How to print it.",
-)
 
 
-@click.command()
+@click.command(cls=LocalCommand)
 @_DIRECTORY
-@_OUTPUT
 @click.option("--entries", is_flag=True, help="Also list the entries of the log.")
 @click.option("--from", "start", type=int, help="List entries from this index on.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
-def inspect(data_dir: Path, form: str, entries: bool, start: int | None, limit: int) -> None:
+@pass_settings
+def inspect(settings: Settings, data_dir: Path, entries: bool, start: int | None, limit: int) -> None:
     """Show what a stopped node has on disk: identity, hard state, log, state. Changes nothing."""
+    form = _form(settings)
     found = summary_of(data_dir)
     listed: list[Entry] = []
     if entries or start is not None:
@@ -63,16 +54,16 @@ def inspect(data_dir: Path, form: str, entries: bool, start: int | None, limit: 
         )
 
 
-@click.command()
+@click.command(cls=LocalCommand)
 @_DIRECTORY
-@_OUTPUT
-def verify(data_dir: Path, form: str) -> None:
+@pass_settings
+def verify(settings: Settings, data_dir: Path) -> None:
     """Read everything a stopped node has on disk, with all checksums. Changes nothing.
 
     Exits 1 if anything is damaged.
     """
     reports = reports_of(data_dir)
-    match form:
+    match _form(settings):
         case "json":
             output.as_json(
                 [
@@ -91,6 +82,10 @@ def verify(data_dir: Path, form: str) -> None:
                 click.echo(f"{one.database}: {one.records} records: {'; '.join(one.problems) or 'ok'}")
     if any(one.problems for one in reports):
         sys.exit(1)
+
+
+def _form(settings: Settings) -> str:
+    return settings.output if settings.chosen else "table"
 
 
 def _compacted(found: Summary) -> str:

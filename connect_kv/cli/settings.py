@@ -79,16 +79,21 @@ def common_options() -> list[click.Parameter]:
             callback=_timeout,
             help="How long the call may take.  [default: 5]",
         ),
-        click.Option(
-            ["--output", "-o"],
-            type=click.Choice(FORMATS),
-            envvar="CONNECT_KV_OUTPUT",
-            show_envvar=True,
-            expose_value=False,
-            callback=_output,
-            help="How to print the answer.",
-        ),
+        output_option(),
     ]
+
+
+def output_option() -> click.Option:
+    """How to print, likewise to be given before or after the command's name."""
+    return click.Option(
+        ["--output", "-o"],
+        type=click.Choice(FORMATS),
+        envvar="CONNECT_KV_OUTPUT",
+        show_envvar=True,
+        expose_value=False,
+        callback=_output,
+        help="How to print the answer.",
+    )
 
 
 class ClusterCommand(click.Command):
@@ -97,6 +102,14 @@ class ClusterCommand(click.Command):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's own many parameters
         self.params = [*self.params, *common_options()]
+
+
+class LocalCommand(click.Command):
+    """A command that talks to nobody and prints something."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # click's own many parameters
+        self.params = [*self.params, output_option()]
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -132,6 +132,8 @@ def verify(data_dir: Path) -> list[Report]:
     _require(data_dir)
     paths = [data_dir / "log", *(data_dir / "state" / name for name in _state_names(data_dir))]
     reports = []
+    current: Path | None = None
+    durable_index = 0
     for path in paths:
         problems: list[str] = []
         records = 0
@@ -139,14 +141,19 @@ def verify(data_dir: Path) -> list[Report]:
             with _copy(path) as engine:
                 records = _read_all(engine, problems)
                 if path == data_dir / "log":
-                    _verify_log(engine, problems)
+                    name, durable_index = _verify_log(engine, problems)
+                    current = data_dir / "state" / name if name else None
                 else:
-                    StateDatabase(engine)
+                    applied = StateDatabase(engine).last_applied
+                    if path == current and applied < durable_index:
+                        problems.append(f"stands at {applied}, and was on disk up to {durable_index} once")
         except StorageInUse:
             raise
         except (StorageError, RefusedToStart) as error:
             problems.append(error.reason if isinstance(error, StorageError) else str(error))
         reports.append(Report(database=str(path), records=records, problems=tuple(problems[:MANY_PROBLEMS])))
+    if current is not None and current not in paths:
+        reports.append(Report(database=str(current), records=0, problems=("is missing",)))
     return reports
 
 
@@ -163,7 +170,8 @@ def _read_all(engine: Engine, problems: list[str]) -> int:
     return records
 
 
-def _verify_log(engine: Engine, problems: list[str]) -> None:
+def _verify_log(engine: Engine, problems: list[str]) -> tuple[str, int]:
+    """Returns the name of the state database in use, and up to where it is known to be on disk."""
     log = EngineLogStore(engine, window_entries=1, window_bytes=1)
     last_term = log.load().compacted.term
     for index in range(log.first_index, log.last_index + 1):
@@ -176,7 +184,8 @@ def _verify_log(engine: Engine, problems: list[str]) -> None:
                 problems.append(f"entry {index} is of term {entry.term}, the one before of term {last_term}")
             last_term = entry.term
         if len(problems) >= MANY_PROBLEMS:
-            return
+            break
+    return log.state_name, log.durable_index
 
 
 def _states(data_dir: Path, current: str) -> Iterator[StateSummary]:

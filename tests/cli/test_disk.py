@@ -48,6 +48,8 @@ def test_inspect_shows_identity_log_and_state(cli: Cli, stopped: str) -> None:
     assert "last entry" in table
     assert "command" in table
     assert "voter" in cli("inspect", stopped, "-o", "simple").out
+    assert isinstance(cli("-o", "json", "inspect", stopped).json, dict)
+    assert isinstance(cli("-o", "json", "verify", stopped).json, list)
 
 
 def test_verify_finds_a_sound_directory_sound(cli: Cli, stopped: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ def test_damage_is_reported_for_the_database_it_is_in(data_dir: Path) -> None:
     assert state.problems
     assert all("Corruption" in problem for problem in state.problems)
     assert inspect(data_dir).states[0].problem.startswith(str(data_dir / "state" / "1"))
+
+
+def test_a_state_that_is_gone_or_older_than_the_log_says_is_reported(data_dir: Path) -> None:
+    whole = verify(data_dir)
+    shutil.rmtree(data_dir / "state" / "1")
+    *others, missing = verify(data_dir)
+    assert (missing.database, missing.problems) == (str(data_dir / "state" / "1"), ("is missing",))
+    assert others == [whole[0], whole[2]]
+    StateDirs(LevelDbDisk(), data_dir).create("1").close()
+    _, older, _ = verify(data_dir)
+    assert older.problems == ("stands at 0, and was on disk up to 30 once",)
 
 
 def test_every_damaged_entry_is_named(data_dir: Path) -> None:
