@@ -13,6 +13,9 @@ ENVIRONMENT_PREFIX = "CONNECT_KV_"
 DEFAULT_DATA_DIR = "connect-kv.data"
 DEFAULT_NAME = "default"
 
+MAX_REQUEST_BYTES = 32 << 20
+"""The largest `max_request_bytes`: members take no larger messages from each other."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
 
@@ -351,6 +354,10 @@ def _check_numbers(config: ServerConfig) -> None:
     ):  # fmt: skip
         if getattr(config, key) <= 0:
             raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
+    if config.max_request_bytes > MAX_REQUEST_BYTES:
+        raise ConfigError(
+            f"max_request_bytes: {config.max_request_bytes}: expected at most {MAX_REQUEST_BYTES}"
+        )
     if config.corruption_check_seconds < 0:
         raise ConfigError(f"corruption_check_seconds: {config.corruption_check_seconds}: expected 0 or more")
     _ = config.retention

@@ -36,6 +36,7 @@ from connect_kv.serving.services import Services
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.transport.grpc_transport import GrpcTransport
+from connect_kv.transport.limits import TransportLimits
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ HIGHEST_COMMAND = max(
 )
 """The largest command number that this version can apply."""
 
+_ENVELOPE_BYTES = 512 << 10
+"""What a proposal may have around a request."""
 _RETRY_SECONDS = 0.5
 _REPLAY_BYTES = 4 << 20
 
@@ -60,7 +63,9 @@ class Seams:
     clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.SystemRandom)
     transport: Callable[[ServerConfig, Clock], Transport] = lambda config, clock: GrpcTransport(
-        config.listen_peer, clock=clock
+        config.listen_peer,
+        clock=clock,
+        limits=TransportLimits.for_election(config.election_ms / 1000),
     )
     worker: Callable[[str], Worker] = ThreadWorker
     """Makes the thread of that name."""
@@ -269,6 +274,7 @@ class KvServer:
                 raft=raft,
                 tick_seconds=config.tick_ms / 1000,
                 highest_command=HIGHEST_COMMAND,
+                max_request_bytes=config.max_request_bytes + _ENVELOPE_BYTES,
                 keep_entries=config.catch_up_entries,
             )
         )

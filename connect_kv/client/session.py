@@ -81,7 +81,8 @@ class Session:
         future: asyncio.Future[Result] = self._loop.create_future()
         size = command.ByteSize()
         if size > MAX_COMMAND_BYTES:
-            future.set_exception(errors.RequestTooLarge("etcdserver: request is too large"))
+            limit = f"a session carries {MAX_COMMAND_BYTES}, without one (session=False) more may pass"
+            future.set_exception(errors.RequestTooLarge(f"{size} bytes: {limit}"))
             return future
         deadline = self._loop.time() + timeout
         self._state.add(Call(command, future, deadline, writes, size))

@@ -15,8 +15,10 @@ class TransportLimits:
 
     max_batch_bytes: int = 1 << 20
     """Messages that wait are joined into one frame up to this; also the largest snapshot chunk."""
-    max_entry_bytes: int = 8 << 20
-    """The largest single entry: an append is at most one batch and one entry."""
+    max_entry_bytes: int = 34 << 20
+    """The largest single entry: an append is at most one batch and one entry. More than any request may
+    have (`config.ServerConfig.max_request_bytes`): a member that takes less than another has sent would
+    never get past that entry."""
     queue_messages: int = 4096
     """Messages that may wait on one stream."""
     queue_bytes: int = 16 << 20
@@ -37,6 +39,12 @@ class TransportLimits:
     """How long a receiver keeps a broken snapshot stream for its sender to resume."""
     snapshot_attempts: int = 5
     """Connections a sender tries without getting any further."""
+
+    @classmethod
+    def for_election(cls, seconds: float) -> TransportLimits:
+        """Times that fit the election timeout. Below a second they stay: a busy machine is not a dead one."""
+        patience = max(seconds, 1.0)
+        return cls(unary_timeout=patience, keepalive=0.9 * patience)
 
     @property
     def max_frame_bytes(self) -> int:

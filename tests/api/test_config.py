@@ -58,6 +58,7 @@ def test_lists_come_as_text_or_as_repeated_options() -> None:
         ({"election_ms": "300"}, {}, {}, ["--election-ms", "five heartbeats"]),
         ({"name": "a b"}, {}, {}, ["--name", "'a b'"]),
         ({"log_format": "xml"}, {}, {}, ["--log-format", "text or json"]),
+        ({"max_request_bytes": "50000000"}, {}, {}, ["--max-request-bytes", "at most 33554432"]),
         ({"data_dir": ""}, {"CONNECT_KV_DATA_DIR": "d"}, {}, ["--data-dir: ''", "expected a value"]),
     ],
 )
