@@ -79,8 +79,14 @@ class Engine(Reader, Protocol):
 class OpenEngine(Protocol):
     """Opens, or creates, the database in a directory."""
 
-    def __call__(self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False) -> Engine:
-        """Raises StorageError (also when another process holds it), CorruptStorage."""
+    def __call__(
+        self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False, in_order: bool = False
+    ) -> Engine:
+        """Raises StorageError (also when another process holds it), CorruptStorage.
+
+        After a power failure, batches that were not synced may be missing although later ones are
+        there. With `in_order` those are given up as well: what is left is how it was at some moment.
+        """
 
 
 class Disk(Protocol):

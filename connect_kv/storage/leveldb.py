@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -20,6 +21,8 @@ import plyvel
 
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
 from connect_kv.storage import manifest, wal
+
+logger = logging.getLogger(__name__)
 
 SEE = "see docs/operations.md"
 
@@ -34,7 +37,9 @@ class LevelDbDisk:
     def __init__(self) -> None:
         self._failed: dict[Path, str] = {}
 
-    def open(self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False) -> LevelDbEngine:
+    def open(
+        self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False, in_order: bool = False
+    ) -> LevelDbEngine:
         """Open or create the database in `path`; see `OpenEngine`.
 
         A write-ahead log that was cut short, as by a power failure, is recovered silently up to its
@@ -43,7 +48,9 @@ class LevelDbDisk:
         path = path.resolve()
         if reason := self._failed.get(path):
             raise StorageError(str(path), f"a write failed earlier in this process: {reason}; {SEE}")
-        return LevelDbEngine(path, self._failed, write_buffer=write_buffer, must_exist=must_exist)
+        return LevelDbEngine(
+            path, self._failed, write_buffer=write_buffer, must_exist=must_exist, in_order=in_order
+        )
 
     def list(self, path: Path) -> list[str]:
         """Names in a directory, sorted; empty if it does not exist."""
@@ -71,11 +78,13 @@ class LevelDbDisk:
 class LevelDbEngine:
     """One open LevelDB database. Made by `LevelDbDisk.open`."""
 
-    def __init__(self, path: Path, failed: dict[Path, str], *, write_buffer: int, must_exist: bool) -> None:
+    def __init__(
+        self, path: Path, failed: dict[Path, str], *, write_buffer: int, must_exist: bool, in_order: bool
+    ) -> None:
         self._path = path
         self._failed = failed
         self._calls = _Calls()
-        self._db = _open(path, write_buffer, must_exist)
+        self._db = _open(path, write_buffer, must_exist, in_order)
         try:
             self._wal_files = wal.files(path)
             sync_directory(path)
@@ -294,7 +303,7 @@ def hold_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
+def _open(path: Path, write_buffer: int, must_exist: bool, in_order: bool) -> Any:
     if not (path / "CURRENT").exists():
         if must_exist:
             raise CorruptStorage(str(path), f"is missing, or its file CURRENT is; {SEE}")
@@ -307,6 +316,8 @@ def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
         if (path / "CURRENT").exists():
             manifest.check(path)
         wal.check(path)
+        if in_order:
+            _drop_after_gap(path)
     with _open_paths_lock:
         with _errors(path):
             database = plyvel.DB(
@@ -321,6 +332,17 @@ def _open(path: Path, write_buffer: int, must_exist: bool) -> Any:
             )
         _open_paths.add(path)
     return database
+
+
+def _drop_after_gap(path: Path) -> None:
+    """The newest file first: a second power failure in between leaves the gap to be seen."""
+    names = wal.after_gap(path, *manifest.read(path)) if (path / "CURRENT").exists() else []
+    for name in reversed(names):
+        logger.warning(
+            "what was written after a gap is given up", extra={"database": str(path), "file": name}
+        )
+        (path / name).unlink()
+        sync_directory(path)
 
 
 def _refuse_orphans(path: Path) -> None:

@@ -21,32 +21,40 @@ _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG = 6, 7, 9
 
 def check(path: Path) -> None:
     """Raise CorruptStorage if the log that the MANIFEST needs is gone. For a database made before."""
+    needed, _ = read(path)
+    if needed and not (path / f"{needed:06}.log").exists():
+        raise _damaged(path, f"its write-ahead log {needed:06}.log is missing, or the MANIFEST's end is")
+
+
+def read(path: Path) -> tuple[int, int]:
+    """What `numbers` finds in the database's MANIFEST. Raises CorruptStorage."""
     name = (path / "CURRENT").read_text(errors="replace").strip()
     if "/" in name or not (path / name).is_file():
         raise _damaged(path, f"CURRENT names {name!r}, which does not exist")
     try:
-        needed = log_number((path / name).read_bytes())
+        return numbers((path / name).read_bytes())
     except (IndexError, ValueError) as error:
         raise _damaged(path, f"{name} cannot be read: {error}") from error
-    if needed and not (path / f"{needed:06}.log").exists():
-        raise _damaged(path, f"its write-ahead log {needed:06}.log is missing, or the end of {name} is")
 
 
-def log_number(manifest: bytes) -> int:
-    """The oldest write-ahead log that holds what is in no table yet; 0 if it names none.
+def numbers(manifest: bytes) -> tuple[int, int]:
+    """(the oldest write-ahead log that holds what is in no table yet, the last sequence number then).
 
-    Checksums are LevelDB's to verify. Raises ValueError or IndexError for what is no MANIFEST.
+    Each is 0 if it names none. Checksums are LevelDB's to verify. Raises ValueError or IndexError for
+    what is no MANIFEST.
     """
-    number = 0
+    number = sequence = 0
     for record in _records(manifest):
         at = 0
         while at < len(record):
             tag, at = _varint(record, at)
             if tag == _LOG:
                 number, at = _varint(record, at)
+            elif tag == _LAST_SEQUENCE:
+                sequence, at = _varint(record, at)
             else:
                 at = _skip(tag, record, at)
-    return number
+    return number, sequence
 
 
 def _records(data: bytes) -> Iterator[bytes]:
@@ -69,7 +77,7 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 
 def _skip(tag: int, record: bytes, at: int) -> int:
-    if tag in (_NEXT_FILE, _LAST_SEQUENCE, _PREVIOUS_LOG):
+    if tag in (_NEXT_FILE, _PREVIOUS_LOG):
         return _varint(record, at)[1]
     if tag == _COMPARATOR:
         return _skip_bytes(record, at)

@@ -31,6 +31,8 @@ class _WalFile:
     batches: list[Changes] = field(default_factory=list)
     synced: int = 0
     size: int = 0
+    cut: bool = False
+    """A power failure took its end."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,14 @@ class _Directory:
             lost = loose if rng.random() < 0.5 else rng.randint(0, loose)
             del file.batches[len(file.batches) - lost :]
             file.synced = len(file.batches)
+            file.cut = lost > 0
+
+    def drop_after_gap(self) -> None:
+        """Give up the files after one that lost its end."""
+        for position, file in enumerate(self.wal):
+            if file.cut:
+                del self.wal[position + 1 :]
+                return
 
 
 class MemoryDisk:
@@ -82,7 +92,9 @@ class MemoryDisk:
         """What a read of a block raises whose checksum does not match."""
         return CorruptStorage(str(path), "block checksum mismatch; see docs/operations.md")
 
-    def open(self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False) -> MemoryEngine:
+    def open(
+        self, path: Path, *, write_buffer: int = 4 << 20, must_exist: bool = False, in_order: bool = False
+    ) -> MemoryEngine:
         """Open or create the database in `path`; see `OpenEngine`."""
         directory = self._directories.get(path)
         if directory is None:
@@ -93,6 +105,8 @@ class MemoryDisk:
             raise StorageInUse(str(path), "another process holds it; stop that one first")
         if directory.failed is not None:
             raise StorageError(str(path), f"a write failed earlier in this process: {directory.failed}")
+        if in_order:
+            directory.drop_after_gap()
         directory.flush(0)
         directory.wal = [_WalFile()]
         return MemoryEngine(self, path, directory, self._wal_bytes or write_buffer)

@@ -1,9 +1,14 @@
 """State databases, ``state/<n>``: which there are, and whether one that is opened is whole.
 
 Batches here are not synced. After a power failure LevelDB may have lost the end of an older
-write-ahead log and kept a newer one: a hole that `last_applied` alone does not show. So every batch
-leaves a link, a record under its own number, and at open the numbers must be unbroken from the
-*floor*, the last batch known to be on disk, to the newest. Links up to the floor are removed.
+write-ahead log and kept a newer one: a hole that `last_applied` alone does not show. What came after
+it is given up when the database is opened: the state is then that of an earlier moment, and the log
+has the rest. Were the whole state given up instead, a power failure of all members could take what
+only their states still held.
+
+To be sure, every batch leaves a link, a record under its own number, and at open the numbers must be
+unbroken from the *floor*, the last batch known to be on disk, to the newest. Links up to the floor are
+removed.
 """
 
 from __future__ import annotations
@@ -79,7 +84,7 @@ class StateDirs:
 
         Raises BrokenChain if batches are missing; CorruptStorage for damage, also when it is not there.
         """
-        engine = self._disk.open(self._path / name, write_buffer=WRITE_BUFFER, must_exist=True)
+        engine = self._disk.open(self._path / name, write_buffer=WRITE_BUFFER, must_exist=True, in_order=True)
         try:
             database = StateDatabase(engine)
             if database.last_applied < durable_index:

@@ -6,6 +6,9 @@ damaged length field looks the same, and would silently cost acknowledged writes
 database is opened, a tail that LevelDB would drop is looked at more closely: whole records in it
 mean damage.
 
+The files of one database follow each other; what a power failure took from the end of one, and not from
+the next, is a gap that can be seen before LevelDB hides it.
+
 A file is blocks of 32 KiB, a record is ``crc32c (4) | length (2) | type (1) | data``, little-endian,
 never across blocks.
 """
@@ -13,7 +16,9 @@ never across blocks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from connect_kv.errors import CorruptStorage
@@ -22,6 +27,8 @@ _BLOCK = 32768
 _HEADER = 7
 _FULL, _FIRST, _LAST = 1, 2, 4
 _POLYNOMIAL = 0x82F63B78
+_BATCH = struct.Struct("<QI")
+"""How a batch begins."""
 
 
 def files(path: Path) -> list[str]:
@@ -42,6 +49,45 @@ def check(path: Path) -> None:
             raise CorruptStorage(
                 str(path), f"{name}: a record's length is damaged near its end; see docs/operations.md"
             )
+
+
+def after_gap(path: Path, needed: int, last_sequence: int) -> list[str]:
+    """Files that begin after a batch that is in none of them, and all files after such a one, oldest first.
+
+    LevelDB starts a file without syncing the one before, so a power failure may take the end of that
+    and leave the next; batches bear sequence numbers, which tell. Files before number `needed` are in
+    tables already. `last_sequence` is the MANIFEST's: written when `needed` was the newest file.
+    """
+    names = [name for name in files(path) if int(name.removesuffix(".log")) >= needed]
+    follows: int | None = None
+    for position, name in enumerate(names):
+        batches = _batches(path / name)
+        first = next(batches, None)
+        if position and first is not None and first[0] != (last_sequence + 1 if follows is None else follows):
+            return names[position:]
+        for sequence, count in chain(() if first is None else (first,), batches):
+            follows = sequence + count
+    return []
+
+
+def _batches(path: Path) -> Iterator[tuple[int, int]]:
+    """(sequence number, count of changes) of each whole batch. Checksums are LevelDB's to verify."""
+    data = path.read_bytes()
+    at, head = 0, b""
+    while at + _HEADER <= len(data):
+        if _BLOCK - at % _BLOCK < _HEADER:
+            at += _BLOCK - at % _BLOCK
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        start, at = at + _HEADER, at + _HEADER + length
+        if at > len(data) or kind == 0:
+            return
+        if kind in (_FULL, _FIRST):
+            head = b""
+        if len(head) < _BATCH.size:
+            head += data[start : min(at, start + _BATCH.size - len(head))]
+        if kind in (_FULL, _LAST) and len(head) == _BATCH.size:
+            yield _BATCH.unpack(head)
 
 
 def _last_block(path: Path) -> bytes:

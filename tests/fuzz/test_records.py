@@ -93,7 +93,7 @@ def test_an_identity_holds_numbers_and_a_name(field: str) -> None:
 def test_a_manifest_of_any_content_is_read_or_refused(data: st.DataObject) -> None:
     content = data.draw(damaged(st.just(a_manifest())) | st.binary(max_size=400))
     with suppress(ValueError, IndexError):
-        manifest.log_number(content)
+        manifest.numbers(content)
 
 
 def test_a_manifest_with_an_endless_number_is_refused_at_once() -> None:
@@ -105,7 +105,7 @@ def test_a_manifest_with_an_endless_number_is_refused_at_once() -> None:
     block += b"\0\0\0\0" + (1).to_bytes(2, "little") + b"\4\1"
     started = time.monotonic()
     with pytest.raises(ValueError, match="64 bits"):
-        manifest.log_number(bytes(block))
+        manifest.numbers(bytes(block))
     assert time.monotonic() - started < 1
 
 

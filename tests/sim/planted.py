@@ -24,7 +24,7 @@ from connect_kv.raft.state import Outbox, RaftState
 from connect_kv.raft.types import Role
 from connect_kv.sim.faults import NETWORK, PROCESSES
 from connect_kv.sim.simulation import RunConfig
-from connect_kv.storage import codec
+from connect_kv.storage import codec, memory
 from connect_kv.storage.state_dirs import StateDatabase
 
 Plant = Callable[[], Any]
@@ -185,7 +185,9 @@ def own_vote_not_persisted() -> Any:
     return replaced(Election, "_campaign", campaign)
 
 
-def chain_not_checked() -> Any:
+@contextmanager
+def chain_not_checked() -> Iterator[None]:
+    """Nor is what follows a gap given up, which would leave no chain that is broken."""
     read = StateDatabase._read_chain
 
     def blind(self: StateDatabase) -> Any:
@@ -195,7 +197,10 @@ def chain_not_checked() -> Any:
         finally:
             self._floor = floor
 
-    return replaced(StateDatabase, "_read_chain", blind)
+    with ExitStack() as stack:
+        stack.enter_context(replaced(StateDatabase, "_read_chain", blind))
+        stack.enter_context(replaced(memory._Directory, "drop_after_gap", lambda self: None))
+        yield
 
 
 def votes_for_shorter_logs() -> Any:
