@@ -17,24 +17,32 @@ find_python() {
   return 2
 }
 
+# First, and alone, for its wheel fits few machines; elsewhere it is compiled.
+install_leveldb_binding() {
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check) binding='plyvel>=1.5.1,<2' said
+  if said=$("${pip[@]}" --only-binary plyvel "$binding" 2>&1) || said+=$("${pip[@]}" "$binding" 2>&1); then return; fi
+  if grep -qE 'NewConnectionError|ConnectTimeout|ProxyError|SSLError|NameResolutionError' <<<"$said"; then
+    echo "pip cannot reach its index of packages (see: $venv/bin/python -m pip download plyvel): connect it to the network, or name an index: PIP_INDEX_URL=..., then run this again" >&2
+  else
+    echo "no wheel of plyvel (LevelDB for Python) fits this machine: install LevelDB's headers and a C++ compiler (Debian and Ubuntu: apt-get install libleveldb-dev g++ python3-dev; Fedora: dnf install leveldb-devel gcc-c++ python3-devel; macOS: brew install leveldb), then run this again" >&2
+  fi
+  exit 2
+}
+
 make_environment() {
   local extras=${1:-} python stamp wanted
   python=$(find_python) || exit 2
   stamp=$venv/.installed-${extras:-run}
   wanted=$(cat "$root/pyproject.toml"; "$python" --version; echo "$extras")
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
-  if [ ! -x "$venv/bin/python" ]; then
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv "$venv" || {
       echo "connect-kv needs Python's venv module (Debian and Ubuntu: apt-get install python3-venv)" >&2
       exit 2
     }
   fi
   echo "installing into ${venv#"$PWD"/} ..." >&2
-  if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary plyvel 'plyvel>=1.5.1,<2' >/dev/null 2>&1 &&
-    ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'plyvel>=1.5.1,<2' >/dev/null 2>&1; then
-    echo "no wheel of plyvel (LevelDB for Python) fits this machine: install LevelDB's headers and a C++ compiler (Debian and Ubuntu: apt-get install libleveldb-dev g++ python3-dev; Fedora: dnf install leveldb-devel gcc-c++ python3-devel; macOS: brew install leveldb), then run this again" >&2
-    exit 2
-  fi
+  install_leveldb_binding
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root${extras:+[$extras]}" || exit 2
   printf '%s' "$wanted" >"$stamp"
 }
