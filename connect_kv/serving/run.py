@@ -26,6 +26,7 @@ from connect_kv.server import KvServer
 from connect_kv.serving import logs
 from connect_kv.serving.machines import hosted
 from connect_kv.serving.tuning import tune_interpreter
+from connect_kv.storage.leveldb import make_directory
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def run(
 def _make_directory(config: ServerConfig) -> None:
     """Raises ConfigError: a data directory that cannot be is a mistake of whoever named it."""
     try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(config.data_dir)
     except OSError as error:
         raise ConfigError(f"data directory {config.data_dir}: {error.strerror or error}") from error
 

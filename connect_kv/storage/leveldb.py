@@ -272,6 +272,14 @@ class _Calls:
             return first
 
 
+def make_directory(path: Path) -> None:
+    """Make it and what is missing above it; every name is on disk on return. Raises OSError."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_directory(one.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -308,7 +316,7 @@ def _open(path: Path, write_buffer: int, must_exist: bool, in_order: bool) -> An
         if must_exist:
             raise CorruptStorage(str(path), f"is missing, or its file CURRENT is; {SEE}")
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
         except OSError as error:
             raise StorageError(str(path), f"cannot be created: {error.strerror}") from error
         _refuse_orphans(path)

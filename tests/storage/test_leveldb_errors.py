@@ -136,3 +136,15 @@ def test_a_path_that_cannot_be_a_directory_is_a_storage_error(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be created"):
         LevelDbDisk().open(tmp_path / "file" / "db")
+
+
+def test_every_directory_that_is_made_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is durable once the directory that holds it is synced, up to the one that was there before."""
+    synced: set[Path] = set()
+
+    def noting(descriptor: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    LevelDbDisk().open(tmp_path / "data" / "state" / "1").close()
+    assert synced >= {tmp_path, tmp_path / "data", tmp_path / "data" / "state", tmp_path / "data/state/1"}
