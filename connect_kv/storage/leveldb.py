@@ -321,6 +321,8 @@ def _open(path: Path, write_buffer: int, must_exist: bool, in_order: bool) -> An
             raise StorageError(str(path), f"cannot be created: {error.strerror}") from error
         _refuse_orphans(path)
     with hold_lock(path), _errors(path):
+        if not must_exist and manifest.creation_was_interrupted(path):
+            _clear(path)
         if (path / "CURRENT").exists():
             manifest.check(path)
         wal.check(path)
@@ -353,13 +355,18 @@ def _drop_after_gap(path: Path) -> None:
         sync_directory(path)
 
 
+def _clear(path: Path) -> None:
+    for name in os.listdir(path):
+        if name != "LOCK":
+            (path / name).unlink()
+
+
 def _refuse_orphans(path: Path) -> None:
     """What is written without CURRENT is what is left of a database: a new one would take its place.
 
     A creation that is interrupted leaves neither: the log's name is on disk before anything is in it.
     """
-    left = (name for name in os.listdir(path) if name.endswith((".ldb", ".sst", ".log")))
-    if any((path / name).stat().st_size for name in left):
+    if manifest.holds_data(path):
         raise CorruptStorage(str(path), f"its file CURRENT is missing; {SEE}")
 
 

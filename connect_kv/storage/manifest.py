@@ -14,6 +14,7 @@ from connect_kv.errors import CorruptStorage
 
 _BLOCK = 32768
 _HEADER = 7
+_FIRST_NAMED = b"MANIFEST-000001\n"
 _FULL, _FIRST, _LAST = 1, 2, 4
 _COMPARATOR, _LOG, _NEXT_FILE, _LAST_SEQUENCE, _COMPACT_POINTER = 1, 2, 3, 4, 5
 _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG = 6, 7, 9
@@ -24,6 +25,24 @@ def check(path: Path) -> None:
     needed, _ = read(path)
     if needed and not (path / f"{needed:06}.log").exists():
         raise _damaged(path, f"its write-ahead log {needed:06}.log is missing, or the MANIFEST's end is")
+
+
+def creation_was_interrupted(path: Path) -> bool:
+    """Whether LevelDB got no further than the first MANIFEST, which it does not sync.
+
+    Opening a new database goes on to a second one, and nothing is written to it before. Without this a
+    machine that loses its power in that moment would leave a directory that no start can use.
+    """
+    try:
+        named = (path / "CURRENT").read_bytes()
+    except FileNotFoundError:
+        return False
+    return named == _FIRST_NAMED and not holds_data(path)
+
+
+def holds_data(path: Path) -> bool:
+    """Whether anything was ever written: a table, or a write-ahead log with something in it."""
+    return any(file.stat().st_size for file in path.iterdir() if file.suffix in (".ldb", ".sst", ".log"))
 
 
 def read(path: Path) -> tuple[int, int]:

@@ -168,6 +168,34 @@ def test_a_creation_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
     LevelDbDisk().open(path).close()
 
 
+def test_a_creation_whose_first_manifest_did_not_reach_the_disk_is_begun_again(tmp_path: Path) -> None:
+    """LevelDB syncs CURRENT, and not the MANIFEST that it names."""
+    LevelDbDisk().open(tmp_path / "db").close()
+    manifest = next((tmp_path / "db").glob("MANIFEST-*")).read_bytes()
+    for length in range(len(manifest)):
+        path = tmp_path / f"cut-{length}"
+        path.mkdir()
+        (path / "MANIFEST-000001").write_bytes(manifest[:length])
+        (path / "CURRENT").write_bytes(b"MANIFEST-000001\n")
+        (path / "000003.log").touch()
+        with pytest.raises(CorruptStorage):
+            LevelDbDisk().open(path, must_exist=True)
+        engine = LevelDbDisk().open(path)
+        engine.batch({b"key": b"value"}).write(sync=True)
+        engine.close()
+        engine = LevelDbDisk().open(path)
+        assert engine.get(b"key") == b"value"
+        engine.close()
+
+
+def test_a_database_that_was_written_to_is_never_begun_again(tmp_path: Path) -> None:
+    write_batches(tmp_path / "db", [10])
+    (tmp_path / "db" / "CURRENT").write_bytes(b"MANIFEST-000001\n")
+    with pytest.raises(CorruptStorage, match="MANIFEST-000001"):
+        LevelDbDisk().open(tmp_path / "db")
+    assert only_wal(tmp_path / "db").stat().st_size
+
+
 def test_a_damaged_table_block_raises_in_reads_and_in_the_middle_of_scans(tmp_path: Path) -> None:
     engine = LevelDbDisk().open(tmp_path / "db")
     keys = [b"%05d" % number for number in range(2000)]
