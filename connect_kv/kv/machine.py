@@ -207,9 +207,9 @@ class KvMachine:
 
     def _txn(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         request: TxnRequest = command.txn
-        path = scan.drain(txn.choose_path(overlay, request))
-        txn.check_path(overlay, self._store.state, self.leases, request, path)
-        response = txn.TxnWrite(self._store, overlay).execute(request, path)
+        branch = scan.drain(txn.choose(overlay, request))
+        txn.check(overlay, self._store.state, self.leases, branch)
+        response = txn.TxnWrite(self._store, overlay).execute(branch)
         response.header.revision = self._store.finish()
         return Result(txn=response)
 

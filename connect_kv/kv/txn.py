@@ -7,7 +7,8 @@ before anything was written, so a transaction is refused whole or executed whole
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from operator import eq, gt, lt, ne
 from typing import TypeAlias
 
@@ -26,7 +27,6 @@ from connect_kv.rpc.kv_pb2 import (
     PutResponse,
     RangeRequest,
     RangeResponse,
-    RequestOp,
     ResponseHeader,
     ResponseOp,
     TxnRequest,
@@ -44,8 +44,16 @@ _TARGETS = {
 _OPERATORS = {Compare.EQUAL: eq, Compare.GREATER: gt, Compare.LESS: lt, Compare.NOT_EQUAL: ne}
 _MISSING = KeyValue()
 
-Path: TypeAlias = list[bool]
-"""Which branch was chosen, for the transaction and each nested one on the chosen path, in order."""
+Operation: TypeAlias = "PutRequest | RangeRequest | DeleteRangeRequest | Branch | None"
+"""None stands for an empty one: answered with an empty response."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """What a transaction will execute, as its compares chose; nested transactions have their own."""
+
+    succeeded: bool
+    operations: list[Operation]
 
 
 def is_read_only(request: TxnRequest) -> bool:
@@ -62,18 +70,27 @@ def is_serializable(request: TxnRequest) -> bool:
     return bool(ranges) and all(read.serializable for read in ranges)
 
 
-def choose_path(reader: Reader, request: TxnRequest) -> Walk[Path]:
+def choose(reader: Reader, request: TxnRequest) -> Walk[Branch]:
     """Evaluate the compares of the transaction and of those nested in the branches chosen."""
     succeeded = True
     for compare in request.compare:
         if not (yield from _holds(reader, compare)):
             succeeded = False
             break
-    path = [succeeded]
+    operations: list[Operation] = []
     for op in request.success if succeeded else request.failure:
-        if op.HasField("request_txn"):
-            path += yield from choose_path(reader, op.request_txn)
-    return path
+        match op.WhichOneof("request"):
+            case "request_put":
+                operations.append(op.request_put)
+            case "request_range":
+                operations.append(op.request_range)
+            case "request_delete_range":
+                operations.append(op.request_delete_range)
+            case "request_txn":
+                operations.append((yield from choose(reader, op.request_txn)))
+            case _:
+                operations.append(None)
+    return Branch(succeeded, operations)
 
 
 def _holds(reader: Reader, compare: Compare) -> Walk[bool]:
@@ -100,31 +117,28 @@ def _compares(kv: KeyValue, compare: Compare) -> bool:
     return bool(operator(getattr(kv, field), given))
 
 
-def check_path(
-    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, path: Path
-) -> None:
-    """Refuse the transaction if an operation on the chosen path would fail. Raises Refused.
+def check(reader: Reader, state: StoreState, leases: LeaseTable, branch: Branch) -> None:
+    """Refuse the transaction if an operation that was chosen would fail. Raises Refused.
 
     All puts are checked before the first range, so of several reasons the same is given as by etcd 3.5.
     """
-    operations = list(_on_path(request, iter(path)))
+    operations = list(_flat(branch))
     deleted_from: bytes | None = None
     for op in operations:
-        if op.HasField("request_put"):
-            _check_put(reader, leases, op.request_put, deleted_from)
-        elif op.HasField("request_delete_range") and op.request_delete_range.range_end == layout.FROM_KEY:
-            start = op.request_delete_range.key
-            deleted_from = start if deleted_from is None else min(start, deleted_from)
+        if isinstance(op, PutRequest):
+            _check_put(reader, leases, op, deleted_from)
+        elif isinstance(op, DeleteRangeRequest) and op.range_end == layout.FROM_KEY:
+            deleted_from = op.key if deleted_from is None else min(op.key, deleted_from)
     for op in operations:
-        if op.HasField("request_range"):
-            _check_range(op.request_range, state)
+        if isinstance(op, RangeRequest):
+            _check_range(op, state)
 
 
-def _on_path(request: TxnRequest, path: Iterator[bool]) -> Iterator[RequestOp]:
-    """The operations that will be executed, nested ones in their place."""
-    for op in request.success if next(path) else request.failure:
-        if op.HasField("request_txn"):
-            yield from _on_path(op.request_txn, path)
+def _flat(branch: Branch) -> Iterator[Operation]:
+    """The operations in order, nested ones in their place."""
+    for op in branch.operations:
+        if isinstance(op, Branch):
+            yield from _flat(op)
         else:
             yield op
 
@@ -150,46 +164,51 @@ def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest, deleted_
 
 
 class TxnWrite:
-    """Executes a checked transaction into the changes of a slice."""
+    """Executes what was chosen and checked into the changes of a slice."""
 
     def __init__(self, store: MvccStore, changes: Changes) -> None:
         self._store = store
         self._changes = changes
+        self._plain: ResponseOp | None = None
+        """The answer to every put that tells nothing but the revision, which is the same for all."""
 
-    def execute(self, request: TxnRequest, path: Path) -> TxnResponse:
-        """Run the chosen path; the caller finishes the revision and fills the outer header."""
-        return self._execute(request, iter(path))
+    def execute(self, branch: Branch) -> TxnResponse:
+        """Run it; the caller finishes the revision and fills the outer header."""
+        responses = [self._operation(op) for op in branch.operations]
+        return TxnResponse(header=ResponseHeader(), succeeded=branch.succeeded, responses=responses)
 
-    def _execute(self, request: TxnRequest, path: Iterator[bool]) -> TxnResponse:
-        succeeded = next(path)
-        operations = request.success if succeeded else request.failure
-        responses = [self._operation(op, path) for op in operations]
-        return TxnResponse(header=ResponseHeader(), succeeded=succeeded, responses=responses)
+    def _operation(self, op: Operation) -> ResponseOp:
+        if isinstance(op, PutRequest):
+            return self._put(op)
+        if isinstance(op, RangeRequest):
+            return ResponseOp(response_range=self._range(op))
+        if isinstance(op, DeleteRangeRequest):
+            return ResponseOp(response_delete_range=delete_range(self._store, self._changes, op))
+        return ResponseOp() if op is None else ResponseOp(response_txn=self.execute(op))
 
-    def _operation(self, op: RequestOp, path: Iterator[bool]) -> ResponseOp:
-        match op.WhichOneof("request"):
-            case "request_range":
-                return ResponseOp(response_range=self._range(op.request_range))
-            case "request_put":
-                return ResponseOp(response_put=put(self._store, self._changes, op.request_put))
-            case "request_delete_range":
-                deleted = delete_range(self._store, self._changes, op.request_delete_range)
-                return ResponseOp(response_delete_range=deleted)
-            case "request_txn":
-                return ResponseOp(response_txn=self._execute(op.request_txn, path))
-            case _:
-                return ResponseOp()
+    def _put(self, request: PutRequest) -> ResponseOp:
+        if request.prev_kv:
+            return ResponseOp(response_put=put(self._store, self._changes, request))
+        _write(self._store, self._changes, request)
+        if self._plain is None:
+            header = ResponseHeader(revision=self._store.writing)
+            self._plain = ResponseOp(response_put=PutResponse(header=header))
+        return self._plain
 
     def _range(self, request: RangeRequest) -> RangeResponse:
         state = self._store.state._replace(revision=self._store.writing)
         return scan.drain(read_range(self._changes, state, request))
 
 
-def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:
-    """Execute a checked Put."""
+def _write(store: MvccStore, changes: Changes, request: PutRequest) -> bytes | None:
     value = None if request.ignore_value else request.value
     lease = None if request.ignore_lease else request.lease
-    old = store.put(changes, request.key, value, lease)
+    return store.put(changes, request.key, value, lease)
+
+
+def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:
+    """Execute a checked Put."""
+    old = _write(store, changes, request)
     response = PutResponse()
     response.header.revision = store.writing
     if request.prev_kv and old is not None:
@@ -224,12 +243,12 @@ def read_only(
     reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest
 ) -> Walk[TxnResponse]:
     """A transaction for which `is_read_only` holds, over one frozen state. Raises Refused."""
-    path = yield from choose_path(reader, request)
-    check_path(reader, state, leases, request, path)
-    response = TxnResponse(succeeded=path[0])
+    branch = yield from choose(reader, request)
+    check(reader, state, leases, branch)
+    response = TxnResponse(succeeded=branch.succeeded)
     response.header.revision = state.revision
-    operations: Sequence[RequestOp] = request.success if path[0] else request.failure
-    for op in operations:
-        found = yield from read_range(reader, state, op.request_range)
+    for op in branch.operations:
+        assert isinstance(op, RangeRequest)
+        found = yield from read_range(reader, state, op)
         response.responses.add().response_range.CopyFrom(found)
     return response

@@ -155,16 +155,22 @@ class _Writes:
 
     def add_branch(self, branch: Iterable[RequestOp]) -> None:
         """Collect it, or refuse it."""
-        operations = list(branch)
-        for op in operations:
-            if op.HasField("request_delete_range"):
-                self._add_delete(op.request_delete_range.key, op.request_delete_range.range_end)
-        for op in operations:
-            if op.HasField("request_txn"):
-                self._add_nested(op.request_txn)
-        for op in operations:
-            if op.HasField("request_put"):
-                self._add_puts({op.request_put.key})
+        puts: list[bytes] = []
+        nested: list[TxnRequest] = []
+        for op in branch:
+            match op.WhichOneof("request"):
+                case "request_put":
+                    puts.append(op.request_put.key)
+                case "request_delete_range":
+                    self._add_delete(op.request_delete_range.key, op.request_delete_range.range_end)
+                case "request_txn":
+                    nested.append(op.request_txn)
+        for request in nested:
+            self._add_nested(request)
+        keys = set(puts)
+        if len(keys) < len(puts):
+            raise refusals.DUPLICATE_KEY.error()
+        self._add_puts(keys)
 
     def _add_nested(self, request: TxnRequest) -> None:
         success, failure = _Writes(), _Writes()
