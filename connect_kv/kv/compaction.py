@@ -9,6 +9,9 @@ that of the whole store. Each change up to the compacted revision
 
 Changes exactly at the compacted revision stay until the next time: a watch may start there.
 What is removed could not be read any more, so members may clean at different times.
+
+The previous change of a key has to be searched for. Once that was done so often that reading the
+whole index would have cost no more, the rest is left to a `sweep.Sweep`, which removes the same.
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ from connect_kv.kv import layout, revision, scan
 from connect_kv.kv.layout import DELETED, HISTORY, Changes
 from connect_kv.kv.revision import Revision
 from connect_kv.kv.store import MvccStore
+from connect_kv.kv.sweep import Sweep
 from connect_kv.storage.engine import Reader
 
 SLICE_CHANGES = 128
 """History records looked at in one step; about two milliseconds."""
+_ENTRIES_PER_SEARCH = 32
+"""Entries of the index that are read in the time of one search (measured: 1 us and 35 us)."""
 
 _RECORD = struct.Struct(">QIq?")
 
@@ -36,6 +42,9 @@ class Cleaner:
         """The next change to look at; all below it is clean as far as `_target` asks."""
         self._target = -1
         self._finished = True
+        self._searched = 0
+        """Changes looked at since the last cleanup ended."""
+        self._sweep: Sweep | None = None
         self._emptied: tuple[bytes, bytes] | None = None
 
     @property
@@ -54,6 +63,7 @@ class Cleaner:
 
     def load(self, reader: Reader, compacted: int) -> None:
         """Continue where the database says."""
+        self._searched, self._sweep = 0, None
         record = reader.get(layout.CLEANUP)
         if record is None:
             self._position, self._target, self._finished = Revision(0), -1, True
@@ -71,6 +81,25 @@ class Cleaner:
             self._finished = False
 
     def step(self, store: MvccStore, changes: Changes) -> None:
+        """Remove a little."""
+        if self._sweep is None and self._searched * _ENTRIES_PER_SEARCH > store.indexed:
+            self._sweep = Sweep(self._target)
+        if self._sweep is None:
+            self._search(store, changes)
+        else:
+            self._go_on(self._sweep, store, changes)
+        changes.put(layout.CLEANUP, _RECORD.pack(*self._position, self._target, self._finished))
+        changes.put(layout.STATE, store.state.encode())
+
+    def _go_on(self, sweep: Sweep, store: MvccStore, changes: Changes) -> None:
+        for prefix, place in sweep.step(changes):
+            self._remove(store, changes, prefix, place)
+        if sweep.finished:
+            # Its target may be an older one by now: the changes since are looked at then.
+            self._sweep = None
+            self._end(sweep.target)
+
+    def _search(self, store: MvccStore, changes: Changes) -> None:
         """Clean up after the next few changes."""
         start = HISTORY + self._position.encode()
         _, stop = layout.history_bounds(0, max(self._target, 0))
@@ -89,18 +118,20 @@ class Cleaner:
                 newest[prefix] = None
             else:
                 newest[prefix] = place
-        self._advance(entries[-1][0][1:] if len(entries) == SLICE_CHANGES else None)
-        changes.put(layout.CLEANUP, _RECORD.pack(*self._position, self._target, self._finished))
-        changes.put(layout.STATE, store.state.encode())
-
-    def _advance(self, last: bytes | None) -> None:
-        if last is None:
-            self._position = Revision(max(self._target, 0))
-            self._finished = True
-            self._emptied = HISTORY, layout.META
+        self._searched += len(entries)
+        if len(entries) < SLICE_CHANGES:
+            self._end(self._target)
         else:
-            main, sub = revision.unpack(last)
+            main, sub = revision.unpack(entries[-1][0][1:])
             self._position = Revision(main, sub + 1)
+
+    def _end(self, target: int) -> None:
+        """All is clean as far as that compacted revision asks."""
+        self._position = Revision(max(target, 0))
+        self._searched = 0
+        self._finished = target == self._target
+        if self._finished:
+            self._emptied = HISTORY, layout.META
 
     def _remove(self, store: MvccStore, changes: Changes, prefix: bytes, place: bytes) -> None:
         changes.delete(HISTORY + place)
