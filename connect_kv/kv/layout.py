@@ -100,9 +100,9 @@ def index_key(key: bytes) -> bytes:
     return INDEX + key.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
-def key_of_index(entry: bytes) -> bytes:
-    """The client's key of an index entry."""
-    return entry[1 : -revision.SIZE - 2].replace(b"\x00\xff", b"\x00")
+def key_of_name(name: bytes) -> bytes:
+    """The inverse of `index_key`."""
+    return name[1:-2].replace(b"\x00\xff", b"\x00")
 
 
 def current_bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes]:

@@ -169,6 +169,7 @@ class KvMachine:
     def published(self) -> None:
         """The slice applied since the last call is in the database: tell everybody who waits."""
         self._visible = self._store.state
+        self._store.census.published(self._visible.revision)
         self.hub.publish(self._visible.revision, self._store.take_changes())
         self.leases.published()
         self._tell_cleaned()
@@ -363,7 +364,7 @@ class KvMachine:
     async def read_txn(self, request: TxnRequest) -> TxnResponse:
         """Answer a transaction for which `txn.is_read_only` holds. Raises Refused, NodeStopped."""
         with self._readings.open() as reading:
-            walk = txn.read_only(reading.view, reading.state, self.leases, request)
+            walk = txn.read_only(reading.view, reading.state, self.leases, request, self._store.census)
             responses: list[TxnResponse] = []
             for _ in reading.steps(_kept(walk, responses)):
                 await asyncio.sleep(0)
@@ -394,7 +395,7 @@ class KvMachine:
 
     def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
         check_revision(request.revision, reading.state)
-        return RangeRead(reading.view, reading.state, request, self._counts)
+        return RangeRead(reading.view, reading.state, request, self._store.census, self._counts)
 
 
 def _kept(walk: scan.Walk[R], results: list[R]) -> scan.Walk[None]:

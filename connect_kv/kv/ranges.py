@@ -10,6 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 from connect_kv.kv import refusals, scan, wire
+from connect_kv.kv.census import Census
 from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import StoreState
 from connect_kv.kv.scan import Walk
@@ -43,12 +44,29 @@ class RangeRead:
     limit, strip values; `count` is of the keys chosen, before the filters.
     """
 
-    __slots__ = ("_at", "_counts", "_last", "_parts", "_reader", "_request", "_state", "count", "more")
+    __slots__ = (
+        "_at",
+        "_census",
+        "_counts",
+        "_last",
+        "_parts",
+        "_reader",
+        "_request",
+        "_state",
+        "count",
+        "more",
+    )
 
     def __init__(
-        self, reader: Reader, state: StoreState, request: RangeRequest, counts: Counts | None = None
+        self,
+        reader: Reader,
+        state: StoreState,
+        request: RangeRequest,
+        census: Census,
+        counts: Counts | None = None,
     ) -> None:
         """`counts`, for the published state only: what is known from earlier reads."""
+        self._census = census
         self._reader = reader
         self._state = state
         self._request = request
@@ -62,6 +80,10 @@ class RangeRead:
 
     def run(self) -> Walk[None]:
         """Do it, once; `check_revision` comes first."""
+        with self._census.reading(self._state.revision):
+            yield from self._run()
+
+    def _run(self) -> Walk[None]:
         request = self._request
         if request.count_only:
             self.count = yield from self._count_range()
@@ -95,7 +117,7 @@ class RangeRead:
         if self._at:
             count = yield from scan.count_past(self._reader, key, end, self._at)
         else:
-            count = yield from scan.count_current(self._reader, key, end, self._state)
+            count = yield from self._census.count(self._reader, key, end, self._state)
         if self._counts is not None:
             self._counts.note(key, end, revision, count)
         return count

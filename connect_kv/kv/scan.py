@@ -129,13 +129,29 @@ def value_before(reader: Reader, key: bytes, at: int) -> bytes | None:
     return None if place is None else reader.get(HISTORY + place)
 
 
-def count_current(reader: Reader, key: bytes, range_end: bytes, state: StoreState) -> Walk[int]:
-    """How many keys of the range exist now. Everything is known without looking."""
-    if layout.is_everything(key, range_end):
-        return state.live
-    if state.indexed <= _INDEX_PER_KEY * state.live:
-        return (yield from count_past(reader, key, range_end, state.revision))
-    return (yield from _count(current(reader, key, range_end)))
+def names(reader: Reader, start: bytes, stop: bytes | None, state: StoreState) -> Iterator[bytes | None]:
+    """Which keys of ``[start, stop)`` exist now, as `layout.index_key` has them; None at pauses.
+
+    A stop of None means no end. Reads no values unless there are many versions of each key.
+    """
+    if state.indexed > _INDEX_PER_KEY * state.live:
+        range_end = layout.FROM_KEY if stop is None else stop
+        for record in current(reader, start, range_end):
+            yield None if record is None else layout.index_key(parse(record).key)
+        return
+    last, alive = b"", False
+    bounds = layout.index_key(start), layout.META if stop is None else layout.index_key(stop)
+    for number, (entry, kind) in enumerate(reader.iterate(*bounds), 1):
+        name = entry[: -revision.SIZE]
+        if name != last:
+            if alive:
+                yield last
+            last = name
+        alive = kind == PUT
+        if not number % SLICE_RECORDS:
+            yield None
+    if alive:
+        yield last
 
 
 def count_past(reader: Reader, key: bytes, range_end: bytes, at: int) -> Walk[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from connect_kv.kv import revision, scan, wire
+from connect_kv.kv.census import Census
 from connect_kv.kv.layout import (
     CURRENT,
     DELETED,
@@ -84,6 +85,7 @@ class MvccStore:
         "_originals",
         "_records",
         "_sub",
+        "census",
         "changes",
         "compacted",
         "indexed",
@@ -96,6 +98,7 @@ class MvccStore:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
         self._records = wire.Records()
+        self.census = Census()
         self.changes: list[ChangeFields] = []
         """What happened since the list was last taken, in order."""
         self.load(StoreState())
@@ -105,6 +108,7 @@ class MvccStore:
         self.revision, self.compacted, self.live, self.indexed, self.log_time = state
         self._sub = 0
         self.changes = []
+        self.census.clear()
 
     @property
     def state(self) -> StoreState:
@@ -133,6 +137,7 @@ class MvccStore:
         if old is None:
             created, version, attached = main, 1, 0
             self.live += 1
+            self.census.note(main, key, 1)
         else:
             before = KeyValue.FromString(old)
             created, version, attached = before.create_revision, before.version + 1, before.lease
@@ -155,6 +160,7 @@ class MvccStore:
             if lease:
                 self._attachments.detach(changes, key, lease)
             self.live -= 1
+            self.census.note(self.revision + 1, key, -1)
             changes.delete(CURRENT + key)
             self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
         return old

@@ -13,6 +13,7 @@ from operator import eq, gt, lt, ne
 from typing import TypeAlias
 
 from connect_kv.kv import layout, refusals, scan
+from connect_kv.kv.census import Census
 from connect_kv.kv.layout import Changes, StoreState
 from connect_kv.kv.leases import LeaseTable
 from connect_kv.kv.ranges import RangeRead
@@ -197,7 +198,7 @@ class TxnWrite:
 
     def _range(self, request: RangeRequest) -> RangeResponse:
         state = self._store.state._replace(revision=self._store.writing)
-        return scan.drain(read_range(self._changes, state, request))
+        return scan.drain(read_range(self._changes, state, request, self._store.census))
 
 
 def _write(store: MvccStore, changes: Changes, request: PutRequest) -> bytes | None:
@@ -227,10 +228,12 @@ def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest
     return response
 
 
-def read_range(reader: Reader, state: StoreState, request: RangeRequest) -> Walk[RangeResponse]:
+def read_range(
+    reader: Reader, state: StoreState, request: RangeRequest, census: Census
+) -> Walk[RangeResponse]:
     """A whole Range, for where the answer is part of a larger one."""
     response = RangeResponse()
-    read = RangeRead(reader, state, request)
+    read = RangeRead(reader, state, request, census)
     for _ in read.run():
         response.MergeFromString(read.take())
         yield
@@ -240,7 +243,7 @@ def read_range(reader: Reader, state: StoreState, request: RangeRequest) -> Walk
 
 
 def read_only(
-    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest
+    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, census: Census
 ) -> Walk[TxnResponse]:
     """A transaction for which `is_read_only` holds, over one frozen state. Raises Refused."""
     branch = yield from choose(reader, request)
@@ -249,6 +252,6 @@ def read_only(
     response.header.revision = state.revision
     for op in branch.operations:
         assert isinstance(op, RangeRequest)
-        found = yield from read_range(reader, state, op)
+        found = yield from read_range(reader, state, op, census)
         response.responses.add().response_range.CopyFrom(found)
     return response

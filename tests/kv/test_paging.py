@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connect_kv.kv import scan
+from connect_kv.kv.census import Census
 from connect_kv.kv.layout import StoreState
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.storage.engine import Reader
@@ -51,13 +52,15 @@ async def test_a_write_between_pages_is_counted(kv: Kv) -> None:
 async def test_only_the_first_page_is_counted(kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(kv)
     counted: list[bytes] = []
-    real = scan.count_current
+    real = Census.count
 
-    def count(reader: Reader, key: bytes, range_end: bytes, state: StoreState) -> scan.Walk[int]:
+    def count(
+        census: Census, reader: Reader, key: bytes, range_end: bytes, state: StoreState
+    ) -> scan.Walk[int]:
         counted.append(key)
-        return real(reader, key, range_end, state)
+        return real(census, reader, key, range_end, state)
 
-    monkeypatch.setattr(scan, "count_current", count)
+    monkeypatch.setattr(Census, "count", count)
     assert len(await pages(kv)) == 8
     assert counted == [b"k"]
 
