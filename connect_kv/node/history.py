@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 
 _ENTRY_OVERHEAD = 64
 """Bytes an entry costs in the log beside its data, roughly."""
+_RESTORED_MARKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class History:
         """The last entry applied here."""
         known = [pair for pair in restored.memberships if pair[0] <= last_applied]
         self._memberships: list[tuple[int, Membership]] = known or [restored.memberships[0]]
-        self._marks: deque[_Mark] = deque()
-        self.size = 0
-        """Bytes of the entries applied since the start (or the last snapshot) and not yet compacted."""
+        self._marks = deque(_restored_marks(restored, last_applied))
+        self.size = sum(mark.size for mark in self._marks)
+        """Bytes of the entries applied and not yet compacted, roughly."""
 
     @property
     def membership(self) -> Membership:
@@ -96,6 +97,21 @@ class History:
             self.size -= self._marks.popleft().size
         while len(self._memberships) > 1 and self._memberships[1][0] <= index:
             del self._memberships[0]
+
+
+def _restored_marks(restored: Restored, last_applied: int) -> Iterator[_Mark]:
+    """The log from before the start, in a number of slices of average entries.
+
+    Without them it would stay until there is enough after it, and a node that is restarted before that,
+    each time, would keep all of it.
+    """
+    start = restored.compacted.index
+    entries = restored.last.index - start
+    step = max(1, (last_applied - start) // _RESTORED_MARKS)
+    for begin in range(start, last_applied, step):
+        end = min(begin + step, last_applied)
+        size = restored.log_bytes * (end - start) // entries - restored.log_bytes * (begin - start) // entries
+        yield _Mark(EntryId(_term_at(restored, end), end), size)
 
 
 def _term_at(restored: Restored, index: int) -> int:

@@ -197,6 +197,8 @@ class Restored:
     """(index, term), ascending: the first entry of each term in the log."""
     recent: tuple[Entry, ...] = ()
     """The end of the log, contiguous up to `last`: as much as the core keeps in memory."""
+    log_bytes: int = 0
+    """What the entries of the log take on disk, roughly."""
     last_applied: int = 0
     """What the state machine has applied; entries up to here are committed."""
     needs_snapshot: bool = False

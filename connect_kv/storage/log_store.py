@@ -179,6 +179,7 @@ class EngineLogStore:
             memberships=tuple(self._memberships),
             term_starts=tuple(self._starts),
             recent=recent,
+            log_bytes=self._entry_bytes,
             last_applied=self.durable_index,
             needs_snapshot=self.durable_index < self._base.compacted.index,
         )

@@ -150,6 +150,40 @@ def test_nothing_is_compacted_while_everything_is_to_be_kept() -> None:
     assert applied(9).behind(entries=10, size=1 << 20, limit=9) is None
 
 
+@pytest.mark.parametrize("count", [1, 50, 1000, 12_345])
+def test_the_log_from_before_a_restart_is_compacted_like_what_came_after(count: int) -> None:
+    """Otherwise a node that is restarted often enough would keep all of its log for ever."""
+    restored = Restored(
+        compacted=EntryId(1, 7),
+        last=EntryId(2, 7 + count),
+        term_starts=((8, 1), (8 + count // 2, 2)) if count > 1 else ((8, 2),),
+        log_bytes=100 * count,
+    )
+    history = History(restored, 7 + count)
+    assert history.size == 100 * count
+    parts = count // 50 + 1
+    for wanted in ({"entries": count // 2, "size": 1 << 40}, {"entries": 1 << 40, "size": 50 * count}):
+        target = history.behind(**wanted, limit=7 + count)
+        assert target is not None or count == 1
+        if target is not None:
+            assert abs(target.index - 7 - count // 2) <= parts
+            assert target.term == (2 if target.index >= 8 + count // 2 else 1)
+    history.compacted(7 + count)
+    assert history.size == 0
+
+
+async def test_restarts_do_not_make_the_log_grow(trio: Trio) -> None:
+    """Each life is too short to have anything to compact of its own."""
+    leader = await trio.start(**SMALL)
+    for _ in range(6):
+        for number in range(8):
+            await put(leader, number)
+        for host in trio.hosts:
+            await host.kill()
+        leader = await trio.start(**SMALL)
+    await eventually(lambda: all(host.core.last_index - host.log.first_index < 25 for host in trio.hosts))
+
+
 def test_the_term_of_the_restored_state_is_known() -> None:
     restored = Restored(
         last=EntryId(5, 30),
