@@ -108,6 +108,9 @@ class Replica:
         self._waiting = 0
         self._node = node
         self._revision = revision
+        self._encoded_header = b""
+        self._encoded_for: tuple[int, int] | None = None
+        """Revision and term of that header."""
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.time_limit = time_limit
@@ -131,6 +134,14 @@ class Replica:
             revision=self._revision() if revision is None else revision,
             raft_term=self._node.term,
         )
+
+    def encoded_header(self, revision: int) -> bytes:
+        """The same header, encoded; kept, for watches ask for it again and again."""
+        wanted = (revision, self._node.term)
+        if self._encoded_for != wanted:
+            self._encoded_for = wanted
+            self._encoded_header = self.header(revision).SerializeToString()
+        return self._encoded_header
 
     async def execute(self, field: int, request: bytes) -> Result:
         """Replicate one encoded request and return its result.

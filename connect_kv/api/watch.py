@@ -33,10 +33,8 @@ class WatchService:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._requests(context, stream))
-                fill = self._replica.fill
-                async for response in stream:
-                    fill(response.header)
-                    await context.write(response)
+                while True:
+                    await context.write(await stream.next_encoded(self._replica.encoded_header))
         finally:
             stream.close()
 

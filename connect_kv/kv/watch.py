@@ -4,27 +4,28 @@ A watch is either live or behind. A live one is in the hub's index and is offere
 is published; one that is behind is in no index, costs nothing, and reads the history at the pace
 of its consumer (`catch_up`), until it has reached exactly the published revision: then it is live.
 A live watch whose consumer is too slow falls behind; what it had waiting is read again later. So
-neither memory nor the writes depend on how fast anybody reads.
+neither memory nor the writes depend on how fast anybody reads. Watches that see the same share a
+`feed.Feed`: a change costs the more, the more different ranges hold it, not the more watches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from connect_kv.interfaces import Clock
+from connect_kv.kv.feed import Feed, FeedKey, Held
 from connect_kv.kv.intervals import IntervalIndex
 from connect_kv.kv.layout import FROM_KEY
 from connect_kv.kv.readings import Readings
 from connect_kv.kv.revision import Revision
 from connect_kv.kv.store import Change, ChangeFields
-from connect_kv.rpc.watch_pb2 import WatchCreateRequest
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchResponse
 
-WATCH_PENDING_BYTES = 256 << 10
-"""What may wait for the consumer of one live watch; beyond that it falls behind."""
-WATCH_PENDING_CHANGES = 4096
-STREAM_PENDING_BYTES = 8 << 20
-"""What may wait on one stream, all its watches together."""
+FEED_PENDING_BYTES = 4 << 20
+"""What a feed may keep for watches that have not taken it; beyond that they fall behind."""
+PENDING_BYTES = 64 << 20
+"""The same for all feeds together."""
 PROGRESS_INTERVAL = 600.0
 """Seconds between progress notifications."""
 FRAGMENT_BYTES = 2 << 20
@@ -34,17 +35,11 @@ FRAGMENT_BYTES = 2 << 20
 class Outlet(Protocol):
     """Where the changes for a watch leave the machine (`watch_stream.WatchStream`)."""
 
-    pending_bytes: int
-    """Of the changes that wait on it, all its watches together."""
-
     def __len__(self) -> int:
         """How many watches it has."""
 
     def enqueue(self, watch: Watch) -> None:
         """It has something to send."""
-
-    def drop_pending(self, watch: Watch) -> None:
-        """Forget the changes that wait for its turn."""
 
     def notify_progress(self, watch: Watch) -> None:
         """Tell its client where it stands."""
@@ -59,54 +54,47 @@ class Watch:
     __slots__ = (
         "behind",
         "closed",
-        "filters",
+        "feed",
+        "feed_key",
+        "fields",
         "fragment",
         "id",
-        "key",
-        "pending",
-        "pending_bytes",
         "position",
         "prev_kv",
         "progress_notify",
         "queued",
         "quiet",
-        "range_end",
         "start",
         "stream",
+        "taken",
         "unsent",
     )
 
     def __init__(self, stream: Outlet, id: int, key: bytes, request: WatchCreateRequest) -> None:
         self.stream = stream
         self.id = id
-        self.key = key
-        self.range_end = request.range_end
+        self.fields = WatchResponse(watch_id=id).SerializeToString()
+        """What each of its responses begins with."""
+        self.feed_key: FeedKey = (key, request.range_end, frozenset(request.filters))
+        self.feed: Feed[Watch] | None = None
+        """While live: where it takes its changes."""
+        self.taken = 0
+        """Live: how far it has taken them."""
         self.prev_kv = request.prev_kv
         self.progress_notify = request.progress_notify
         self.fragment = request.fragment
-        self.filters = frozenset(request.filters)
         self.start = request.start_revision
         """As asked for; 0: from the next revision on."""
         self.position = Revision(0)
         """The first change not yet seen; kept up only while behind."""
         self.behind = False
         self.closed = False
-        self.pending: list[Change] = []
-        """Live: changes that wait for the consumer."""
-        self.pending_bytes = 0
         self.unsent: list[Change] = []
         """Behind: changes read from the history and not sent, the last revision perhaps in part."""
         self.queued = False
         """Whether the stream will come to it by itself."""
         self.quiet = True
         """No event was sent since the last tick of the progress timer."""
-
-    def wants(self, change: Change) -> bool:
-        """Whether its filters let the change pass."""
-        if not self.filters:
-            return True
-        kind = WatchCreateRequest.NODELETE if change.record is None else WatchCreateRequest.NOPUT
-        return kind not in self.filters
 
     def caught_up(self, revision: int) -> bool:
         """Whether it has seen, or has waiting, everything up to the published `revision`."""
@@ -124,8 +112,11 @@ class WatchHub:
         self.closed = False
         self._streams: set[Outlet] = set()
         self._live: dict[Watch, None] = {}
-        self._keys: dict[bytes, dict[Watch, None]] = {}
-        self._ranges: IntervalIndex[Watch] = IntervalIndex()
+        self._feeds: dict[FeedKey, Feed[Watch]] = {}
+        self._keys: dict[bytes, list[Feed[Watch]]] = {}
+        """The feeds of single keys."""
+        self._ranges: IntervalIndex[Feed[Watch]] = IntervalIndex()
+        self._held = Held()
 
     def add(self, stream: Outlet) -> None:
         """There is a new stream of watches."""
@@ -136,6 +127,11 @@ class WatchHub:
         """How many watches there are."""
         return sum(len(stream) for stream in self._streams)
 
+    @property
+    def pending_bytes(self) -> int:
+        """Of the changes that wait for slow consumers."""
+        return self._held.bytes
+
     def load(self, revision: int) -> None:
         """The database was exchanged: every watch goes on from its history."""
         for watch in list(self._live):
@@ -143,29 +139,36 @@ class WatchHub:
         self.revision = revision
 
     def publish(self, revision: int, changes: Iterable[ChangeFields]) -> None:
-        """The store stands at `revision`, by these changes. Only watches that match cost anything."""
+        """The store stands at `revision`, by these changes. Only feeds that match cost anything."""
         self.revision = revision
         if not self._live:
             return
         keys, ranges = self._keys, self._ranges
-        fallen: list[tuple[Watch, int]] = []
+        fed: dict[Feed[Watch], None] = {}
         for fields in changes:
             key = fields[0]
-            watching: list[Watch] = list(keys.get(key, ()))
+            feeds: Sequence[Feed[Watch]] = keys.get(key, ())
             if ranges:
-                watching += ranges.stab(key)
-            if watching:
+                feeds = [*feeds, *ranges.stab(key)]
+            if feeds:
                 change = Change(*fields)
-                for watch in watching:
-                    self._offer(watch, change, fallen)
-        for watch, missed in fallen:
-            self._fall_behind(watch, missed)
+                for feed in feeds:
+                    if feed.wants(change):
+                        feed.add(change)
+                        fed[feed] = None
+        for feed in fed:
+            for watch in feed.wake():
+                watch.stream.enqueue(watch)
+            self._limit(feed, FEED_PENDING_BYTES)
+        if self._held.bytes > PENDING_BYTES:
+            for feed in list(self._feeds.values()):
+                self._limit(feed, 0)
 
     def notify_progress(self) -> None:
         """Tell the watches that asked for it, and had no event since the last time, where they stand."""
         for watch in self._live:
             if watch.progress_notify:
-                if watch.quiet and not watch.pending and watch.caught_up(self.revision):
+                if watch.quiet and watch.caught_up(self.revision):
                     watch.stream.notify_progress(watch)
                 watch.quiet = True
 
@@ -179,23 +182,34 @@ class WatchHub:
         """It has seen everything up to the published revision: offer it what comes."""
         watch.behind = False
         self._live[watch] = None
-        if watch.range_end:
-            self._ranges.add(watch.key, _stop(watch), watch)
-        else:
-            self._keys.setdefault(watch.key, {})[watch] = None
+        feed = self._feeds.get(watch.feed_key)
+        if feed is None:
+            feed = self._feeds[watch.feed_key] = Feed(watch.feed_key, self._held)
+            key, range_end, _ = watch.feed_key
+            if range_end:
+                self._ranges.add(key, _stop(range_end), feed)
+            else:
+                self._keys.setdefault(key, []).append(feed)
+        watch.feed = feed
+        feed.join(watch)
 
     def leave(self, watch: Watch) -> None:
         """Offer it nothing any more. Harmless for one that is not live."""
-        if watch not in self._live:
+        feed = watch.feed
+        if feed is None:
             return
         del self._live[watch]
-        if watch.range_end:
-            self._ranges.remove(watch.key, _stop(watch), watch)
-        else:
-            watching = self._keys[watch.key]
-            del watching[watch]
-            if not watching:
-                del self._keys[watch.key]
+        watch.feed = None
+        feed.leave(watch)
+        if not feed.watches:
+            del self._feeds[watch.feed_key]
+            key, range_end, _ = watch.feed_key
+            if range_end:
+                self._ranges.remove(key, _stop(range_end), feed)
+            else:
+                self._keys[key].remove(feed)
+                if not self._keys[key]:
+                    del self._keys[key]
 
     def forget(self, stream: Outlet) -> None:
         """A stream was closed."""
@@ -207,35 +221,22 @@ class WatchHub:
         for stream in list(self._streams):
             stream.wake()
 
-    def _offer(self, watch: Watch, change: Change, fallen: list[tuple[Watch, int]]) -> None:
-        if watch.behind or change.revision < watch.start or not watch.wants(change):
-            return
-        size = change.size
-        stream = watch.stream
-        if watch.pending and (
-            watch.pending_bytes + size > WATCH_PENDING_BYTES
-            or len(watch.pending) >= WATCH_PENDING_CHANGES
-            or stream.pending_bytes + size > STREAM_PENDING_BYTES
-        ):
-            watch.behind = True  # taken out of the index after this round, which iterates over it
-            fallen.append((watch, change.revision))
-            return
-        watch.pending.append(change)
-        watch.pending_bytes += size
-        stream.pending_bytes += size
-        if not watch.queued:
-            stream.enqueue(watch)
+    def _limit(self, feed: Feed[Watch], most: int) -> None:
+        """Let those fall behind for whom it would have to keep more than so many bytes."""
+        while feed.size > most and (laggards := feed.laggards(most)):
+            for watch in laggards:
+                self._fall_behind(watch, self.revision)
 
     def _fall_behind(self, watch: Watch, missed: int) -> None:
         """Forget what it has waiting; the history has it all, from the first of it on."""
+        waiting = None if watch.feed is None else watch.feed.waiting(watch)
         self.leave(watch)
-        first = watch.pending[0].revision if watch.pending else missed
-        watch.stream.drop_pending(watch)
+        first = missed if waiting is None else waiting.revision
         watch.position = Revision(max(first, watch.start))
         watch.behind = True
         if not watch.queued:
             watch.stream.enqueue(watch)
 
 
-def _stop(watch: Watch) -> bytes | None:
-    return None if watch.range_end == FROM_KEY else watch.range_end
+def _stop(range_end: bytes) -> bytes | None:
+    return None if range_end == FROM_KEY else range_end

@@ -3,23 +3,27 @@
 The queue holds answers to requests, progress, and watches that have something to send. A watch
 stands in it at most once; what it sends is collected when its turn comes, so revisions that arrive
 meanwhile travel in one response. The changes of one revision always travel together.
+
+Under load a stream rests between two rounds through its queue as long as the last one took. A message
+costs a process far more than the changes in it, so a thousand watches of a busy key would leave no
+time for the writes they wait for; so they hear of more changes at once, a little later. After a
+quiet moment there is nothing to rest from.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from connect_kv.errors import NodeStopped
-from connect_kv.kv import refusals
+from connect_kv.kv import refusals, wire
 from connect_kv.kv.catch_up import read_piece
+from connect_kv.kv.feed import Batch, passes
 from connect_kv.kv.layout import FIRST_KEY, FROM_KEY
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.store import Change
 from connect_kv.kv.watch import Watch, WatchHub
-from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse
 
 CATCH_UP_BYTES = 1 << 20
@@ -27,11 +31,42 @@ CATCH_UP_BYTES = 1 << 20
 CATCH_UP_REVISIONS = 1000
 """or so many revisions, but always whole revisions."""
 
+LONGEST_REST = 0.05
+"""Seconds between two rounds at most: a slow consumer is held up no longer."""
+_SHORTEST_REST = 0.001
+"""Less is not worth a timer."""
+
 NO_WATCH = -1
 """The id in refusals and in progress that is about the whole stream."""
 
+_HEADER = b"\x0a"
+"""WatchResponse.header = 1."""
+_FRAGMENT = WatchResponse(fragment=True).SerializeToString()
+
 EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+
+
+class Answer(NamedTuple):
+    """A response, as far as it is the machine's to say."""
+
+    revision: int
+    """Of its header."""
+    fields: bytes
+    """All but header and events, encoded."""
+    events: bytes = b""
+    """The events, encoded as a WatchResponse holds them; shared by all watches that see the same."""
+
+    @classmethod
+    def of(cls, response: WatchResponse, revision: int) -> Answer:
+        """One without events."""
+        return cls(revision, response.SerializeToString())
+
+    def message(self) -> WatchResponse:
+        """The same, decoded; its header has the revision only."""
+        response = WatchResponse.FromString(self.fields + self.events)
+        response.header.revision = self.revision
+        return response
 
 
 class _Progress(NamedTuple):
@@ -48,16 +83,19 @@ class WatchStream:
     """
 
     def __init__(self, hub: WatchHub) -> None:
-        self.pending_bytes = 0
         self._hub = hub
         self._watches: dict[int, Watch] = {}
         self._ended: set[int] = set()
         """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
-        self._queue: deque[WatchResponse | _Progress | Watch] = deque()
-        self._fragments: deque[WatchResponse] = deque()
+        self._queue: deque[Answer | _Progress | Watch] = deque()
+        self._fragments: deque[Answer] = deque()
         self._wakeup = asyncio.Event()
         self._closed = False
+        self._round_began = 0.0
+        self._round_left = 0
+        """Items of the queue that belong to this round yet."""
+        self._rests_until = 0.0
         hub.add(self)
 
     def __len__(self) -> int:
@@ -125,12 +163,6 @@ class WatchStream:
         watch.queued = True
         self._enqueue(watch)
 
-    def drop_pending(self, watch: Watch) -> None:
-        """Forget the changes that wait for its turn."""
-        self.pending_bytes -= watch.pending_bytes
-        watch.pending = []
-        watch.pending_bytes = 0
-
     def wake(self) -> None:
         """Let the consumer look again."""
         self._wakeup.set()
@@ -150,6 +182,14 @@ class WatchStream:
 
     async def __anext__(self) -> WatchResponse:
         """The next response; waits for one."""
+        return (await self._next()).message()
+
+    async def next_encoded(self, header: Callable[[int], bytes]) -> bytes:
+        """The same, ready to be sent; `header` gives the encoded one for a revision."""
+        revision, fields, events = await self._next()
+        return b"".join((wire.field(_HEADER, header(revision)), fields, events))
+
+    async def _next(self) -> Answer:
         while True:
             if self._fragments:
                 return self._fragments.popleft()
@@ -161,11 +201,31 @@ class WatchStream:
                 self._wakeup.clear()
                 await self._wakeup.wait()
                 continue
+            if not self._round_left:
+                await self._begin_round()
+                continue
             response = await self._turn()
+            self._round_left -= 1
+            if not self._round_left or not self._queue:
+                self._end_round()
             if response is not None:
                 return response
 
-    async def _turn(self) -> WatchResponse | None:
+    async def _begin_round(self) -> None:
+        """Rest first, if the last one took long just now."""
+        now = asyncio.get_running_loop().time()
+        if self._rests_until - now > _SHORTEST_REST:
+            await asyncio.sleep(self._rests_until - now)
+            now = asyncio.get_running_loop().time()
+        self._round_began = now
+        self._round_left = len(self._queue)
+
+    def _end_round(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._round_left = 0
+        self._rests_until = now + min(now - self._round_began, LONGEST_REST)
+
+    async def _turn(self) -> Answer | None:
         """What the head of the queue has to say. It stays there while we wait, so nothing is lost."""
         head = self._queue[0]
         if isinstance(head, Watch):
@@ -173,28 +233,32 @@ class WatchStream:
                 return await self._catch_up(head)
             self._queue.popleft()
             head.queued = False
-            return None if head.closed else self._take_pending(head)
+            return None if head.closed else self._take(head)
         self._queue.popleft()
         return self._promise(head) if isinstance(head, _Progress) else head
 
-    def _promise(self, progress: _Progress) -> WatchResponse | None:
+    def _promise(self, progress: _Progress) -> Answer | None:
         """Progress, unless a watch has fallen behind since it was queued."""
         watch, revision = progress
         concerned = self._watches.values() if watch is None else (watch,)
         if not concerned or not all(one.caught_up(revision) and not one.closed for one in concerned):
             return None
-        response = WatchResponse(watch_id=NO_WATCH if watch is None else watch.id)
-        response.header.revision = revision
-        return response
+        return Answer.of(WatchResponse(watch_id=NO_WATCH if watch is None else watch.id), revision)
 
-    def _take_pending(self, watch: Watch) -> WatchResponse | None:
-        changes = watch.pending
-        if not changes:
+    def _take(self, watch: Watch) -> Answer | None:
+        """What its feed has for it, or a first part."""
+        if watch.feed is None:
             return None
-        self.drop_pending(watch)
-        return self._events(watch, changes, changes[-1].revision)
+        batch, everything = watch.feed.take(watch)
+        if not everything:
+            # Before all else: progress that stands behind it promises the rest too.
+            watch.queued = True
+            self._queue.appendleft(watch)
+        if batch is not None and batch.changes[0].revision < watch.start:
+            batch = Batch([change for change in batch.changes if change.revision >= watch.start])
+        return self._events(watch, batch, batch.revision) if batch is not None and batch.changes else None
 
-    async def _catch_up(self, watch: Watch) -> WatchResponse | None:
+    async def _catch_up(self, watch: Watch) -> Answer | None:
         """Read on in the history until there is a response; at its end the watch is live."""
         while not watch.closed and watch.behind:
             last = self._hub.revision
@@ -202,10 +266,9 @@ class WatchStream:
                 compacted = reading.state.compacted
                 if watch.position.main < compacted:
                     return self._overtaken(watch, compacted)
-                piece = read_piece(
-                    reading, watch.key, watch.range_end, watch.position, last, prev_kv=watch.prev_kv
-                )
-            watch.unsent += filter(watch.wants, piece.changes)
+                key, range_end, filters = watch.feed_key
+                piece = read_piece(reading, key, range_end, watch.position, last, prev_kv=watch.prev_kv)
+            watch.unsent += [change for change in piece.changes if passes(filters, change)]
             watch.position = piece.position
             if watch.position.main > last:
                 self._hub.join(watch)
@@ -221,9 +284,9 @@ class WatchStream:
         unsent, watch.unsent = watch.unsent, []
         if watch.closed or not unsent:
             return None
-        return self._events(watch, unsent, self._hub.revision)
+        return self._events(watch, Batch(unsent), self._hub.revision)
 
-    def _full_response(self, watch: Watch) -> WatchResponse | None:
+    def _full_response(self, watch: Watch) -> Answer | None:
         """A response of the whole revisions read so far, if they are enough for one."""
         unsent = watch.unsent
         whole = len(unsent)
@@ -235,30 +298,24 @@ class WatchStream:
         if revisions < CATCH_UP_REVISIONS and sum(change.size for change in unsent) < CATCH_UP_BYTES:
             return None
         watch.unsent = unsent[whole:]
-        return self._events(watch, unsent[:whole], self._hub.revision)
+        return self._events(watch, Batch(unsent[:whole]), self._hub.revision)
 
-    def _overtaken(self, watch: Watch, compacted: int) -> WatchResponse:
+    def _overtaken(self, watch: Watch, compacted: int) -> Answer:
         """The history it needs was compacted: say from where on it could start again."""
         self._queue.popleft()
         self._drop(watch)
         self._ended.add(watch.id)
-        return WatchResponse(
-            watch_id=watch.id, canceled=True, compact_revision=compacted, header=ResponseHeader()
-        )
+        return Answer.of(WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compacted), 0)
 
-    def _events(self, watch: Watch, changes: list[Change], revision: int) -> WatchResponse:
+    def _events(self, watch: Watch, batch: Batch, revision: int) -> Answer:
         """One response, or its first fragment; the others come next."""
         watch.quiet = False
-        encoded = [change.encoded(prev_kv=watch.prev_kv) for change in changes]
-        if watch.fragment and len(encoded) > 1:
-            parts = list(_split(encoded, self._hub.fragment_bytes))
-        else:
-            parts = [encoded]
-        for number, part in enumerate(parts, 1):
-            response = WatchResponse(watch_id=watch.id, fragment=number < len(parts))
-            response.header.revision = revision
-            response.MergeFromString(b"".join(part))
-            self._fragments.append(response)
+        if not watch.fragment or len(batch.changes) == 1:
+            return Answer(revision, watch.fields, batch.encoded(prev_kv=watch.prev_kv))
+        encoded = [change.encoded(prev_kv=watch.prev_kv) for change in batch.changes]
+        parts = list(_split(encoded, self._hub.fragment_bytes))
+        self._fragments += [Answer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]]
+        self._fragments.append(Answer(revision, watch.fields, b"".join(parts[-1])))
         return self._fragments.popleft()
 
     def _refusal(self, key: bytes, request: WatchCreateRequest) -> str | None:
@@ -280,17 +337,15 @@ class WatchStream:
         return self._next_id - 1
 
     def _answer(self, response: WatchResponse, revision: int) -> None:
-        response.header.revision = revision
-        self._enqueue(response)
+        self._enqueue(Answer.of(response, revision))
 
-    def _enqueue(self, item: WatchResponse | _Progress | Watch) -> None:
+    def _enqueue(self, item: Answer | _Progress | Watch) -> None:
         self._queue.append(item)
         self._wakeup.set()
 
     def _drop(self, watch: Watch) -> None:
         watch.closed = True
         self._hub.leave(watch)
-        self.drop_pending(watch)
         watch.unsent = []
         del self._watches[watch.id]
 

@@ -389,20 +389,100 @@ async def test_progress_by_the_timer_goes_to_quiet_watches_that_asked(kv: Kv, cl
 # Slow consumers, exchange of the database, end.
 
 
+@pytest.fixture
+def small_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow consumer falls behind early."""
+    monkeypatch.setattr(hub, "FEED_PENDING_BYTES", 200_000)
+
+
+@pytest.mark.usefixtures("small_feeds")
 async def test_a_slow_consumer_costs_bounded_memory_and_misses_nothing(kv: Kv, client: Client) -> None:
     client.create()
     client.create(b"a", b"")
     await client.responses()
     for number in range(1000):
         kv.put(b"a", b"%04d" % number + b"v" * 1000)
-        assert client.stream.pending_bytes <= 2 * hub.WATCH_PENDING_BYTES
+        assert kv.machine.hub.pending_bytes <= 2 * hub.FEED_PENDING_BYTES
     events = [(r.watch_id, e.kv.mod_revision) for r in await client.responses() for e in r.events]
     for watch_id in (0, 1):
         assert [rev for watch, rev in events if watch == watch_id] == list(range(2, 1002))
     kv.put(b"a", b"live again")
     assert [value for _, _, value in await client.events()] == [b"live again"]
+    assert kv.machine.hub.pending_bytes == 0
 
 
+async def test_many_ranges_of_slow_consumers_are_bounded_together(
+    kv: Kv, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PENDING_BYTES", 100_000)
+    for number in range(50):
+        client.create(b"%02d" % number, b"")
+    await client.responses()
+    for number in range(500):
+        kv.put(b"%02d" % (number % 50), b"v" * 1000)
+        assert kv.machine.hub.pending_bytes <= 102_000
+    seen = [e.kv.mod_revision for r in await client.responses() for e in r.events]
+    assert sorted(seen) == list(range(2, 502))
+    assert kv.machine.hub.pending_bytes == 0
+
+
+async def test_watches_of_one_range_go_at_their_own_pace(kv: Kv, client: Client) -> None:
+    """Fast and slow ones share what waits; each sees all of it once, from where it began."""
+    rng = random.Random(5)
+    clients = [client, *(Client(kv) for _ in range(5))]
+    began = [2] * 6
+    for one in clients[:3]:
+        one.create()
+    seen: list[list[int]] = [[] for _ in clients]
+    for number in range(300):
+        if number == 100:
+            for at, one in enumerate(clients[3:], 3):
+                one.create(prev_kv=at == 4)
+                began[at] = kv.machine.revision + 1
+        kv.put(b"a", rng.randbytes(rng.randrange(2000)))
+        for at, one in enumerate(clients):
+            if rng.random() < 0.3 / (at + 1):
+                seen[at] += [revision for revision, _, _ in await one.events()]
+    for at, one in enumerate(clients):
+        seen[at] += [revision for revision, _, _ in await one.events()]
+        assert seen[at] == list(range(began[at], 302))
+    assert kv.machine.hub.pending_bytes == 0
+
+
+async def test_what_waits_for_a_cancelled_watch_is_dropped(kv: Kv, client: Client) -> None:
+    client.create()
+    client.create()
+    await client.responses()
+    kv.put(b"a", b"v" * 1000)
+    client.stream.cancel(WatchCancelRequest(watch_id=0))
+    assert kv.machine.hub.pending_bytes > 1000
+    client.stream.cancel(WatchCancelRequest(watch_id=1))
+    assert kv.machine.hub.pending_bytes == 0
+
+
+async def test_what_is_sent_at_once_is_bounded(kv: Kv, client: Client) -> None:
+    """Clients take no message over 4 MiB unless they say so."""
+    client.create()
+    for number in range(2000):
+        kv.txn(TxnRequest(success=[put_op(b"%d" % key, b"%d" % number + b"v" * 300) for key in range(4)]))
+    responses = [response for response in await client.responses() if response.events]
+    assert max(response.ByteSize() for response in responses) < 300_000
+    assert all(len(response.events) % 4 == 0 for response in responses), "no revision is split"
+    assert sum(len(response.events) for response in responses) == 8000
+
+
+async def test_progress_follows_all_that_it_promises(kv: Kv, client: Client) -> None:
+    client.create()
+    for _ in range(1000):
+        kv.put(b"a", b"v" * 1000)
+    client.stream.request_progress()
+    responses = await client.responses()
+    assert [r.header.revision for r in responses if r.watch_id == -1] == [1001]
+    assert responses[-1].watch_id == -1
+    assert sum(len(response.events) for response in responses) == 1000
+
+
+@pytest.mark.usefixtures("small_feeds")
 async def test_progress_does_not_overtake_a_watch_that_fell_behind(kv: Kv, client: Client) -> None:
     client.create()
     kv.put(b"a", b"v" * 1000)
@@ -417,6 +497,7 @@ async def test_progress_does_not_overtake_a_watch_that_fell_behind(kv: Kv, clien
             highest = response.header.revision
 
 
+@pytest.mark.usefixtures("small_feeds")
 async def test_a_slow_consumer_overtaken_by_a_compaction_is_told(kv: Kv, client: Client) -> None:
     client.create()
     await client.responses()

@@ -1,0 +1,180 @@
+"""Feed: what the live watches of one range have yet to take, kept once however many they are.
+
+Each watch remembers how far it has taken. One that has taken everything rests, and costs nothing
+until something comes; watches that take the same piece share its encoded form.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from connect_kv.kv.store import Change
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest
+
+BATCH_BYTES = 256 << 10
+"""A watch takes about so much at a time, but always whole revisions."""
+_BATCHES = 16
+"""Pieces whose encoded form is kept at once."""
+
+Filters = frozenset[WatchCreateRequest.FilterType.ValueType]
+FeedKey = tuple[bytes, bytes, Filters]
+"""Key, range_end and filters: watches that agree in these see the same changes."""
+
+
+def passes(filters: Filters, change: Change) -> bool:
+    """Whether a watch with these filters sees the change."""
+    if not filters:
+        return True
+    kind = WatchCreateRequest.NODELETE if change.record is None else WatchCreateRequest.NOPUT
+    return kind not in filters
+
+
+class Taker(Protocol):
+    """One watch, as its feed knows it. Compared by identity."""
+
+    taken: int
+    """Changes of the feed it has taken, or that came before it, counted from the feed's first."""
+
+
+W = TypeVar("W", bound=Taker)
+
+
+class Batch:
+    """Some changes, in order, whole revisions."""
+
+    __slots__ = ("_encoded", "_with_previous", "changes")
+
+    def __init__(self, changes: list[Change]) -> None:
+        self.changes = changes
+        self._encoded: bytes | None = None
+        self._with_previous: bytes | None = None
+
+    @property
+    def revision(self) -> int:
+        """Of the last one."""
+        return self.changes[-1].revision
+
+    def encoded(self, *, prev_kv: bool) -> bytes:
+        """As the events of a WatchResponse."""
+        if prev_kv:
+            if self._with_previous is None:
+                self._with_previous = b"".join([change.encoded(prev_kv=True) for change in self.changes])
+            return self._with_previous
+        if self._encoded is None:
+            self._encoded = b"".join([change.encoded(prev_kv=False) for change in self.changes])
+        return self._encoded
+
+
+class Held:
+    """Bytes that all feeds hold together."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Feed(Generic[W]):
+    """Watches join when they have seen everything published, and leave when they fall behind or end."""
+
+    __slots__ = ("_batches", "_changes", "_filters", "_first", "_held", "_resting", "size", "watches")
+
+    def __init__(self, key: FeedKey, held: Held) -> None:
+        self._filters = key[2]
+        self._held = held
+        self._changes: list[Change] = []
+        self._first = 0
+        """The number of the first change that is kept."""
+        self._batches: dict[tuple[int, int], Batch] = {}
+        self._resting: dict[W, None] = {}
+        self.size = 0
+        """Bytes of the changes kept."""
+        self.watches: dict[W, None] = {}
+
+    def join(self, watch: W) -> None:
+        """It takes what comes from now on."""
+        watch.taken = self._first + len(self._changes)
+        self.watches[watch] = None
+        self._resting[watch] = None
+
+    def leave(self, watch: W) -> None:
+        """It takes nothing any more."""
+        del self.watches[watch]
+        self._resting.pop(watch, None)
+        self._forget_if_taken()
+
+    def wants(self, change: Change) -> bool:
+        """Whether the filters let it pass."""
+        return passes(self._filters, change)
+
+    def add(self, change: Change) -> None:
+        """One more; those of a revision are added together, and then `wake` is called."""
+        self._changes.append(change)
+        self.size += change.size
+        self._held.bytes += change.size
+
+    def wake(self) -> list[W]:
+        """Those that rested: they have something to take now."""
+        woken = list(self._resting)
+        self._resting.clear()
+        return woken
+
+    def waiting(self, watch: W) -> Change | None:
+        """The first change it has not taken."""
+        at = watch.taken - self._first
+        return self._changes[at] if at < len(self._changes) else None
+
+    def take(self, watch: W) -> tuple[Batch | None, bool]:
+        """What it has not taken, or the first part of it; and whether that was all. Then it rests."""
+        start, end = watch.taken, self._first + len(self._changes)
+        if start == end:
+            self._resting[watch] = None
+            return None, True
+        stop = end if self.size <= BATCH_BYTES else self._stop(start)
+        watch.taken = stop
+        batch = self._batches.get((start, stop))
+        if batch is None:
+            if len(self._batches) >= _BATCHES:
+                self._batches.clear()
+            batch = Batch(self._changes[start - self._first : stop - self._first])
+            self._batches[start, stop] = batch
+        if stop == end:
+            self._resting[watch] = None
+            self._forget_if_taken()
+        return batch, stop == end
+
+    def laggards(self, most: int) -> list[W]:
+        """Drop the oldest changes until at most so many bytes are left: who has not taken them yet?
+
+        They must leave. What everybody has taken is dropped without a word.
+        """
+        rest, at = self.size, 0
+        while rest > most and at < len(self._changes):
+            rest -= self._changes[at].size
+            at += 1
+        limit = self._first + at
+        behind = [watch for watch in self.watches if watch.taken < limit]
+        if not behind:
+            self._drop(limit - self._first)
+        return behind
+
+    def _stop(self, start: int) -> int:
+        """Where a batch from there ends: at the end of a revision."""
+        changes, first = self._changes, self._first
+        size, at = 0, start - first
+        while at < len(changes) and size < BATCH_BYTES:
+            size += changes[at].size
+            at += 1
+        while at < len(changes) and changes[at].revision == changes[at - 1].revision:
+            at += 1
+        return first + at
+
+    def _forget_if_taken(self) -> None:
+        if self._changes and len(self._resting) == len(self.watches):
+            self._drop(len(self._changes))
+            self._batches.clear()
+
+    def _drop(self, number: int) -> None:
+        size = sum(change.size for change in self._changes[:number])
+        del self._changes[:number]
+        self._first += number
+        self.size -= size
+        self._held.bytes -= size
