@@ -23,6 +23,9 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
+_FIRST_PAUSE_SECONDS = 0.1
+
+
 class SnapshotRefused(ConnectKvError):
     """This member does not take that snapshot; says why. The sender may offer another."""
 
@@ -72,6 +75,8 @@ class SnapshotSender(Generic[R]):
         self._spawn = spawn
         self._wake = wake
         self._hold_seconds = 10 * parts.config.election_seconds
+        self._failures: dict[int, int] = {}
+        """By member: how often in a row it took none."""
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._holds: dict[int, _Hold] = {}
 
@@ -89,6 +94,7 @@ class SnapshotSender(Generic[R]):
             stream.cancel()
         await asyncio.gather(*streams, return_exceptions=True)
         self._holds.clear()
+        self._failures.clear()
 
     def held(self) -> int | None:
         """The log after this index is wanted by followers that are sent a snapshot, or have just got one."""
@@ -110,8 +116,10 @@ class SnapshotSender(Generic[R]):
     async def _stream(self, target: int) -> None:
         ok = False
         try:
+            await self._pause(target)
             ok = await self._send(target)
         finally:
+            self._failures[target] = 0 if ok else self._failures.get(target, 0) + 1
             self._streams.pop(target, None)
             hold = self._holds.get(target)
             if ok and hold is not None:
@@ -121,6 +129,13 @@ class SnapshotSender(Generic[R]):
             self._parts.metrics.snapshot_sent(ok)
             self._parts.core.report_snapshot(target, ok)
             self._wake()
+
+    async def _pause(self, target: int) -> None:
+        """Before another attempt after one that failed: it may be of gigabytes, and fail again."""
+        failures = self._failures.get(target, 0)
+        if failures:
+            most = 2 * self._parts.config.election_seconds
+            await self._parts.clock.sleep(min(most, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)))
 
     async def _send(self, target: int) -> bool:
         async with self._applier.quiet:

@@ -71,7 +71,7 @@ async def test_one_holder_at_a_time_under_leader_kills_and_lease_expiry(tmp_path
         async def enough() -> bool:
             return len(protected.revisions) >= count or len(protected.revisions) >= wanted
 
-        await until(enough, 60, f"{count} acquisitions")
+        await until(enough, scaled(60, 300), f"{count} acquisitions")
 
     async with ProcessCluster(tmp_path) as cluster, asyncio.TaskGroup() as tasks:
         for number in range(CALLERS):
@@ -115,7 +115,7 @@ async def test_observers_see_every_leader_under_leader_kills(tmp_path: Path) -> 
         async with asyncio.TaskGroup() as tasks:
             for number in range(3):
                 tasks.create_task(candidate(cluster, number))
-            await until(lambda: _reached(led, wanted // 2), 60, "half of the elections")
+            await until(lambda: _reached(led, wanted // 2), scaled(60, 300), "half of the elections")
             leader = await cluster.leader()
             await leader.kill()
         await until(lambda: _reached(seen, len(led)), 20, "the observer to see them all")

@@ -1,12 +1,13 @@
 """Compaction of the log, and followers that need a snapshot because of it (§7)."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from connect_kv.errors import CorruptStorage, StorageError
 from connect_kv.node.history import History
-from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored
+from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from tests.node.cluster import Host, Trio, eventually, put
 from tests.node.fakes import TallySource
 
@@ -111,6 +112,25 @@ async def test_a_snapshot_that_is_not_whole_is_refused_and_sent_again(trio: Trio
     follower.state.stage_fails_with = CorruptStorage("state/2", "a chunk is missing")
     await trio.same_state(range(100))
     assert not follower.node.failed.done()
+
+
+async def test_a_member_that_takes_no_snapshot_is_not_flooded_with_them(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may be gigabytes: after a failure the next one waits, at most two election timeouts."""
+    follower = await behind(trio)
+
+    async def refuse(meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:
+        raise CorruptStorage("state/2", "a chunk is missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(follower.state, "stage", refuse)
+        leader = await trio.agreed()
+        await asyncio.sleep(20)
+        sent = list(leader.metrics.snapshots_sent)
+    assert 5 <= len(sent) <= 15
+    assert not any(sent)
+    await trio.same_state(range(100))
 
 
 async def test_a_disk_that_cannot_take_a_snapshot_ends_the_node(trio: Trio) -> None:
