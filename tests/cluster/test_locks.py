@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import connect_kv
-from connect_kv.client.client import Client
-from connect_kv.client.lease import Lease
 from connect_kv.client.lock import Lock
 from connect_kv.testing.processes import ProcessCluster, until
 from tests.cluster.conftest import rounds, scaled
@@ -22,6 +21,8 @@ class Protected:
 
     def __init__(self) -> None:
         self.inside: set[Lock] = set()
+        self.vanished = 0
+        """Holders that gave nothing back."""
         self.revisions: list[int] = []
 
     def enter(self, lock: Lock) -> None:
@@ -31,22 +32,13 @@ class Protected:
         self.inside.add(lock)
 
 
-async def hold_and_vanish(client: Client, protected: Protected) -> None:
+async def hold_and_vanish(cluster: ProcessCluster, protected: Protected) -> None:
     """A holder whose machine dies: its lease is renewed no more, and nothing is given back."""
-
-    async def nothing(_: int) -> None:
-        """It cannot revoke either."""
-
-    async def dying() -> Lease:
-        asked_at = asyncio.get_running_loop().time()
-        id, ttl = await client.grant_lease(TTL, timeout=30)
-        return Lease(id, ttl, asked_at, nothing)
-
-    lock = client.lock("name")
-    lock._make_lease = dying  # type: ignore[assignment]  # awaited like the real one
-    with suppress(connect_kv.Unavailable, connect_kv.Refused):  # over before its turn came
-        async with lock:
-            protected.enter(lock)
+    async with connect_kv.connect(cluster.endpoints) as client:
+        lock = client.lock("name", ttl=TTL)
+        await lock.__aenter__()
+        protected.enter(lock)
+        protected.vanished += 1
 
 
 async def test_one_holder_at_a_time_under_leader_kills_and_lease_expiry(tmp_path: Path) -> None:
@@ -58,10 +50,10 @@ async def test_one_holder_at_a_time_under_leader_kills_and_lease_expiry(tmp_path
         async with connect_kv.connect(cluster.endpoints) as client:
             while len(protected.revisions) < wanted:
                 turns += 1
-                if number == 0 and not turns % 5:
-                    await hold_and_vanish(client, protected)
-                    continue
                 with suppress(connect_kv.Unavailable, connect_kv.Refused):  # its lease ended in the turmoil
+                    if number == 0 and turns % 5 == 2:
+                        await hold_and_vanish(cluster, protected)
+                        continue
                     async with client.lock("name", ttl=TTL) as lock:
                         protected.enter(lock)
                         await asyncio.sleep(0)
@@ -84,7 +76,11 @@ async def test_one_holder_at_a_time_under_leader_kills_and_lease_expiry(tmp_path
             await leader.start()
             await leader.ready()
         await acquired(wanted)
-    print(f"{len(protected.revisions)} acquisitions, {rounds(2)} leaders killed")
+    assert protected.vanished
+    print(
+        f"{len(protected.revisions)} acquisitions, each with a higher fencing revision; "
+        f"{protected.vanished} holders vanished, {rounds(2)} leaders killed"
+    )
 
 
 async def test_observers_see_every_leader_under_leader_kills(tmp_path: Path) -> None:
@@ -115,15 +111,21 @@ async def test_observers_see_every_leader_under_leader_kills(tmp_path: Path) -> 
         async with asyncio.TaskGroup() as tasks:
             for number in range(3):
                 tasks.create_task(candidate(cluster, number))
-            await until(lambda: _reached(led, wanted // 2), scaled(60, 300), "half of the elections")
-            leader = await cluster.leader()
-            await leader.kill()
+            for number in range(rounds(1)):
+                part = (number + 1) * wanted // (rounds(1) + 1)
+                await until(partial(_reached, led, part), scaled(60, 300), f"{part} elections")
+                leader = await cluster.leader()
+                await leader.kill()
+                await until(partial(_reached, led, part + 3), 60, "three more")
+                await leader.start()
+                await leader.ready()
         await until(lambda: _reached(seen, len(led)), 20, "the observer to see them all")
         observing.cancel()
     # Who led without knowing it, because the answer was lost, was seen as well.
     missed = [one for one in led if one not in seen]
     assert not missed
     assert [one for one in seen if one in set(led)] == led
+    print(f"{len(led)} led, {len(seen)} seen, {rounds(1)} leaders of the cluster killed")
 
 
 async def _reached(found: list[bytes], count: int) -> bool:

@@ -1,0 +1,160 @@
+"""NOSPACE and CORRUPT on real disks: raised, what they stop, and how an operator ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import plyvel
+
+import connect_kv
+from connect_kv.client.client import Client
+from connect_kv.errors import Refused
+from connect_kv.kv import layout
+from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
+from tests.cluster.conftest import scaled
+from tests.cluster.test_members import replace
+
+MIB = 1 << 20
+
+
+async def command(cluster: ProcessCluster, *words: str) -> Any:
+    """Run ``connect-kv`` as an operator does; its JSON answer."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "connect_kv.cli.main", *words,
+        "-o", "json", "--timeout", "20",
+        "--endpoints", ",".join(node.client_address for node in cluster.nodes),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return json.loads(out)
+
+
+def on_disk(node: NodeProcess) -> int:
+    """Bytes in the files of its state."""
+    return sum(file.stat().st_size for file in (node.data_dir / "state").rglob("*") if file.is_file())
+
+
+async def refused(client: Client, why: str) -> bool:
+    """Whether a put is refused for that reason."""
+    try:
+        await client.put("small", "v")
+    except Refused as error:
+        return why in error.message
+    return False
+
+
+async def fill(client: Client, value: bytes, most: int) -> int:
+    """Put until it is refused for lack of space; how many bytes were put, at most `most`."""
+    done = 0
+    while done < most:
+        try:
+            await asyncio.gather(*(client.put(f"k/{done + at}", value) for at in range(10)))
+        except Refused as error:
+            if "database space exceeded" not in error.message:
+                raise
+            return done
+        done += 10 * len(value)
+    raise AssertionError("nothing was refused")
+
+
+async def test_space_comes_back_after_deletes_a_compaction_and_a_defragmentation(tmp_path: Path) -> None:
+    """Members refuse puts, take deletes, shrink on disk, and take puts again once the alarm is ended."""
+    quota = int(scaled(32, 512)) * MIB
+    value = bytes(range(256)) * 400
+    arguments = ["--quota-bytes", str(quota)]
+    async with ProcessCluster(tmp_path, arguments=arguments) as cluster:
+        async with connect_kv.connect(cluster.endpoints) as client:
+            filled = await fill(client, value, 4 * quota)
+        full = [on_disk(node) for node in cluster.nodes]
+        for node in cluster.nodes:
+            async with connect_kv.connect(node.client_address) as client:
+                await until(lambda: refused(client, "database space exceeded"), 20, "the alarm here")
+                assert await client.get("k/0") is not None
+            assert await node.http("/health") == 503
+            assert await node.http("/health?exclude=NOSPACE") == 200
+            assert await node.http("/readyz") == 200
+        assert {one["alarm"] for one in await command(cluster, "alarm", "list")} == {"NOSPACE"}
+        async with connect_kv.connect(cluster.endpoints) as client:
+            revision = (await client.delete("k/", prefix=True)).header.revision
+        await command(cluster, "compact", str(revision))
+        await command(cluster, "defrag")
+
+        async def shrunk() -> bool:
+            return all(on_disk(node) < before / 4 for node, before in zip(cluster.nodes, full, strict=True))
+
+        await until(shrunk, 60, "the space to come back")
+        assert await command(cluster, "alarm", "disarm")
+        assert await command(cluster, "alarm", "list") == []
+        async with connect_kv.connect(cluster.endpoints) as client:
+
+            async def taken() -> bool:
+                # Each member measures once a second.
+                return not await refused(client, "database space exceeded")
+
+            await until(taken, 20, "a put to be taken")
+        assert [await node.http("/health") for node in cluster.nodes] == [200] * 3
+        after = [on_disk(node) for node in cluster.nodes]
+        hashes = {one["hash"] for one in await command(cluster, "hash")}
+    assert len(hashes) == 1
+    print(
+        f"full after {filled / MIB:.0f} MiB of values (quota {quota / MIB:.0f} MiB); "
+        f"on disk {in_mib(full)} MiB, then {in_mib(after)} MiB"
+    )
+
+
+def in_mib(sizes: list[int]) -> str:
+    return ", ".join(f"{size / MIB:.1f}" for size in sizes)
+
+
+def change_a_value(node: NodeProcess) -> None:
+    """In a stopped node's database, behind its back; LevelDB's own checksums are right."""
+    (state,) = (node.data_dir / "state").iterdir()
+    database = plyvel.DB(str(state))
+    try:
+        with database.iterator(start=layout.HISTORY, stop=layout.INDEX) as records:
+            key, record = next(records)
+        database.put(key, record[:-1] + bytes([record[-1] ^ 1]), sync=True)
+    finally:
+        database.close()
+
+
+async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path) -> None:
+    """The alarm CORRUPT stops writes on all until the member is replaced and the alarm ended."""
+    arguments = ["--corruption-check-seconds", "1"]
+    async with ProcessCluster(tmp_path, arguments=arguments, spares=1) as cluster:
+        async with connect_kv.connect(cluster.endpoints) as client:
+            for number in range(50):
+                await client.put(f"k/{number}", f"{number}")
+        assert len({one["hash"] for one in await command(cluster, "hash")}) == 1
+        leader = await cluster.leader()
+        bad = next(node for node in cluster.nodes if node is not leader)
+        await bad.stop()
+        change_a_value(bad)
+        await bad.start()
+        await bad.ready()
+
+        async def raised() -> Any:
+            return await command(cluster, "alarm", "list")
+
+        (alarm,) = await until(raised, 30, "the alarm")
+        members = {one["id"]: one["name"] for one in await command(cluster, "member", "list")}
+        assert (alarm["alarm"], members[alarm["member"]]) == ("CORRUPT", bad.name)
+        for node in cluster.nodes:
+            async with connect_kv.connect(node.client_address) as client:
+                await until(lambda: refused(client, "corrupt cluster"), 20, "the alarm here")
+            assert await node.http("/readyz") == 503
+            assert await node.http("/readyz?exclude=data_corruption") == 200
+        assert "a member's data differs from the others'" in (await cluster.leader()).log_file.read_text()
+        (new,) = cluster.spares
+        async with connect_kv.connect(cluster.endpoints, session=False) as client:
+            await replace(cluster, client, bad, new)
+        await command(cluster, "alarm", "disarm")
+        async with connect_kv.connect(cluster.endpoints) as client:
+            await client.put("small", "v")
+            assert len(await client.get_prefix("k/")) == 50
+        assert len({one["hash"] for one in await command(cluster, "hash")}) == 1
