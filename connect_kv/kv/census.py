@@ -88,6 +88,8 @@ class Census:
         """How many keys of the range exist in that state. Within `reading`."""
         if layout.is_everything(key, range_end):
             return state.live
+        if not range_end:
+            return int(reader.get(layout.CURRENT + key) is not None)
         start, stop = key, None if range_end == layout.FROM_KEY else range_end
         if stop is not None and stop <= start:
             return 0

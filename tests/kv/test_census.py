@@ -20,7 +20,8 @@ def key_of(rng: random.Random) -> bytes:
 
 
 def bounds(rng: random.Random) -> tuple[bytes, bytes]:
-    return key_of(rng), rng.choice([key_of(rng), key_of(rng), b"\x00"])
+    """No end stands for the one key."""
+    return key_of(rng), rng.choice([key_of(rng), key_of(rng), b"\x00", b""])
 
 
 def covered(keys: set[bytes], key: bytes, range_end: bytes) -> int:
@@ -139,3 +140,9 @@ async def test_the_numbers_take_little_memory(kv: Kv, monkeypatch: pytest.Monkey
     assert len(counting._starts) <= 300 // 2 + 2
     assert not counting._recent
     assert not counting._readers
+
+
+async def test_one_key_is_counted_too(kv: Kv) -> None:
+    kv.put(b"a")
+    assert (await kv.get(b"a", count_only=True)).count == 1
+    assert (await kv.get(b"b", count_only=True)).count == 0
