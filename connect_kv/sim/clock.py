@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
+from typing import Any
 
 EPOCH = 1_700_000_000_000_000_000
 """Wall time at loop time 0, nanoseconds since 1970."""
@@ -17,34 +22,142 @@ class Stuck(RuntimeError):
     """Every task waits and no timer is set: nothing will ever happen again."""
 
 
-class _JumpingSelector(selectors.SelectSelector):
-    """Adds the time it was asked to wait to `now`, and returns at once."""
-
-    now = 0.0
+class _NoSelector(selectors.SelectSelector):
+    """Nothing from outside is ever looked for: it would come when chance has it."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Nothing from outside is ever looked for: it would come when chance has it."""
-        if timeout is None:
-            raise Stuck("all tasks wait and no timer is set")
-        if timeout > 0:
-            self.now += timeout
+        """Nothing."""
         return []
 
 
+class Handle:
+    """A callback that waits for its turn (`asyncio.Handle`, without what only debugging needs)."""
+
+    __slots__ = ("args", "callback", "context", "gone")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[object, ...], context: Context | None
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = copy_context() if context is None else context
+        self.gone = False
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        self.gone = True
+        # What it would have been called with is free to go before its time has come.
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.gone
+
+
+class _Timer(Handle):
+    __slots__ = ("due",)
+
+    def __init__(
+        self,
+        due: float,
+        callback: Callable[..., object],
+        args: tuple[object, ...],
+        context: Context | None,
+    ) -> None:
+        super().__init__(callback, args, context)
+        self.due = due
+
+    def when(self) -> float:
+        """Loop time at which it is due."""
+        return self.due
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose `time` moves only from timer to timer, from 0."""
+    """An event loop whose `time` moves only from timer to timer, from 0.
+
+    Timers that are due at one moment are called in the order in which they were set. A turn costs a
+    third of asyncio's: nothing is polled, and nothing is recorded for debugging.
+    """
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
+        super().__init__(_NoSelector())
+        self.now = 0.0
+        self._turn: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._timers_set = 0
+        self._ending = False
+        # Asked whenever a future is made: the answer is always `bool()`.
+        self.get_debug = bool
 
     def time(self) -> float:
         """Virtual seconds."""
-        return self._jumping.now
+        return self.now
 
     def stall(self, seconds: float) -> None:
         """As if a callback had taken that long, or the process had been paused."""
-        self._jumping.now += seconds
+        self.now += seconds
+
+    def stop(self) -> None:
+        """Return from `run_forever` after this turn."""
+        self._ending = True
+        super().stop()
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Any:
+        """Call it in the next turn."""
+        handle = Handle(callback, args, context)
+        self._turn.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+    """Nothing here runs on another thread."""
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Any:
+        """Call it at that time."""
+        timer = _Timer(when, callback, args, context)
+        self._timers_set += 1
+        heappush(self._timers, (when, self._timers_set, timer))
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Any:
+        """Call it so many seconds from now."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def run_callback(self, handle: Handle) -> None:
+        """Call it as asyncio does."""
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.call_exception_handler(
+                {"message": f"Exception in callback {handle.callback}", "exception": error}
+            )
+
+    def _run_once(self) -> None:
+        """One turn: what became due, and what was called for in the turn before."""
+        turn, timers = self._turn, self._timers
+        while timers and timers[0][2].gone:
+            heappop(timers)
+        if not turn and not self._ending:
+            if not timers:
+                raise Stuck("all tasks wait and no timer is set")
+            self.now = max(self.now, timers[0][0])
+        self._ending = False
+        while timers and timers[0][0] <= self.now:
+            timer = heappop(timers)[2]
+            if not timer.gone:
+                turn.append(timer)
+        run = self.run_callback
+        for _ in range(len(turn)):
+            handle = turn.popleft()
+            if not handle.gone:
+                run(handle)
 
 
 class VirtualClock:
@@ -54,18 +167,27 @@ class VirtualClock:
     against others (seconds); `rate` is how many of its seconds pass in one of the loop's.
     """
 
-    def __init__(self, *, epoch: int = EPOCH, offset: float = 0.0, rate: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int = EPOCH,
+        offset: float = 0.0,
+        rate: float = 1.0,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`loop`: None is the one that runs when it is asked."""
         self._epoch = epoch
+        self._loop = loop
         self.offset = offset
         self.rate = rate
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return asyncio.get_running_loop().time() * self.rate
+        return (self._loop or asyncio.get_running_loop()).time() * self.rate
 
     def wall(self) -> int:
         """Nanoseconds since 1970: set from outside now and then, so it does not drift."""
-        return self._epoch + int((asyncio.get_running_loop().time() + self.offset) * 1e9)
+        return self._epoch + int(((self._loop or asyncio.get_running_loop()).time() + self.offset) * 1e9)
 
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""

@@ -84,7 +84,7 @@ class Host:
         self.disk = MemoryDisk(
             random.Random(f"{seed} {name} disk"), wal_bytes=self.rng.choice((2 << 10, 16 << 10))
         )
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(loop=around.loop)
         self.slow_disk = 0.0
         """Added to what each operation of the disk takes, at most, seconds."""
         self.server: KvServer | None = None

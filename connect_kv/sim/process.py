@@ -11,12 +11,11 @@ same calls give the same order in every run.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
-from connect_kv.sim.clock import VirtualLoop
+from connect_kv.sim.clock import VirtualLoop, Handle
 
 T = TypeVar("T")
 
@@ -36,7 +35,7 @@ class Process:
         self.paused = False
         self.dead = False
         self._loop = loop
-        self._frozen: list[asyncio.Handle] = []
+        self._frozen: list[Handle] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._context = copy_context()
         self._context.run(_CURRENT.set, self)
@@ -51,11 +50,15 @@ class Process:
 
     def pause(self) -> None:
         """SIGSTOP."""
-        self.paused = True
+        if not self.paused:
+            self.paused = True
+            self._loop.paused += 1
 
     def resume(self) -> None:
         """SIGCONT: what came due meanwhile runs now, in order."""
-        self.paused = False
+        if self.paused:
+            self.paused = False
+            self._loop.paused -= 1
         frozen, self._frozen = self._frozen, []
         self._loop.run_again(frozen)
 
@@ -71,7 +74,7 @@ class Process:
             await asyncio.sleep(0)
         raise RuntimeError(f"{self.name} does not die: {[task.get_name() for task in self._tasks]}")
 
-    def freeze(self, handle: asyncio.Handle) -> None:
+    def freeze(self, handle: Handle) -> None:
         """Put a callback aside (for the loop)."""
         self._frozen.append(handle)
 
@@ -94,34 +97,6 @@ def current() -> Process | None:
     return _CURRENT.get()
 
 
-class _Handle(asyncio.Handle):
-    __slots__ = ()
-
-    def _run(self) -> None:
-        context: Context = self._context  # type: ignore[attr-defined]
-        process = context.get(_CURRENT)
-        if process is not None and process.paused:
-            process.freeze(self)
-            return
-        loop: SimLoop = self._loop  # type: ignore[attr-defined]
-        loop.count_step()
-        super()._run()
-
-
-class _TimerHandle(asyncio.TimerHandle):
-    __slots__ = ()
-
-    def _run(self) -> None:
-        context: Context = self._context  # type: ignore[attr-defined]
-        process = context.get(_CURRENT)
-        if process is not None and process.paused:
-            process.freeze(self)
-            return
-        loop: SimLoop = self._loop  # type: ignore[attr-defined]
-        loop.count_step()
-        super()._run()
-
-
 class SimTask(asyncio.Task[T]):
     """A task with a number instead of an address as its hash: sets of tasks have one order."""
 
@@ -136,13 +111,15 @@ class SimTask(asyncio.Task[T]):
 
 
 class SimFuture(asyncio.Future[T]):
-    """The same for futures."""
+    """The same for futures: numbered when somebody first asks, few ever do."""
 
-    def __init__(self, *, loop: SimLoop) -> None:
-        self.number = loop.next_number()
-        super().__init__(loop=loop)
+    number = 0
 
     def __hash__(self) -> int:
+        if not self.number:
+            loop = self.get_loop()
+            assert isinstance(loop, SimLoop)
+            self.number = loop.next_number()
         return self.number
 
 
@@ -151,6 +128,8 @@ class SimLoop(VirtualLoop):
 
     def __init__(self, *, step_limit: int | None = None) -> None:
         self.steps = 0
+        self.paused = 0
+        """How many processes stand still."""
         self.stopped: BaseException | None = None
         self._numbers = 0
         self._step_limit = step_limit
@@ -166,38 +145,34 @@ class SimLoop(VirtualLoop):
         self._numbers += 1
         return self._numbers
 
-    def count_step(self) -> None:
-        """A callback is about to run."""
-        self.steps += 1
-        if self.steps == self._step_limit:
-            self.end(StepLimit())
-
     def end(self, reason: BaseException) -> None:
         """Leave `run_until_complete` after this turn; `stopped` says why."""
         if self.stopped is None:
             self.stopped = reason
             self.stop()
 
-    def run_again(self, handles: list[asyncio.Handle]) -> None:
+    def run_again(self, handles: list[Handle]) -> None:
         """Schedule callbacks that were put aside."""
-        self._ready.extend(handles)  # type: ignore[attr-defined]
+        self._turn.extend(handles)
 
-    def call_soon(
-        self, callback: Callable[..., object], *args: object, context: Context | None = None
-    ) -> asyncio.Handle:
-        """As the base class does, with a handle that knows its process."""
-        handle = _Handle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]
-        return handle
-
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        """As the base class does, with a handle that knows its process."""
-        timer = _TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
-        timer._scheduled = True  # type: ignore[attr-defined]
-        return timer
+    def run_callback(self, handle: Handle) -> None:
+        """Count it, and call it, unless its process stands still."""
+        if self.paused:
+            process = handle.context.get(_CURRENT)
+            if process is not None and process.paused:
+                process.freeze(handle)
+                return
+        self.steps += 1
+        if self.steps == self._step_limit:
+            self.end(StepLimit())
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.call_exception_handler(
+                {"message": f"Exception in callback {handle.callback}", "exception": error}
+            )
 
     def create_future(self) -> asyncio.Future[Any]:
         """One with a number."""
