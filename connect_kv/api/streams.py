@@ -7,7 +7,7 @@ UNAVAILABLE for a reason to reconnect, so every stream that outlives its server 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from connect_kv.errors import NodeStopped, NoLeader
@@ -20,8 +20,9 @@ class Streams:
         """`patience`: seconds without a leader after which streams that asked for one are ended."""
         self._has_leader = has_leader
         self._patience = patience
-        self._open: set[asyncio.Timeout] = set()
-        self._need_leader: set[asyncio.Timeout] = set()
+        # In the order in which they came: that of a set would depend on addresses in memory.
+        self._open: dict[asyncio.Timeout, None] = {}
+        self._need_leader: dict[asyncio.Timeout, None] = {}
         self._stopping = False
 
     @property
@@ -39,17 +40,17 @@ class Streams:
         scope = asyncio.timeout(None)
         try:
             async with scope:
-                self._open.add(scope)
+                self._open[scope] = None
                 if needs_leader:
-                    self._need_leader.add(scope)
+                    self._need_leader[scope] = None
                 yield
         except TimeoutError:
             if not scope.expired():
                 raise
             raise (NodeStopped() if self._stopping else NoLeader()) from None
         finally:
-            self._open.discard(scope)
-            self._need_leader.discard(scope)
+            self._open.pop(scope, None)
+            self._need_leader.pop(scope, None)
 
     async def watch_leader(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Look four times per `patience` until cancelled; `sleep` is the node's clock."""
@@ -65,7 +66,7 @@ class Streams:
         self._stopping = True
         self._interrupt(self._open)
 
-    def _interrupt(self, scopes: set[asyncio.Timeout]) -> None:
+    def _interrupt(self, scopes: Iterable[asyncio.Timeout]) -> None:
         now = asyncio.get_running_loop().time()
         for scope in list(scopes):
             scope.reschedule(now)

@@ -51,7 +51,7 @@ class Readings:
 
     def __init__(self) -> None:
         self._source: Source | None = None
-        self._open: set[Reading] = set()
+        self._open: dict[Reading, None] = {}
 
     def load(self, source: Source | None) -> None:
         """Read from there from now on, and let go of what was before."""
@@ -66,9 +66,9 @@ class Readings:
         if self._source is None:
             raise NodeStopped("the database is closed")
         reading = Reading(self._source.view())
-        self._open.add(reading)
+        self._open[reading] = None
         try:
             yield reading
         finally:
-            self._open.discard(reading)
+            self._open.pop(reading, None)
             reading.close()

@@ -110,7 +110,7 @@ class WatchHub:
         self.revision = 1
         """The last published one."""
         self.closed = False
-        self._streams: set[Outlet] = set()
+        self._streams: dict[Outlet, None] = {}
         self._live: dict[Watch, None] = {}
         self._feeds: dict[FeedKey, Feed[Watch]] = {}
         self._keys: dict[bytes, list[Feed[Watch]]] = {}
@@ -120,7 +120,7 @@ class WatchHub:
 
     def add(self, stream: Outlet) -> None:
         """There is a new stream of watches."""
-        self._streams.add(stream)
+        self._streams[stream] = None
 
     @property
     def watches(self) -> int:
@@ -213,7 +213,7 @@ class WatchHub:
 
     def forget(self, stream: Outlet) -> None:
         """A stream was closed."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
     def close(self) -> None:
         """End all streams with NodeStopped."""
