@@ -87,7 +87,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._timers_set = 0
         self._ending = False
         # Asked whenever a future is made: the answer is always `bool()`.
-        self.get_debug = bool
+        setattr(self, "get_debug", bool)  # noqa: B010
 
     def time(self) -> float:
         """Virtual seconds."""

@@ -14,7 +14,6 @@ from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
 from connect_kv.interfaces import Clock, LogStore, PeerMessage
 from connect_kv.node.config import NodeConfig
-from connect_kv.raft.types import Membership
 from connect_kv.server import KvServer, Seams
 from connect_kv.serving.machines import hosted
 from connect_kv.sim.channel import ClientNetwork
@@ -292,12 +291,8 @@ class Host:
             node_id = inner.identity.node_id
             return ObservedLog(inner, witness())
 
-        def rules() -> tuple[int, Membership]:
-            raft = made[0].node.status().raft
-            return raft.membership_index, raft.membership
-
         def witness() -> NodeWitness:
-            return ledger.witness(node_id, rules)
+            return ledger.witness(node_id, lambda: made[0].node.status().raft)
 
         def tune(config: NodeConfig) -> NodeConfig:
             return self._tune(replace(config, watchdog_seconds=0))

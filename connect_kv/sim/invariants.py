@@ -15,6 +15,7 @@ from itertools import pairwise
 from connect_kv.interfaces import PeerMessage
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.ready import Ready
+from connect_kv.raft.status import RaftStatus
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Result
 
@@ -24,7 +25,7 @@ class Violation(AssertionError):
 
 
 Applied = Callable[[Entry, Sequence[Result]], None]
-Rules = Callable[[], tuple[int, Membership]]
+Status = Callable[[], RaftStatus]
 
 
 @dataclass(slots=True)
@@ -59,12 +60,14 @@ class Ledger:
         self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
         """(index, term) to the term before it and a digest: log matching is a property of this table."""
         self._committed: list[EntryId] = [EntryId(0, 0)]
+        self._committed_by: dict[int, int] = {}
+        """Index to the term of whoever said first that it is committed: it was in that term, or before."""
         self._results: list[bytes] = [b""]
         self._ahead: dict[int, tuple[Entry, Sequence[Result], bytes]] = {}
         """Applied beyond a gap."""
         self._memberships: list[tuple[int, Membership]] = []
         self._disks: dict[int, _Disk] = {}
-        self._rules: dict[int, Rules] = {}
+        self._status: dict[int, Status] = {}
         self._watchers: list[Applied] = []
         self.checks = 0
 
@@ -83,9 +86,9 @@ class Ledger:
         """How many terms had a leader."""
         return len(self._leaders)
 
-    def witness(self, node_id: int, rules: Rules) -> NodeWitness:
-        """Who watches one node; `rules` gives the membership in force there, and its index."""
-        self._rules[node_id] = rules
+    def witness(self, node_id: int, status: Status) -> NodeWitness:
+        """Who watches one node; `status` tells what its core holds in memory."""
+        self._status[node_id] = status
         return NodeWitness(self, node_id)
 
     def on_commit(self, applied: Applied) -> None:
@@ -180,12 +183,15 @@ class Ledger:
 
     def applied(self, node_id: int, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
         """State machine safety: one entry, and one result, at each index for all."""
-        index, membership = self._rules[node_id]()
+        status = self._status[node_id]()
+        index, membership = status.membership_index, status.membership
         if not index and not self._memberships:
             self._memberships.append((0, membership))
         disk = self._disk(node_id)
+        # What is on its way to disk may replace what is there.
+        settled = status.persisted_index == status.last_index == disk.last
         self.require(
-            not disk.compacted < index <= disk.last or index in disk.memberships,
+            not settled or not disk.compacted < index <= disk.last or index in disk.memberships,
             f"{node_id:x} obeys a membership at {index}, which is not in its log",
         )
         for entry, row in zip(entries, results, strict=True):
@@ -201,6 +207,7 @@ class Ledger:
                 )
                 continue
             self._check_durable(node_id, membership, entry.id)
+            self._committed_by.setdefault(entry.index, status.term)
             self._check_logged(node_id, entry)
             known, _, before = self._ahead.setdefault(entry.index, (entry, row, digest))
             self.require(
@@ -252,17 +259,20 @@ class Ledger:
             if (disk.term, disk.vote) == (term, node_id) or disk.term > term
         }
         self.require(
-            node_id in voted and _majority(self._rules[node_id]()[1], voted),
+            node_id in voted and _majority(self._status[node_id]().membership, voted),
             f"election safety: {node_id:x} leads term {term} with these votes on disk: "
             + " ".join(f"{one:x}" for one in sorted(voted)),
         )
 
     def _leader_has(self, id: EntryId, term: int) -> None:
-        """Leader completeness: no leader's log contradicts what an earlier term has committed."""
+        """Leader completeness: no leader's log contradicts what an earlier term has committed.
+
+        It may what a later one has: it was elected before, stood still since, and goes on for a moment.
+        """
         if 0 < id.index <= self.commit_index:
             committed = self._committed[id.index]
             self.require(
-                committed == id or committed.term > term,
+                committed == id or self._committed_by[id.index] > term,
                 f"leader completeness: {committed} is committed, but the leader of term {term} has {id}",
             )
 

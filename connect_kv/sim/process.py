@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
-from connect_kv.sim.clock import VirtualLoop, Handle
+from connect_kv.sim.clock import Handle, VirtualLoop
 
 T = TypeVar("T")
 

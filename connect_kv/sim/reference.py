@@ -290,9 +290,9 @@ class Reference:
 
     def _expire(self, where: str, request: LeaseExpire, ended: list[int]) -> None:
         over = [
-            item.id
-            for item in request.items
-            if item.id in self.leases and self.leases[item.id].index <= item.renewal
+            id
+            for id, renewal in {item.id: item.renewal for item in request.items}.items()
+            if id in self.leases and self.leases[id].index <= renewal
         ]
         self._require(ended == over, f"{where}: ended {ended}, not {over}")
         for id in over:

@@ -227,7 +227,10 @@ class Simulation:
 
     async def _same_keys(self, address: str) -> None:
         world = self.world
+        end = world.now + SETTLE_SECONDS
         while True:
+            if world.now >= end:
+                raise Violation(f"{address} does not answer with the state of all, though it is up")
             async with world.client_of("compare", address) as client:
                 revision = world.reference.revision
                 try:
