@@ -18,6 +18,7 @@ def shape(output: str) -> str:
     """Without ids, sizes and hashes, and without the codes where etcd sends UNKNOWN (docs/divergence.md)."""
     output = re.sub(r"code = \w+", "code", output)
     output = re.sub(r"\b[0-9a-f]{12,16}\b", "ID", output)
+    output = re.sub(r" +", " ", output)  # an id that begins with zeros is padded
     return re.sub(r"\b\d[\d.]* ?[kMG]?B\b|took .*|\d+\.\d+ms", "SIZE", output)
 
 
