@@ -165,14 +165,7 @@ class SimLoop(VirtualLoop):
         self.steps += 1
         if self.steps == self._step_limit:
             self.end(StepLimit())
-        try:
-            handle.context.run(handle.callback, *handle.args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.call_exception_handler(
-                {"message": f"Exception in callback {handle.callback}", "exception": error}
-            )
+        super().run_callback(handle)
 
     def create_future(self) -> asyncio.Future[Any]:
         """One with a number."""
