@@ -241,6 +241,7 @@ class KvServer:
             node.identity.node_id,
             peers=self._services.peers,
             hash_kv=self._services.maintenance.hash_kv,
+            difference=kv.difference,
             corrupt=self._raise_corrupt,
             clock=seams.clock,
             every=config.corruption_check_seconds,

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
 from connect_kv.errors import Refused, UnknownEntry
-from connect_kv.kv import gets, hashing, refusals, scan, txn, wire
+from connect_kv.kv import consistency, gets, hashing, refusals, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import Changes, Source, StoreState
@@ -387,6 +387,14 @@ class KvMachine:
                 for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
                     await asyncio.sleep(0)
                 return hashes[0], compacted, last
+
+    async def difference(self) -> str | None:
+        """What of this member's state does not follow from its history, or None. Raises NodeStopped."""
+        with self._readings.open() as reading:
+            found: list[str | None] = []
+            for _ in reading.steps(_kept(consistency.difference(reading.view, reading.state), found)):
+                await asyncio.sleep(0)
+            return found[0]
 
     async def lease_keys(self, lease: int) -> list[bytes]:
         """The keys attached to a lease, in order."""

@@ -1,4 +1,7 @@
-"""Compares the members' hashes now and then, and raises CORRUPT for one that differs."""
+"""Looks now and then for a member whose data is wrong, and raises CORRUPT for it.
+
+The leader compares the members' histories; each member compares the rest of its state with its own.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Node(Protocol):
 
 
 class CorruptionCheck:
-    """`run` is its task on every member; the leader compares."""
+    """`run` is its task on every member."""
 
     def __init__(
         self,
@@ -42,15 +45,20 @@ class CorruptionCheck:
         *,
         peers: PeerCalls,
         hash_kv: Callable[[int], Awaitable[HashKVResponse]],
+        difference: Callable[[], Awaitable[str | None]],
         corrupt: Callable[[int], Awaitable[None]],
         clock: Clock,
         every: float,
     ) -> None:
-        """`corrupt` raises the alarm for a member. `every` in seconds, 0: never."""
+        """`difference` tells what of this member's state does not follow from its history.
+
+        `corrupt` raises the alarm for a member. `every` in seconds, 0: never.
+        """
         self._node = node
         self._own_id = own_id
         self._peers = peers
         self._hash_kv = hash_kv
+        self._difference = difference
         self._corrupt = corrupt
         self._clock = clock
         self._every = every
@@ -59,9 +67,24 @@ class CorruptionCheck:
         """Compare again and again, until cancelled."""
         while self._every > 0:
             await self._clock.sleep(self._every)
+            if await self.inconsistent():
+                await self._corrupt(self._own_id)
             if self._node.is_leader:
                 for node_id in sorted(await self.differing()):
                     await self._corrupt(node_id)
+
+    async def inconsistent(self) -> bool:
+        """Whether this member's state does not follow from its history."""
+        try:
+            difference = await self._difference()
+        except ConnectKvError as error:
+            logger.warning("this member's state was not checked: %s", error)
+            return False
+        if difference is not None:
+            logger.error(
+                "this member's state does not follow from its history", extra={"difference": difference}
+            )
+        return difference is not None
 
     async def differing(self) -> frozenset[int]:
         """Members whose history is not that of the others. Those that cannot be compared now are left out."""

@@ -54,30 +54,48 @@ async def test_a_full_store_takes_deletes_until_space_came_back(tmp_path: Path, 
         await client.put("small", "v")
 
 
-async def damage(member: Member) -> None:
-    """Change what one member's disk has of a key, as no command would."""
+async def damage(member: Member, space: bytes) -> None:
+    """Change the first record there on one member's disk, as no command would."""
     host = member.server.host
     async with host._turn:
         overlay = Overlay(host._writer.engine)
-        (key, record), *_ = overlay.iterate(layout.HISTORY, layout.INDEX)
+        (key, record), *_ = overlay.iterate(space, bytes([space[0] + 1]))
         overlay.put(key, record[:-1] + bytes([record[-1] ^ 1]))
         await host._writer.write(overlay.changes)
 
 
-async def test_a_member_whose_data_differs_is_found_and_writes_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", [layout.HISTORY, layout.CURRENT], ids=["history", "current values"])
+@pytest.mark.parametrize("leads", [False, True], ids=["follower", "leader"])
+async def test_a_member_whose_data_differs_is_found_and_writes_stop(
+    tmp_path: Path, space: bytes, leads: bool
+) -> None:
     wanted = [replace(one, corruption_check_seconds=1) for one in configs(tmp_path, 3)]
     async with running(wanted) as members, connect_kv.connect(members[0].server.client_address) as client:
         for number in range(10):
             await client.put(f"k{number}", "value")
-        await members[2].server.node.read_barrier()
-        await damage(members[2])
+        bad = next(one for one in members if one.server.node.is_leader == leads)
+        await bad.server.node.read_barrier()
+        await damage(bad, space)
         await until(lambda: members[0].server.host.cluster.active(CORRUPT))
         raised = await client.maintenance.alarms()
-        assert [one.memberID for one in raised] == [members[2].server.node.identity.node_id]
+        assert [one.memberID for one in raised] == [bad.server.node.identity.node_id]
         with pytest.raises(Refused, match="corrupt cluster") as refused:
             await client.put("k", "v")
         assert refused.value.code == 15
         assert await client.get("k1") is not None
+
+
+async def test_a_member_alone_finds_what_does_not_follow_from_its_history(tmp_path: Path) -> None:
+    (config,) = configs(tmp_path, 1)
+    async with (
+        running([replace(config, corruption_check_seconds=1)]) as (only,),
+        connect_kv.connect(only.server.client_address) as client,
+    ):
+        await client.put("k", "value")
+        await damage(only, layout.CURRENT)
+        await until(lambda: only.server.host.cluster.active(CORRUPT))
+        with pytest.raises(Refused, match="corrupt cluster"):
+            await client.put("k", "v")
 
 
 def test_the_majority_is_right_and_without_one_the_leader() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import plyvel
+import pytest
 
 import connect_kv
 from connect_kv.client.client import Client
@@ -111,19 +112,20 @@ def in_mib(sizes: list[int]) -> str:
     return ", ".join(f"{size / MIB:.1f}" for size in sizes)
 
 
-def change_a_value(node: NodeProcess) -> None:
-    """In a stopped node's database, behind its back; LevelDB's own checksums are right."""
+def change_a_value(node: NodeProcess, space: bytes) -> None:
+    """There in a stopped node's database, behind its back; LevelDB's own checksums are right."""
     (state,) = (node.data_dir / "state").iterdir()
     database = plyvel.DB(str(state))
     try:
-        with database.iterator(start=layout.HISTORY, stop=layout.INDEX) as records:
+        with database.iterator(start=space, stop=bytes([space[0] + 1])) as records:
             key, record = next(records)
         database.put(key, record[:-1] + bytes([record[-1] ^ 1]), sync=True)
     finally:
         database.close()
 
 
-async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("space", [layout.HISTORY, layout.CURRENT], ids=["history", "current values"])
+async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path, space: bytes) -> None:
     """The alarm CORRUPT stops writes on all until the member is replaced and the alarm ended."""
     arguments = ["--corruption-check-seconds", "1"]
     async with ProcessCluster(tmp_path, arguments=arguments, spares=1) as cluster:
@@ -134,7 +136,7 @@ async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path) ->
         leader = await cluster.leader()
         bad = next(node for node in cluster.nodes if node is not leader)
         await bad.stop()
-        change_a_value(bad)
+        change_a_value(bad, space)
         await bad.start()
         await bad.ready()
 
@@ -149,7 +151,11 @@ async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path) ->
                 await until(lambda: refused(client, "corrupt cluster"), 20, "the alarm here")
             assert await node.http("/readyz") == 503
             assert await node.http("/readyz?exclude=data_corruption") == 200
-        assert "a member's data differs from the others'" in (await cluster.leader()).log_file.read_text()
+        if space == layout.HISTORY:
+            leader = await cluster.leader()
+            assert "a member's data differs from the others'" in leader.log_file.read_text()
+        else:
+            assert "the newest change of b'k/0' is not its current value" in bad.log_file.read_text()
         (new,) = cluster.spares
         async with connect_kv.connect(cluster.endpoints, session=False) as client:
             await replace(cluster, client, bad, new)

@@ -1,0 +1,102 @@
+"""A record changed behind the machine's back is found, whichever repeats the history it is."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from connect_kv.kv import layout, revision
+from connect_kv.rpc.kv_pb2 import TxnRequest
+from tests.kv.conftest import Kv, delete_op, put_op
+
+Change = Callable[[Kv], None]
+
+
+def fill(kv: Kv) -> None:
+    kv.grant(7)
+    for number in range(20):
+        kv.put(b"k%02d" % number, b"first")
+    for number in range(0, 20, 3):
+        kv.put(b"k%02d" % number, b"second", lease=7)
+    kv.delete(b"k04", b"k08")
+    kv.put(b"k05", b"again")
+    kv.txn(TxnRequest(success=[put_op(b"k\x00", b"zero"), put_op(b"k", b"x"), delete_op(b"k10")]))
+
+
+def write(kv: Kv, key: bytes, value: bytes | None) -> None:
+    kv.engine.batch({key: value}).write(sync=False)
+
+
+def flip(kv: Kv, key: bytes) -> None:
+    record = kv.engine.get(key)
+    assert record is not None
+    write(kv, key, record[:-1] + bytes([record[-1] ^ 1]))
+
+
+def first(kv: Kv, space: bytes) -> bytes:
+    key, _ = next(iter(kv.engine.iterate(space, bytes([space[0] + 1]))))
+    return key
+
+
+async def test_a_sound_state_has_no_difference_before_while_and_after_it_is_cleaned_up(kv: Kv) -> None:
+    assert await kv.machine.difference() is None
+    fill(kv)
+    for _ in range(300):
+        kv.put(b"many", b"v")
+    assert await kv.machine.difference() is None
+    kv.compact(kv.machine.revision - 1)
+    assert await kv.machine.difference() is None
+    kv.clean()
+    assert await kv.machine.difference() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda kv: flip(kv, layout.CURRENT + b"k01"), "b'k01' is not its current value"),
+        (lambda kv: flip(kv, layout.CURRENT + b"k19"), "b'k19' is not its current value"),
+        (lambda kv: write(kv, layout.CURRENT + b"k01", None), "b'k01' is not its current value"),
+        (lambda kv: write(kv, layout.CURRENT + b"k19", None), "b'k19' is not its current value"),
+        (lambda kv: write(kv, layout.CURRENT + b"k04", b""), "b'k05' is not its current value"),
+        (lambda kv: write(kv, layout.CURRENT + b"z", b""), "b'z' has a current value and no change"),
+        (lambda kv: flip(kv, first(kv, layout.INDEX)), "the index has other changes"),
+        (lambda kv: write(kv, first(kv, layout.INDEX), None), "the index has other changes"),
+        (lambda kv: write(kv, first(kv, layout.HISTORY), None), "the index has other changes"),
+        (lambda kv: write(kv, layout.lease_keys_prefix(7) + b"k00", None), "leases have other keys"),
+        (lambda kv: write(kv, layout.lease_keys_prefix(7) + b"k01", b""), "leases have other keys"),
+        (lambda kv: set_state(kv, live=3), "keys, not 3"),
+        (lambda kv: set_state(kv, indexed=3), "changes, not 3"),
+    ],
+)
+async def test_one_record_changed_is_found(kv: Kv, change: Change, told: str) -> None:
+    fill(kv)
+    change(kv)
+    found = await kv.machine.difference()
+    assert found is not None
+    assert told in found
+
+
+def set_state(kv: Kv, **numbers: int) -> None:
+    state = layout.StoreState.decode(kv.engine.get(layout.STATE))
+    write(kv, layout.STATE, state._replace(**numbers).encode())
+
+
+async def test_an_index_entry_moved_to_another_place_is_found(kv: Kv) -> None:
+    """Also if history has no record there at all."""
+    fill(kv)
+    entry = first(kv, layout.INDEX)
+    write(kv, entry, None)
+    write(kv, entry[: -revision.SIZE] + revision.pack(999, 0), layout.PUT)
+    assert await kv.machine.difference() is not None
+
+
+async def test_others_run_while_a_large_state_is_looked_at(kv: Kv) -> None:
+    for number in range(2000):
+        kv.put(b"k%04d" % number)
+    turns = 0
+    looking = asyncio.ensure_future(kv.machine.difference())
+    while not looking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await looking is None
+    assert turns > 2000 // 256
