@@ -27,14 +27,20 @@ from connect_kv.sim.machine import Arguments, made_up
 
 MEMBERS = 3
 _TIMEOUT = 60
+_SHIFT = 397 * 86_400 + 18_671.5
+"""Seconds between the clocks of two members: another year, weekday, hour, minute and second."""
+_ZONES = ("UTC", "EAST-97:31", "WEST+101:17")
+"""Time zones, days apart: the local time of `datetime`, whose clock cannot be set."""
 
 
 def check_determinism(
     machine: type[Replicated], *, calls: int = 200, seed: int = 1, arguments: Arguments | None = None
 ) -> None:
-    """Make the same calls on three members with different hash seeds and clocks.
+    """Make the same calls on three members with different hash seeds, clocks and time zones.
 
+    `arguments` makes up what a call is given; without it, small values of the annotated types.
     Raises Violation naming the first call after which they differ. The class must be importable.
+    What `datetime` says in UTC differs by the moment alone: rounded to hours, it is not found out.
     """
     owner: type = machine
     methods = methods_of(owner)
@@ -66,13 +72,14 @@ def _run_all(machine: type[Replicated], calls: Sequence[tuple[str, str]]) -> lis
             "module": machine.__module__,
             "name": machine.__qualname__,
             "calls": calls,
-            "shift": number * 86_461.5,
+            "shift": number * _SHIFT,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "connect_kv.sim.determinism"],
             env={
                 **os.environ,
                 "PYTHONHASHSEED": str(number + 1),
+                "TZ": _ZONES[number],
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             },
             stdin=subprocess.PIPE,
@@ -98,8 +105,7 @@ def _run_all(machine: type[Replicated], calls: Sequence[tuple[str, str]]) -> lis
 def member(wanted: dict[str, Any]) -> list[list[str]]:
     """What each call returned, and a hash of the state after it."""
     sys.path[:] = wanted["path"]
-    real = time.time
-    time.time = lambda: real() + wanted["shift"]
+    _set_clocks(wanted["shift"])
     found: Any = import_module(wanted["module"])
     for part in wanted["name"].split("."):
         found = getattr(found, part)
@@ -110,6 +116,16 @@ def member(wanted: dict[str, Any]) -> list[list[str]]:
         text = f"{outcome.type}: {outcome.message}" if isinstance(outcome, CommandFailed) else repr(outcome)
         answers.append([text, hashlib.blake2b(b"".join(hosted.snapshot()), digest_size=8).hexdigest()])
     return answers
+
+
+def _set_clocks(shift: float) -> None:
+    """The clocks of module `time` that tell the time of day go that many seconds before."""
+    time_of_day, in_nanoseconds = time.time, time.time_ns
+    time.time = lambda: time_of_day() + shift
+    time.time_ns = lambda: in_nanoseconds() + int(shift * 1e9)
+    for name in ("gmtime", "localtime", "ctime"):
+        plain = getattr(time, name)
+        setattr(time, name, lambda moment=None, plain=plain: plain(time.time() if moment is None else moment))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from connect_kv.sim.workloads import Caller, Recorder
 from connect_kv.sim.world import WorldConfig
 
 NAME = "machine"
+STATE_CHARACTERS = 200
 CLIENTS = 5
 Factory = Callable[[], Replicated]
 Arguments = Callable[[str, random.Random], dict[str, Any]]
@@ -104,7 +105,7 @@ def model_of(make: Factory) -> Model:
     def step(state: Any, input: Any, output: Any, known: bool) -> Hashable | None:
         name, arguments, reads = input
         machine = ReplicatedMachine(make())
-        machine.restore([state])
+        machine.restore(state)
         if reads:
             try:
                 answer: object = machine.query(name, arguments, 0, None)
@@ -117,13 +118,19 @@ def model_of(make: Factory) -> Model:
             )
         if known and not depends_on_time and answer != output:
             return None
-        return state if reads else b"".join(machine.snapshot())
+        return state if reads else tuple(machine.snapshot())
+
+    def describe_state(state: Any) -> str:
+        machine = make()
+        machine.restore(state)
+        return ", ".join(f"{name} = {value!r}" for name, value in vars(machine).items())[:STATE_CHARACTERS]
 
     return Model(
-        init=lambda: b"".join(ReplicatedMachine(make()).snapshot()),
+        init=lambda: tuple(ReplicatedMachine(make()).snapshot()),
         step=step,
         reads=lambda input: bool(input[2]),
         describe=_described,
+        describe_state=describe_state,
     )
 
 

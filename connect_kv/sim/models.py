@@ -20,6 +20,10 @@ def _short(input: Any, output: Any, known: bool) -> str:
     return f"{text} → {output}" if known and output is not None else text if known else f"{text} → ?"
 
 
+def _register_state(state: Any) -> str:
+    return "no value" if state == NO_VALUE else repr(state)
+
+
 def _register(state: Any, input: Any, output: Any, known: bool) -> Any:
     match input:
         case ("read", _):
@@ -42,6 +46,7 @@ register = Model(
     partition=lambda input: input[1],
     reads=lambda input: input[0] == "read",
     describe=_short,
+    describe_state=_register_state,
 )
 """``("read", key) -> value or None``, ``("write", key, value)``, ``("cas", key, expected, value) -> bool``,
 ``("delete", key)``. Values are hashable, not None and not NO_VALUE."""
@@ -70,11 +75,32 @@ def _map(state: Any, input: Any, output: Any, known: bool) -> Hashable | None:
     return frozenset(current.items())
 
 
+def _map_state(state: Any) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in sorted(state)) or "no keys"
+
+
+def _described(input: Any, output: Any, known: bool) -> str:
+    """``if a=7: write a 4, read b → (None, 3)``; what a transaction wrote is not told in its answer."""
+    _, compares, then, otherwise = input
+    text = ", ".join(" ".join(str(part) for part in one) for one in then) or "nothing"
+    if compares:
+        text = f"if {' and '.join(f'{key}={value}' for key, value in compares)}: {text}"
+    if otherwise:
+        text += f"; else {', '.join(' '.join(str(part) for part in one) for one in otherwise)}"
+    if not known:
+        return f"{text} → ?"
+    held, answers = output
+    seen = [str(one) for one in answers if one is not None]
+    branch = [] if not compares else ["yes" if held else "no"]
+    return f"{text} → {', '.join(branch + seen) or 'done'}"
+
+
 transactions = Model(
     init=frozenset,
     step=_map,
     reads=lambda input: all(one[0] == "read" for one in (*input[2], *input[3])),
-    describe=_short,
+    describe=_described,
+    describe_state=lambda state: ", ".join(f"{key} = {value}" for key, value in sorted(state)) or "no keys",
 )
 """A map with compare-and-swap transactions: ``("txn", ((key, value or None), ...), then, otherwise) ->
 (whether the compares held, answers)``; `then` and `otherwise` are tuples of ``("read", key)``,
@@ -121,6 +147,7 @@ lock = Model(
     step=_lock,
     partition=lambda input: input[1],
     describe=_short,
+    describe_state=lambda state: f"held by {state[0]}" if state[0] else "free",
 )
 """``("acquire", name, who) -> fencing number, or None if it was not got``, ``("release", name, who)``.
 Fencing numbers only grow."""

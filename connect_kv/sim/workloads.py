@@ -86,6 +86,9 @@ class Recorder:
                 f"  {one.client} {one.called:.4f}..{one.returned:.4f} {one.input} -> {one.output}"
                 for one in outcome.counterexample
             )
+            if outcome.shown is not None and outcome.shown.cut is not None:
+                states = " or ".join(self.model.describe_state(state) for state in outcome.shown.before)
+                shown = f"  after {outcome.shown.cut:.4f}: {states}\n{shown}"
             raise NotLinearizable(f"{self.name} is not linearizable:\n{shown}", self.model, outcome)
         return outcome
 

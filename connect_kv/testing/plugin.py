@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     # At run time only when a test asks for them: every pytest run of its users imports this file.
     from connect_kv.framework.replicated import Replicated
+    from connect_kv.sim.machine import Arguments
     from connect_kv.testing.processes import ProcessCluster
     from connect_kv.testing.simulated import SimCluster
 
@@ -46,8 +47,18 @@ class MakeRealCluster(Protocol):
 class CheckDeterminism(Protocol):
     """The fixture `check_determinism`."""
 
-    def __call__(self, machine: type[Replicated], *, calls: int = 200, seed: int = 1) -> None:
-        """Raise Violation if members with other hash seeds and clocks come to differ."""
+    def __call__(
+        self,
+        machine: type[Replicated],
+        *,
+        calls: int = 200,
+        seed: int = 1,
+        arguments: Arguments | None = None,
+    ) -> None:
+        """Raise Violation if members with other hash seeds and clocks come to differ.
+
+        `arguments`: from a method's name and a random generator to what a call of it is given.
+        """
 
 
 @pytest.fixture

@@ -1,8 +1,18 @@
 """Machines for these tests, good and bad."""
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
 
 from connect_kv import Replicated, command, query
+
+
+@dataclass
+class Names:
+    """An argument of a class of its own."""
+
+    names: list[str]
 
 
 class Counter(Replicated):
@@ -43,6 +53,64 @@ class Stamped(Replicated):
     def touch(self) -> int:
         self.last = int(time.time()) // 100
         return self.last
+
+
+class Dated(Replicated):
+    """Broken: it reads that clock as a date."""
+
+    def __init__(self) -> None:
+        self.day = ""
+
+    @command
+    def touch(self) -> str:
+        self.day = date.today().isoformat()
+        return self.day
+
+
+class Yearly(Replicated):
+    """Broken: the same, by another way."""
+
+    def __init__(self) -> None:
+        self.year = 0
+
+    @command
+    def touch(self) -> int:
+        self.year = time.gmtime().tm_year
+        return self.year
+
+
+class Chosen(Replicated):
+    """Arguments of a type for which none can be made up; what it answers depends on a set's order."""
+
+    def __init__(self) -> None:
+        self.first = ""
+
+    @command
+    def choose(self, among: Names) -> str:
+        self.first = next(iter({*among.names}))
+        return self.first
+
+
+class Pages(Replicated):
+    """A snapshot of its own, in several chunks."""
+
+    def __init__(self) -> None:
+        self.pages: list[str] = []
+
+    @command
+    def add(self, page: str) -> int:
+        self.pages.append(page)
+        return len(self.pages)
+
+    @query
+    def last(self) -> str | None:
+        return self.pages[-1] if self.pages else None
+
+    def snapshot(self) -> Iterable[bytes]:
+        return [page.encode() for page in self.pages]
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        self.pages = [chunk.decode() for chunk in chunks]
 
 
 class CachedCounter(Replicated):

@@ -3,12 +3,14 @@
 import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connect_kv.sim import counterexample
 from connect_kv.sim.history import UNKNOWN, History, Operation, check_assumptions
 from connect_kv.sim.linearizability import Model, Verdict, check
 from connect_kv.sim.models import counter, lock, register, transactions
@@ -21,8 +23,18 @@ def op(
     return Operation(client=client, input=input, output=output, called=called, returned=returned)
 
 
-def allowed_by_brute_force(model: Model, operations: Sequence[Operation]) -> bool:
+def allowed_by_brute_force(
+    model: Model, operations: Sequence[Operation], before: Hashable | None = None
+) -> bool:
     """Try every order of every choice of unanswered operations."""
+    return bool(states_by_brute_force(model, operations, before))
+
+
+def states_by_brute_force(
+    model: Model, operations: Sequence[Operation], before: Hashable | None = None
+) -> set[Hashable]:
+    """The states that all those orders leave."""
+    found = set()
     known = [one for one in operations if one.known]
     open_ended = [one for one in operations if not one.known]
     for count in range(len(open_ended) + 1):
@@ -30,15 +42,15 @@ def allowed_by_brute_force(model: Model, operations: Sequence[Operation]) -> boo
             for order in itertools.permutations([*known, *chosen]):
                 if any(b.returned < a.called for i, a in enumerate(order) for b in order[i + 1 :]):
                     continue
-                state = model.init()
+                state = model.init() if before is None else before
                 for one in order:
                     following = model.step(state, one.input, one.output, one.known)
                     if following is None:
                         break
                     state = following
                 else:
-                    return True
-    return False
+                    found.add(state)
+    return found
 
 
 @st.composite
@@ -82,6 +94,24 @@ def test_a_counterexample_is_a_violation_itself(operations: list[Operation]) -> 
     if outcome.verdict is Verdict.VIOLATION:
         assert not allowed_by_brute_force(register, outcome.counterexample)
         assert len(outcome.counterexample) <= len(operations)
+
+
+@given(small_histories())
+@settings(max_examples=200, deadline=None)
+def test_a_beginning_that_is_cut_off_leaves_all_states_it_can(operations: list[Operation]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counterexample, "READABLE", 0)
+        shown = check(register, operations).shown
+    if shown is None:
+        return
+    for state in shown.before:
+        assert not allowed_by_brute_force(register, shown.operations, state)
+    if shown.cut is not None:
+        begun = [one for one in operations if one.called <= shown.cut]
+        returned = [one for one in begun if one.returned <= shown.cut]
+        under_way = [replace(one, returned=UNKNOWN) for one in begun if one not in returned]
+        later = [states_by_brute_force(register, under_way, state) for state in shown.before]
+        assert states_by_brute_force(register, [*returned, *under_way]) <= set().union(*later)
 
 
 def test_a_stale_read_is_a_violation_and_can_be_drawn() -> None:
@@ -193,6 +223,38 @@ def test_twenty_thousand_operations_take_seconds(keys: int) -> None:
     begun = time.perf_counter()
     assert check(register, operations).verdict is Verdict.OK
     assert time.perf_counter() - begun < 20
+
+
+@pytest.mark.parametrize("clients", [5, 20])
+def test_one_stale_answer_in_twenty_thousand_is_shown_by_a_few_calls(clients: int) -> None:
+    operations = recorded_history(20_000, clients=clients, keys=1, seed=1)
+    number = next(i for i, one in enumerate(operations) if i > 16_000 and one.input[0] == "read")
+    stale = replace(operations[number], output=operations[number].output - 200)
+    operations[number] = stale
+
+    begun = time.perf_counter()
+    outcome = check(register, operations)
+
+    assert time.perf_counter() - begun < 120
+    assert outcome.verdict is Verdict.VIOLATION
+    assert outcome.shown is not None
+    assert outcome.shown.cut is not None
+    assert outcome.counterexample == (stale,)
+    assert stale.output not in outcome.shown.before
+    assert 1 <= len(outcome.shown.context) <= counterexample.CONTEXT
+    picture = draw(register, outcome)
+    assert 'class="cut"' in picture
+    assert picture.count("<rect class=") == 1 + len(outcome.shown.context)
+
+
+def test_where_too_much_overlaps_the_end_is_still_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counterexample, "CONFIGURATIONS", 3)
+    operations = [op(client, ("write", "x", client), None, 0, 10) for client in range(6)]
+    operations += [op(9, ("read", "x"), 99, 11, 12), op(9, ("read", "x"), 98, 13, 14)]
+    outcome = check(register, operations)
+    assert outcome.shown is not None
+    assert outcome.counterexample == (operations[6],)
+    assert [one.input for one in outcome.shown.context] == [one.input for one in operations[:6]]
 
 
 def test_history_drops_what_says_nothing_and_checks_its_assumptions() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from connect_kv import Replicated
+from connect_kv.errors import ConfigError
 from connect_kv.sim.invariants import Violation
 from connect_kv.sim.machine import MachineSimulation
 from connect_kv.sim.simulation import RunConfig
 from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
-from tests.sim.machines import CachedCounter, Counter, Stamped, Tags
+from tests.sim.machines import CachedCounter, Chosen, Counter, Dated, Names, Pages, Stamped, Tags, Yearly
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,12 +50,23 @@ def test_a_deterministic_machine_passes(check_determinism: CheckDeterminism) -> 
     check_determinism(Counter, calls=50)
 
 
-@pytest.mark.parametrize("machine", [Tags, Stamped])
+@pytest.mark.parametrize("machine", [Tags, Stamped, Dated, Yearly])
 def test_a_machine_that_is_not_is_caught(
-    machine: type[Tags] | type[Stamped], check_determinism: CheckDeterminism
+    machine: type[Replicated], check_determinism: CheckDeterminism
 ) -> None:
     with pytest.raises(Violation, match=r"on members with other hashes"):
         check_determinism(machine, calls=50)
+
+
+def test_arguments_of_any_type_can_be_given(check_determinism: CheckDeterminism) -> None:
+    with pytest.raises(ConfigError, match="give your own"):
+        check_determinism(Chosen, calls=50)
+    with pytest.raises(Violation, match=r"on members with other hashes"):
+        check_determinism(Chosen, calls=50, arguments=lambda name, rng: {"among": Names(list("abcdef"))})
+
+
+def test_a_machine_with_a_snapshot_of_its_own_is_its_own_specification() -> None:
+    assert MachineSimulation(RunConfig(seed=3, seconds=4), Pages).run().violation is None
 
 
 def test_a_machine_is_checked_against_its_own_class() -> None:
