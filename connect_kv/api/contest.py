@@ -17,7 +17,15 @@ from connect_kv.errors import ConnectKvError
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.refusals import Refusal
 from connect_kv.kv.watch_stream import WatchStream
-from connect_kv.rpc.kv_pb2 import Compare, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest
+from connect_kv.rpc.kv_pb2 import (
+    Compare,
+    KeyValue,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+    TxnResponse,
+)
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseRevokeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 
@@ -76,7 +84,7 @@ class Contests:
         oldest = request.success.add().request_range
         oldest.CopyFrom(_contenders(name + b"/"))
         oldest.sort_order = RangeRequest.ASCEND
-        response = await self._kv.read_txn(request)
+        response = TxnResponse.FromString(await self._kv.read_txn(request))
         kvs = response.responses[0].response_range.kvs
         return (kvs[0] if kvs else None), response.header.revision
 
@@ -138,7 +146,7 @@ class Contests:
         before.CopyFrom(_contenders(place.prefix))
         before.sort_order = RangeRequest.DESCEND
         before.max_create_revision = place.revision - 1
-        response = await self._kv.read_txn(request)
+        response = TxnResponse.FromString(await self._kv.read_txn(request))
         own, others = (one.response_range.kvs for one in response.responses)
         if not own or own[0].create_revision != place.revision:
             raise SESSION_EXPIRED.error()

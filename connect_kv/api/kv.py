@@ -34,29 +34,20 @@ class KvService:
         self._replica.fill(response.header)
         return response
 
-    async def DeleteRange(
-        self, request: kv_pb2.DeleteRangeRequest, context: Context
-    ) -> kv_pb2.DeleteRangeResponse:
-        """Replicate one delete."""
+    async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, context: Context) -> bytes:
+        """Replicate one delete. The answer is serialized already, here and below: it may be large."""
         validation.check_delete_range(request)
-        result = await self._replica.execute(_DELETE_RANGE, request.SerializeToString())
-        response = result.delete_range
-        self._replica.fill(response.header)
-        return response
+        return await self._replica.respond(_DELETE_RANGE, request.SerializeToString())
 
-    async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> kv_pb2.TxnResponse:
+    async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> bytes:
         """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
         validation.check_txn(request)
         if txn.is_read_only(request):
             if not txn.is_serializable(request):
                 await self._replica.barrier()
-            response = await self._kv.read_txn(request)
-        else:
-            self._quota.admit_txn(request)
-            result = await self._replica.execute(_TXN, request.SerializeToString())
-            response = result.txn
-        self._replica.fill(response.header)
-        return response
+            return await self._kv.read_txn(request, self._replica.header(revision=0))
+        self._quota.admit_txn(request)
+        return await self._replica.respond(_TXN, request.SerializeToString())
 
     async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
         """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""
@@ -68,7 +59,7 @@ class KvService:
         return response
 
     async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> bytes:
-        """Read keys; linearizable unless the request says otherwise. The answer is serialized already."""
+        """Read keys; linearizable unless the request says otherwise."""
         validation.check_range(request)
         if not request.serializable:
             await self._replica.barrier()

@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from connect_kv.api.status import raise_failure
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
 from connect_kv.kv.refusals import Refusal
+from connect_kv.kv.wire import HEADER, read_varint, varint
+from connect_kv.kv.wire import field as framed
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 
@@ -53,19 +55,8 @@ def encode_command(field_number: int, request: bytes) -> bytes:
     The same bytes as ``CommandBatch(commands=[Command(put=...)])`` gives, without the two copies:
     this runs for every unary write.
     """
-    head = _HEADS[field_number] + _varint(len(request))
-    return b"".join((_COMMANDS_TAG, _varint(len(head) + len(request)), head, request))
-
-
-def _varint(number: int) -> bytes:
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    head = _HEADS[field_number] + varint(len(request))
+    return b"".join((_COMMANDS_TAG, varint(len(head) + len(request)), head, request))
 
 
 def field_number(name: str) -> int:
@@ -75,10 +66,15 @@ def field_number(name: str) -> int:
 
 
 _HEADS = {
-    field.number: _varint((field.number << 3) | 2)
+    field.number: varint((field.number << 3) | 2)
     for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields
 }
 """The tag of each request within its Command."""
+_RESULT_TAGS = {
+    field_number(name): varint(Result.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
+    for name in ("delete_range", "txn")
+}
+"""The tag of the response within its Result."""
 
 
 class Replica:
@@ -149,15 +145,33 @@ class Replica:
         Raises Refused or CommandFailed if it was refused or failed, RequestTooLarge, NoLeader
         (nothing was proposed) or OutcomeUnknown.
         """
+        result = Result.FromString(await self._replicated(field, request))
+        if result.WhichOneof("result") == "failure":
+            raise_failure(result)
+        return result
+
+    async def respond(self, field: int, request: bytes) -> bytes:
+        """The same for a request that may have a large response: that one, encoded, its header filled.
+
+        It is cut out of the result as it stands, in which the header comes first.
+        """
+        encoded = await self._replicated(field, request)
+        if not encoded.startswith(tag := _RESULT_TAGS[field]):
+            raise_failure(Result.FromString(encoded))
+        _, start = read_varint(encoded, len(tag))
+        size, start = read_varint(encoded, start + len(HEADER))
+        header = ResponseHeader.FromString(encoded[start : start + size])
+        self.fill(header)
+        rest = memoryview(encoded)[start + size :]
+        return b"".join((framed(HEADER, header.SerializeToString()), rest))
+
+    async def _replicated(self, field: int, request: bytes) -> bytes:
         if len(request) > self.max_request_bytes:
             raise RequestTooLarge
         if field > FIRST_COMMANDS and not self._understood(field):
             raise NOT_CAPABLE.error()
         (encoded,) = await self.propose(encode_command(field, request), 1)
-        result = Result.FromString(encoded)
-        if result.WhichOneof("result") == "failure":
-            raise_failure(result)
-        return result
+        return encoded
 
     async def propose(self, payload: bytes, count: int) -> Sequence[bytes]:
         """Replicate a payload; proposes it again only while it is certain that it never took effect."""

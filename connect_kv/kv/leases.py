@@ -14,6 +14,7 @@ from typing import Protocol
 from connect_kv.errors import CorruptStorage
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
+from connect_kv.kv.scan import SLICE_RECORDS, Walk
 from connect_kv.storage.engine import Reader
 
 MINIMUM_TTL = 2
@@ -155,11 +156,16 @@ class LeaseTable:
         """It does not depend on it any more."""
         changes.delete(layout.lease_keys_prefix(lease) + key)
 
-    def keys(self, reader: Reader, lease: int) -> list[bytes]:
+    def keys(self, reader: Reader, lease: int) -> Walk[list[bytes]]:
         """The keys attached to it, in order."""
         prefix = layout.lease_keys_prefix(lease)
         stop = layout.lease_keys_stop(lease)
-        return [entry[len(prefix) :] for entry, _ in reader.iterate(prefix, stop)]
+        keys = []
+        for number, (entry, _) in enumerate(reader.iterate(prefix, stop), 1):
+            keys.append(entry[len(prefix) :])
+            if not number % SLICE_RECORDS:
+                yield
+        return keys
 
     def _store(self, changes: Changes, lease: int) -> None:
         changes.put(layout.lease_key(lease), self._leases[lease].encode())

@@ -20,24 +20,27 @@ from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
 from connect_kv.kv.ranges import RangeRead, check_revision
 from connect_kv.kv.readings import Reading, Readings
+from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
 from connect_kv.kv.watch import WatchHub
+from connect_kv.kv.wire import Parts, varint
 from connect_kv.rpc.command_pb2 import Command, Failure, LeaseExpired, LeaseRenewed, Result
 from connect_kv.rpc.kv_pb2 import (
     CompactionRequest,
     CompactionResponse,
-    DeleteRangeRequest,
     PutRequest,
     RangeRequest,
     RangeResponse,
     RangeStreamResponse,
     ResponseHeader,
     TxnRequest,
-    TxnResponse,
 )
 from connect_kv.rpc.lease_pb2 import LeaseGrantResponse, LeaseRevokeResponse
 
 R = TypeVar("R")
+
+_NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))
+"""The tag of a result's number."""
 
 STREAM_CHUNK_BYTES = 512 << 10
 """A message of a RangeStream holds about so much."""
@@ -76,14 +79,17 @@ class KvMachine:
         self._put_results = wire.PutResults()
         self._appliers: dict[str, Callable[[Command, int, int, Changes], Result]] = {
             "put": self._put,
-            "delete_range": self._delete_range,
-            "txn": self._txn,
             "compact": self._compact,
             "lease_grant": self._lease_grant,
-            "lease_revoke": self._lease_revoke,
             "lease_renew": self._lease_renew,
+        }
+        self._walks: dict[str, Callable[[Command, Changes], Walk[Parts]]] = {
+            "delete_range": self._delete_range,
+            "txn": self._txn,
+            "lease_revoke": self._lease_revoke,
             "lease_expire": self._lease_expire,
         }
+        """Those that may touch any number of keys: an encoded Result without its number."""
 
     def load(self, source: Source) -> None:
         """Continue from that database, at start or after a snapshot was installed.
@@ -126,26 +132,34 @@ class KvMachine:
 
     # Writes.
 
-    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
-        """Execute one command of the entry at `index`; a refusal is a Result with `failure`.
+    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Walk[bytes]:
+        """Execute one command of the entry at `index`: its encoded Result; a refusal is one with `failure`.
 
-        `seal` follows the last one of a slice.
+        Whoever runs it to the end runs nothing else that writes meanwhile. `seal` follows the last one
+        of a slice.
 
         The same on every member: depends on the commands before, `index` and `log_time` alone.
         """
         kind = command.WhichOneof("request")
         if log_time > self._store.log_time:
             self._store.log_time = log_time
-        applier = self._appliers.get(kind or "")
-        if kind is None or applier is None:
+        if kind is None or kind not in self.REQUESTS:
             raise UnknownEntry(f"the key/value machine does not know the command {kind!r}")
         refusal = self._alarm_refusal(command, kind)
-        if refusal is not None:
-            return refusal.result()
+        number = command.number
         try:
-            return applier(command, index, log_time, overlay)
+            if refusal is not None:
+                result = refusal.result()
+            elif kind in self._walks:
+                parts = yield from self._walks[kind](command, overlay)
+                return parts.begin_with(_NUMBER + varint(number) if number else b"").joined()
+            else:
+                result = self._appliers[kind](command, index, log_time, overlay)
         except Refused as refused:
-            return Result(failure=Failure(code=refused.code, message=refused.message))
+            result = Result(failure=Failure(code=refused.code, message=refused.message))
+        if number:
+            result.number = number
+        return result.SerializeToString()
 
     def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
         """`apply` for most puts: the encoded Result with that number, without building messages.
@@ -200,19 +214,17 @@ class KvMachine:
         store.finish()
         return result
 
-    def _delete_range(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
-        request: DeleteRangeRequest = command.delete_range
-        result = Result(delete_range=txn.delete_range(self._store, overlay, request))
+    def _delete_range(self, command: Command, overlay: Changes) -> Walk[Parts]:
+        response = yield from txn.delete_range(self._store, overlay, command.delete_range)
         self._store.finish()
-        return result
+        return _result(Result.DELETE_RANGE_FIELD_NUMBER, response)
 
-    def _txn(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
-        request: TxnRequest = command.txn
-        branch = scan.drain(txn.choose(overlay, request))
-        txn.check(overlay, self._store.state, self.leases, branch)
-        response = txn.TxnWrite(self._store, overlay).execute(branch)
-        response.header.revision = self._store.finish()
-        return Result(txn=response)
+    def _txn(self, command: Command, overlay: Changes) -> Walk[Parts]:
+        branch = yield from txn.choose(overlay, command.txn)
+        yield from txn.check(overlay, self._store.state, self.leases, branch)
+        response = yield from txn.TxnWrite(self._store, overlay).execute(branch)
+        response.begin_with(wire.header(self._store.finish()))
+        return _result(Result.TXN_FIELD_NUMBER, response)
 
     def _compact(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         request: CompactionRequest = command.compact
@@ -237,30 +249,34 @@ class KvMachine:
         header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
 
-    def _lease_revoke(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+    def _lease_revoke(self, command: Command, overlay: Changes) -> Walk[Parts]:
         lease = command.lease_revoke.ID
         if self.leases.get(lease) is None:
-            return refusals.LEASE_NOT_FOUND.result()
-        header = ResponseHeader(revision=self._end_lease(lease, overlay))
-        return Result(lease_revoke=LeaseRevokeResponse(header=header))
+            raise refusals.LEASE_NOT_FOUND.error()
+        header = ResponseHeader(revision=(yield from self._end_lease(lease, overlay)))
+        return Parts(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
 
     def _lease_renew(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         ttls = [self.leases.renew(overlay, lease, index, log_time) for lease in command.lease_renew.ids]
         self._store.finish()
         return Result(lease_renew=LeaseRenewed(ttls=ttls))
 
-    def _lease_expire(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+    def _lease_expire(self, command: Command, overlay: Changes) -> Walk[Parts]:
         ended = []
         for item in command.lease_expire.items:
             if self.leases.outlived(item.id, item.renewal):
-                self._end_lease(item.id, overlay)
+                yield from self._end_lease(item.id, overlay)
                 ended.append(item.id)
-        return Result(lease_expire=LeaseExpired(ids=ended))
+                yield
+        return Parts(Result(lease_expire=LeaseExpired(ids=ended)).SerializeToString())
 
-    def _end_lease(self, lease: int, overlay: Changes) -> int:
+    def _end_lease(self, lease: int, overlay: Changes) -> Walk[int]:
         """Delete its keys in one revision, in key order, and then the lease itself."""
-        for key in self.leases.keys(overlay, lease):
+        keys = yield from self.leases.keys(overlay, lease)
+        for number, key in enumerate(keys, 1):
             self._store.delete(overlay, key)
+            if not number % scan.SLICE_WRITES:
+                yield
         self.leases.remove(overlay, lease)
         return self._store.finish()
 
@@ -361,14 +377,24 @@ class KvMachine:
         chunk.range_response.MergeFrom(read.tail())
         yield chunk
 
-    async def read_txn(self, request: TxnRequest) -> TxnResponse:
-        """Answer a transaction for which `txn.is_read_only` holds. Raises Refused, NodeStopped."""
+    async def read_txn(self, request: TxnRequest, header: ResponseHeader | None = None) -> bytes:
+        """The encoded TxnResponse to one for which `txn.is_read_only` holds, with these fields in its header.
+
+        A large one exists in memory once. Raises Refused, NodeStopped.
+        """
+        answers: list[Parts] = []
         with self._readings.open() as reading:
+            full = ResponseHeader(revision=reading.state.revision)
+            if header is not None:
+                full.MergeFrom(header)
             walk = txn.read_only(reading.view, reading.state, self.leases, request, self._store.census)
-            responses: list[TxnResponse] = []
-            for _ in reading.steps(_kept(walk, responses)):
+            for _ in reading.steps(_kept(walk, answers)):
                 await asyncio.sleep(0)
-        return responses[0]
+        encoded = io.BytesIO(wire.field(wire.HEADER, full.SerializeToString()))
+        encoded.seek(0, io.SEEK_END)
+        for piece in answers.pop().taken():
+            encoded.write(piece)
+        return encoded.getvalue()
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
         """(hash, compacted, revision) of all changes up to `revision`, 0 standing for the last.
@@ -398,17 +424,27 @@ class KvMachine:
 
     async def lease_keys(self, lease: int) -> list[bytes]:
         """The keys attached to a lease, in order."""
+        found: list[list[bytes]] = []
         with self._readings.open() as reading:
-            return self.leases.keys(reading.view, lease)
+            for _ in reading.steps(_kept(self.leases.keys(reading.view, lease), found)):
+                await asyncio.sleep(0)
+        return found[0]
 
     def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
         check_revision(request.revision, reading.state)
         return RangeRead(reading.view, reading.state, request, self._store.census, self._counts)
 
 
-def _kept(walk: scan.Walk[R], results: list[R]) -> scan.Walk[None]:
+def _kept(walk: Walk[R], results: list[R]) -> Walk[None]:
     """The walk, with its result put into a list."""
     results.append((yield from walk))
+
+
+def _result(number: int, response: Parts) -> Parts:
+    """A Result, without its number, that holds this response in that field."""
+    result = Parts()
+    result.add_field(varint(number << 3 | 2), response)
+    return result
 
 
 def _puts(request: TxnRequest) -> bool:

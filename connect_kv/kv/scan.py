@@ -1,7 +1,7 @@
 """Walks through the key spaces, in pieces.
 
 A walk yields records, and None wherever it may be interrupted: after about a millisecond of work.
-On the loop the caller then lets others run; inside apply it just goes on. `drain` does the latter.
+The caller then lets others run, if the time has come.
 """
 
 from __future__ import annotations
@@ -21,19 +21,11 @@ SLICE_RECORDS = 256
 """Records between two pauses."""
 SLICE_BYTES = 256 << 10
 """Bytes between two pauses, if that is less."""
+SLICE_WRITES = 64
+"""Keys written between two pauses."""
 
 _INDEX_PER_KEY = 4
 """Reading a whole current record costs about as much as this many index entries."""
-
-
-def drain(walk: Generator[None, None, T]) -> T:
-    """Run a walk without pausing and return its result."""
-    while True:
-        try:
-            next(walk)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def current(reader: Reader, key: bytes, range_end: bytes, *, reverse: bool = False) -> Iterator[bytes | None]:

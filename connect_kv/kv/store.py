@@ -22,6 +22,7 @@ from connect_kv.kv.layout import (
     index_key,
     pack_state,
 )
+from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue
 
 ChangeFields = tuple[bytes, int, bytes | None, bytes | None]
@@ -156,20 +157,22 @@ class MvccStore:
         """Remove `key` and return its record of before, or None if there was none."""
         old = changes.get(CURRENT + key)
         if old is not None:
-            lease = KeyValue.FromString(old).lease
-            if lease:
-                self._attachments.detach(changes, key, lease)
-            self.live -= 1
-            self.census.note(self.revision + 1, key, -1)
-            changes.delete(CURRENT + key)
-            self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
+            self._remove(changes, key, KeyValue.FromString(old).lease, old)
         return old
 
-    def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> list[bytes]:
+    def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> Walk[list[bytes]]:
         """Remove all keys of the range, in order; returns their records of before."""
-        records = [record for record in scan.current(changes, key, range_end) if record is not None]
-        for record in records:
-            self.delete(changes, scan.parse(record).key)
+        records = []
+        for record in scan.current(changes, key, range_end):
+            if record is None:
+                yield
+            else:
+                records.append(record)
+        for number, record in enumerate(records, 1):
+            kv = scan.parse(record)
+            self._remove(changes, kv.key, kv.lease, record)
+            if not number % scan.SLICE_WRITES:
+                yield
         return records
 
     def finish(self) -> int:
@@ -188,6 +191,14 @@ class MvccStore:
         taken = self.changes
         self.changes = []
         return taken
+
+    def _remove(self, changes: Changes, key: bytes, lease: int, old: bytes) -> None:
+        if lease:
+            self._attachments.detach(changes, key, lease)
+        self.live -= 1
+        self.census.note(self.revision + 1, key, -1)
+        changes.delete(CURRENT + key)
+        self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
 
     def _move(self, changes: Changes, key: bytes, attached: int, lease: int) -> None:
         if attached:

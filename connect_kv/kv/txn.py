@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from operator import eq, gt, lt, ne
 from typing import TypeAlias
 
-from connect_kv.kv import layout, refusals, scan
+from connect_kv.kv import layout, refusals, scan, wire
 from connect_kv.kv.census import Census
 from connect_kv.kv.layout import Changes, StoreState
 from connect_kv.kv.leases import LeaseTable
 from connect_kv.kv.ranges import RangeRead
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
+from connect_kv.kv.wire import Parts, field
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -28,8 +29,6 @@ from connect_kv.rpc.kv_pb2 import (
     PutResponse,
     RangeRequest,
     RangeResponse,
-    ResponseHeader,
-    ResponseOp,
     TxnRequest,
     TxnResponse,
 )
@@ -44,6 +43,16 @@ _TARGETS = {
 }
 _OPERATORS = {Compare.EQUAL: eq, Compare.GREATER: gt, Compare.LESS: lt, Compare.NOT_EQUAL: ne}
 _MISSING = KeyValue()
+
+_SUCCEEDED = TxnResponse(succeeded=True).SerializeToString()
+_NO_HEADER = b"\x0a\x00"
+"""That of a nested response: there, and empty."""
+_RESPONSES = b"\x1a"
+"""TxnResponse.responses = 3."""
+_RANGE, _PUT, _DELETE_RANGE, _TXN = b"\x0a", b"\x12", b"\x1a", b"\x22"
+"""The fields of a ResponseOp."""
+_DELETED_KVS = b"\x1a"
+"""DeleteRangeResponse.prev_kvs = 3."""
 
 Operation: TypeAlias = "PutRequest | RangeRequest | DeleteRangeRequest | Branch | None"
 """None stands for an empty one: answered with an empty response."""
@@ -118,18 +127,20 @@ def _compares(kv: KeyValue, compare: Compare) -> bool:
     return bool(operator(getattr(kv, field), given))
 
 
-def check(reader: Reader, state: StoreState, leases: LeaseTable, branch: Branch) -> None:
+def check(reader: Reader, state: StoreState, leases: LeaseTable, branch: Branch) -> Walk[None]:
     """Refuse the transaction if an operation that was chosen would fail. Raises Refused.
 
     All puts are checked before the first range, so of several reasons the same is given as by etcd 3.5.
     """
     operations = list(_flat(branch))
     deleted_from: bytes | None = None
-    for op in operations:
+    for number, op in enumerate(operations, 1):
         if isinstance(op, PutRequest):
             _check_put(reader, leases, op, deleted_from)
         elif isinstance(op, DeleteRangeRequest) and op.range_end == layout.FROM_KEY:
             deleted_from = op.key if deleted_from is None else min(op.key, deleted_from)
+        if not number % scan.SLICE_RECORDS:
+            yield
     for op in operations:
         if isinstance(op, RangeRequest):
             _check_range(op, state)
@@ -170,35 +181,46 @@ class TxnWrite:
     def __init__(self, store: MvccStore, changes: Changes) -> None:
         self._store = store
         self._changes = changes
-        self._plain: ResponseOp | None = None
+        self._plain: bytes | None = None
         """The answer to every put that tells nothing but the revision, which is the same for all."""
+        self._written = 0
 
-    def execute(self, branch: Branch) -> TxnResponse:
-        """Run it; the caller finishes the revision and fills the outer header."""
-        responses = [self._operation(op) for op in branch.operations]
-        return TxnResponse(header=ResponseHeader(), succeeded=branch.succeeded, responses=responses)
+    def execute(self, branch: Branch) -> Walk[Parts]:
+        """Run it: a TxnResponse without the header. The caller finishes the revision."""
+        answer = Parts(_SUCCEEDED if branch.succeeded else b"")
+        for op in branch.operations:
+            if isinstance(op, PutRequest) and not op.prev_kv:
+                answer.add(self._plain_put(op))
+                self._written += 1
+                if not self._written % scan.SLICE_WRITES:
+                    yield
+            else:
+                answer.add_field(_RESPONSES, (yield from self._operation(op)))
+        return answer
 
-    def _operation(self, op: Operation) -> ResponseOp:
-        if isinstance(op, PutRequest):
-            return self._put(op)
-        if isinstance(op, RangeRequest):
-            return ResponseOp(response_range=self._range(op))
-        if isinstance(op, DeleteRangeRequest):
-            return ResponseOp(response_delete_range=delete_range(self._store, self._changes, op))
-        return ResponseOp() if op is None else ResponseOp(response_txn=self.execute(op))
-
-    def _put(self, request: PutRequest) -> ResponseOp:
-        if request.prev_kv:
-            return ResponseOp(response_put=put(self._store, self._changes, request))
+    def _plain_put(self, request: PutRequest) -> bytes:
         _write(self._store, self._changes, request)
         if self._plain is None:
-            header = ResponseHeader(revision=self._store.writing)
-            self._plain = ResponseOp(response_put=PutResponse(header=header))
+            response = field(_PUT, wire.header(self._store.writing))
+            self._plain = field(_RESPONSES, response)
         return self._plain
 
-    def _range(self, request: RangeRequest) -> RangeResponse:
-        state = self._store.state._replace(revision=self._store.writing)
-        return scan.drain(read_range(self._changes, state, request, self._store.census))
+    def _operation(self, op: Operation) -> Walk[Parts]:
+        """A ResponseOp."""
+        answer = Parts()
+        if isinstance(op, PutRequest):
+            answer.add(field(_PUT, put(self._store, self._changes, op).SerializeToString()))
+        elif isinstance(op, RangeRequest):
+            state = self._store.state._replace(revision=self._store.writing)
+            found = yield from _range(self._changes, state, op, self._store.census)
+            answer.add_field(_RANGE, found)
+        elif isinstance(op, DeleteRangeRequest):
+            deleted = yield from delete_range(self._store, self._changes, op)
+            answer.add_field(_DELETE_RANGE, deleted)
+        elif op is not None:
+            nested = yield from self.execute(op)
+            answer.add_field(_TXN, nested.begin_with(_NO_HEADER))
+        return answer
 
 
 def _write(store: MvccStore, changes: Changes, request: PutRequest) -> bytes | None:
@@ -217,41 +239,44 @@ def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:
     return response
 
 
-def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest) -> DeleteRangeResponse:
-    """Execute a DeleteRange."""
-    records = store.delete_range(changes, request.key, request.range_end)
-    response = DeleteRangeResponse(deleted=len(records))
-    response.header.revision = store.writing
+def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest) -> Walk[Parts]:
+    """Execute a DeleteRange: its response."""
+    records = yield from store.delete_range(changes, request.key, request.range_end)
+    numbers = DeleteRangeResponse(deleted=len(records)).SerializeToString()
+    answer = Parts(wire.header(store.writing), numbers)
     if request.prev_kv:
-        for record in records:
-            response.prev_kvs.add().ParseFromString(record)
-    return response
+        for number, record in enumerate(records, 1):
+            answer.add(field(_DELETED_KVS, record))
+            if not number % scan.SLICE_RECORDS:
+                yield
+    return answer
 
 
-def read_range(
-    reader: Reader, state: StoreState, request: RangeRequest, census: Census
-) -> Walk[RangeResponse]:
+def _range(reader: Reader, state: StoreState, request: RangeRequest, census: Census) -> Walk[Parts]:
     """A whole Range, for where the answer is part of a larger one."""
-    response = RangeResponse()
+    answer = Parts(wire.header(state.revision))
     read = RangeRead(reader, state, request, census)
     for _ in read.run():
-        response.MergeFromString(read.take())
+        answer.add(read.take())
         yield
-    response.MergeFromString(read.take())
-    response.MergeFrom(read.tail())
-    return response
+    answer.add(read.take())
+    answer.add(RangeResponse(more=read.more, count=read.count).SerializeToString())
+    return answer
 
 
 def read_only(
     reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, census: Census
-) -> Walk[TxnResponse]:
-    """A transaction for which `is_read_only` holds, over one frozen state. Raises Refused."""
+) -> Walk[Parts]:
+    """A transaction for which `is_read_only` holds, over one frozen state; without the header.
+
+    Raises Refused.
+    """
     branch = yield from choose(reader, request)
-    check(reader, state, leases, branch)
-    response = TxnResponse(succeeded=branch.succeeded)
-    response.header.revision = state.revision
+    yield from check(reader, state, leases, branch)
+    answer = Parts(_SUCCEEDED if branch.succeeded else b"")
     for op in branch.operations:
         assert isinstance(op, RangeRequest)
-        found = yield from read_range(reader, state, op, census)
-        response.responses.add().response_range.CopyFrom(found)
-    return response
+        response = Parts()
+        response.add_field(_RANGE, (yield from _range(reader, state, op, census)))
+        answer.add_field(_RESPONSES, response)
+    return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
 from connect_kv.framework.hosted import Call, Outcome
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
+from connect_kv.kv.scan import Walk
 from connect_kv.machines.batches import parse, with_session
 from connect_kv.machines.cluster import ClusterTable
 from connect_kv.machines.sessions import SessionTable, Slot
@@ -56,8 +58,8 @@ class KeyValue(Protocol):
     def load(self, source: Source) -> None:
         """Continue from that database."""
 
-    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
-        """Execute one command."""
+    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Walk[bytes]:
+        """Execute one command, with pauses: its encoded Result."""
 
     def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
         """The same for a put without options, its Result encoded; None if it is not one."""
@@ -97,6 +99,8 @@ class Slice:
     """Machine calls to run, by machine."""
     call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
     """Where their results belong, and the numbers they bear."""
+    unfinished: Walk[bytes] | None = None
+    """The command whose result is to take the last place of its row, if it paused. Ended before the next."""
     copies: list[tuple[Slot, Slot]] = field(default_factory=list)
     """Duplicates within the slice: (where the answer will be, where it is wanted too)."""
 
@@ -154,6 +158,8 @@ class Dispatcher:
                 await self._session_batch(command.session_batch, row, entry.index, work)
             else:
                 row.append(self._command(command, kind, row, entry.index, work))
+                if work.unfinished is not None:
+                    await self._finish(work, row)
             if not position % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
                 await asyncio.sleep(0)
                 started = now()
@@ -170,14 +176,34 @@ class Dispatcher:
         if not together:
             for command, kind in zip(with_session(batch), kinds, strict=True):
                 row.append(self._command(command, kind, row, index, work))
+                if work.unfinished is not None:
+                    await self._finish(work, row)
             return
         put, log_time, overlay = self._kv.plain_put, work.log_time, work.overlay
         for number, kind, command in zip(numbers, kinds, commands, strict=True):
             result = put(command.put, number, log_time, overlay) if kind == "put" else None
             row.append(result or self._execute(command, kind, row, index, work))
+            if work.unfinished is not None:
+                await self._finish(work, row)
             if not number % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
                 await asyncio.sleep(0)
                 started = now()
+
+    async def _finish(self, work: Slice, row: list[bytes]) -> None:
+        """Run a command that touches many keys to its end; others get the loop in between."""
+        walk, work.unfinished = work.unfinished, None
+        assert walk is not None
+        now, started = self._clock.now, self._clock.now()
+        with closing(walk):
+            while True:
+                if now() - started > LOOP_SECONDS:
+                    await asyncio.sleep(0)
+                    started = now()
+                try:
+                    next(walk)
+                except StopIteration as end:
+                    row[-1] = end.value
+                    return
 
     def _command(
         self, command: Command, kind: str | None, row: list[bytes], index: int, work: Slice
@@ -207,10 +233,16 @@ class Dispatcher:
             if done is not None:
                 return done
         if kind in self._kv.REQUESTS:
-            result = self._kv.apply(command, index, work.log_time, work.overlay)
-        elif kind == "machine_call":
+            walk = self._kv.apply(command, index, work.log_time, work.overlay)
+            try:
+                next(walk)
+            except StopIteration as end:
+                return bytes(end.value)
+            work.unfinished = walk
+            return _PENDING
+        if kind == "machine_call":
             return self._machine_call(command, row, index, work)
-        elif kind == "session_open":
+        if kind == "session_open":
             request, position = command.session_open, len(row)
             result = self._sessions.open(request, index, position, work.log_time, work.overlay)
         elif kind in ("alarm", "member_publish"):

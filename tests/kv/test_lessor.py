@@ -10,7 +10,7 @@ from connect_kv.errors import NotProposed
 from connect_kv.kv.lessor import BATCH, Lessor
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseRenew, Result
 from connect_kv.storage.overlay import Overlay
-from tests.kv.conftest import SECOND, Kv, ManualClock, new_engine
+from tests.kv.conftest import SECOND, Kv, ManualClock, new_engine, run
 
 
 class Member:
@@ -151,7 +151,7 @@ async def test_a_renewal_that_is_being_written_is_not_taken_for_the_one_the_time
     await member.clock.advance(4.9)
     kv, overlay = member.kv, Overlay(member.kv.engine)
     kv.index += 1
-    kv.machine.apply(Command(lease_renew=LeaseRenew(ids=[1])), kv.index, kv.log_time, overlay)
+    run(kv.machine.apply(Command(lease_renew=LeaseRenew(ids=[1])), kv.index, kv.log_time, overlay))
     kv.machine.seal(overlay)
     member.before_apply = lambda: kv.write(overlay)  # ends before the expiry, begun before it, is applied
     await member.clock.advance(0.7)

@@ -10,7 +10,7 @@ from connect_kv.kv import layout
 from connect_kv.kv.txn import is_read_only
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.command_pb2 import Command, Result
-from connect_kv.rpc.kv_pb2 import Event, KeyValue, PutRequest, RangeRequest, TxnRequest
+from connect_kv.rpc.kv_pb2 import Event, KeyValue, PutRequest, RangeRequest, TxnRequest, TxnResponse
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchResponse
 from connect_kv.storage.overlay import Overlay
 from tests.kv import strategies
@@ -81,7 +81,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 result = Result()
                 result.failure.message = refused.message
             else:
-                result = Result(txn=answer)
+                result = Result(txn=TxnResponse.FromString(answer))
         else:
             result = self.kv.txn(request)
         try:

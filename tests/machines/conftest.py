@@ -13,7 +13,7 @@ from connect_kv.framework.callbacks import CallbackMachine
 from connect_kv.framework.hosted import HostedMachine, ReplicatedMachine, Store
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import MessageType, ServiceType
-from connect_kv.interfaces import Worker
+from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.machine import KvMachine
 from connect_kv.machines.host import HostConfig, MachineHost
 from connect_kv.node.workers import InlineWorker
@@ -134,7 +134,9 @@ class Member:
         disk: Disk | None = None,
         root: Path = ROOT,
         workers: tuple[Worker, Worker] | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or StillClock()
         self._classes = {"counter": Counter} if machines is None else machines
         self._persistent = persistent
         self._config = config
@@ -169,7 +171,7 @@ class Member:
                 machines=machines | dict(others or {}),
                 state_worker=self._workers[0],
                 apply_worker=self._workers[1],
-                clock=StillClock(),
+                clock=self._clock,
                 config=self._config,
             )
             await self.host.start(self._read)
