@@ -36,7 +36,10 @@ class WatchService:
                 while True:
                     await context.write(await stream.next_encoded(self._replica.encoded_header))
         finally:
-            stream.close()
+            try:
+                await stream.close_slowly()
+            finally:
+                stream.close()
 
     async def _requests(self, context: Context, stream: WatchStream) -> None:
         while (request := await read(context)) is not None:

@@ -75,7 +75,7 @@ class Held:
 class Feed(Generic[W]):
     """Watches join when they have seen everything published, and leave when they fall behind or end."""
 
-    __slots__ = ("_batches", "_changes", "_filters", "_first", "_held", "_resting", "size", "watches")
+    __slots__ = ("_batches", "_busy", "_changes", "_filters", "_first", "_held", "_resting", "size")
 
     def __init__(self, key: FeedKey, held: Held) -> None:
         self._filters = key[2]
@@ -85,20 +85,27 @@ class Feed(Generic[W]):
         """The number of the first change that is kept."""
         self._batches: dict[tuple[int, int], Batch] = {}
         self._resting: dict[W, None] = {}
+        """Watches that have taken everything."""
+        self._busy: dict[W, None] = {}
+        """The others."""
         self.size = 0
         """Bytes of the changes kept."""
-        self.watches: dict[W, None] = {}
+
+    def __bool__(self) -> bool:
+        """Whether it has a watch."""
+        return bool(self._resting or self._busy)
 
     def join(self, watch: W) -> None:
         """It takes what comes from now on."""
         watch.taken = self._first + len(self._changes)
-        self.watches[watch] = None
         self._resting[watch] = None
 
     def leave(self, watch: W) -> None:
         """It takes nothing any more."""
-        del self.watches[watch]
-        self._resting.pop(watch, None)
+        if watch in self._resting:
+            del self._resting[watch]
+        else:
+            del self._busy[watch]
         self._forget_if_taken()
 
     def wants(self, change: Change) -> bool:
@@ -114,6 +121,7 @@ class Feed(Generic[W]):
     def wake(self) -> list[W]:
         """Those that rested: they have something to take now."""
         woken = list(self._resting)
+        self._busy |= self._resting
         self._resting.clear()
         return woken
 
@@ -126,7 +134,7 @@ class Feed(Generic[W]):
         """What it has not taken, or the first part of it; and whether that was all. Then it rests."""
         start, end = watch.taken, self._first + len(self._changes)
         if start == end:
-            self._resting[watch] = None
+            self._rest(watch)
             return None, True
         stop = end if self.size <= BATCH_BYTES else self._stop(start)
         watch.taken = stop
@@ -137,7 +145,7 @@ class Feed(Generic[W]):
             batch = Batch(self._changes[start - self._first : stop - self._first])
             self._batches[start, stop] = batch
         if stop == end:
-            self._resting[watch] = None
+            self._rest(watch)
             self._forget_if_taken()
         return batch, stop == end
 
@@ -151,7 +159,7 @@ class Feed(Generic[W]):
             rest -= self._changes[at].size
             at += 1
         limit = self._first + at
-        behind = [watch for watch in self.watches if watch.taken < limit]
+        behind = [watch for watch in self._busy if watch.taken < limit]
         if not behind:
             self._drop(limit - self._first)
         return behind
@@ -167,8 +175,12 @@ class Feed(Generic[W]):
             at += 1
         return first + at
 
+    def _rest(self, watch: W) -> None:
+        self._busy.pop(watch, None)
+        self._resting[watch] = None
+
     def _forget_if_taken(self) -> None:
-        if self._changes and len(self._resting) == len(self.watches):
+        if self._changes and not self._busy:
             self._drop(len(self._changes))
             self._batches.clear()
 

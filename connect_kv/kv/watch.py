@@ -10,6 +10,7 @@ neither memory nor the writes depend on how fast anybody reads. Watches that see
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -28,6 +29,8 @@ PENDING_BYTES = 64 << 20
 """The same for all feeds together."""
 PROGRESS_INTERVAL = 600.0
 """Seconds between progress notifications."""
+SLICE_WATCHES = 256
+"""What is done for every watch, or for all of a stream, pauses after so many: there may be ten thousands."""
 FRAGMENT_BYTES = 2 << 20
 """Larger responses are split for watches that asked for it."""
 
@@ -46,6 +49,9 @@ class Outlet(Protocol):
 
     def wake(self) -> None:
         """Let the consumer look again."""
+
+
+_START = Revision(0)
 
 
 class Watch:
@@ -85,7 +91,7 @@ class Watch:
         self.fragment = request.fragment
         self.start = request.start_revision
         """As asked for; 0: from the next revision on."""
-        self.position = Revision(0)
+        self.position = _START
         """The first change not yet seen; kept up only while behind."""
         self.behind = False
         self.closed = False
@@ -164,19 +170,21 @@ class WatchHub:
             for feed in list(self._feeds.values()):
                 self._limit(feed, 0)
 
-    def notify_progress(self) -> None:
+    async def notify_progress(self) -> None:
         """Tell the watches that asked for it, and had no event since the last time, where they stand."""
-        for watch in self._live:
-            if watch.progress_notify:
+        for number, watch in enumerate(list(self._live), 1):
+            if watch.progress_notify and watch.feed is not None:
                 if watch.quiet and watch.caught_up(self.revision):
                     watch.stream.notify_progress(watch)
                 watch.quiet = True
+            if not number % SLICE_WATCHES:
+                await asyncio.sleep(0)
 
     async def run_progress(self, clock: Clock, interval: float = PROGRESS_INTERVAL) -> None:
         """Do so every `interval` seconds, until cancelled."""
         while True:
             await clock.sleep(interval)
-            self.notify_progress()
+            await self.notify_progress()
 
     def join(self, watch: Watch) -> None:
         """It has seen everything up to the published revision: offer it what comes."""
@@ -201,7 +209,7 @@ class WatchHub:
         del self._live[watch]
         watch.feed = None
         feed.leave(watch)
-        if not feed.watches:
+        if not feed:
             del self._feeds[watch.feed_key]
             key, range_end, _ = watch.feed_key
             if range_end:

@@ -23,7 +23,7 @@ from connect_kv.kv.catch_up import read_piece
 from connect_kv.kv.feed import Batch, passes
 from connect_kv.kv.layout import FIRST_KEY, FROM_KEY
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.watch import Watch, WatchHub
+from connect_kv.kv.watch import SLICE_WATCHES, Watch, WatchHub
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse
 
 CATCH_UP_BYTES = 1 << 20
@@ -166,6 +166,16 @@ class WatchStream:
     def wake(self) -> None:
         """Let the consumer look again."""
         self._wakeup.set()
+
+    async def close_slowly(self) -> None:
+        """The same as `close`, with pauses: the client of ten thousands of watches is gone."""
+        self._closed = True
+        for number, watch in enumerate(list(self._watches.values()), 1):
+            if not watch.closed:
+                self._drop(watch)
+            if not number % SLICE_WATCHES:
+                await asyncio.sleep(0)
+        self.close()
 
     def close(self) -> None:
         """End all its watches. Safe to repeat."""

@@ -1,5 +1,6 @@
 """What a watch promises, one test for each, and the details of etcd's protocol."""
 
+import asyncio
 import random
 
 import pytest
@@ -375,14 +376,14 @@ async def test_progress_by_the_timer_goes_to_quiet_watches_that_asked(kv: Kv, cl
     client.create(b"b", b"")
     await client.responses()
     kv.put(b"c")
-    kv.machine.hub.notify_progress()
+    await kv.machine.hub.notify_progress()
     (progress,) = await client.responses()
     assert (progress.watch_id, progress.header.revision) == (0, 2)
     kv.put(b"a")
     await client.responses()
-    kv.machine.hub.notify_progress()
+    await kv.machine.hub.notify_progress()
     assert await client.responses() == [], "an event said as much"
-    kv.machine.hub.notify_progress()
+    await kv.machine.hub.notify_progress()
     assert len(await client.responses()) == 1
 
 
@@ -537,6 +538,42 @@ async def test_a_closed_stream_leaves_nothing_behind(kv: Kv, client: Client) -> 
     assert kv.machine.hub.watches == 0
     kv.put(b"5")
     assert [response async for response in client.stream] == []
+
+
+async def test_the_end_of_a_client_with_many_watches_lets_others_run(kv: Kv, client: Client) -> None:
+    watches = 10 * hub.SLICE_WATCHES
+    for number in range(watches):
+        client.create(b"%d" % number, b"", progress_notify=True)
+    other = Client(kv)
+    other.create(b"5", b"")
+    closing = asyncio.create_task(client.stream.close_slowly())
+    await asyncio.sleep(0)
+    turns = 0
+    while not closing.done():
+        turns += 1
+        kv.put(b"5")
+        await asyncio.sleep(0)
+    assert turns >= 10
+    assert len(await other.events()) == turns
+    assert (kv.machine.hub.watches, kv.machine.hub.pending_bytes) == (1, 0)
+    assert [response async for response in client.stream] == []
+
+
+async def test_progress_of_many_watches_lets_others_run(kv: Kv, client: Client) -> None:
+    watches = 10 * hub.SLICE_WATCHES
+    for number in range(watches):
+        client.create(b"%d" % number, b"", progress_notify=True)
+    await client.responses()
+    notifying = asyncio.create_task(kv.machine.hub.notify_progress())
+    turns = 0
+    while not notifying.done():
+        turns += 1
+        if turns == 5:
+            client.stream.cancel(WatchCancelRequest(watch_id=watches - 1))
+        await asyncio.sleep(0)
+    assert turns >= 10
+    told = [response.watch_id for response in await client.responses() if not response.canceled]
+    assert told == list(range(watches - 1))
 
 
 async def test_a_slice_of_many_commands_is_seen_once_it_is_published(kv: Kv, client: Client) -> None:
