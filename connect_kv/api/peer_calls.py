@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from connect_kv import errors
 from connect_kv.api.replica import Replica
 from connect_kv.api.status import failure_of, raise_failure
@@ -77,7 +79,7 @@ class PeerCalls:
             answer = PeerAnswer.FromString(await self._node.ask(target, method, request))
         except ConnectionRefusedError as error:
             raise errors.NotProposed(str(error)) from error
-        except OSError as error:
+        except (OSError, DecodeError) as error:
             raise errors.OutcomeUnknown(str(error)) from error
         if not answer.HasField("failure"):
             return answer.response

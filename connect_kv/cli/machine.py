@@ -60,7 +60,7 @@ def encoded(arguments: tuple[str, ...], json_arguments: str | None) -> str:
             raise click.UsageError(f"{argument!r}: expected NAME=VALUE")
         try:
             found[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             found[name] = value
     return json.dumps(found)
 

@@ -40,6 +40,15 @@ def free(count: int) -> list[Ports]:
     return [Ports(*found[3 * index : 3 * index + 3]) for index in range(count)]
 
 
+def _checked(ports: object) -> Ports:
+    """Raises ValueError, TypeError."""
+    found = Ports(*ports)  # type: ignore[misc]
+    for port in (found.client, found.peer, found.http):
+        if type(port) is not int or not 0 < port < 65536:
+            raise ValueError(f"{port!r} is no port")
+    return found
+
+
 def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
     """The ports of the cluster in `directory`: those it had before, if there was one.
 
@@ -48,7 +57,7 @@ def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
     file = directory / FILE
     try:
         if file.exists():
-            before = [Ports(*ports) for ports in json.loads(file.read_text())]
+            before = [_checked(ports) for ports in json.loads(file.read_text())]
             if len(before) != count:
                 raise ConfigError(f"{directory}: holds a cluster of {len(before)} nodes, not of {count}")
             return before
@@ -57,6 +66,6 @@ def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
         file.write_text(json.dumps([[one.client, one.peer, one.http] for one in chosen]))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ConfigError(f"{file}: expected the ports of each node; delete it to choose anew") from None
     return chosen

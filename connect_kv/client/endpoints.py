@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable
 
 import grpc.aio
@@ -27,13 +28,16 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
     """``host:port`` of each; a comma-separated text or several. ``http://`` may stand before them."""
     texts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
     found = [text.strip().removeprefix("http://").rstrip("/") for text in texts if text.strip()]
     for text in found:
         host, colon, port = text.rpartition(":")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        if not (host and colon and _PORT.fullmatch(port) and 0 < int(port) < 65536):
             raise errors.ConfigError(f"endpoint {text!r}: expected HOST:PORT")
     if not found:
         raise errors.ConfigError("no endpoints given: expected HOST:PORT[,HOST:PORT...]")

@@ -108,6 +108,8 @@ class LowLevelMachine(Generic[R]):
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replace the whole state."""
         head, *rest = chunks
+        if len(head) != 8:
+            raise ValueError("the state does not begin with the position it stands at")
         self._machine.restore(int.from_bytes(head, "big"), rest)
 
 

@@ -11,14 +11,14 @@ from connect_kv.raft.types import Entry
 _PAIRS_PER_CHUNK = 1024
 
 
-class Put(msgspec.Struct, frozen=True, tag=True):
+class Put(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Sets a key; its result is the value before."""
 
     key: str
     value: bytes
 
 
-class Delete(msgspec.Struct, frozen=True, tag=True):
+class Delete(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Removes a key; its result is the value before."""
 
     key: str
@@ -68,7 +68,7 @@ class DictKv:
     def _apply_one(self, data: bytes) -> bytes | str | None:
         try:
             command = _decode_command(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return f"refused: {error}"
         if isinstance(command, Delete):
             return self.values.pop(command.key, None)

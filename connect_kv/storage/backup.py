@@ -54,6 +54,16 @@ class Head:
     """Of the program that took it."""
 
 
+def _checked(head: Head) -> Head:
+    """Raises TypeError, ValueError."""
+    for name, value in asdict(head).items():
+        if type(value) is not (str if name in ("name", "version") else int):
+            raise TypeError(f"{name} is {value!r}")
+    if not 0 <= head.last_applied < 1 << 64:
+        raise ValueError(f"last_applied is {head.last_applied}")
+    return head
+
+
 class BackupWriter:
     """Makes the file: `start`, `piece` as often as there are pieces, `end`, `digest`, in this order."""
 
@@ -149,8 +159,8 @@ class BackupFile:
                 version = fields.pop("format")
                 if version != _FORMAT:
                     raise self._bad(f"has format {version}; this version of connect-kv reads {_FORMAT}")
-                return Head(**fields)
-        except (ValueError, KeyError, TypeError) as error:
+                return _checked(Head(**fields))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._bad(f"its head cannot be read: {error}") from error
         raise self._bad("its head cannot be read")
 

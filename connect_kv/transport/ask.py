@@ -7,9 +7,9 @@ import asyncio
 import grpc
 from google.protobuf.message import DecodeError
 
-from connect_kv.interfaces import Hello, PeerReceiver, Verdict
+from connect_kv.interfaces import Hello, HelloReply, PeerReceiver, Verdict
 from connect_kv.rpc import raft_pb2 as pb
-from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_to_wire
+from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_from_wire, hello_to_wire
 from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
 from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import RPC_FAILURES, describe_failure
@@ -31,17 +31,23 @@ async def ask(address: str, hello: Hello, method: str, request: bytes, limits: T
             raise ConnectionRefusedError(f"{address}: cannot be reached") from None
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Ask")
         try:
-            data = await call(seal(wire.SerializeToString()))
-            reply = pb.AskReply.FromString(data)
-        except (*RPC_FAILURES, DecodeError) as error:
+            judged, answer = decode_reply(await call(seal(wire.SerializeToString())))
+        except (*RPC_FAILURES, BadMessage) as error:
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    if judged.verdict is not Verdict.WELCOME:
+        raise ConnectionRefusedError(f"{address}: {judged.verdict.name} {judged.detail}".rstrip())
+    return answer
+
+
+def decode_reply(data: bytes) -> tuple[HelloReply, bytes]:
+    """Whether it was heard, and what was answered. Raises BadMessage."""
+    try:
+        wire = pb.AskReply.FromString(data)
+    except DecodeError as error:
+        raise BadMessage(f"not an answer: {error}") from error
     if not intact(data):
-        raise ConnectionError(f"{address}: answer: checksum mismatch")
-    if reply.hello.verdict != pb.WELCOME:
-        raise ConnectionRefusedError(
-            f"{address}: {Verdict(reply.hello.verdict).name} {reply.hello.detail}".rstrip()
-        )
-    return reply.answer
+        raise BadMessage("answer: checksum mismatch")
+    return hello_reply_from_wire(wire.hello), wire.answer
 
 
 async def answer_ask(request: bytes, receiver: PeerReceiver) -> bytes:

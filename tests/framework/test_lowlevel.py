@@ -57,7 +57,7 @@ class Failing(Counter):
         super().__init__()
         self.error = error
 
-    def apply(self, entries: Sequence[Entry]) -> list[int]:
+    def apply(self, entries: Sequence[Entry]) -> list[int | str]:
         if self.error is not None:
             raise self.error
         return []

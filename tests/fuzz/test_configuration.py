@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_kv.cli import txn_text
+from connect_kv.cli.machine import encoded
+from connect_kv.cli.ports import FILE, choose
+from connect_kv.client.endpoints import parse_endpoints
 from connect_kv.client.messages import Compare, RequestOp
 from connect_kv.config import _PARSERS, from_cluster, load
 from connect_kv.errors import ConfigError
@@ -129,3 +134,43 @@ def test_a_transaction_of_any_text(text: list[str]) -> None:
 def test_numbers_beyond_64_bits_are_refused(line: str) -> None:
     with pytest.raises(ConfigError, match="line "):
         txn_text.parse([line] if "(" in line else ["", line])
+
+
+@pytest.mark.parametrize(
+    "value", ["5", "x", "[" * 100_000, "9" * 10_000, '{"a":' * 50_000, "\ud800", "NaN", "1e999", '"\\ud800"']
+)
+def test_an_argument_of_a_call_is_json_or_text(value: str) -> None:
+    assert json.loads(encoded((f"by={value}",), None)).keys() == {"by"}
+
+
+@fuzz(300)
+@given(damaged(st.just(b"[[2379, 2380, 2381]]")) | st.binary(max_size=40))
+def test_the_remembered_ports_of_a_local_cluster(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / FILE).write_bytes(content)
+        try:
+            (chosen,) = choose(Path(name), 1, any_free=False)
+        except ConfigError:
+            return
+        assert all(0 < port < 65536 for port in (chosen.client, chosen.peer, chosen.http))
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '[["a", "b", "c"]]', "[[1, 2, 70000]]", "[[1, 2, true]]", "7"]
+)
+def test_remembered_ports_that_are_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ConfigError, match="expected the ports"):
+        choose(tmp_path, 1, any_free=False)
+
+
+@fuzz(300)
+@given(
+    st.lists(
+        st.sampled_from(["127.0.0.1:1", "http://", "::", ":", ",", "٣", "9" * 5000]) | st.text(max_size=4)
+    )
+)
+def test_endpoints_of_any_text(parts: list[str]) -> None:
+    with suppress(ConfigError):
+        for one in parse_endpoints("".join(parts)):
+            assert re.fullmatch(r".+:[0-9]{1,5}", one, re.DOTALL)

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from google.protobuf.message import Message as ProtoMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connect_kv.interfaces import Description, Hello, HelloReply, Verdict
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import Message
 from connect_kv.raft.types import Entry, EntryId, EntryKind, HardState, Membership, Restored
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport import codec, snapshot_codec
+from connect_kv.transport.ask import answer_ask, decode_reply
 from connect_kv.transport.codec import BadMessage
-from connect_kv.transport.describe import decode_description
+from connect_kv.transport.describe import answer_describe, decode_description
 from connect_kv.transport.seal import seal
 from tests.fuzz.conftest import damaged, fuzz, messages
 from tests.storage.helpers import voters
 
 VOTERS = voters(1, 2, 3)
 CORE_MESSAGES = get_args(Message)
+
+
+class Receiver:
+    """Answers what can be read."""
+
+    async def describe(self, asker: Hello, peer_address: str) -> Description:
+        return Description(
+            cluster_id=asker.cluster_id, node_id=asker.source, membership=VOTERS,
+            hello=HelloReply(verdict=Verdict.WELCOME), leader_id=None, term=1,
+        )  # fmt: skip
+
+    async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
+        if hello.source % 2:
+            raise PermissionError(method)
+        return request
+
+
+RECEIVER: Any = Receiver()
 
 
 def unsealed(message: ProtoMessage) -> bytes:
@@ -80,7 +101,27 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], st.SearchStrategy[bytes]]] 
         decode_description,
         messages(pb.DescribeReply).map(sealed),
     ),
+    "question": (
+        lambda data: asyncio.run(answer_describe(data, RECEIVER)),
+        messages(pb.DescribeRequest).map(sealed),
+    ),
+    "call": (
+        lambda data: asyncio.run(answer_ask(data, RECEIVER)),
+        messages(pb.AskRequest).map(sealed),
+    ),
+    "answer": (
+        decode_reply,
+        messages(pb.AskReply).map(sealed),
+    ),
 }
+
+
+@pytest.mark.parametrize("verdict", [99, -1])
+def test_a_verdict_of_a_later_version_is_refused(verdict: int) -> None:
+    reply = pb.AskReply(hello=pb.HelloReply(detail="unknown here"))
+    reply.hello.verdict = verdict  # type: ignore[assignment]
+    with pytest.raises(BadMessage, match="verdict"):
+        decode_reply(sealed(reply))
 
 
 @pytest.mark.parametrize("name", DECODERS)

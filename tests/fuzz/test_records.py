@@ -20,14 +20,14 @@ from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, HardState, Membership, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import PutRequest
-from connect_kv.storage import codec, manifest, transfer, wal
+from connect_kv.storage import codec, inspect, manifest, transfer, wal
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDirs
 from tests.fuzz.conftest import damaged, fuzz
 from tests.machines.conftest import Member, add, put
-from tests.storage.helpers import commands, new_log, only_wal, ready, voters
+from tests.storage.helpers import commands, member_entry, new_log, only_wal, ready, voters
 
 U64 = st.integers(0, 2**64 - 1)
 IDENTITY = Identity(cluster_id=2**64 - 1, node_id=1, name="n1", directory_id=b"\1" * 16)
@@ -136,6 +136,61 @@ def test_a_database_with_damaged_files_opens_or_is_refused(data: st.DataObject) 
             pass
         finally:
             store.close()
+
+
+@fuzz(300)
+@given(st.data())
+def test_a_log_with_a_damaged_record_is_loaded_or_refused(data: st.DataObject) -> None:
+    """Damage that the database did not notice, in one record or in how they fit together."""
+    disk = MemoryDisk(random.Random(1))
+    path = Path("/n1")
+    log = new_log(disk, path)
+    for index in range(1, 6):
+        changed = () if index != 3 else (member_entry(index, index, voters(1, 2)),)
+        log.save([ready(changed or commands(index, index, index + 1), term=index)])
+    log.save([ready(commands(6, 4, 5), term=6)])
+    log.set_durable(2)
+    log.compact(EntryId(2, 2), voters(1))
+    log.close()
+    engine = disk.open(path / "log")
+    stored = list(engine.iterate(b"", None))
+    key, value = data.draw(st.sampled_from(stored))
+    broken = data.draw(st.none() | damaged(st.just(value)) | st.sampled_from(stored).map(lambda one: one[1]))
+    engine.batch({key: broken}).write(sync=True)
+    engine.close()
+    try:
+        store = EngineLogStore.open(disk, path)
+    except ConnectKvError:
+        return
+    try:
+        restored = store.load()
+        found = store.entries(store.first_index, restored.last.index + 1, 1 << 20)
+        assert [one.index for one in found] == [*range(store.first_index, restored.last.index + 1)]
+        store.save([ready(commands(7, restored.last.index + 1, restored.last.index + 2), term=7)])
+    except ConnectKvError:
+        pass
+    finally:
+        store.close()
+
+
+@fuzz(25)
+@given(st.data())
+def test_a_damaged_directory_can_be_inspected_and_verified(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "n1"
+        log = new_log(LevelDbDisk(), path)
+        log.save([ready(commands(1, 1, 4), term=1)])
+        log.close()
+        StateDirs(LevelDbDisk(), path).create("1").close()
+        files = sorted(one for one in path.rglob("*") if one.is_file())
+        victim = data.draw(st.sampled_from(files))
+        victim.write_bytes(data.draw(damaged(st.just(victim.read_bytes()))))
+        with suppress(ConnectKvError):
+            inspect.inspect(path)
+        with suppress(ConnectKvError):
+            list(inspect.read_entries(path))
+        reports = inspect.verify(path)
+        assert {Path(one.database).name for one in reports} == {"log", "1"}
 
 
 def test_looking_for_whole_records_in_a_tail_ends_soon(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def test_the_port_for_peers_takes_anything(tmp_path: Path) -> None:
     async with running([replace(configs(tmp_path, 1)[0], listen_http=http)]) as (member,):
         address = member.config.listen_peer
         async with grpc.aio.insecure_channel(address) as channel:
-            for method in ("RequestVote", "TimeoutNow", "Describe"):
+            for method in ("RequestVote", "TimeoutNow", "Describe", "Ask"):
                 for data in samples(rng):
                     code = await send(channel, f"/{SERVICE}/{method}", data, "unary")
                     assert code in TYPED, (method, data)
