@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     # At run time only when a test asks for them: every pytest run of its users imports this file.
     from connect_kv.framework.replicated import Replicated
     from connect_kv.sim.machine import Arguments
-    from connect_kv.testing.processes import ProcessCluster
+    from connect_kv.testing.real import RealCluster
     from connect_kv.testing.simulated import SimCluster
 
     Machines = Mapping[str, Callable[[], Replicated]]
@@ -40,7 +40,7 @@ class MakeRealCluster(Protocol):
 
     def __call__(
         self, machines: Mapping[str, str] | None = None, *, members: int = 3
-    ) -> AbstractAsyncContextManager[ProcessCluster]:
+    ) -> AbstractAsyncContextManager[RealCluster]:
         """Processes on loopback, for ``async with``; machines as ``module:Class``."""
 
 
@@ -72,17 +72,17 @@ def sim_cluster() -> MakeSimCluster:
 @pytest.fixture
 def real_cluster(tmp_path: Path) -> MakeRealCluster:
     """Makes clusters of real processes, each in a directory of its own."""
-    from connect_kv.testing.processes import ProcessCluster
+    from connect_kv.testing.real import RealCluster
 
     made = 0
 
     @asynccontextmanager
     async def make(
         machines: Mapping[str, str] | None = None, *, members: int = 3
-    ) -> AsyncIterator[ProcessCluster]:
+    ) -> AsyncIterator[RealCluster]:
         nonlocal made
         made += 1
-        async with ProcessCluster(tmp_path / f"cluster-{made}", members, machines=machines) as cluster:
+        async with RealCluster(tmp_path / f"cluster-{made}", members, machines=machines) as cluster:
             yield cluster
 
     return make

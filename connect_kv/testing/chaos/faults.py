@@ -12,7 +12,7 @@ from connect_kv import errors
 from connect_kv.client.client import Client
 from connect_kv.testing.chaos.network import Quality
 from connect_kv.testing.chaos.nodes import ChaosCluster, ChaosNode
-from connect_kv.testing.processes import until
+from connect_kv.testing.processes import leads, until
 
 BLOCKED = Quality(blocked=True)
 BULK_KEYS, BULK_BYTES = 12, 1_000_000
@@ -47,6 +47,11 @@ class Scene:
         found = self.rng.choice(list(self.cluster.others(await self.cluster.leader())))
         self.note(f"{found.name}, a follower")
         return found
+
+    async def must_not_lead(self, node: ChaosNode) -> None:
+        """For three seconds it had no majority: if it leads still, what was done to it had no effect."""
+        if await leads(node):
+            self.cluster.troubles.append(f"{node.name} leads although it is cut off: the fault has no effect")
 
 
 async def kill_leader(scene: Scene) -> None:
@@ -86,8 +91,10 @@ async def pause_any(scene: Scene) -> None:
 
 async def isolate_leader(scene: Scene) -> None:
     """The leader is cut off from both others; clients still reach it."""
-    scene.cluster.links.around((await scene.leader()).name, BLOCKED)
+    leader = await scene.leader()
+    scene.cluster.links.around(leader.name, BLOCKED)
     await scene.hold(3, 6)
+    await scene.must_not_lead(leader)
 
 
 async def isolate_follower(scene: Scene) -> None:
@@ -103,6 +110,7 @@ async def one_way(scene: Scene) -> None:
     scene.note(f"{leader.name}, the leader, {'hears nothing' if deaf else 'is not heard'}")
     scene.cluster.links.around(leader.name, BLOCKED, sends=not deaf, receives=deaf)
     await scene.hold(3, 6)
+    await scene.must_not_lead(leader)
 
 
 async def bridge(scene: Scene) -> None:

@@ -76,6 +76,9 @@ class ProxyNetwork:
         source = self._owner(writer.get_extra_info("peername")[1])
         ends = [writer]
         try:
+            if source is None:
+                # It would be joined whatever `set` says. Its dialer is gone, or is not found out here.
+                return
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
             ends.append(there_writer)
             async with asyncio.TaskGroup() as directions:
@@ -108,21 +111,26 @@ class ProxyNetwork:
     def _quality(self, source: str, target: str) -> Quality:
         return self._qualities.get((source, target), PERFECT)
 
-    def _owner(self, port: int) -> str:
-        """The node whose process has a socket on that local port; empty if none has."""
-        inode = _inode_of(port)
+    def _owner(self, port: int) -> str | None:
+        """The node whose process has a socket on that local port; None if none has."""
+        inodes = _inodes_of(port)
         for name, pid in self._pids.items():
-            if inode is not None and _owns(pid, inode):
+            if any(_owns(pid, inode) for inode in inodes):
                 return name
-        return ""
+        return None
 
 
-def _inode_of(port: int) -> str | None:
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "01":
-            return fields[9]
-    return None
+def _inodes_of(port: int) -> list[str]:
+    """Of connections from that port. Sockets for both IPv4 and IPv6, as gRPC makes them, are in the second
+    table, whatever they are connected to.
+    """
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "01":
+                found.append(fields[9])
+    return found
 
 
 def _owns(pid: int, inode: str) -> bool:
