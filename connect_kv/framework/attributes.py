@@ -8,6 +8,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, MutableMapping
+from functools import lru_cache
 
 import msgspec
 
@@ -232,14 +233,21 @@ def _methods(one: type) -> Iterator[tuple[str, str, ast.FunctionDef]]:
     for name, function in vars(one).items():
         if not inspect.isfunction(function):
             continue
-        try:
-            source = textwrap.dedent(inspect.getsource(function))
-            tree = ast.parse(source).body[0]
-        except (OSError, TypeError, SyntaxError):
-            continue  # typed at a prompt, or made by a dataclass: the values themselves are still checked
-        if isinstance(tree, ast.FunctionDef) and (tree.args.posonlyargs or tree.args.args):
+        tree = _tree(function)
+        if tree is not None and (tree.args.posonlyargs or tree.args.args):
             first = (*tree.args.posonlyargs, *tree.args.args)[0]
             yield name, first.arg, tree
+
+
+@lru_cache(maxsize=1024)
+def _tree(function: types.FunctionType) -> ast.FunctionDef | None:
+    """Its source, read once however many objects of its class there are."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        tree = ast.parse(source).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return None  # typed at a prompt, or made by a dataclass: the values themselves are still checked
+    return tree if isinstance(tree, ast.FunctionDef) else None
 
 
 def _resolve(owner: type, one: type, name: str, hint: object) -> object:

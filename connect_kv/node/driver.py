@@ -183,8 +183,9 @@ class Driver(Generic[R]):
             await self._input.wait()
             self._input.clear()
             self._turn()
-            # Let the activities that this turn gave work begin before the next.
-            await asyncio.sleep(0)
+            if self._input.is_set():
+                # Let the activities that this turn gave work begin before the next.
+                await asyncio.sleep(0)
 
     def _turn(self) -> None:
         """Feed the core everything that waits, then do what it says."""

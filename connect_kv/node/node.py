@@ -28,6 +28,7 @@ from connect_kv.node.parts import Answer, Parts, answer_nothing
 from connect_kv.node.status import NodeStatus
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange
+from connect_kv.raft.status import RaftStatus
 from connect_kv.raft.types import Membership, Restored
 
 R = TypeVar("R")
@@ -262,7 +263,7 @@ class RaftNode(Generic[R]):
         """Everything an operator asks for, as of now."""
         return NodeStatus(
             identity=self._parts.identity,
-            raft=self._parts.core.status(),
+            raft=self.raft_status(),
             last_applied=self.last_applied,
             durable_index=self._parts.log.durable_index,
             confirmed=self._parts.log.confirmed,
@@ -270,6 +271,10 @@ class RaftNode(Generic[R]):
             waiting_commands=self._driver.pipeline.queue.commands,
             common_highest_command=self.common_highest_command,
         )
+
+    def raft_status(self) -> RaftStatus:
+        """The part of it that is Raft's own."""
+        return self._parts.core.status()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at whenever anything here changes.

@@ -226,8 +226,11 @@ class SimChannel:
     def _start(self, path: str, serialize: Any, deserialize: Any, metadata: Any) -> SimCall:
         call = SimCall(self._network, self._client, self._address, path, serialize, deserialize, metadata)
         self._calls[call] = None
-        call.at_end = lambda: self._calls.pop(call, None)
+        call.at_end = self._ended
         return call
+
+    def _ended(self, call: SimCall) -> None:
+        self._calls.pop(call, None)
 
 
 class SimCall:
@@ -251,20 +254,21 @@ class SimCall:
         self._deserialize = deserialize
         self._metadata = tuple(metadata or ())
         self._loop = asyncio.get_running_loop()
-        self._connected: asyncio.Future[Connection] = self._loop.create_future()
         self._connection: Connection | None = None
+        self._failure: grpc.aio.AioRpcError | None = None
+        self._decided = asyncio.Event()
         self._cancelled = False
-        self.at_end: Callable[[], object] = lambda: None
+        self.at_end: Callable[[SimCall], None] = lambda call: None
 
     def connect(self) -> None:
-        """Begin; the answer is in `_connected`."""
+        """Begin; `_open` waits for what comes of it."""
         if (self._client, self._address) in self._network.cut:
             self._loop.call_later(CONNECT_SECONDS, self._refused)
         else:
             self._loop.call_later(self._network.seconds(), self._reach)
 
     def _reach(self) -> None:
-        if self._connected.done():
+        if self._decided.is_set():
             return
         listener = self._network.find(self._address)
         if listener is None:
@@ -274,16 +278,15 @@ class SimCall:
         server = _ServerSide(connection, listener.handler(self._path), self._metadata)
         connection.server = connection.process.spawn(server.run())
         self._connection = connection
-        self._connected.set_result(connection)
+        self._decided.set()
 
     def _refused(self) -> None:
-        if not self._connected.done():
-            error = grpc.aio.AioRpcError(
+        if not self._decided.is_set():
+            self._failure = grpc.aio.AioRpcError(
                 grpc.StatusCode.UNAVAILABLE, _NO_METADATA, _NO_METADATA, _NO_CONNECTION
             )
-            self._connected.set_exception(error)
-            self._connected.exception()
-            self.at_end()
+            self._decided.set()
+            self.at_end(self)
 
     def begin(self, request: Any) -> None:
         """Send the only request, once connected."""
@@ -291,8 +294,7 @@ class SimCall:
 
         async def send() -> None:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
-                await self.write(request)
-                await self.done_writing()
+                await self.write(request, last=True)
 
         self._sending = self._loop.create_task(send())
 
@@ -309,8 +311,7 @@ class SimCall:
         self.connect()
         try:
             async with asyncio.timeout(timeout):
-                await self.write(request)
-                await self.done_writing()
+                await self.write(request, last=True)
                 response = await self.read()
                 if response is grpc.aio.EOF:
                     connection = await self._open()
@@ -323,8 +324,8 @@ class SimCall:
         finally:
             self.cancel()
 
-    async def write(self, request: Any) -> None:
-        """Send one message; raises if the call has ended."""
+    async def write(self, request: Any, *, last: bool = False) -> None:
+        """Send one message, half-closing with it if it is the last; raises if the call has ended."""
         connection = await self._open()
         if connection.status is not None:
             raise asyncio.InvalidStateError("the call has ended")
@@ -332,6 +333,7 @@ class SimCall:
 
         def arrive() -> None:
             connection.requests.append(data)
+            connection.half_closed = last
             connection.request_arrived.set()
 
         connection.up(arrive)
@@ -361,8 +363,8 @@ class SimCall:
     def cancel(self) -> bool:
         """End it from the client's side."""
         self._cancelled = True
-        self._connected.cancel()
-        self.at_end()
+        self._decided.set()
+        self.at_end(self)
         connection = self._connection
         if connection is None or connection.status is not None:
             return False
@@ -397,9 +399,11 @@ class SimCall:
         return connection.status
 
     async def _open(self) -> Connection:
+        if self._connection is None:
+            await self._decided.wait()
         if self._connection is not None:
             return self._connection
-        return await asyncio.shield(self._connected)
+        raise self._failure or asyncio.CancelledError
 
 
 class _Aborted(Exception):
@@ -429,7 +433,8 @@ class _ServerSide:
                 elif handler.unary_stream is not None:
                     await handler.unary_stream(request, self)
                 else:
-                    await self.write(await handler.unary_unary(request, self))
+                    self._answer(await handler.unary_unary(request, self))
+                    return
         except _Aborted:
             return
         except asyncio.CancelledError:
@@ -456,6 +461,18 @@ class _ServerSide:
         def arrive() -> None:
             connection.responses.append(data)
             connection.response_arrived.set()
+
+        if not connection.process.dead:
+            connection.down(arrive)
+
+    def _answer(self, response: Any) -> None:
+        """The only response, and the status with it."""
+        connection = self._connection
+        data = self._handler.response_serializer(response)
+
+        def arrive() -> None:
+            connection.responses.append(data)
+            connection.end(grpc.StatusCode.OK, "")
 
         if not connection.process.dead:
             connection.down(arrive)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from typing import Any
@@ -30,46 +29,72 @@ class _NoSelector(selectors.SelectSelector):
         return []
 
 
-class Handle:
-    """A callback that waits for its turn (`asyncio.Handle`, without what only debugging needs)."""
+class Handle(list[Any]):
+    """A callback that waits for its turn, its arguments and its context; empty if cancelled.
 
-    __slots__ = ("args", "callback", "context", "gone")
+    `asyncio.Handle` without what only debugging needs. A list is made without running any Python.
+    """
 
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[object, ...], context: Context | None
-    ) -> None:
-        self.callback = callback
-        self.args = args
-        self.context = copy_context() if context is None else context
-        self.gone = False
+    __slots__ = ()
 
     def cancel(self) -> None:
-        """Do not call it."""
-        self.gone = True
-        # What it would have been called with is free to go before its time has come.
-        self.args = ()
+        """Do not call it; what it would have been called with may go before its time has come."""
+        self.clear()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
-        return self.gone
+        return not self
 
 
 class _Timer(Handle):
     __slots__ = ("due",)
 
-    def __init__(
-        self,
-        due: float,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
-        context: Context | None,
-    ) -> None:
-        super().__init__(callback, args, context)
-        self.due = due
+    due: float
 
     def when(self) -> float:
         """Loop time at which it is due."""
         return self.due
+
+
+class _Pause:
+    """What a task awaits that sleeps: the timer itself wakes it, without a future in between.
+
+    As much of a future as a task asks for; exactly one task awaits it, at once.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_loop", "_timer", "_wake", "_when")
+
+    def __init__(self, loop: VirtualLoop, when: float) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._when = when
+        self._cancelled = False
+
+    def __await__(self) -> Generator[_Pause, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> VirtualLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[_Pause], object], *, context: Context) -> None:
+        self._wake = wake, context
+        self._timer = self._loop.call_at(self._when, wake, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._cancelled or self._loop.now >= self._when:
+            return False
+        self._cancelled = True
+        self._timer.cancel()
+        wake, context = self._wake
+        self._loop.call_soon(wake, self, context=context)
+        return True
+
+    def result(self) -> None:
+        # The timer and the pause know each other: what is used up should go at once, unsearched for.
+        del self._timer, self._wake
+        if self._cancelled:
+            raise asyncio.CancelledError
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -82,7 +107,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__(_NoSelector())
         self.now = 0.0
-        self._turn: deque[Handle] = deque()
+        self._turn: list[Handle] = []
         self._timers: list[tuple[float, int, _Timer]] = []
         self._timers_set = 0
         self._ending = False
@@ -106,7 +131,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Any:
         """Call it in the next turn."""
-        handle = Handle(callback, args, context)
+        handle = Handle((callback, args, copy_context() if context is None else context))
         self._turn.append(handle)
         return handle
 
@@ -117,7 +142,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Any:
         """Call it at that time."""
-        timer = _Timer(when, callback, args, context)
+        timer = _Timer((callback, args, copy_context() if context is None else context))
+        timer.due = when
         self._timers_set += 1
         heappush(self._timers, (when, self._timers_set, timer))
         return timer
@@ -128,21 +154,34 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Call it so many seconds from now."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
-    def run_callback(self, handle: Handle) -> None:
-        """Call it as asyncio does."""
-        try:
-            handle.context.run(handle.callback, *handle.args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.call_exception_handler(
-                {"message": f"Exception in callback {handle.callback}", "exception": error}
-            )
+    async def sleep(self, seconds: float) -> None:
+        """`asyncio.sleep`, in one step instead of two."""
+        if seconds > 0:
+            await _Pause(self, self.now + seconds)
+        else:
+            await asyncio.sleep(0)
+
+    def run_turn(self, handles: list[Handle]) -> None:
+        """Call each as asyncio does."""
+        for handle in handles:
+            if handle:
+                callback, args, context = handle
+                try:
+                    context.run(callback, *args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.failed(callback, error)
+
+    def failed(self, callback: Callable[..., object], error: BaseException) -> None:
+        """Report what a callback raised."""
+        self.call_exception_handler({"message": f"Exception in callback {callback}", "exception": error})
 
     def _run_once(self) -> None:
         """One turn: what became due, and what was called for in the turn before."""
         turn, timers = self._turn, self._timers
-        while timers and timers[0][2].gone:
+        self._turn = []
+        while timers and not timers[0][2]:
             heappop(timers)
         if not turn and not self._ending:
             if not timers:
@@ -150,14 +189,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.now = max(self.now, timers[0][0])
         self._ending = False
         while timers and timers[0][0] <= self.now:
-            timer = heappop(timers)[2]
-            if not timer.gone:
-                turn.append(timer)
-        run = self.run_callback
-        for _ in range(len(turn)):
-            handle = turn.popleft()
-            if not handle.gone:
-                run(handle)
+            turn.append(heappop(timers)[2])
+        self.run_turn(turn)
 
 
 class VirtualClock:
@@ -191,4 +224,8 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""
-        await asyncio.sleep(seconds / self.rate)
+        loop = self._loop or asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            await loop.sleep(seconds / self.rate)
+        else:
+            await asyncio.sleep(seconds / self.rate)

@@ -225,7 +225,7 @@ class Host:
         server = KvServer(self.config, machines, seams=self._seams(process, made))
         made.append(server)
         try:
-            await across(process, process.spawn(server.start()))
+            await self._started(process, server)
         except (ConnectionError, MemberRemoved, NodeStopped, RefusedToStart, StorageError) as error:
             self._explain(process, error)
             await self._end(process)
@@ -238,6 +238,18 @@ class Host:
             return False
         self.server = server
         return True
+
+    async def _started(self, process: Process, server: KvServer) -> None:
+        loop = self._around.loop
+        starting = loop.create_task(across(process, process.spawn(server.start())))
+        died = loop.create_task(self._died.wait())
+        ends: list[asyncio.Future[Any]] = [starting, died]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if not starting.done():
+            starting.cancel()
+            raise ConnectionError(f"{process.name} died while it started")
+        starting.result()
 
     def _explain(self, process: Process, error: BaseException) -> None:
         """A start may fail for lack of the others, or because of a fault."""
@@ -292,7 +304,7 @@ class Host:
             return ObservedLog(inner, witness())
 
         def witness() -> NodeWitness:
-            return ledger.witness(node_id, lambda: made[0].node.status().raft)
+            return ledger.witness(node_id, lambda: made[0].node.raft_status())
 
         def tune(config: NodeConfig) -> NodeConfig:
             return self._tune(replace(config, watchdog_seconds=0))
@@ -302,7 +314,7 @@ class Host:
             clock=self.clock,
             rng=random.Random(self.rng.getrandbits(64)),
             transport=transport,
-            worker=lambda name: SimWorker(self._durations(name)),
+            worker=lambda name: SimWorker(process, self._durations(name)),
             listens=False,
             tune=tune,
             log=log,

@@ -69,7 +69,6 @@ class Ledger:
         self._disks: dict[int, _Disk] = {}
         self._status: dict[int, Status] = {}
         self._watchers: list[Applied] = []
-        self.checks = 0
 
     @property
     def commit_index(self) -> int:
@@ -104,10 +103,10 @@ class Ledger:
         match message:
             case AppendRequest(source=source, term=term, prev=prev, entries=entries, commit_index=index):
                 self._leads(source, term)
-                self.require(
-                    index <= self._began_at.setdefault(term, index) or (index, term) in self._entries,
-                    f"{source:x} commits {index}, which is not of its term {term}, by counting (Figure 8)",
-                )
+                if not (index <= self._began_at.setdefault(term, index) or (index, term) in self._entries):
+                    self.violated(
+                        f"{source:x} commits {index}, which is not of its term {term}, by counting (Figure 8)"
+                    )
                 self._leader_has(prev, term)
                 for entry in entries:
                     self._leader_has(entry.id, term)
@@ -121,20 +120,17 @@ class Ledger:
         disk = self._disks.get(node_id)
         hard = restored.hard_state
         if disk is not None:
-            self.require(hard.term >= disk.term, f"{node_id:x} forgot term {disk.term}: it is at {hard.term}")
-            self.require(
-                hard.term > disk.term or disk.vote in (None, hard.vote),
-                f"{node_id:x} forgot its vote for {disk.vote} in term {disk.term}",
-            )
+            if hard.term < disk.term:
+                self.violated(f"{node_id:x} forgot term {disk.term}: it is at {hard.term}")
+            if not (hard.term > disk.term or disk.vote in (None, hard.vote)):
+                self.violated(f"{node_id:x} forgot its vote for {disk.vote} in term {disk.term}")
             if not disk.uncertain:
-                self.require(
-                    restored.last.index == disk.last,
-                    f"{node_id:x} forgot entries: its log ends at {restored.last}, not at {disk.last}",
-                )
-                self.require(
-                    disk.last <= disk.compacted or disk.holds(restored.last),
-                    f"{node_id:x} changed entry {disk.last}: now of term {restored.last.term}",
-                )
+                if restored.last.index != disk.last:
+                    self.violated(
+                        f"{node_id:x} forgot entries: its log ends at {restored.last}, not at {disk.last}"
+                    )
+                if not (disk.last <= disk.compacted or disk.holds(restored.last)):
+                    self.violated(f"{node_id:x} changed entry {disk.last}: now of term {restored.last.term}")
         self._disks[node_id] = _restored(restored)
 
     def saving(self, node_id: int) -> None:
@@ -147,15 +143,16 @@ class Ledger:
         disk.uncertain = False
         for ready in readies:
             if (hard := ready.hard_state) is not None:
-                self.require(hard.term >= disk.term, f"{node_id:x}: term goes back to {hard.term}")
-                self.require(
-                    hard.term > disk.term or disk.vote in (None, hard.vote),
-                    f"{node_id:x} votes twice in term {hard.term}: for {disk.vote}, then {hard.vote}",
-                )
-                self.require(
-                    hard.commit_index >= disk.commit_index,
-                    f"{node_id:x}: commit index goes back from {disk.commit_index} to {hard.commit_index}",
-                )
+                if hard.term < disk.term:
+                    self.violated(f"{node_id:x}: term goes back to {hard.term}")
+                if not (hard.term > disk.term or disk.vote in (None, hard.vote)):
+                    self.violated(
+                        f"{node_id:x} votes twice in term {hard.term}: for {disk.vote}, then {hard.vote}"
+                    )
+                if hard.commit_index < disk.commit_index:
+                    self.violated(
+                        f"{node_id:x}: commit index goes back from {disk.commit_index} to {hard.commit_index}"
+                    )
                 disk.term, disk.vote, disk.commit_index = hard.term, hard.vote, hard.commit_index
             if ready.entries:
                 self._append(node_id, disk, ready.entries)
@@ -164,10 +161,8 @@ class Ledger:
         """A snapshot was installed."""
         disk = self._disk(node_id)
         index = meta.last.index
-        self.require(
-            index > self.commit_index or self._committed[index] == meta.last,
-            f"{node_id:x} installs a snapshot at {meta.last}, which is not committed",
-        )
+        if not (index > self.commit_index or self._committed[index] == meta.last):
+            self.violated(f"{node_id:x} installs a snapshot at {meta.last}, which is not committed")
         disk.uncertain = False
         disk.log.clear()
         disk.memberships.clear()
@@ -190,30 +185,26 @@ class Ledger:
         disk = self._disk(node_id)
         # What is on its way to disk may replace what is there.
         settled = status.persisted_index == status.last_index == disk.last
-        self.require(
-            not settled or not disk.compacted < index <= disk.last or index in disk.memberships,
-            f"{node_id:x} obeys a membership at {index}, which is not in its log",
-        )
+        if not (not settled or not disk.compacted < index <= disk.last or index in disk.memberships):
+            self.violated(f"{node_id:x} obeys a membership at {index}, which is not in its log")
         for entry, row in zip(entries, results, strict=True):
             digest = _digest(result.SerializeToString(deterministic=True) for result in row)
             if entry.index <= self.commit_index:
-                self.require(
-                    self._committed[entry.index] == entry.id,
-                    f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}",
-                )
-                self.require(
-                    self._results[entry.index] == digest,
-                    f"{node_id:x}: applying {entry.id} had another result than on other members: {row}",
-                )
+                if self._committed[entry.index] != entry.id:
+                    self.violated(f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}")
+                if self._results[entry.index] != digest:
+                    self.violated(
+                        f"{node_id:x}: applying {entry.id} had another result than on other members: {row}"
+                    )
                 continue
             self._check_durable(node_id, membership, entry.id)
             self._committed_by.setdefault(entry.index, status.term)
             self._check_logged(node_id, entry)
             known, _, before = self._ahead.setdefault(entry.index, (entry, row, digest))
-            self.require(
-                known.id == entry.id and before == digest,
-                f"{node_id:x} applies {entry.id} with another result than others, or {known.id}",
-            )
+            if not (known.id == entry.id and before == digest):
+                self.violated(
+                    f"{node_id:x} applies {entry.id} with another result than others, or {known.id}"
+                )
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -231,13 +222,12 @@ class Ledger:
 
     def made_durable(self, node_id: int, index: int) -> None:
         """A state can be rebuilt."""
-        self.require(index <= self._disk(node_id).last, f"{node_id:x}: durable beyond its log: {index}")
+        if index > self._disk(node_id).last:
+            self.violated(f"{node_id:x}: durable beyond its log: {index}")
 
-    def require(self, holds: bool, text: str) -> None:
-        """A violation unless it holds."""
-        self.checks += 1
-        if not holds:
-            self._fail(Violation(text))
+    def violated(self, text: str) -> None:
+        """Something that must never happen has happened."""
+        self._fail(Violation(text))
 
     def _disk(self, node_id: int) -> _Disk:
         return self._disks.setdefault(node_id, _Disk())
@@ -247,9 +237,8 @@ class Ledger:
         if leader is None:
             self._leaders[term] = node_id
             self._check_elected(node_id, term)
-        self.require(
-            leader in (None, node_id), f"election safety: {leader} and {node_id} both lead term {term}"
-        )
+        if leader not in (None, node_id):
+            self.violated(f"election safety: {leader} and {node_id} both lead term {term}")
 
     def _check_elected(self, node_id: int, term: int) -> None:
         """Nobody leads before a majority, itself included, has its vote for it on disk."""
@@ -258,11 +247,11 @@ class Ledger:
             for member, disk in self._disks.items()
             if (disk.term, disk.vote) == (term, node_id) or disk.term > term
         }
-        self.require(
-            node_id in voted and _majority(self._status[node_id]().membership, voted),
-            f"election safety: {node_id:x} leads term {term} with these votes on disk: "
-            + " ".join(f"{one:x}" for one in sorted(voted)),
-        )
+        if not (node_id in voted and _majority(self._status[node_id]().membership, voted)):
+            self.violated(
+                f"election safety: {node_id:x} leads term {term} with these votes on disk: "
+                + " ".join(f"{one:x}" for one in sorted(voted))
+            )
 
     def _leader_has(self, id: EntryId, term: int) -> None:
         """Leader completeness: no leader's log contradicts what an earlier term has committed.
@@ -271,16 +260,15 @@ class Ledger:
         """
         if 0 < id.index <= self.commit_index:
             committed = self._committed[id.index]
-            self.require(
-                committed == id or self._committed_by[id.index] > term,
-                f"leader completeness: {committed} is committed, but the leader of term {term} has {id}",
-            )
+            if not (committed == id or self._committed_by[id.index] > term):
+                self.violated(
+                    f"leader completeness: {committed} is committed, but the leader of term {term} has {id}"
+                )
 
     def _append(self, node_id: int, disk: _Disk, entries: Sequence[Entry]) -> None:
         first = entries[0].index
-        self.require(
-            first <= disk.last + 1, f"{node_id:x}: a gap in the log before {first}, after {disk.last}"
-        )
+        if first > disk.last + 1:
+            self.violated(f"{node_id:x}: a gap in the log before {first}, after {disk.last}")
         if first <= disk.last:
             self._truncate(node_id, disk, entries)
         before = disk.log.get(first - 1) if first - 1 > disk.compacted else None
@@ -288,11 +276,11 @@ class Ledger:
             self._check_logged(node_id, entry, before)
             disk.log[entry.index] = before = entry.term
             if entry.kind is EntryKind.MEMBERSHIP:
-                if self._leaders.get(entry.term) == node_id and disk.memberships:
-                    self.require(
-                        disk.memberships[-1] <= disk.commit_index,
+                leads = self._leaders.get(entry.term) == node_id
+                if leads and disk.memberships and disk.memberships[-1] > disk.commit_index:
+                    self.violated(
                         f"{node_id:x} proposes a membership at {entry.id} while {disk.memberships[-1]} "
-                        "is not committed",
+                        "is not committed"
                     )
                 disk.memberships.append(entry.index)
         disk.last = entries[-1].index
@@ -305,15 +293,12 @@ class Ledger:
                 continue
             position = index - first
             same = position < len(entries) and entries[position].term == old
-            if not same and index <= self.commit_index:
-                self.require(
-                    self._committed[index].term != old,
-                    f"{node_id:x} truncates {EntryId(old, index)}, which is committed",
+            if not same and index <= self.commit_index and self._committed[index].term == old:
+                self.violated(f"{node_id:x} truncates {EntryId(old, index)}, which is committed")
+            if not (same or self._leaders.get(old) != node_id or disk.term > old):
+                self.violated(
+                    f"leader append-only: {node_id:x} removes {EntryId(old, index)} while it leads that term"
                 )
-            self.require(
-                same or self._leaders.get(old) != node_id or disk.term > old,
-                f"leader append-only: {node_id:x} removes {EntryId(old, index)} while it leads that term",
-            )
         while disk.memberships and disk.memberships[-1] >= first:
             disk.memberships.pop()
 
@@ -321,11 +306,10 @@ class Ledger:
         """Log matching: (index, term) names one entry, and one entry before it."""
         digest = _digest((bytes((entry.kind,)), entry.data))
         known = self._entries.setdefault((entry.index, entry.term), (before or 0, digest))
-        self.require(known[1] == digest, f"log matching: {node_id:x} has another {entry.id}")
-        if before is not None and known[0]:
-            self.require(
-                known[0] == before, f"log matching: before {entry.id} {node_id:x} has another term: {before}"
-            )
+        if known[1] != digest:
+            self.violated(f"log matching: {node_id:x} has another {entry.id}")
+        if before is not None and known[0] not in (0, before):
+            self.violated(f"log matching: before {entry.id} {node_id:x} has another term: {before}")
 
     def _check_durable(self, node_id: int, membership: Membership, id: EntryId) -> None:
         """What is applied is on the disks of a majority (of both, in joint consensus)."""
@@ -333,10 +317,9 @@ class Ledger:
         if self._memberships:
             ruled += [one for _, one in self._memberships[-2:]]
         holders = {member for member, disk in self._disks.items() if disk.holds(id)}
-        self.require(
-            any(_majority(one, holders) for one in ruled),
-            f"{node_id:x} applies {id}, which is on too few disks: {sorted(f'{one:x}' for one in holders)}",
-        )
+        if not any(_majority(one, holders) for one in ruled):
+            names = sorted(f"{one:x}" for one in holders)
+            self.violated(f"{node_id:x} applies {id}, which is on too few disks: {names}")
 
     def _check_membership(self, entry: Entry) -> None:
         """Configuration safety: majorities of neighbours overlap."""
@@ -346,9 +329,8 @@ class Ledger:
             simple = not before.joint and not after.joint and len(before.voters ^ after.voters) <= 1
             enters = not before.joint and after.joint and after.voters_outgoing == before.voters
             leaves = before.joint and not after.joint and after.voters == before.voters
-            self.require(
-                simple or enters or leaves, f"configuration safety: {entry.id} turns {before} into {after}"
-            )
+            if not (simple or enters or leaves):
+                self.violated(f"configuration safety: {entry.id} turns {before} into {after}")
         self._memberships.append((entry.index, after))
 
 

@@ -63,16 +63,7 @@ class MachineSimulation(Simulation):
 
     async def comes_to_rest(self) -> None:
         """All members apply all there is; that each result was the same on all is checked with each."""
-        world = self.world
-        await world.until(
-            lambda: all(
-                host.up and host.running.node.last_applied == world.ledger.applied_index
-                for host in world.hosts
-                if host.wanted
-            ),
-            SETTLE_SECONDS,
-            "all members to apply everything",
-        )
+        await self.world.until(self.all_applied, SETTLE_SECONDS, "all members to apply everything")
 
     async def _call(self, caller: Caller) -> None:
         rng, names = caller.rng, sorted(self.methods)

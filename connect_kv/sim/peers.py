@@ -133,7 +133,8 @@ class _Gate:
         self._process.call_soon(self._receiver.hello_reply, node_id, reply)
 
     def receive(self, message: PeerMessage) -> None:
-        self._process.call_soon(self._receiver.receive, message)
+        # By way of the loop it would be one more step, and the network has made it wait already.
+        self._process.call_now(self._receiver.receive, message)
 
     def unreachable(self, node_id: int) -> None:
         self._process.call_soon(self._receiver.unreachable, node_id)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _CURRENT: ContextVar[Process | None] = ContextVar("simulated process", default=None)
 _KILL_ROUNDS = 10_000
+_FEW_TASKS = 64
 
 
 class StepLimit(Exception):
@@ -36,7 +37,8 @@ class Process:
         self.dead = False
         self._loop = loop
         self._frozen: list[Handle] = []
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._many_tasks = _FEW_TASKS
         self._context = copy_context()
         self._context.run(_CURRENT.set, self)
 
@@ -47,6 +49,17 @@ class Process:
     def call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call it as this process, unless that dies before."""
         self._loop.call_soon(self._unless_dead, callback, args, context=self._context)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> None:
+        """Call it as this process after so many seconds, unless that dies before."""
+        self._loop.call_later(delay, self._unless_dead, callback, args, context=self._context)
+
+    def call_now(self, callback: Callable[..., object], *args: object) -> None:
+        """Call it as this process before this returns; if that stands still, when it goes on."""
+        if self.paused:
+            self._frozen.append(Handle((self._unless_dead, (callback, args), self._context)))
+        elif not self.dead:
+            self._context.run(callback, *args)
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -67,9 +80,10 @@ class Process:
         self.dead = True
         self.resume()
         for _ in range(_KILL_ROUNDS):
+            self._forget_done()
             if not self._tasks:
                 return
-            for task in list(self._tasks):
+            for task in self._tasks:
                 task.cancel()
             await asyncio.sleep(0)
         raise RuntimeError(f"{self.name} does not die: {[task.get_name() for task in self._tasks]}")
@@ -80,12 +94,13 @@ class Process:
 
     def own(self, task: asyncio.Task[Any]) -> None:
         """A task was made by it (for the loop)."""
-        self._tasks[task] = None
-        # In nobody's context: whoever made it may be paused.
-        task.add_done_callback(self._disown, context=Context())
+        self._tasks.append(task)
+        if len(self._tasks) > self._many_tasks:
+            self._forget_done()
+            self._many_tasks = 2 * len(self._tasks) + _FEW_TASKS
 
-    def _disown(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
+    def _forget_done(self) -> None:
+        self._tasks = [task for task in self._tasks if not task.done()]
 
     def _unless_dead(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
         if not self.dead:
@@ -155,17 +170,26 @@ class SimLoop(VirtualLoop):
         """Schedule callbacks that were put aside."""
         self._turn.extend(handles)
 
-    def run_callback(self, handle: Handle) -> None:
-        """Count it, and call it, unless its process stands still."""
-        if self.paused:
-            process = handle.context.get(_CURRENT)
-            if process is not None and process.paused:
-                process.freeze(handle)
-                return
-        self.steps += 1
-        if self.steps == self._step_limit:
-            self.end(StepLimit())
-        super().run_callback(handle)
+    def run_turn(self, handles: list[Handle]) -> None:
+        """Count each and call it, unless its process stands still."""
+        for handle in handles:
+            if not handle:
+                continue
+            callback, args, context = handle
+            if self.paused:
+                process = context.get(_CURRENT)
+                if process is not None and process.paused:
+                    process.freeze(handle)
+                    continue
+            self.steps += 1
+            if self.steps == self._step_limit:
+                self.end(StepLimit())
+            try:
+                context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.failed(callback, error)
 
     def create_future(self) -> asyncio.Future[Any]:
         """One with a number."""

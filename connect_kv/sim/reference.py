@@ -28,8 +28,6 @@ from connect_kv.rpc.kv_pb2 import (
 )
 from connect_kv.sim.clock import EPOCH
 
-Require = Callable[[bool, str], None]
-
 
 class Value(NamedTuple):
     """What a key holds."""
@@ -63,9 +61,11 @@ class _Lease:
 class Reference:
     """The state of keys, leases and sessions after the last committed entry."""
 
-    def __init__(self, require: Require, now: Callable[[], float], *, early: float = 0.0) -> None:
+    def __init__(
+        self, violated: Callable[[str], None], now: Callable[[], float], *, early: float = 0.0
+    ) -> None:
         """`early`: seconds by which the clocks' differences may make a lease shorter than its TTL."""
-        self._require = require
+        self._violated = violated
         self._now = now
         self._early = early
         self.revision = 1
@@ -87,7 +87,8 @@ class Reference:
         batch = parse(entry)
         commands = list(commands_of(batch))
         self._log_time = max(self._log_time, batch.log_time)
-        self._require(len(commands) == len(results), f"{entry.id}: {len(results)} results")
+        if len(commands) != len(results):
+            self._violated(f"{entry.id}: {len(results)} results")
         for command, result in zip(commands, results, strict=True):
             if self._runs(entry, command, result):
                 self._apply(entry, command, result)
@@ -112,10 +113,10 @@ class Reference:
         if known is None:
             self._answered[key] = answer
             return True
-        self._require(
-            known == answer,
-            f"{entry.id}: command {key} was answered {Result.FromString(known)}, and now {result}",
-        )
+        if known != answer:
+            self._violated(
+                f"{entry.id}: command {key} was answered {Result.FromString(known)}, and now {result}"
+            )
         return False
 
     def _apply(self, entry: Entry, command: Command, result: Result) -> None:
@@ -123,9 +124,8 @@ class Reference:
         if kind in ("machine_call", "session_open", "session_close", "alarm", "member_publish"):
             return
         if result.HasField("failure"):
-            self._require(
-                self._may_refuse(command), f"{entry.id}: {kind} was refused: {result.failure.message}"
-            )
+            if not self._may_refuse(command):
+                self._violated(f"{entry.id}: {kind} was refused: {result.failure.message}")
             return
         self._sub = 0
         where = f"{entry.id} {kind}"
@@ -140,13 +140,16 @@ class Reference:
                 self.compacted = command.compact.revision
             case "lease_grant":
                 granted = result.lease_grant
-                self._require(granted.ID not in self.leases, f"{where}: {granted.ID} exists already")
+                if granted.ID in self.leases:
+                    self._violated(f"{where}: {granted.ID} exists already")
                 self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._asked())
             case "lease_renew":
                 ttls = [self._renew(lease, entry.index) for lease in command.lease_renew.ids]
-                self._require(list(result.lease_renew.ttls) == ttls, f"{where}: {result} is not {ttls}")
+                if list(result.lease_renew.ttls) != ttls:
+                    self._violated(f"{where}: {result} is not {ttls}")
             case "lease_revoke":
-                self._require(command.lease_revoke.ID in self.leases, f"{where}: there is none")
+                if command.lease_revoke.ID not in self.leases:
+                    self._violated(f"{where}: there is none")
                 self._end_lease(command.lease_revoke.ID)
             case "lease_expire":
                 self._expire(where, command.lease_expire, list(result.lease_expire.ids))
@@ -177,7 +180,8 @@ class Reference:
         ours: PutResponse | DeleteRangeResponse | TxnResponse,
     ) -> None:
         ours.header.revision = self.revision + bool(self._sub)
-        self._require(real == ours, f"{where}: answered {real}, not {ours}")
+        if real != ours:
+            self._violated(f"{where}: answered {real}, not {ours}")
 
     # Keys.
 
@@ -294,14 +298,15 @@ class Reference:
             for id, renewal in {item.id: item.renewal for item in request.items}.items()
             if id in self.leases and self.leases[id].index <= renewal
         ]
-        self._require(ended == over, f"{where}: ended {ended}, not {over}")
+        if ended != over:
+            self._violated(f"{where}: ended {ended}, not {over}")
         for id in over:
             lease = self.leases[id]
             lived = self._now() - lease.since
-            self._require(
-                lived >= lease.ttl * 0.95 - self._early,
-                f"{where}: lease {id} of {lease.ttl} s was ended {lived:.3f} s after its last renewal",
-            )
+            if lived < lease.ttl * 0.95 - self._early:
+                self._violated(
+                    f"{where}: lease {id} of {lease.ttl} s was ended {lived:.3f} s after its last renewal"
+                )
             self.latest_expiry = max(self.latest_expiry, lived - lease.ttl)
             self._end_lease(id)
             self.revision += bool(self._sub)  # each lease is a revision of its own

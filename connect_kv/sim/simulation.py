@@ -194,7 +194,6 @@ class Simulation:
     async def comes_to_rest(self) -> None:
         """All members apply all there is, hold the same, and every watch has seen it."""
         world = self.world
-        members = [host for host in world.hosts if host.wanted]
         async with world.client("last", session=False, timeout=10) as client:
             for key in ("r0", "r1"):
                 number = self.recorders["registers"].history.call("last", ("read", key), world.now)
@@ -202,17 +201,16 @@ class Simulation:
                 answer = None if held is None else held.value.decode()
                 self.recorders["registers"].history.returns(number, answer, world.now)
         await world.until(
-            lambda: all(
-                host.up and host.running.node.last_applied == world.ledger.applied_index for host in members
-            ),
+            self.all_applied,
             SETTLE_SECONDS,
             "all members to apply everything",
         )
         if world.ledger.applied_index > world.ledger.commit_index:
             self.unheard = True
             return
-        for host in members:
-            await self._same_keys(host.client_address)
+        for host in world.hosts:
+            if host.wanted:
+                await self._same_keys(host.client_address)
         with suppress(Violation):  # the check below says what is missing
             await world.until(
                 lambda: not any(watcher.behind(world.reference) for watcher in self.watchers),
@@ -224,6 +222,13 @@ class Simulation:
         self.locks.check()
         if self.config.overdue is not None and world.reference.overdue() > self.config.overdue:
             raise Violation(f"a lease outlived its time by {world.reference.overdue():.3f} s")
+
+    def all_applied(self) -> bool:
+        """Whether every member has applied all there is. Who is just removed, or removed itself, is none."""
+        last = self.world.ledger.applied_index
+        return all(
+            host.up and host.running.node.last_applied == last for host in self.world.hosts if host.wanted
+        )
 
     async def _same_keys(self, address: str) -> None:
         world = self.world

@@ -62,7 +62,7 @@ class World:
         self.loop = SimLoop(step_limit=config.step_limit)
         self.rng = self.chance("world")
         self.ledger = Ledger(self.fail)
-        self.reference = Reference(self.ledger.require, self.loop.time, early=2 * config.clock_skew)
+        self.reference = Reference(self.ledger.violated, self.loop.time, early=2 * config.clock_skew)
         self.ledger.on_commit(self.reference.applied)
         self.peers = MemoryNetwork(
             self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2)
@@ -77,6 +77,7 @@ class World:
             for number in range(1, config.members + 1)
         )
         self._limits = self.chance("limits")
+        self._tick_ms = self._limits.choice((10, 20))
         for member in self._members:
             self._add_host(member.name, joins=False)
         self.loop.set_exception_handler(self._unhandled)
@@ -124,9 +125,10 @@ class World:
     def sees(self, message: PeerMessage) -> None:
         """A message leaves a member: for the ledger, and for the history's hash."""
         self.ledger.sent(message)
-        text = f"{self.loop.time():.6f} {type(message).__name__} {message.source} {message.target}"
+        text = f"{self.loop.now:.6f} {type(message).__name__} {message.source} {message.target}"
         if isinstance(message, AppendRequest):
-            text += f" {message.term} {message.prev} {len(message.entries)} {message.commit_index}"
+            term, index = message.prev
+            text += f" {message.term} {term} {index} {len(message.entries)} {message.commit_index}"
         self._digest.update(text.encode())
 
     @property
@@ -249,7 +251,8 @@ class World:
 
     def _settings(self, config: ServerConfig) -> ServerConfig:
         if self.config.fast:
-            config = replace(config, tick_ms=10, heartbeat_ms=20, election_ms=200)
+            tick = self._tick_ms
+            config = replace(config, tick_ms=tick, heartbeat_ms=2 * tick, election_ms=200)
         return replace(config, snapshot_count=64, catch_up_entries=24)
 
     def _tuned(self, small: bool) -> Callable[[NodeConfig], NodeConfig]:
