@@ -20,7 +20,7 @@ from connect_kv.machines.cluster import ClusterTable
 from connect_kv.machines.keeper import HostConfig, ReadLog, StateKeeper
 from connect_kv.machines.queries import Queries
 from connect_kv.machines.sessions import SessionTable
-from connect_kv.machines.slices import HIGHEST_COMMAND, Dispatcher, KeyValue, set_alarms
+from connect_kv.machines.slices import Dispatcher, KeyValue, set_alarms
 from connect_kv.machines.snapshot_source import ViewSource
 from connect_kv.machines.space import Space
 from connect_kv.machines.state_hash import state_hash
@@ -33,7 +33,7 @@ from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 
 _LOG_TIME = bytes((codec.META,)) + b"log-time"
 
-__all__ = ["HIGHEST_COMMAND", "HostConfig", "MachineHost", "ReadLog"]
+__all__ = ["HostConfig", "MachineHost", "ReadLog"]
 
 
 class MachineHost:

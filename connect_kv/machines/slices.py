@@ -31,9 +31,6 @@ LOOP_SECONDS = 0.002
 _LOOK_AT_CLOCK = 8
 """Commands between two looks."""
 
-HIGHEST_COMMAND: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
-"""Largest number of a command that this version can apply: what a member publishes, and says in a hello."""
-
 _ABORTED = 10
 _INTERNAL = 13
 _PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()

@@ -20,6 +20,7 @@ from connect_kv.node.compaction import Compactor
 from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
+from connect_kv.node.membership import log_changes
 from connect_kv.node.parts import Parts
 from connect_kv.node.peers import Peers
 from connect_kv.node.pipeline import Pipeline
@@ -103,6 +104,7 @@ class Driver(Generic[R]):
             before_switch=self._sender.cancel,
             jumped=self._jumped,
         )
+        self._membership = parts.history.membership
         self.health = DiskHealth(
             clock=parts.clock, oldest=lambda: self.writer.oldest, limit=2 * config.election_seconds
         )
@@ -246,6 +248,10 @@ class Driver(Generic[R]):
             self.pipeline.queue.expire(before)
             self.reads.expire(before)
         if self.health.check():
+            if self.health.sick:
+                logger.warning("the log's disk has not answered for two election timeouts")
+            else:
+                logger.info("the log's disk answers again")
             self._update_eligibility()
         if self._ticks % self._parts.config.raft.election_ticks == 0:
             self._each_election_timeout()
@@ -333,6 +339,8 @@ class Driver(Generic[R]):
 
     def _membership_applied(self) -> None:
         membership = self._parts.history.membership
+        log_changes(self._membership, membership)
+        self._membership = membership
         self.peers.follow_membership()
         self.pipeline.membership_changed(membership.node_ids)
         if self._parts.identity.node_id in membership.removed:
@@ -381,7 +389,6 @@ class Driver(Generic[R]):
         confirmed = self._parts.log.confirmed
         self._core.set_eligible(vote=confirmed, campaign=confirmed and not self.health.sick)
         if self.health.sick:
-            logger.warning("the log's disk has not answered for two election timeouts")
             self.hand_over()
         elif confirmed and self._core.membership.voters == {self._parts.identity.node_id}:
             # There is nobody to wait for.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 
 from connect_kv.interfaces import Hello, HelloReply, Identity, Verdict
 from connect_kv.raft.types import Membership
 
+logger = logging.getLogger(__name__)
+
 PROTOCOL = 1
 """The version of the traffic between members that this code speaks."""
 OLDEST_PROTOCOL = 1
 """The oldest it understands: always the one before, so that a cluster can be upgraded member by member."""
+_MOST_REFUSED = 256
+"""Members whose last refusal is remembered."""
 
 
 def hashed_id(*parts: object) -> int:
@@ -69,6 +74,46 @@ def has_majority(membership: Membership, node_ids: Iterable[int], *, besides: in
         for voters in (membership.voters, membership.voters_outgoing)
         if voters
     )
+
+
+def log_changes(before: Membership, after: Membership) -> None:
+    """One line for each member that is another than before."""
+    for node_id in sorted({*before.node_ids, *after.node_ids}):
+        old, new = before.member(node_id), after.member(node_id)
+        fields = {"member": f"{node_id:x}"}
+        if new is None:
+            logger.info("a member was removed", extra=fields)
+            continue
+        fields["address"] = new.peer_address
+        if old is None:
+            kind = "learner" if node_id in after.learners else "voter"
+            logger.info("a member was added", extra={**fields, "kind": kind})
+            continue
+        if old.peer_address != new.peer_address:
+            logger.info("a member has another address", extra=fields)
+        if node_id in before.learners and node_id in after.voters:
+            logger.info("a learner was promoted", extra=fields)
+        if node_id in after.learners and node_id not in before.learners:
+            logger.info("a voter became a learner", extra=fields)
+
+
+class Refusals:
+    """Tells a refusal that is news from one that is repeated with every attempt to connect."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, Verdict] = {}
+
+    def news(self, node_id: int, verdict: Verdict) -> bool:
+        """Whether that member was not refused for this reason the last time."""
+        if len(self._last) >= _MOST_REFUSED and node_id not in self._last:
+            self._last.clear()  # strangers come under any id
+        before = self._last.get(node_id)
+        self._last[node_id] = verdict
+        return verdict is not before
+
+    def welcome(self, node_id: int) -> None:
+        """It is refused no longer."""
+        self._last.pop(node_id, None)
 
 
 class AddressBook:

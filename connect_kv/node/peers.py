@@ -20,6 +20,7 @@ from connect_kv.interfaces import (
 from connect_kv.node.membership import (
     Abilities,
     AddressBook,
+    Refusals,
     has_majority,
     judge,
 )
@@ -64,6 +65,8 @@ class Peers(Generic[R]):
         self._followed: tuple[Membership | None, Membership | None] = (None, None)
         self._described = Membership()
         self._welcomed = {identity.node_id}
+        self._refused = Refusals()
+        self._refused_by = Refusals()
         self._cluster_runs = False
         self._confirming = False
         self._asking = False
@@ -106,7 +109,8 @@ class Peers(Generic[R]):
         verdict = await self._verdict(hello)
         if verdict is Verdict.WELCOME:
             self._abilities.heard(hello.source, hello)
-        else:
+            self._refused.welcome(hello.source)
+        elif self._refused.news(hello.source, verdict):
             logger.warning(
                 "a member was refused", extra={"member": f"{hello.source:x}", "verdict": verdict.name}
             )
@@ -118,12 +122,13 @@ class Peers(Generic[R]):
         if reply.verdict is Verdict.WELCOME:
             self._abilities.heard(node_id, reply)
             self._welcomed.add(node_id)
+            self._refused_by.welcome(node_id)
             self._confirm_if_welcome()
         elif reply.verdict is Verdict.REMOVED:
             self._fail(MemberRemoved(f"member {node_id:x} says that this one was removed from the cluster"))
         elif reply.verdict is Verdict.AMNESIA:
             self._fail(RefusedToStart(WIPED))
-        else:
+        elif self._refused_by.news(node_id, reply.verdict):
             logger.warning(
                 "a member does not take our messages",
                 extra={"member": f"{node_id:x}", "verdict": reply.verdict.name, "detail": reply.detail},

@@ -12,16 +12,41 @@ logger = logging.getLogger(__name__)
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0)
 SLOW_APPLY_SECONDS = 0.1
+SLOW_WRITE_SECONDS = 0.5
 _REPORT_SECONDS = 10.0
+
+
+class _Slow:
+    """One line for many: what is overloaded is slow all the time."""
+
+    def __init__(self, message: str, limit: float, clock: Clock) -> None:
+        self._message = message
+        self._limit = limit
+        self._clock = clock
+        self._next = 0.0
+        self._times = 0
+        self._longest = 0.0
+
+    def took(self, seconds: float) -> bool:
+        """Whether that was too long."""
+        if seconds <= self._limit:
+            return False
+        self._times += 1
+        self._longest = max(self._longest, seconds)
+        now = self._clock.now()
+        if now >= self._next:
+            fields = {"seconds": round(self._longest, 3), "times": self._times}
+            logger.warning(self._message, extra=fields)
+            self._next, self._times, self._longest = now + _REPORT_SECONDS, 0, 0.0
+        return True
 
 
 class PrometheusNodeMetrics:
     """`node.metrics.NodeMetrics` into a registry; etcd's names where they mean the same."""
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
-        self._clock = clock
-        self._next_report = 0.0
-        self._unreported = 0
+        self._slow_write = _Slow("the log's disk is slow", SLOW_WRITE_SECONDS, clock)
+        self._slow_apply = _Slow("apply is slow", SLOW_APPLY_SECONDS, clock)
         self._fsync = Histogram(
             "etcd_disk_wal_fsync_duration_seconds",
             "Time until a batch of the log was durable.",
@@ -74,23 +99,14 @@ class PrometheusNodeMetrics:
         """One batch of the log is durable; it merged that many steps of the core."""
         self._fsync.observe(seconds)
         self._merged.observe(readies)
+        self._slow_write.took(seconds)
 
     def applied(self, seconds: float, entries: int) -> None:
         """One slice was applied."""
         self._apply.observe(seconds)
         self._applied.inc(entries)
-        if seconds > SLOW_APPLY_SECONDS:
+        if self._slow_apply.took(seconds):
             self._slow.inc()
-            self._report_slow(seconds)
-
-    def _report_slow(self, seconds: float) -> None:
-        """One line for many: an overloaded member applies slowly all the time."""
-        self._unreported += 1
-        now = self._clock.now()
-        if now >= self._next_report:
-            logger.warning("apply is slow", extra={"seconds": round(seconds, 3), "times": self._unreported})
-            self._next_report = now + _REPORT_SECONDS
-            self._unreported = 0
 
     def waiting(self, commands: int, size: int) -> None:
         """So many commands, of so many bytes, wait to be proposed."""

@@ -22,6 +22,7 @@ from connect_kv.rpc.maintenance_pb2 import (
 from connect_kv.serving.health import Health
 from tests.api.cluster import Member, configs, running
 from tests.api.conftest import FakeNode, until
+from tests.api.test_cluster_service import has_the_log, joining
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -74,6 +75,25 @@ async def test_a_member_without_a_leader_does_not_serve_and_says_how_it_is(tmp_p
         listed = await one.call(f"{PATH}/List", health_pb2.HealthListRequest(), health_pb2.HealthListResponse)
         assert listed.statuses[KV].status == NOT_SERVING
         watching.cancel()
+
+
+async def test_a_learner_serves_only_who_asks_how_it_is(tmp_path: Path) -> None:
+    async with running(configs(tmp_path, 3)) as members:
+        config = joining(tmp_path, members, "n4")
+        async with connect_kv.connect(members[0].server.client_address, session=False) as client:
+            added = await client.cluster.add(config.peer_address, learner=True)
+            learner = Member(config)
+            await learner.start()
+            try:
+                await until(lambda: has_the_log(members, added.ID))
+                for service in ("", KV, "connect_kv.v1.Session", "etcdserverpb.Watch"):
+                    assert await check(learner, service) == NOT_SERVING
+                assert await check(learner, MAINTENANCE) == SERVING
+                await client.cluster.promote(added.ID)
+                for service in ("", KV):
+                    await settled(learner, service, SERVING)
+            finally:
+                await learner.stop()
 
 
 async def test_alarms_stop_it_only_where_data_is_doubtful(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import grpc
 import pytest
 
 import connect_kv
@@ -81,6 +82,19 @@ async def test_leadership_moves_to_a_voter_and_only_from_the_leader(three: list[
         await client.maintenance.move_leader(leader.server.client_address, target)
         await until(lambda: agree(three))
         assert other.server.node.is_leader
+
+
+@pytest.mark.parametrize("package", ["etcdserverpb", "connect_kv.v1"])
+async def test_downgrade_is_refused_by_name(tmp_path: Path, package: str) -> None:
+    async with running(configs(tmp_path, 1)) as (only,):
+        for action in maintenance_pb2.DowngradeRequest.DowngradeAction.values():
+            request = maintenance_pb2.DowngradeRequest(action=action, version="3.5")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await only.call(
+                    f"/{package}.Maintenance/Downgrade", request, maintenance_pb2.DowngradeResponse
+                )
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert f"{package}.Maintenance/Downgrade" in str(refused.value.details())
 
 
 async def test_space_comes_back_after_deletes_and_a_compaction(tmp_path: Path) -> None:

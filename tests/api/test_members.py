@@ -9,9 +9,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from connect_kv.api.reflection import REFLECTION_NAMES
 from connect_kv.errors import RefusedToStart, StorageInUse
 from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
@@ -224,7 +226,7 @@ async def test_a_call_that_cannot_be_is_told(
         assert one.server.node.last_applied == before
 
 
-async def test_status_members_health_and_reflection(one: Member) -> None:
+async def test_status_members_and_health(one: Member) -> None:
     path = "/etcdserverpb.Maintenance/Status"
     status = await one.call(path, maintenance_pb2.StatusRequest(), maintenance_pb2.StatusResponse)
     assert status.version == "3.6.0"
@@ -239,11 +241,25 @@ async def test_status_members_health_and_reflection(one: Member) -> None:
         "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse
     )
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    asking = streaming(one.channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="etcdserverpb.KV")
-    await asking.write(asked.SerializeToString())
-    found = await next_of(asking, reflection_pb2.ServerReflectionResponse)
-    assert found.file_descriptor_response.file_descriptor_proto
+
+
+@pytest.mark.parametrize("name", REFLECTION_NAMES)
+async def test_reflection_answers_under_both_of_its_names(one: Member, name: str) -> None:
+    asking = streaming(one.channel, f"/{name}/ServerReflectionInfo")
+
+    async def ask(**request: str) -> reflection_pb2.ServerReflectionResponse:
+        await asking.write(reflection_pb2.ServerReflectionRequest(**request).SerializeToString())
+        return await next_of(asking, reflection_pb2.ServerReflectionResponse)
+
+    told = await ask(list_services="")
+    listed = {service.name for service in told.list_services_response.service}
+    assert {"etcdserverpb.KV", "connect_kv.v1.KV", "v3lockpb.Lock", *REFLECTION_NAMES} <= listed
+    for service in ("etcdserverpb.KV", "connect_kv.v1.KV", "v3electionpb.Election", "connect_kv.v1.Session"):
+        found = await ask(file_containing_symbol=service)
+        (text, *_) = found.file_descriptor_response.file_descriptor_proto
+        file = descriptor_pb2.FileDescriptorProto.FromString(text)
+        assert service in {f"{file.package}.{one.name}" for one in file.service}
+    assert (await ask(file_containing_symbol="no.such.Thing")).error_response.error_code == 5
     asking.cancel()
 
 

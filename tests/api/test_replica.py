@@ -5,9 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from connect_kv.api.replica import Replica, encode_command, field_number
+from connect_kv.api import session_commands
+from connect_kv.api.machine_calls import MachineCalls
+from connect_kv.api.replica import FIRST_COMMANDS, Replica, encode_command, field_number
+from connect_kv.api.session_commands import SessionCommands
 from connect_kv.api.status import raise_failure
 from connect_kv.errors import (
+    BadCall,
     CommandFailed,
     NoLeader,
     NotProposed,
@@ -162,3 +166,17 @@ async def test_a_kind_that_not_every_member_knows_is_not_proposed(monkeypatch: p
     )
     with pytest.raises(Refused, match="not capable"):
         await replica.execute(PUT, b"")
+
+
+def test_a_session_carries_only_kinds_that_every_version_knows() -> None:
+    """It does not ask what the others know: a newer kind needs `understood` there, too."""
+    names = [*session_commands._KV, "machine_call", "session_close"]
+    numbers = {name: Command.DESCRIPTOR.fields_by_name[name].number for name in names}
+    assert max(numbers.values()) <= FIRST_COMMANDS
+    places = SessionCommands(MachineCalls({}), max_request_bytes=1 << 20)
+    for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields:
+        if field.name not in names and field.number < 64:
+            command = Command(number=1)
+            getattr(command, field.name).SetInParent()
+            with pytest.raises(BadCall):
+                places.place(command)

@@ -165,8 +165,9 @@ async def test_proposals_under_way_finish_while_a_node_stops(trio: Trio) -> None
 async def test_a_stop_is_bounded_although_the_disk_never_answers(trio: Trio) -> None:
     leader = await trio.start()
     leader.worker.block()
+    last = leader.core.last_index
     call = asyncio.create_task(put(leader, 1))
-    await asyncio.sleep(0.1)
+    await eventually(lambda: leader.core.last_index > last)
     began = asyncio.get_running_loop().time()
     await leader.stop()
     assert asyncio.get_running_loop().time() - began < 20
@@ -179,7 +180,7 @@ async def test_a_node_that_fails_while_it_stops_closes_everything(trio: Trio) ->
     leader.state.gate.clear()
     call = asyncio.create_task(put(leader, 1))
     stopping = asyncio.create_task(leader.stop())
-    await asyncio.sleep(0.05)
+    await eventually(lambda: not leader.node.is_leader)
     assert not stopping.done()
     leader.state.fail_with = UnknownEntry("upgrade me")
     leader.state.gate.set()
