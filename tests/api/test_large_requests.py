@@ -16,7 +16,11 @@ from tests.api.cluster import configs, running
 
 async def test_the_largest_request_there_may_be_goes_through_a_follower(tmp_path: Path) -> None:
     value = random.Random(1).randbytes(MAX_REQUEST_BYTES - 4096)
-    wanted = [replace(one, max_request_bytes=MAX_REQUEST_BYTES) for one in configs(tmp_path, 3)]
+    # The time limit of a call grows with the election timeout: so large a one may take long here.
+    wanted = [
+        replace(one, max_request_bytes=MAX_REQUEST_BYTES, heartbeat_ms=200, election_ms=4000)
+        for one in configs(tmp_path, 3)
+    ]
     async with running(wanted) as members:
         follower = next(one for one in members if not one.server.node.is_leader)
         async with connect_kv.connect(follower.server.client_address) as client:
