@@ -88,9 +88,7 @@ class RaftLog:
         return self.compacted.index if term == self.compacted.term else None
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Add entries at the end."""
-        if not entries:
-            return
+        """Add entries, at least one, at the end."""
         if entries[0].id.index != self.last.index + 1:
             raise RaftInvariantError("log contiguity", f"{entries[0].id} does not follow {self.last}")
         term = self._run_terms[-1] if self._run_terms else 0

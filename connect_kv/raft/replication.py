@@ -73,16 +73,21 @@ class Replication:
         progress.paused = False
         waited = state.tick_count - progress.heard_tick
         if progress.inflight and waited >= state.config.heartbeat_ticks:
-            # An append without entries is answered by where the log ends: no entry is sent twice in vain.
             progress.heard_tick = state.tick_count
-            self._probe_at(node_id, progress.next_index - 1)
+            prev_term = state.log.term_at(progress.next_index - 1)
+            if prev_term is None:
+                # Compacted meanwhile. While its window is full nothing else would find out that it
+                # needs a snapshot now.
+                progress.become_probe(progress.match_index + 1)
+            else:
+                self._probe_at(node_id, EntryId(prev_term, progress.next_index - 1))
         self.hand_over(node_id, progress)
 
     def recover_snapshots(self) -> None:
         """Ask members whose snapshot takes long: the news of its end may be lost."""
         for node_id, progress in self._state.progress.items():
             if progress.state is ProgressState.SNAPSHOT and progress.lost_state_at is None:
-                self._probe_at(node_id, self._state.log.compacted.index)
+                self._probe_at(node_id, self._state.log.compacted)
 
     def unreachable(self, node_id: int) -> None:
         """Messages to a member were lost: begin again from what it acknowledged, once it is back."""
@@ -174,20 +179,19 @@ class Replication:
         progress.told_commit = min(state.commit_index, last_index)
         progress.sent(last_index, sum(map(entry_bytes, entries)), state.tick_count)
 
-    def _probe_at(self, node_id: int, index: int) -> None:
+    def _probe_at(self, node_id: int, prev: EntryId) -> None:
         """An append without entries, only to hear where the member stands."""
-        state, term = self._state, self._state.log.term_at(index)
-        if term is not None:
-            state.outbox.send(
-                AppendRequest(
-                    source=state.node_id,
-                    target=node_id,
-                    term=state.term,
-                    prev=EntryId(term, index),
-                    entries=(),
-                    commit_index=state.commit_index,
-                )
+        state = self._state
+        state.outbox.send(
+            AppendRequest(
+                source=state.node_id,
+                target=node_id,
+                term=state.term,
+                prev=prev,
+                entries=(),
+                commit_index=state.commit_index,
             )
+        )
 
     def _tell_commit(self, node_id: int, progress: Progress, commit_index: int) -> None:
         """Nothing else is going to the member soon, and its readers wait."""
@@ -283,8 +287,6 @@ class Replication:
         fullest = max(
             (node_id for node_id in state.progress if node_id in state.membership.voters),
             key=lambda node_id: state.progress[node_id].match_index,
-            default=None,
         )
-        if fullest is not None:
-            state.outbox.send(TimeoutNow(source=state.node_id, target=fullest, term=state.term))
+        state.outbox.send(TimeoutNow(source=state.node_id, target=fullest, term=state.term))
         state.become_follower(state.term, None)

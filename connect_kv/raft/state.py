@@ -201,8 +201,6 @@ class RaftState:
         self.progress = {
             node_id: self.progress[node_id] for node_id in sorted(self.progress) if node_id in members
         }
-        if self.transfer_to is not None and self.transfer_to not in self.membership.voters:
-            self.transfer_to = None
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries to the log; a membership among them rules at once (thesis 4.1)."""

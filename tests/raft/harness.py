@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import AppendRequest, AppendResponse, InstallSnapshot, Message
-from connect_kv.raft.ready import ReadState, Ready
+from connect_kv.raft.ready import LogRead, ReadState, Ready
 from connect_kv.raft.types import (
     ZERO,
     Entry,
@@ -130,6 +130,9 @@ class Node:
         self.config, self.disk, self.rng = config, disk, rng
         self.slow_disk = False
         self.applies = True
+        self.answers_reads = True
+        self.log_reads: list[LogRead] = []
+        """Not answered yet."""
         self.outgoing: list[Packet] = []
         self.reads: list[ReadState] = []
         self.writing: list[Ready] = []
@@ -248,7 +251,9 @@ class Node:
         self.outgoing.extend(ready.messages)
         self.reads.extend(ready.reads)
         self.writing.append(ready)
-        for read in ready.log_reads:
+        self.log_reads.extend(ready.log_reads)
+        while self.answers_reads and self.log_reads:
+            read = self.log_reads.pop(0)
             self.core.entries_loaded(read.target, self.disk.read(read.start, read.end))
         for target in ready.snapshots:
             if target not in self.sending:

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from connect_kv.raft.core import RaftCore
-from connect_kv.raft.messages import HeartbeatRequest, VoteRequest, VoteResponse
-from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Restored, Role
-from tests.raft.harness import Cluster, append, config_for, membership_of, role_of, sent
+from connect_kv.raft.messages import HeartbeatRequest, InstallSnapshot, VoteRequest, VoteResponse
+from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Restored, Role, SnapshotMeta
+from tests.raft.harness import Cluster, append, config_for, entries_of, membership_of, role_of, sent
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
@@ -169,3 +169,37 @@ def test_a_leader_with_half_of_its_followers_stays() -> None:
 
     assert role_of(leader) is Role.LEADER
     assert leader.core.term == 1
+
+
+def test_a_term_has_one_leader_and_others_that_claim_it_are_not_heard() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    node = cluster[3]
+    node.outgoing.clear()
+    meta = SnapshotMeta(EntryId(1, 50), membership_of([1, 2, 3]))
+
+    node.step(HeartbeatRequest(source=2, target=3, term=1, commit_index=1, round=7))
+    node.step(InstallSnapshot(source=2, target=3, term=1, meta=meta))
+    node.step(append(2, 3, 1, EntryId(1, 1), entries_of([1], 2)))
+
+    assert not node.outgoing
+    assert (node.core.leader_id, node.core.last_index) == (1, 1)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_candidate_whose_disk_gets_sick_stops_campaigning(after: int) -> None:
+    """Before its campaign is decided, and in the pre-vote as well."""
+    cluster = Cluster(3)
+    node = cluster[1]
+    node.slow_disk = bool(after)
+    node.core.campaign()
+    node.run()
+    if after:
+        node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
+    assert node.core.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
+
+    node.core.set_eligible(vote=True, campaign=False)
+
+    assert node.core.role is Role.FOLLOWER
+    node.tick(40)
+    assert node.core.role is Role.FOLLOWER

@@ -1,5 +1,7 @@
 """§5.3: followers' logs become the leader's, and what a majority has is committed."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from connect_kv.errors import NotLeader, Overloaded
@@ -11,7 +13,7 @@ from connect_kv.raft.messages import (
     VoteResponse,
 )
 from connect_kv.raft.progress import ProgressState
-from connect_kv.raft.types import ZERO, Entry, EntryId
+from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind
 from tests.raft.harness import Cluster, Node, Packet, accepted, append, entries_of, sent
 
 
@@ -327,6 +329,121 @@ def test_entries_that_left_memory_are_read_from_the_log_store() -> None:
 
     assert any(ready.log_reads for ready in leader.readies)
     assert cluster[3].state == leader.state
+
+
+def reading(cluster: Cluster) -> Node:
+    """A leader that has asked for older entries, which 3 needs, and waits for them."""
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    for _ in range(30):
+        leader.propose(b"x" * 20)
+        cluster.stabilize()
+    cluster.heal()
+    leader.answers_reads = False
+    while not leader.log_reads:
+        cluster.tick()
+    return leader
+
+
+def small_windows() -> Cluster:
+    return Cluster(3, limits={"window_entries": 4, "max_append_bytes": 200})
+
+
+def answer(leader: Node, entries: Sequence[Entry]) -> None:
+    leader.core.entries_loaded(leader.log_reads.pop(0).target, entries)
+    leader.answers_reads = True
+
+
+def test_older_entries_are_asked_for_once_while_they_are_read() -> None:
+    cluster = small_windows()
+    leader = reading(cluster)
+
+    leader.propose(b"y")
+    cluster.tick(10)
+
+    assert len(leader.log_reads) == 1
+    answer(leader, leader.disk.read(leader.log_reads[0].start, leader.log_reads[0].end))
+    cluster.stabilize()
+    assert cluster[3].state == leader.state
+
+
+@pytest.mark.parametrize("what", ["nothing", "others", "of another term"])
+def test_older_entries_that_do_not_fit_any_more_are_not_sent(what: str) -> None:
+    """The log may have been compacted or replaced while they were read."""
+    cluster = small_windows()
+    leader = reading(cluster)
+    start, end = leader.log_reads[0].start, leader.log_reads[0].end
+    wrong = {
+        "nothing": [],
+        "others": leader.disk.read(start + 1, end),
+        "of another term": entries_of([7] * (end - start), start),
+    }[what]
+
+    answer(leader, wrong)
+    leader.run()
+    assert not [one for one in sent(leader, AppendRequest) if one.target == 3 and one.entries == tuple(wrong)]
+
+    cluster.tick(10)
+    assert cluster[3].state == leader.state
+
+
+def test_what_was_compacted_while_older_entries_were_read_needs_a_snapshot() -> None:
+    cluster = small_windows()
+    leader = reading(cluster)
+    start, end = leader.log_reads[0].start, leader.log_reads[0].end
+    entries = leader.disk.read(start, end)
+    leader.make_durable()
+    leader.compact(end - 1)
+
+    answer(leader, entries)
+    cluster.tick(10)
+
+    assert cluster[3].state == leader.state
+    assert cluster[3].core.first_index > start
+
+
+def test_entries_nobody_asked_for_are_not_sent() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    before = len(sent(leader, AppendRequest))
+
+    leader.core.entries_loaded(3, entries_of([1, 1], 1))
+    leader.core.entries_loaded(99, entries_of([1, 1], 1))
+    leader.run()
+
+    assert len(sent(leader, AppendRequest)) == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        append(1, 3, 1, EntryId(1, 1), entries_of([1, 1], 3)),
+        append(1, 3, 1, EntryId(1, 1), [*entries_of([1], 2), *entries_of([1], 4)]),
+        append(1, 3, 1, EntryId(1, 1), entries_of([1, 0], 2)),
+        append(1, 3, 1, EntryId(1, 1), entries_of([2], 2)),
+        append(1, 3, 1, EntryId(2, 1)),
+        append(1, 3, 1, EntryId(1, 1), [Entry(EntryId(1, 2), EntryKind.MEMBERSHIP, b"none")]),
+    ],
+    ids=[
+        "a gap before",
+        "a gap within",
+        "a term that falls",
+        "a later term",
+        "a later term before",
+        "damaged",
+    ],
+)
+def test_an_append_that_no_leader_sends_is_dropped(message: AppendRequest) -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    node = cluster[3]
+    last = node.core.last_index
+    node.outgoing.clear()
+
+    node.step(message)
+
+    assert node.core.last_index == last
+    assert not node.outgoing
 
 
 def test_the_memory_window_keeps_what_is_not_committed() -> None:

@@ -118,6 +118,24 @@ def test_nothing_is_applied_between_the_installation_and_its_end_on_disk() -> No
     assert node.core.status().applied_index == 3
 
 
+def test_a_follower_whose_window_was_lost_gets_a_snapshot_once_the_log_is_compacted() -> None:
+    """Nobody says that the appends were lost, and what a probe would compare is gone."""
+    cluster = Cluster(3, limits={"max_inflight_appends": 2, "small_append_bytes": 1})
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    for _ in range(10):
+        leader.propose(b"x")
+        cluster.stabilize()
+    for node_id in (1, 2):
+        cluster[node_id].make_durable()
+        cluster[node_id].compact(11)
+    cluster.heal()
+
+    cluster.tick(10)
+
+    assert cluster[3].state == leader.state
+
+
 def test_only_what_is_applied_is_compacted() -> None:
     cluster = Cluster(3)
     leader = cluster.elect(1)

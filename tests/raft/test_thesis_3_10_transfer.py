@@ -86,3 +86,13 @@ def test_a_request_from_somebody_who_does_not_lead_is_ignored() -> None:
     cluster[3].step(TimeoutNow(source=2, target=3, term=1))
 
     assert cluster[3].core.role is Role.FOLLOWER
+
+
+def test_only_a_leader_hands_over() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+
+    with pytest.raises(NotLeader) as refused:
+        cluster[2].core.transfer_leadership(3)
+
+    assert refused.value.leader_id == 1

@@ -1,11 +1,14 @@
 """Thesis 4: changes of membership, one member at a time or through joint consensus."""
 
+from dataclasses import replace
+
 import pytest
 
 from connect_kv.errors import MembershipRefused
-from connect_kv.raft.membership import MembershipChange
+from connect_kv.raft.errors import RaftInvariantError
+from connect_kv.raft.membership import MembershipChange, MembershipHistory, changed, check_invariants
 from connect_kv.raft.messages import AppendResponse
-from connect_kv.raft.types import Entry, EntryId, EntryKind, Role
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Role
 from tests.raft.harness import Cluster, Node, append, entries_of, member, membership_of, role_of
 
 
@@ -220,3 +223,58 @@ def test_changes_that_make_no_sense_are_refused(wanted: MembershipChange) -> Non
 
     with pytest.raises(MembershipRefused):
         change(leader, wanted)
+
+
+def test_an_address_belongs_to_one_member() -> None:
+    """Otherwise one process would be counted as two."""
+    taken = replace(member(4), peer_address=member(2).peer_address)
+    for wanted in (
+        MembershipChange().add_voter(taken),
+        MembershipChange().add_learner(taken),
+        MembershipChange().update(replace(member(3), peer_address=member(2).peer_address)),
+    ):
+        with pytest.raises(MembershipRefused, match="is the address of member 2"):
+            changed(membership_of([1, 2, 3]), wanted)
+
+
+def test_no_change_is_made_to_a_joint_membership() -> None:
+    two = MembershipChange().add_voter(member(4)).add_voter(member(5))
+    joint = changed(membership_of([1, 2, 3]), two)
+    assert joint.joint
+
+    with pytest.raises(MembershipRefused, match="still under way"):
+        changed(joint, MembershipChange().remove(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (replace(membership_of([1, 2]), members=(member(1),)), "members are exactly those named"),
+        (replace(membership_of([1]), voters=frozenset(), learners=frozenset([1])), "there is a voter"),
+        (replace(membership_of([1, 2]), learners=frozenset([2])), "a learner is not a voter"),
+        (
+            replace(membership_of([1, 2]), learners_next=frozenset([2])),
+            "only outgoing voters become learners",
+        ),
+        (
+            replace(membership_of([1]), voters_outgoing=frozenset([1]), learners_next=frozenset([1])),
+            "does not stay a voter",
+        ),
+        (replace(membership_of([1, 2]), removed=frozenset([2])), "a removed member is gone"),
+        (replace(membership_of([1]), voters_outgoing=frozenset([1])), "ends by itself"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_parts_of_a_membership_fit_together(wrong: Membership, rule: str) -> None:
+    check_invariants(membership_of([1, 2], [3]))
+    with pytest.raises(RaftInvariantError, match=rule):
+        check_invariants(wrong)
+
+
+def test_the_membership_at_each_index_is_known_from_the_start_of_the_log() -> None:
+    history = MembershipHistory(((5, membership_of([1])), (9, membership_of([1, 2]))))
+    assert history.at(8) == membership_of([1])
+    with pytest.raises(RaftInvariantError, match="nothing is known at index 4"):
+        history.at(4)
+    with pytest.raises(RaftInvariantError, match="at its start"):
+        MembershipHistory(())
