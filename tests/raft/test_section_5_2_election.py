@@ -196,10 +196,10 @@ def test_a_candidate_whose_disk_gets_sick_stops_campaigning(after: int) -> None:
     node.run()
     if after:
         node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
-    assert node.core.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
+    assert role_of(node) in (Role.PRE_CANDIDATE, Role.CANDIDATE)
 
     node.core.set_eligible(vote=True, campaign=False)
 
-    assert node.core.role is Role.FOLLOWER
+    assert role_of(node) is Role.FOLLOWER
     node.tick(40)
-    assert node.core.role is Role.FOLLOWER
+    assert role_of(node) is Role.FOLLOWER
