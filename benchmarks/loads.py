@@ -1,34 +1,20 @@
-"""Loads: unary calls from h2load, the same C program for every server; sessions from our own client."""
+"""Loads: unary calls from h2load, the same C program for every server; others from our own client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.figures import Figures
 from benchmarks.systems import System
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest
 
 STREAMS_PER_CONNECTION = 100
 TIMEOUT = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One load on one system."""
-
-    rate: float
-    """Operations a second."""
-    median: float
-    """Of the latency, ms."""
-    p99: float
-    """ms"""
-    cpu: float
-    """Processor seconds of all servers for 1,000 operations."""
 
 
 def put_body(value_size: int = 256) -> bytes:
@@ -41,8 +27,20 @@ def range_body() -> bytes:
     return _framed(RangeRequest(key=b"bench/000000000001").SerializeToString())
 
 
-async def unary(system: System, method: str, body: bytes, *, callers: int, total: int) -> Measured:
-    """h2load with `callers` calls under way, spread over the members, one process for each."""
+async def unary(
+    system: System,
+    method: str,
+    body: bytes,
+    *,
+    callers: int,
+    total: int,
+    rate: float | None = None,
+    timeout: float = TIMEOUT,
+) -> Figures:
+    """h2load with up to `callers` calls under way, spread over the members, one process for each.
+
+    Without `rate` each caller goes on as soon as it was answered; with it, so many begin a second.
+    """
     addresses = system.addresses[: max(1, min(len(system.addresses), callers))]
     with TemporaryDirectory() as directory:
         file = Path(directory) / "body"
@@ -51,43 +49,61 @@ async def unary(system: System, method: str, body: bytes, *, callers: int, total
         logs = [Path(directory) / f"log{number}" for number in range(len(addresses))]
         share, each = callers // len(addresses), total // len(addresses)
         started = asyncio.get_running_loop().time()
-        await asyncio.gather(
-            *(
-                _h2load(address, method, file, log, share, each)
-                for address, log in zip(addresses, logs, strict=True)
+        async with asyncio.timeout(timeout):
+            await asyncio.gather(
+                *(
+                    _h2load(address, method, file, log, share, each, rate and rate / len(addresses))
+                    for address, log in zip(addresses, logs, strict=True)
+                )
             )
-        )
         seconds = asyncio.get_running_loop().time() - started
         used = system.cpu_seconds() - before
         rows = [line.split("\t") for log in logs for line in log.read_text().splitlines()]
     latencies = sorted(int(row[2]) / 1000 for row in rows if row[1] == "200")
     if len(latencies) < 0.99 * each * len(addresses):
         raise RuntimeError(f"{system.name}: {len(latencies)} of {total} calls succeeded")
-    return Measured(len(latencies) / seconds, *_percentiles(latencies), used / len(latencies) * 1000)
+    return {
+        "rate": len(latencies) / seconds,
+        **percentiles(latencies),
+        "cpu": used / len(latencies) * 1000,
+    }
 
 
-async def _h2load(address: str, method: str, body: Path, log: Path, callers: int, total: int) -> None:
+async def _h2load(
+    address: str, method: str, body: Path, log: Path, callers: int, total: int, rate: float | None
+) -> None:
     streams = min(callers, STREAMS_PER_CONNECTION)
+    connections = max(1, callers // streams)
     arguments = [
-        "-n", str(total), "-c", str(max(1, callers // streams)), "-m", str(streams), "-d", str(body),
+        "-n", str(total), "-c", str(connections), "-m", str(streams), "-d", str(body),
         "-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}",
+        *([] if rate is None else [f"--rps={rate / connections:.3f}"]),
         f"http://{address}/etcdserverpb.KV/{method}",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec("h2load", *arguments, stdout=asyncio.subprocess.DEVNULL)
-    async with asyncio.timeout(TIMEOUT):
+    try:
         if await process.wait():
             raise RuntimeError(f"h2load ended with {process.returncode}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
-async def bench(system: System, *arguments: str) -> Measured:
+async def bench(system: System, *arguments: str, timeout: float = TIMEOUT) -> Figures:
     """``connect-kv bench`` with these arguments."""
     before = system.cpu_seconds()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "connect_kv.cli.main", "bench", *arguments,
         "--endpoints", system.endpoints, "-o", "json", stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(TIMEOUT):
-        output, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         raise RuntimeError(f"{system.name}: bench ended with {process.returncode}")
     found = json.loads(output)
@@ -95,21 +111,21 @@ async def bench(system: System, *arguments: str) -> Measured:
         raise RuntimeError(f"{system.name}: {found['errors']}")
     used = system.cpu_seconds() - before
     latency = found["latency_ms"]
-    return Measured(found["per_second"], latency["p50"], latency["p99"], used / found["operations"] * 1000)
+    return {
+        "rate": found["per_second"],
+        "median": latency["p50"],
+        "p90": latency["p90"],
+        "p99": latency["p99"],
+        "p999": latency["p99.9"],
+        "cpu": used / found["operations"] * 1000,
+    }
 
 
-def median(found: list[Measured]) -> Measured:
-    """Of each figure by itself."""
-    return Measured(
-        *(
-            statistics.median(getattr(one, field) for one in found)
-            for field in ("rate", "median", "p99", "cpu")
-        )
-    )
-
-
-def _percentiles(latencies: list[float]) -> tuple[float, float]:
-    return latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
+def percentiles(latencies: Sequence[float]) -> Figures:
+    """Of sorted ones."""
+    last = len(latencies) - 1
+    parts = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+    return {name: latencies[min(last, int(len(latencies) * part))] for name, part in parts.items()}
 
 
 def _framed(message: bytes) -> bytes:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.loads import Measured
+from benchmarks.figures import COLUMNS, Figures, Section
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-Found = Mapping[str, Mapping[str, Measured]]
+Sections = Mapping[str, Section]
 OURS = "connect-kv"
 
 
@@ -17,130 +17,136 @@ class Goal(NamedTuple):
     """One line of the table: ours against theirs, and what it should come to."""
 
     work: str
+    section: str
     ours: str
     theirs: tuple[str, str]
-    """Load and system. A load that ends in ``*``: the best of all that begin so."""
+    """Row and system. A row that ends in ``*``: the best of all that begin so."""
     field: str
     least: float
-    more: bool
+    more: bool = True
     """Whether more is better."""
     factor: float = 1.0
     """Units of ours in one operation, where it counts."""
 
 
+ALONE = "log write, nothing else"
+
 GOALS = (
-    Goal(
-        "session puts, 1,000 callers, against etcd's best unary rate",
-        "session put 1000",
-        ("unary put *", "etcd"),
-        "rate",
-        2.0,
-        True,
+    Goal("session puts, 1,000 callers, against etcd's best unary rate", "puts", "session put 1000",
+         ("unary put *", "etcd"), "rate", 2.0),
+    Goal("session puts, 100 callers, median latency", "puts", "session put 100",
+         ("unary put 100", "etcd"), "median", 1.0, more=False),
+    Goal("unary puts, 1,000 in flight", "puts", "unary put 1000", ("unary put 1000", "etcd"), "rate", 0.35),
+    Goal("unary puts, one node, against an empty handler", "floor", "one node put 300",
+         ("one node put 300", "empty handler"), "rate", 0.5),
+    Goal("one caller, unary put, median latency", "puts", "unary put 1",
+         ("unary put 1", "etcd"), "median", 1.6, more=False),
+    Goal("linearizable range, 1,000 in flight", "gets", "unary get 1000",
+         ("unary get 1000", "etcd"), "rate", 0.5),
+    Goal("session gets, 1,000 callers, against etcd unary", "gets", "session get 1000",
+         ("unary get 1000", "etcd"), "rate", 2.0),
+    Goal("counter, 1,000 callers", "counter", "counter 1000", ("counter 1000", "PySyncObj"), "rate", 5.0),
+    Goal("counter, one caller, median latency", "counter", "counter 1",
+         ("counter 1", "PySyncObj"), "median", 0.02, more=False),
+    Goal("watch fan-out to 1,000 watchers, events/s", "watch", "watchers 1000",
+         ("watchers 1000", "etcd"), "rate", 0.5),
+    Goal("loading in transactions of 128 puts, keys/s", "load", "load 128",
+         ("load 128", "etcd"), "rate", 0.5, factor=128.0),
+    Goal("loading a million keys in transactions of 128 puts, keys/s", "many-keys", "loading 1,000,000 keys",
+         ("loading 1,000,000 keys", "etcd"), "rate", 0.5),
+    Goal("anonymous memory of a node that has taken a million keys", "many-keys", "memory after loading",
+         ("memory after loading", "etcd"), "anonymous", 0.5, more=False),
+    Goal("the same, resident", "many-keys", "memory after loading",
+         ("memory after loading", "etcd"), "resident", 0.5, more=False),
+    Goal("anonymous memory after a start with a million keys", "many-keys", "memory after a start",
+         ("memory after a start", "etcd"), "anonymous", 0.5, more=False),
+    Goal("start to the first answer with a million keys", "many-keys", "start to the first answer",
+         ("start to the first answer", "etcd"), "seconds", 1.0, more=False),
+    Goal("service back after `kill -9` of the leader", "many-keys", "kill -9 of the leader to the first put",
+         ("kill -9 of the leader to the first put", "etcd"), "seconds", 1.0, more=False),
+    Goal("service back after `kill -9` of all nodes", "many-keys", "kill -9 of all to the first put",
+         ("kill -9 of all to the first put", "etcd"), "seconds", 1.0, more=False),
+    *(
+        Goal(f"p99.9 of a log write during {what}", "log-writes", f"log write, {what}",
+             (ALONE, OURS), "p999", 5.0, more=False)
+        for what in ("compaction of the state", "defragment", "sending a snapshot", "installing a snapshot")
     ),
-    Goal(
-        "session puts, 100 callers, median latency",
-        "session put 100",
-        ("unary put 100", "etcd"),
-        "median",
-        1.0,
-        False,
-    ),
-    Goal("unary puts, 1,000 in flight", "unary put 1000", ("unary put 1000", "etcd"), "rate", 0.35, True),
-    Goal(
-        "unary puts, one node, against an empty handler",
-        "one node put 300",
-        ("one node put 300", "empty handler"),
-        "rate",
-        0.5,
-        True,
-    ),
-    Goal(
-        "one caller, unary put, median latency", "unary put 1", ("unary put 1", "etcd"), "median", 1.6, False
-    ),
-    Goal(
-        "linearizable range, 1,000 in flight", "unary get 1000", ("unary get 1000", "etcd"), "rate", 0.5, True
-    ),
-    Goal(
-        "session gets, 1,000 callers, against etcd unary",
-        "session get 1000",
-        ("unary get 1000", "etcd"),
-        "rate",
-        2.0,
-        True,
-    ),
-    Goal("counter, 1,000 callers", "counter 1000", ("counter 1000", "PySyncObj"), "rate", 5.0, True),
-    Goal(
-        "counter, one caller, median latency", "counter 1", ("counter 1", "PySyncObj"), "median", 0.02, False
-    ),
-    Goal(
-        "watch fan-out to 1,000 watchers, events/s", "watch 1000", ("watch 1000", "etcd"), "rate", 0.5, True
-    ),
-    Goal(
-        "loading in transactions of 128 puts, keys/s",
-        "load 128",
-        ("load 128", "etcd"),
-        "rate",
-        0.5,
-        True,
-        128.0,
-    ),
-)
+)  # fmt: skip
 
 
-def results(found: Found, machine: str) -> str:
+def results(sections: Sections) -> str:
     """The tables."""
     lines = [
-        f"Measured on: {machine}.",
-        "",
         "| work | this | the other | ratio | at least | reached | processor time ratio |",
         "|---|---|---|---|---|---|---|",
+        *(_line(goal, sections) for goal in GOALS),
     ]
-    lines += [line for goal in GOALS if (line := _line(goal, found))]
-    lines += [
-        "",
-        "All figures (medians; processor seconds are those of all servers together):",
-        "",
-        "| load | system | a second | median, ms | p99, ms | CPU s per 1,000 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in found.items():
-        for system, one in row.items():
-            lines.append(
-                f"| {name} | {system} | {one.rate:,.0f} | {one.median:,.2f} | {one.p99:,.2f} "
-                f"| {one.cpu:.3f} |"
-            )
+    for name, section in sections.items():
+        lines += [
+            "",
+            f"### {name}",
+            f"{section.about} `{section.command}`: {section.machine}.",
+            "",
+            *_table(section),
+        ]
     return "\n".join(lines)
 
 
-def _line(goal: Goal, found: Found) -> str | None:
-    ours = found.get(goal.ours, {}).get(OURS)
-    theirs = _other(goal, found)
+def _table(section: Section) -> list[str]:
+    """Rows with the same figures stand together."""
+    lines: list[str] = []
+    before: list[str] = []
+    for row, systems in section.rows.items():
+        for system, figures in systems.items():
+            names = [name for name in COLUMNS if any(name in one for one in systems.values())]
+            if names != before:
+                titles = ["what", "system", *(COLUMNS[name][0] for name in names)]
+                lines += ["", "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+                before = names
+            values = [f"{figures[name]:{COLUMNS[name][1]}}" if name in figures else "" for name in names]
+            lines.append("| " + " | ".join([row, system, *values]) + " |")
+    return lines[1:]
+
+
+def _line(goal: Goal, sections: Sections) -> str:
+    bound = f"{goal.least:g}x" + ("" if goal.more else " or less")
+    rows = sections[goal.section].rows if goal.section in sections else {}
+    ours = rows.get(goal.ours, {}).get(OURS)
+    theirs = _other(goal, rows)
     if ours is None or theirs is None:
-        return f"| {goal.work} | not measured | | | {goal.least:g}x | | |"
-    mine, other = getattr(ours, goal.field), getattr(theirs, goal.field)
+        return f"| {goal.work} | not measured | | | {bound} | | |"
+    mine, other = ours[goal.field], theirs[goal.field]
     ratio = mine / other
     reached = ratio >= goal.least if goal.more else ratio <= goal.least
-    unit = "/s" if goal.field == "rate" else " ms"
-    digits = ",.0f" if goal.field == "rate" else ",.2f"
-    bound = f"{goal.least:g}x" + ("" if goal.more else " or less")
+    unit, digits = _UNITS[goal.field]
+    cpu = f"{ours['cpu'] / theirs['cpu']:.2f}x" if "cpu" in ours and "cpu" in theirs else ""
     return (
         f"| {goal.work} | {mine * goal.factor:{digits}}{unit} | {other * goal.factor:{digits}}{unit} "
-        f"| {ratio:.2f}x | {bound} | {'yes' if reached else 'no'} | {ours.cpu / theirs.cpu:.2f}x |"
+        f"| {ratio:.2f}x | {bound} | {'yes' if reached else 'no'} | {cpu} |"
     )
 
 
-def _other(goal: Goal, found: Found) -> Measured | None:
-    load, system = goal.theirs
-    if not load.endswith("*"):
-        return found.get(load, {}).get(system)
-    rows = [row[system] for name, row in found.items() if name.startswith(load[:-1]) and system in row]
-    rows = [row for row in rows if row is not None]
-    return max(rows, key=lambda one: one.rate, default=None)
+_UNITS: Mapping[str, tuple[str, str]] = {
+    "rate": ("/s", ",.0f"),
+    "median": (" ms", ",.2f"),
+    "p999": (" ms", ",.2f"),
+    "seconds": (" s", ",.2f"),
+    "anonymous": (" MiB", ",.0f"),
+    "resident": (" MiB", ",.0f"),
+}
+
+
+def _other(goal: Goal, rows: Mapping[str, Mapping[str, Figures]]) -> Figures | None:
+    row, system = goal.theirs
+    if not row.endswith("*"):
+        return rows.get(row, {}).get(system)
+    found = [systems[system] for name, systems in rows.items() if name.startswith(row[:-1])]
+    return max(found, key=lambda one: one["rate"], default=None)
 
 
 def update(path: Path, text: str) -> None:
     """Put it between the markers of the page."""
-    page = path.read_text()
-    head, _, rest = page.partition(BEGIN)
+    whole = path.read_text()
+    head, _, rest = whole.partition(BEGIN)
     _, _, tail = rest.partition(END)
     path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")

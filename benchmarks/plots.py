@@ -9,20 +9,56 @@ from pathlib import Path
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Points of each line, by its name."""
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 150, 40, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 130, 40, 50
 COLOURS = ("#0b6e99", "#c2571a", "#4f7a28", "#7a3b8f")
 
 
-def write(path: Path, title: str, x: str, y: str, series: Series) -> None:
-    """Write a chart with a logarithmic x axis and a linear y axis from zero."""
-    points = [point for line in series.values() for point in line]
-    low, high = math.log10(min(p[0] for p in points)), math.log10(max(p[0] for p in points))
-    top = _round_up(max(p[1] for p in points))
-    span = (high - low) or 1.0
+class Axis:
+    """Where a value stands between 0 and 1, and which values have a mark."""
 
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        across = LEFT + (math.log10(point[0]) - low) / span * (WIDTH - LEFT - RIGHT)
-        return across, HEIGHT - BOTTOM - point[1] / top * (HEIGHT - TOP - BOTTOM)
+    def __init__(self, values: Sequence[float], *, log: bool) -> None:
+        """A linear one begins at zero, a logarithmic one at a power of ten."""
+        self._log = log
+        top = max(values)
+        if log:
+            low = math.floor(math.log10(min(values)) + 1e-9)
+            high = max(low + 1, math.ceil(math.log10(top) - 1e-9))
+            self.marks = [10.0**power for power in range(low, high + 1)]
+        else:
+            end = _round_up(top)
+            self.marks = [end * step / 4 for step in range(5)]
+        self._low, self._high = self._of(self.marks[0]), self._of(self.marks[-1])
+
+    def at(self, value: float) -> float:
+        """0 at its beginning, 1 at its end."""
+        return (self._of(value) - self._low) / (self._high - self._low)
+
+    def _of(self, value: float) -> float:
+        return math.log10(value) if self._log else value
+
+
+def write(
+    path: Path,
+    title: str,
+    x: str,
+    y: str,
+    series: Series,
+    *,
+    log: bool = False,
+    names: Mapping[float, str] | None = None,
+) -> None:
+    """Write a chart with a logarithmic x axis. `log`: the y axis too; `names`: of values of x."""
+    points = [point for line in series.values() for point in line]
+    across_axis = Axis([point[0] for point in points], log=True)
+    low, high = (across_axis.at(bound([point[0] for point in points])) for bound in (min, max))
+    up_axis = Axis([point[1] for point in points], log=log)
+
+    def across(value: float) -> float:
+        part = (across_axis.at(value) - low) / ((high - low) or 1.0)
+        return LEFT + part * (WIDTH - LEFT - RIGHT)
+
+    def up(value: float) -> float:
+        return HEIGHT - BOTTOM - up_axis.at(value) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -33,22 +69,20 @@ def write(path: Path, title: str, x: str, y: str, series: Series) -> None:
         f'<text x="16" y="{HEIGHT / 2}" text-anchor="middle" '
         f'transform="rotate(-90 16 {HEIGHT / 2})">{y}</text>',
     ]
-    for step in range(5):
-        value = top * step / 4
-        height = at((points[0][0], value))[1]
+    for mark in up_axis.marks:
         parts.append(
-            f'<path d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>'
-            f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{value:,.6g}</text>'
+            f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>'
+            f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{mark:,.6g}</text>'
         )
     for value in sorted({point[0] for point in points}):
-        across = at((value, 0))[0]
+        name = (names or {}).get(value, f"{value:,.0f}")
         parts.append(
-            f'<text x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:,g}</text>'
+            f'<text x="{across(value):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{name}</text>'
         )
     for number, (name, line) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        places = [at(point) for point in line]
-        path_data = "M" + "L".join(f"{across:.1f} {up:.1f}" for across, up in places)
+        places = [(across(one[0]), up(one[1])) for one in line]
+        path_data = "M" + "L".join(f"{a:.1f} {u:.1f}" for a, u in places)
         parts.append(f'<path d="{path_data}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{a:.1f}" cy="{u:.1f}" r="3" fill="{colour}"/>' for a, u in places]
         parts.append(
@@ -61,4 +95,4 @@ def _round_up(value: float) -> float:
     if value <= 0:
         return 1.0
     step = 10 ** math.floor(math.log10(value))
-    return math.ceil(value / step * 2) / 2 * step
+    return float(math.ceil(value / step * 2) / 2 * step)

@@ -58,8 +58,8 @@ def load(counter: Counter, callers: int, total: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     latencies.sort()
     return {
-        "per_second": len(latencies) / seconds,
-        "p50": latencies[len(latencies) // 2] * 1e3,
+        "rate": len(latencies) / seconds,
+        "median": latencies[len(latencies) // 2] * 1e3,
         "p99": latencies[int(len(latencies) * 0.99)] * 1e3,
     }
 

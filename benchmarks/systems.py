@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-import sys
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc.aio
 
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
+from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
+from connect_kv.testing.chaos.network import Place
 from connect_kv.testing.ports import free_ports
-from connect_kv.testing.processes import ProcessCluster, until
+from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
 
 START_SECONDS = 60.0
+QUOTA_BYTES = 64 << 30
+"""For both: no load may end for want of room."""
+MEBIBYTE = 1 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class System:
-    """Some server processes. An async context manager: leaving it kills them."""
+    """Some server processes. An async context manager: leaving it kills them.
+
+    Where `keep` is set, their data is there the next time.
+    """
 
     name = ""
+    keep = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.addresses: list[str] = []
-        """Where clients reach the members."""
+        """Where clients reach the members; loads take them in this order."""
 
     @property
     def pids(self) -> Sequence[int]:
-        """Of the servers."""
+        """Of the servers that run."""
         raise NotImplementedError
 
     @property
@@ -46,25 +54,30 @@ class System:
         """Processor time all servers have used so far."""
         return sum(_cpu(pid) for pid in self.pids)
 
-    def anonymous_memory(self) -> int:
-        """Bytes of the largest server, without what is only mapped from files."""
-        return max(_status(pid, "RssAnon") for pid in self.pids)
-
-    def resident_memory(self) -> int:
-        """The same with mapped files."""
-        return max(_status(pid, "VmRSS") for pid in self.pids)
+    def memory(self) -> dict[str, float]:
+        """MiB of the largest server: without what is only mapped from files, and with it."""
+        return {
+            name: max(_status(pid, field) for pid in self.pids) / MEBIBYTE
+            for name, field in (("anonymous", "RssAnon"), ("resident", "VmRSS"))
+        }
 
     async def __aenter__(self) -> Self:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
-        await self.start()
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await self.start()
+        except BaseException:
+            await self.kill()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not self.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     async def start(self) -> None:
         """Start all, and wait until each answers a linearizable read."""
@@ -74,113 +87,223 @@ class System:
         """SIGKILL to all."""
         raise NotImplementedError
 
+
+class Member(Protocol):
+    """One server of a cluster."""
+
+    @property
+    def client_address(self) -> str:
+        """``host:port`` for clients."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+
+    async def start(self) -> None:
+        """Start it; does not wait until it serves."""
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+
+    async def stop(self, timeout: float) -> int:
+        """SIGTERM, and wait until it has ended."""
+
+
+class KeyValueSystem(System):
+    """A cluster that answers etcd's API."""
+
+    members: Sequence[Member] = ()
+
+    @property
+    def metrics_addresses(self) -> Sequence[str]:
+        """Where each shows its metrics, over HTTP."""
+        return [member.client_address for member in self.members]
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the servers that run."""
+        return [member.pid for member in self.members if member.running]
+
+    async def launch(self) -> None:
+        """Start all that do not run; waits for nothing."""
+        await asyncio.gather(*(member.start() for member in self.members if not member.running))
+
+    async def start(self) -> None:
+        """Start all that do not run, and wait until each answers a linearizable read."""
+        await self.launch()
+        await asyncio.gather(*(answers(member.client_address) for member in self.members))
+
+    async def stop(self) -> None:
+        """SIGTERM to all, and wait until they have ended."""
+        await asyncio.gather(*(member.stop(60.0) for member in self.members if member.running))
+
+    async def kill(self) -> None:
+        """SIGKILL to all."""
+        await asyncio.gather(*(member.kill() for member in self.members if member.running))
+
+    async def leader(self) -> Member:
+        """The member that leads, as soon as one says so of itself."""
+
+        async def find() -> Member | None:
+            for member in self.members:
+                if member.running and await _leads(member.client_address):
+                    return member
+            return None
+
+        return await until(find, START_SECONDS, f"{self.name} to have a leader")
+
     async def leader_first(self) -> None:
         """Put the leader's address in front."""
+        leader = (await self.leader()).client_address
+        self.addresses.sort(key=lambda address: address != leader)
 
 
-class ConnectKv(System):
+class ConnectKv(KeyValueSystem):
     """This."""
 
     name = "connect-kv"
 
-    def __init__(self, directory: Path, size: int = 3) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        *,
+        arguments: Sequence[str] = (),
+        program: str | None = None,
+        places: Sequence[Place] | None = None,
+    ) -> None:
+        """`program`: the module that is run; `places`: where in a network, other than on loopback."""
         super().__init__(directory)
         machines = {"counter": "connect_kv.bench.doors:Counter"}
-        self.cluster = ProcessCluster(directory, size, machines=machines)
-        self.addresses = [node.client_address for node in self.cluster.nodes]
+        arguments = ("--quota-bytes", str(QUOTA_BYTES), *arguments)
+        if places is None:
+            self.nodes = ProcessCluster(directory, size, machines=machines, arguments=arguments).nodes
+        else:
+            self.nodes = _placed(directory, places, arguments)
+        for node in self.nodes:
+            node.program = program or node.program
+        self.members = self.nodes
+        self.addresses = [node.client_address for node in self.nodes]
 
     @property
-    def pids(self) -> Sequence[int]:
-        """Of the servers."""
-        return [node.pid for node in self.cluster.nodes if node.running]
-
-    async def start(self) -> None:
-        """Start all that do not run."""
-        await self.cluster.start()
-
-    async def kill(self) -> None:
-        """SIGKILL to all."""
-        await asyncio.gather(*(node.kill() for node in self.cluster.nodes if node.running))
-
-    async def leader_first(self) -> None:
-        """Put the leader's address in front."""
-        leader = (await self.cluster.leader()).client_address
-        self.addresses.sort(key=lambda address: address != leader)
+    def metrics_addresses(self) -> Sequence[str]:
+        """Where each shows its metrics, over HTTP."""
+        return [f"{node.host}:{node.http_port}" for node in self.nodes]
 
 
-class Etcd(System):
-    """etcd as it comes."""
-
-    name = "etcd"
-
-    def __init__(self, directory: Path, program: str, size: int = 3) -> None:
-        super().__init__(directory)
-        self._program = program
-        ports = free_ports(2 * size)
-        self._peers = [f"http://127.0.0.1:{port}" for port in ports[:size]]
-        self.addresses = [f"127.0.0.1:{port}" for port in ports[size:]]
-        self._clients = [f"http://{address}" for address in self.addresses]
-        self._processes: list[asyncio.subprocess.Process] = []
-
-    @property
-    def pids(self) -> Sequence[int]:
-        """Of the servers."""
-        return [process.pid for process in self._processes if process.returncode is None]
-
-    async def start(self) -> None:
-        """Start all."""
-        initial = ",".join(f"e{number}={peer}" for number, peer in enumerate(self._peers))
-        for number, (peer, client) in enumerate(zip(self._peers, self._clients, strict=True)):
-            with (self.directory / f"e{number}.log").open("ab") as log:
-                arguments = [
-                    "--name", f"e{number}", "--data-dir", str(self.directory / f"e{number}"),
-                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                    "--listen-client-urls", client, "--advertise-client-urls", client,
-                    "--initial-cluster", initial, "--log-level", "error",
-                    "--quota-backend-bytes", str(8 << 30), "--max-txn-ops", "1024",
-                ]  # fmt: skip
-                self._processes.append(
-                    await asyncio.create_subprocess_exec(self._program, *arguments, stdout=log, stderr=log)
-                )
-        await asyncio.gather(*(answers(address) for address in self.addresses))
-
-    async def kill(self) -> None:
-        """SIGKILL to all."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-        self._processes.clear()
+def _placed(directory: Path, places: Sequence[Place], arguments: Sequence[str]) -> list[NodeProcess]:
+    initial = ",".join(f"n{number}={place.peer_address}" for number, place in enumerate(places, 1))
+    nodes = []
+    for number, place in enumerate(places, 1):
+        own = ["--initial-cluster", initial, *arguments]
+        node = NodeProcess(f"n{number}", directory, place.ports, own, host=place.host)
+        node.wrapper = list(place.wrapper)
+        nodes.append(node)
+    return nodes
 
 
-class Floor(System):
-    """A grpc.aio server whose handler does nothing: what the library costs."""
+class EtcdMember:
+    """One etcd, as it comes."""
 
-    name = "empty handler"
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self._port = free_ports(1)[0]
-        self.addresses = [f"127.0.0.1:{self._port}"]
+    def __init__(self, program: str, directory: Path, name: str, place: Place) -> None:
+        self.name = name
+        self.place = place
+        self.initial_cluster = ""
+        self._directory = directory
+        self._command = [*place.wrapper, program]
         self._process: asyncio.subprocess.Process | None = None
 
     @property
-    def pids(self) -> Sequence[int]:
-        """Of the server."""
-        return [self._process.pid] if self._process is not None else []
+    def client_address(self) -> str:
+        """``host:port`` for clients."""
+        return f"{self.place.host}:{self.place.ports[0]}"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
 
     async def start(self) -> None:
-        """Start it."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.floor", str(self._port)
-        )
-        await answers(self.addresses[0])
+        """Start it; does not wait until it serves."""
+        peer, client = f"http://{self.place.peer_address}", f"http://{self.client_address}"
+        arguments = [
+            "--name", self.name, "--data-dir", str(self._directory / self.name),
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--listen-client-urls", client, "--advertise-client-urls", client,
+            "--initial-cluster", self.initial_cluster, "--log-level", "error",
+            "--quota-backend-bytes", str(QUOTA_BYTES), "--max-txn-ops", "1024",
+        ]  # fmt: skip
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
+        with (self._directory / f"{self.name}.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, *arguments, stdout=log, stderr=log, env=environment
+            )
 
     async def kill(self) -> None:
-        """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
+        """SIGKILL, and wait until it is gone."""
+        await self._end(signal.SIGKILL, 20.0)
+
+    async def stop(self, timeout: float = 60.0) -> int:
+        """SIGTERM, and wait until it has ended."""
+        return await self._end(signal.SIGTERM, timeout)
+
+    async def _end(self, number: signal.Signals, timeout: float) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(timeout):
+            return await self._process.wait()
+
+
+class Etcd(KeyValueSystem):
+    """etcd, as it comes."""
+
+    name = "etcd"
+
+    def __init__(
+        self, directory: Path, program: str, size: int = 3, *, places: Sequence[Place] | None = None
+    ) -> None:
+        super().__init__(directory)
+        found = places if places is not None else _on_loopback(size)
+        self._servers = [
+            EtcdMember(program, directory, f"e{number}", place) for number, place in enumerate(found, 1)
+        ]
+        for server in self._servers:
+            server.initial_cluster = ",".join(
+                f"{one.name}=http://{one.place.peer_address}" for one in self._servers
+            )
+        self.members = self._servers
+        self.addresses = [server.client_address for server in self._servers]
+
+
+def _on_loopback(size: int) -> list[Place]:
+    ports = free_ports(3 * size)
+    triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(size)]
+    return [Place("127.0.0.1", three, f"127.0.0.1:{three[1]}") for three in triples]
+
+
+async def _leads(address: str) -> bool:
+    async with grpc.aio.insecure_channel(address) as channel:
+        status = channel.unary_unary(
+            "/etcdserverpb.Maintenance/Status",
+            request_serializer=StatusRequest.SerializeToString,
+            response_deserializer=StatusResponse.FromString,
+        )
+        try:
+            answer: StatusResponse = await status(StatusRequest(), timeout=2)
+        except grpc.aio.AioRpcError:
+            return False
+        return answer.leader == answer.header.member_id
 
 
 async def answers(address: str) -> None:
@@ -210,55 +333,3 @@ def _cpu(pid: int) -> float:
 def _status(pid: int, field: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:"))
-
-
-class PySyncObj(System):
-    """Its counter, journal on; the load runs in the leader's process, which spares it the client's way."""
-
-    name = "PySyncObj"
-
-    def __init__(self, directory: Path, size: int = 3) -> None:
-        super().__init__(directory)
-        self._ports = free_ports(size)
-        self._processes: list[asyncio.subprocess.Process] = []
-        self._leader: asyncio.subprocess.Process | None = None
-
-    @property
-    def pids(self) -> Sequence[int]:
-        """Of all."""
-        return [process.pid for process in self._processes]
-
-    async def start(self) -> None:
-        """Start all and find who leads."""
-        ports = ",".join(map(str, self._ports))
-        for number in range(len(self._ports)):
-            command = ["benchmarks.pysyncobj_counter", str(number), ports, str(self.directory)]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            self._processes.append(process)
-        async with asyncio.timeout(START_SECONDS):
-            for process in self._processes:
-                if (await _line(process))["leads"]:
-                    self._leader = process
-
-    async def load(self, callers: int, total: int) -> dict[str, float]:
-        """What the leader measured."""
-        process = self._leader
-        if process is None or process.stdin is None:
-            raise RuntimeError("PySyncObj has no leader")
-        process.stdin.write(f"{callers} {total}\n".encode())
-        async with asyncio.timeout(START_SECONDS):
-            return await _line(process)
-
-    async def kill(self) -> None:
-        """SIGKILL to all."""
-        for process in self._processes:
-            process.kill()
-            await process.wait()
-
-
-async def _line(process: asyncio.subprocess.Process) -> dict[str, float]:
-    assert process.stdout is not None
-    found: dict[str, float] = json.loads(await process.stdout.readline())
-    return found

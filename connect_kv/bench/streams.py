@@ -10,7 +10,7 @@ from time import perf_counter
 
 import grpc.aio
 
-from connect_kv.bench.doors import READY_SECONDS
+from connect_kv.bench.doors import CALL_SECONDS, READY_SECONDS
 from connect_kv.bench.load import Outcome
 from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
@@ -108,7 +108,7 @@ async def lease_keep_alive(endpoints: str, *, leases: int, total: int) -> Outcom
     channels = [_channel(address) for address in parse_endpoints(endpoints)]
     turns = cycle(channels)
     try:
-        ids = [await _grant(channels[0]) for _ in range(leases)]
+        ids = await asyncio.gather(*(_grant(next(turns)) for _ in range(leases)))
         numbers = iter(range(total))
         started = perf_counter()
         await asyncio.gather(*(_renew(next(turns), id, numbers, outcome) for id in ids))
@@ -124,7 +124,7 @@ async def _grant(channel: grpc.aio.Channel) -> int:
         request_serializer=LeaseGrantRequest.SerializeToString,
         response_deserializer=LeaseGrantResponse.FromString,
     )
-    answer: LeaseGrantResponse = await grant(LeaseGrantRequest(TTL=LEASE_TTL), timeout=READY_SECONDS)
+    answer: LeaseGrantResponse = await grant(LeaseGrantRequest(TTL=LEASE_TTL), timeout=CALL_SECONDS)
     return answer.ID
 
 

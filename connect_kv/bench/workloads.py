@@ -19,6 +19,8 @@ class Shape:
     value_size: int = 256
     key_space: int = 100_000
     """Different keys; they are taken in an order that looks random and is the same each time."""
+    first: int = 0
+    """Number of the first of them."""
     reads: float = 0.9
     """Part of reads in ``mixed``."""
     pairs: int = 128
@@ -27,7 +29,7 @@ class Shape:
 
     def key(self, number: int) -> bytes:
         """The key of operation `number`."""
-        return b"bench/%012d" % (number * 7919 % self.key_space)
+        return b"bench/%012d" % (self.first + number * 7919 % self.key_space)
 
     def value(self) -> bytes:
         """Bytes that do not compress."""
@@ -61,7 +63,7 @@ def _txn(door: Door, shape: Shape) -> Operation:
     value = shape.value()
 
     def transaction(number: int) -> Awaitable[None]:
-        first = number * shape.pairs
+        first = shape.first + number * shape.pairs
         keys = dict.fromkeys(b"bench/%012d" % (first + i) for i in range(shape.pairs))
         return door.transaction([(key, value) for key in keys])
 

@@ -38,6 +38,9 @@ STREAMED = ("watch", "lease-keep-alive")
     "--key-space", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys."
 )
 @click.option(
+    "--first", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first key."
+)
+@click.option(
     "--watchers", type=click.IntRange(min=1), default=100, show_default=True, help="Watches of the one key."
 )
 @click.option("--machine", default="counter", show_default=True, help="Machine that `counter` calls.")
@@ -55,6 +58,7 @@ def bench(
     rate: float | None,
     value_size: int,
     key_space: int,
+    first: int,
     watchers: int,
     machine: str,
     door: str,
@@ -65,7 +69,7 @@ def bench(
     --rate. watch: one writer, many watchers. lease-keep-alive: one lease for each caller. It writes
     under "bench/"; with --door unary the cluster may be etcd's.
     """
-    shape = workloads.Shape(value_size=value_size, key_space=key_space)
+    shape = workloads.Shape(value_size=value_size, key_space=key_space, first=first)
     endpoints = settings.endpoints
 
     async def measure() -> tuple[load.Outcome, report.Check | None]:
