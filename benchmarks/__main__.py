@@ -8,7 +8,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from benchmarks import charts, far, growth, log_writes, many_keys, overload, page, pairs, small
@@ -54,12 +55,21 @@ async def measure(names: Sequence[str], arguments: argparse.Namespace) -> dict[s
                 async with ours, theirs:
                     await ours.leader_first()
                     for name in together:
-                        await BESIDE[name](_run(notebooks[name], directory, arguments), ours, theirs)
+                        run = _run(notebooks[name], directory, arguments)
+                        await _said(name, BESIDE[name](run, ours, theirs))
         for name in names:
             if name in ALONE:
                 with tempfile.TemporaryDirectory(prefix="connect-kv-bench-") as place:
-                    await ALONE[name](_run(notebooks[name], Path(place), arguments))
+                    await _said(name, ALONE[name](_run(notebooks[name], Path(place), arguments)))
     return notebooks
+
+
+async def _said(name: str, section: Awaitable[None]) -> None:
+    """A section that fails is said, and the others go on."""
+    try:
+        await section
+    except Exception:
+        print(f"FAILED: {name}\n{traceback.format_exc()}", flush=True)
 
 
 def _run(notebook: Notebook, directory: Path, arguments: argparse.Namespace) -> Run:

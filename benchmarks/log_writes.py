@@ -51,7 +51,7 @@ async def log_writes(run: Run) -> None:
             counts = ("--clients", "1", "--callers", "16", "--total", str(-(-keys // PAIRS)))
             await loads.bench(system, "txn", *counts)
         async with connect_kv.connect(system.endpoints, timeout=60) as client, _putting(client, keys):
-            phases = await _phases(system, client)
+            phases = await _phases(system, client, SECONDS * min(1.0, run.scale))
         writes: dict[str, list[tuple[float, float]]] = {}
         await system.stop()
         for node in system.nodes:
@@ -69,7 +69,7 @@ async def log_writes(run: Run) -> None:
         run.notebook.note(f"log write, {name}", system.name, figures)
 
 
-async def _phases(system: ConnectKv, client: Client) -> list[Phase]:
+async def _phases(system: ConnectKv, client: Client, seconds: float) -> list[Phase]:
     """Each of what is measured, with a stretch of nothing else before it."""
     led_by = (await system.leader()).client_address
     leader = next(node for node in system.nodes if node.client_address == led_by)
@@ -83,15 +83,15 @@ async def _phases(system: ConnectKv, client: Client) -> list[Phase]:
 
     async def pause() -> None:
         await asyncio.sleep(SETTLE_SECONDS)
-        await during("nothing else", leader, lambda: asyncio.sleep(SECONDS))
+        await during("nothing else", leader, lambda: asyncio.sleep(seconds))
 
     async def compact() -> None:
-        ends = time.monotonic() + SECONDS
+        ends = time.monotonic() + seconds
         await client.compact((await client.range(b"0")).header.revision, physical=True)
-        await asyncio.sleep(ends - time.monotonic())
+        await asyncio.sleep(max(0.0, ends - time.monotonic()))
 
     async def defragment() -> None:
-        ends = time.monotonic() + SECONDS
+        ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             await client.maintenance.defragment(leader.client_address, timeout=60)
 
@@ -106,9 +106,6 @@ async def _phases(system: ConnectKv, client: Client) -> list[Phase]:
         sent = phases[-1]
         await asyncio.sleep(SETTLE_SECONDS)
         phases.append(Phase("installing a snapshot", follower, sent.began, time.monotonic()))
-    installed = await follower.metric("connect_kv_snapshots_installed_total")
-    if not installed:
-        raise RuntimeError(f"{follower.name} needed no snapshot")
     return phases
 
 
@@ -131,24 +128,33 @@ async def _putting(client: Client, keys: int) -> AsyncIterator[None]:
 
 async def _fall_behind(follower: NodeProcess, leader: NodeProcess) -> None:
     """Kill it, and wait until the leader's log no longer reaches back to it."""
-    last = await leader.metric("connect_kv_raft_applied_index") or 0
     await follower.kill()
+    last = await _metric(leader, "connect_kv_raft_applied_index")
 
     async def compacted() -> bool:
-        return (await leader.metric("connect_kv_raft_first_index") or 0) > last
+        return await _metric(leader, "connect_kv_raft_first_index") > last
 
     await until(compacted, 60, "the log to be compacted")
 
 
 async def _return(follower: NodeProcess, leader: NodeProcess) -> None:
     """Start it, and wait until it has what the leader has now."""
-    target = await leader.metric("connect_kv_raft_applied_index") or 0
+    target = await _metric(leader, "connect_kv_raft_applied_index")
     await follower.start()
 
     async def there() -> bool:
         return (await follower.metric("connect_kv_raft_applied_index") or 0) >= target
 
     await until(there, 60, f"{follower.name} to catch up")
+    if not await follower.metric("connect_kv_snapshots_installed_total"):
+        raise RuntimeError(f"{follower.name} needed no snapshot")
+
+
+async def _metric(node: NodeProcess, name: str) -> float:
+    async def answered() -> float | None:
+        return await node.metric(name)
+
+    return await until(answered, 60, f"{node.name} to tell {name}")
 
 
 def _times(run: Run, node: NodeProcess) -> Path:

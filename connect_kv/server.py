@@ -269,6 +269,7 @@ class KvServer:
             node_id=directory.identity.node_id,
             election_ticks=config.election_ticks,
             heartbeat_ticks=config.heartbeat_ticks,
+            first_election_ticks=2 * config.heartbeat_ticks,
         )
         node_config = seams.tune(
             NodeConfig(

@@ -12,6 +12,10 @@ class RaftConfig:
     node_id: int
     election_ticks: int = 20
     """A follower campaigns after a random number of ticks in ``[election_ticks, 2 * election_ticks)``."""
+    first_election_ticks: int | None = None
+    """Until it has known a leader or voted, a new process asks for votes after a random number of ticks
+    in ``[first_election_ticks, first_election_ticks + election_ticks)``: if a leader lives, the others
+    know it, and refuse (thesis 9.6). None: as later."""
     heartbeat_ticks: int = 2
     """A leader sends heartbeats this often; at most a third of `election_ticks`."""
     max_append_bytes: int = 1 << 20
@@ -35,6 +39,8 @@ class RaftConfig:
             raise ValueError("node_id: a positive number is needed")
         if not 0 < self.heartbeat_ticks * 3 <= self.election_ticks:
             raise ValueError("heartbeat_ticks: must be in [1, election_ticks / 3]")
+        if self.first_election_ticks is not None and self.first_election_ticks <= 0:
+            raise ValueError("first_election_ticks: must be positive")
         for field in (
             "max_append_bytes", "max_inflight_appends", "max_inflight_bytes", "small_append_bytes",
             "max_uncommitted_bytes", "window_entries", "window_bytes",

@@ -143,8 +143,10 @@ class RaftCore:
         self._election.campaign()
 
     def report_unreachable(self, to: int) -> None:
-        """Messages to that member were lost."""
+        """The connection to that member broke, or messages to it were lost."""
         self._replication.unreachable(to)
+        if to == self._state.leader_id:
+            self._state.doubt_leader()
 
     def report_snapshot(self, to: int, ok: bool) -> None:
         """Sending a snapshot to that member ended."""
@@ -425,5 +427,5 @@ class RaftCore:
             state.become_follower(state.term, leader_id)
         elif state.leader_id != leader_id:
             return False
-        state.election_elapsed = 0
+        state.hear_leader()
         return True

@@ -28,7 +28,9 @@ class Election:
     def hears_leader(self) -> bool:
         """Whether a leader is alive as far as this node knows: then nobody need replace it (thesis 9.6)."""
         state = self._state
-        return state.leader_id is not None and state.election_elapsed < state.config.election_ticks
+        config = state.config
+        silence = config.election_ticks if state.doubt is None else 2 * config.heartbeat_ticks
+        return state.leader_id is not None and state.election_elapsed < silence
 
     def tick(self) -> None:
         """One tick of a node that does not lead."""
@@ -36,7 +38,8 @@ class Election:
         state.election_elapsed += 1
         for context in state.forwarded_reads.expired(state.tick_count):
             state.outbox.reads.append(ReadState(context=context, index=None))
-        if state.election_elapsed < state.election_timeout:
+        timeout = state.election_timeout
+        if state.election_elapsed < (timeout if state.doubt is None else min(timeout, state.doubt)):
             return
         if self.may_campaign:
             self.campaign()
@@ -79,6 +82,7 @@ class Election:
         granted = free and state.may_vote and message.last >= state.log.last
         if granted and not message.pre_vote:
             state.vote = message.source
+            state.take_part()
             state.election_elapsed = 0
         response = VoteResponse(
             source=state.node_id,

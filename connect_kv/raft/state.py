@@ -109,6 +109,10 @@ class RaftState:
         self.tick_count = 0
         self.election_elapsed = 0
         self.election_timeout = 0
+        self.doubt: int | None = None
+        """The connection to the leader broke: ticks of silence after which it counts as gone."""
+        self._fresh = config.first_election_ticks is not None
+        """This process has known no leader and has not voted."""
         self.reset_election_timer()
 
         self.votes: dict[int, bool] = {}
@@ -161,8 +165,26 @@ class RaftState:
     def reset_election_timer(self) -> None:
         """Wait a full random timeout again (§5.2)."""
         self.election_elapsed = 0
+        first = self.config.first_election_ticks if self._fresh else None
         ticks = self.config.election_ticks
-        self.election_timeout = ticks + self._rng.randrange(ticks)
+        self.election_timeout = (ticks if first is None else first) + self._rng.randrange(ticks)
+
+    def take_part(self) -> None:
+        """A leader is known, or a vote given: from now on the usual timeouts hold."""
+        if self._fresh:
+            self._fresh = False
+            self.reset_election_timer()
+
+    def doubt_leader(self) -> None:
+        """The connection to it broke, as when its process dies. It may have another, and be heard on."""
+        if self.doubt is None:
+            missed = 2 * self.config.heartbeat_ticks
+            self.doubt = missed + self._rng.randrange(self.config.election_ticks // 2)
+
+    def hear_leader(self) -> None:
+        """It lives."""
+        self.election_elapsed = 0
+        self.doubt = None
 
     def become_follower(self, term: int, leader_id: int | None) -> None:
         """Follow `leader_id`, if one is known, in `term` (§5.1)."""
@@ -181,6 +203,7 @@ class RaftState:
     def become_candidate(self) -> None:
         """Campaign in the next term, with one's own vote (§5.2)."""
         self._leave_role(None, Role.CANDIDATE)
+        self.take_part()
         self.term += 1
         self.vote = self.node_id
         self.reset_election_timer()
@@ -248,6 +271,10 @@ class RaftState:
             self.outbox.reads.extend(
                 ReadState(context=context, index=None) for context in self.forwarded_reads.abandoned()
             )
+        if leader_id is not None:
+            self.take_part()
+        if leader_id != self.leader_id:
+            self.doubt = None
         self.role, self.leader_id = role, leader_id
         self.votes = {}
 

@@ -37,7 +37,7 @@ def membership_of(voters: Iterable[int], learners: Iterable[int] = ()) -> Member
     )
 
 
-def config_for(node_id: int, **changes: int) -> RaftConfig:
+def config_for(node_id: int, **changes: int | None) -> RaftConfig:
     return replace(RaftConfig(node_id=node_id, election_ticks=10, heartbeat_ticks=2), **changes)
 
 

@@ -40,12 +40,39 @@ def test_timeouts_differ_and_stay_in_their_range() -> None:
     for seed in range(200):
         membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
         core = RaftCore(config_for(1), membership, random.Random(seed))
-        ticks = 0
-        while core.role is Role.FOLLOWER:
-            core.tick()
-            ticks += 1
-        seen.add(ticks)
+        seen.add(ticks_to_campaign(core))
     assert seen == set(range(10, 20))
+
+
+def ticks_to_campaign(core: RaftCore) -> int:
+    ticks = 0
+    while core.role is Role.FOLLOWER:
+        core.tick()
+        ticks += 1
+    return ticks
+
+
+def test_a_new_process_asks_for_votes_soon() -> None:
+    """After a restart of all nobody waits for a leader that may still be alive: the others would say so."""
+    seen = set()
+    for seed in range(200):
+        membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
+        core = RaftCore(config_for(1, first_election_ticks=3), membership, random.Random(seed))
+        seen.add(ticks_to_campaign(core))
+    assert seen == set(range(3, 13))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_once_it_knows_a_leader_or_has_voted_it_waits_like_any_other(seed: int) -> None:
+    """Otherwise a vote that is split would be split again and again, and a leader deposed by a pause."""
+    membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
+    for message in (
+        HeartbeatRequest(source=2, target=1, term=1, commit_index=0, round=1),
+        VoteRequest(source=2, target=1, term=1, last=ZERO),
+    ):
+        core = RaftCore(config_for(1, first_election_ticks=3), membership, random.Random(seed))
+        core.step(message)
+        assert ticks_to_campaign(core) >= 10
 
 
 def test_a_leader_announces_itself_with_an_entry_of_its_term() -> None:

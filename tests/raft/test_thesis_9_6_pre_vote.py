@@ -61,3 +61,52 @@ def test_a_refused_pre_candidate_becomes_a_follower() -> None:
     for source in (2, 3):
         node.step(VoteResponse(source=source, target=1, term=0, granted=False, pre_vote=True))
     assert node.core.role is Role.FOLLOWER
+
+
+def test_a_leader_whose_connection_broke_is_replaced_once_it_is_silent() -> None:
+    """A process that dies closes its connections: nobody need wait for a whole election timeout."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster[1].alive = False
+    for node_id in (2, 3):
+        cluster[node_id].core.report_unreachable(1)
+
+    cluster.tick(9)  # less than the shortest election timeout
+
+    assert len(cluster.leaders) == 1
+
+
+def test_a_leader_that_is_heard_stays_whatever_becomes_of_a_connection_to_it() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    for _ in range(100):
+        for node_id in (2, 3):
+            cluster[node_id].core.report_unreachable(1)
+        cluster.tick(1)
+    assert cluster.leaders == [1]
+    assert cluster[1].core.term == 1
+
+
+def test_a_broken_connection_lets_nobody_be_deposed_before_two_heartbeats_are_missed() -> None:
+    node = Cluster(3)[1]
+    node.step(append(2, 1, 1, ZERO))
+    node.core.report_unreachable(2)
+    node.outgoing.clear()
+    request = VoteRequest(source=3, target=1, term=9, last=EntryId(9, 9), pre_vote=True)
+    node.tick(3)
+    node.step(request)
+    assert sent(node, VoteResponse) == []
+
+    node.tick(1)
+    node.step(request)
+
+    assert len(sent(node, VoteResponse)) == 1
+
+
+def test_a_connection_to_another_follower_is_no_reason_to_campaign() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster[1].alive = False
+    cluster[2].core.report_unreachable(3)
+    cluster.tick(9)
+    assert cluster.leaders == []
