@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 
 from connect_kv import metrics
+from connect_kv.api.http_port import Check
 from connect_kv.metrics import Metrics
-
-Check = Callable[[], Awaitable[str | None]]
-"""None if all is well, otherwise why not."""
 
 
 class HttpServer:
@@ -33,15 +32,9 @@ class HttpServer:
         self._version = version
         self._metrics = metrics
         self._runner: web.AppRunner | None = None
-        self._port = 0
 
-    @property
-    def port(self) -> int:
-        """The port listened on."""
-        return self._port
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError."""
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Answer what comes to these, which listen already."""
         app = web.Application()
         app.router.add_get("/health", self._get_health)
         for name, checks in (("livez", self._live), ("readyz", self._ready)):
@@ -51,9 +44,8 @@ class HttpServer:
         app.router.add_get("/metrics", self._get_metrics)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        for one in sockets:
+            await web.SockSite(self._runner, one).start()
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from typing import NoReturn
 
 # The library's own lines about connections that come and go are not for a terminal.
@@ -12,19 +14,57 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import click
 
 from connect_kv import errors
-from connect_kv.cli import disk, kv, lease, machine, maintenance, member, snapshot, status, txn, watch
-from connect_kv.cli.bench import bench
-from connect_kv.cli.dev import dev
-from connect_kv.cli.serve import serve
 from connect_kv.cli.settings import Settings, common_options
-from connect_kv.cli.simulate import simulate
 
 FAILED = 1
 MISCONFIGURED = 2
 INTERRUPTED = 130
 
 
+COMMANDS: Mapping[str, str] = {
+    "alarm": "maintenance:alarm",
+    "bench": "bench:bench",
+    "call": "machine:call",
+    "compact": "kv:compact",
+    "defrag": "maintenance:defrag",
+    "del": "kv:delete",
+    "dev": "dev:dev",
+    "get": "kv:get",
+    "hash": "maintenance:hash_members",
+    "inspect": "disk:inspect",
+    "lease": "lease:lease",
+    "member": "member:member",
+    "move-leader": "maintenance:move_leader",
+    "put": "kv:put",
+    "serve": "serve:serve",
+    "simulate": "simulate:simulate",
+    "snapshot": "snapshot:snapshot",
+    "status": "status:status",
+    "txn": "txn:txn",
+    "verify": "disk:verify",
+    "watch": "watch:watch",
+}
+"""Module and function of each, loaded when it is used: a node starts without the other commands."""
+
+
+class Commands(click.Group):
+    """Those of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The one of that name."""
+        module, _, name = COMMANDS.get(cmd_name, "").partition(":")
+        if not module:
+            return None
+        command: click.Command = getattr(import_module(f"connect_kv.cli.{module}"), name)
+        return command
+
+
 @click.group(
+    cls=Commands,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -37,32 +77,6 @@ def group(context: click.Context) -> None:
     one. Options for these may stand before or after the command.
     """
     context.ensure_object(Settings)
-
-
-for command in (
-    serve,
-    dev,
-    kv.put,
-    kv.get,
-    kv.delete,
-    txn.txn,
-    watch.watch,
-    lease.lease,
-    kv.compact,
-    machine.call,
-    status.status,
-    member.member,
-    maintenance.move_leader,
-    maintenance.alarm,
-    maintenance.defrag,
-    maintenance.hash_members,
-    snapshot.snapshot,
-    simulate,
-    disk.inspect,
-    disk.verify,
-    bench,
-):
-    group.add_command(command)
 
 
 def main() -> NoReturn:

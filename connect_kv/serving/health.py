@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from connect_kv.api.http import Check
+from connect_kv.api.http_port import Check
 from connect_kv.api.replica import Replica
 from connect_kv.api.status import status_of
 from connect_kv.errors import ConnectKvError, NodeStopped

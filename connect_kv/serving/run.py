@@ -25,7 +25,7 @@ from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import KvServer
 from connect_kv.serving import logs
 from connect_kv.serving.machines import hosted
-from connect_kv.serving.tuning import tune_interpreter
+from connect_kv.serving.tuning import tune_collector, tune_threads
 from connect_kv.storage.leveldb import make_directory
 
 logger = logging.getLogger(__name__)
@@ -113,13 +113,14 @@ async def _serve(
     machines: Mapping[str, HostedMachine],
     ready: Callable[[KvServer], None] | None,
 ) -> int:
+    tune_threads()
     server = KvServer(config, machines)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await server.start()
-    tune_interpreter()
+    tune_collector()
     failed = server.failed
     if ready is not None:
         ready(server)

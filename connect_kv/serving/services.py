@@ -11,7 +11,7 @@ from connect_kv.api.cluster import ClusterService
 from connect_kv.api.contest import Contests
 from connect_kv.api.election import ElectionService
 from connect_kv.api.grpc_server import GrpcServer, add_services
-from connect_kv.api.http import HttpServer
+from connect_kv.api.http_port import HttpPort
 from connect_kv.api.kv import KvService
 from connect_kv.api.lease import LeaseService
 from connect_kv.api.lock import LockService
@@ -129,7 +129,7 @@ class Services:
                 serving=self.health.serving,
                 clock=clock,
             )
-        self._http = HttpServer(
+        self._http = HttpPort(
             health=self.health.health,
             live=self.health.live,
             ready=self.health.ready,
@@ -166,7 +166,7 @@ class Services:
     async def bind(self) -> None:
         """Take both ports. Raises RefusedToStart naming the one that is in use.
 
-        HTTP answers at once: whoever asks sees a member that is not ready yet.
+        HTTP is answered once clients are served.
         """
         if self._grpc is None:
             return
@@ -174,7 +174,7 @@ class Services:
         if self._config.listen_http:
             host, port = split_address(self._config.listen_http, "listen_http")
             try:
-                await self._http.start(host, port)
+                await self._http.bind(host, port)
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise RefusedToStart(
@@ -188,6 +188,7 @@ class Services:
             self._tasks.append(asyncio.create_task(self.health.run(), name="until caught up"))
         leader_watch = self._streams.watch_leader(self._clock.sleep)
         self._tasks.append(asyncio.create_task(leader_watch, name="leader watch"))
+        await self._http.serve()
 
     async def stop(self) -> None:
         """End streams for a reason, give calls under way a moment, give both ports back."""

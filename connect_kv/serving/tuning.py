@@ -13,9 +13,13 @@ SWITCH_SECONDS = 0.0005
 wait 5 ms for the loop to pause."""
 
 
-def tune_interpreter() -> None:
-    """Call once in a node's process, when all modules are loaded."""
+def tune_threads() -> None:
+    """Call once in a node's process, before it has any threads."""
     sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def tune_collector() -> None:
+    """Call once in a node's process, when all modules are loaded."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)

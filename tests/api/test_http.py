@@ -1,11 +1,12 @@
 """The HTTP port: what probes and dashboards get."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
-from connect_kv.api.http import HttpServer
+from connect_kv.api.http_port import HttpPort
 from connect_kv.metrics import Metrics
 
 
@@ -37,16 +38,47 @@ def probes() -> Probes:
 async def url(probes: Probes) -> AsyncIterator[str]:
     metrics = Metrics(process=False)
     metrics.gauge("etcd_server_has_leader", "Whether a leader is known.", lambda: 1)
-    server = HttpServer(
+    server = HttpPort(
         health=probes.health,
         live={"serializable_read": probes.local},
         ready={"serializable_read": probes.local, "linearizable_read": probes.linearizable},
         version={"etcdserver": "3.6.0"},
         metrics=metrics,
     )
-    await server.start("127.0.0.1", 0)
+    await server.bind("127.0.0.1", 0)
+    await server.serve()
     yield f"http://127.0.0.1:{server.port}"
     await server.stop()
+
+
+async def test_who_connects_before_it_serves_is_answered_then(probes: Probes) -> None:
+    port = HttpPort(
+        health=probes.health, live={}, ready={}, version={"etcdserver": "3"}, metrics=Metrics(process=False)
+    )
+    await port.bind("127.0.0.1", 0)
+    number = port.port
+    asking = asyncio.create_task(get(f"http://127.0.0.1:{number}/version"))
+    _, writer = await asyncio.open_connection("127.0.0.1", number)
+    assert not asking.done()
+
+    await port.serve()
+
+    assert await asking == (200, '{"etcdserver":"3"}')
+    writer.close()
+    await port.stop()
+    with pytest.raises(OSError, match="refused|Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", number)
+
+
+async def test_a_port_that_is_taken_is_known_at_once(probes: Probes) -> None:
+    first, second = (
+        HttpPort(health=probes.health, live={}, ready={}, version={}, metrics=Metrics(process=False))
+        for _ in range(2)
+    )
+    await first.bind("127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use"):
+        await second.bind("127.0.0.1", first.port)
+    await first.stop()
 
 
 async def get(url: str) -> tuple[int, str]:

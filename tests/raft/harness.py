@@ -37,8 +37,11 @@ def membership_of(voters: Iterable[int], learners: Iterable[int] = ()) -> Member
     )
 
 
-def config_for(node_id: int, **changes: int | None) -> RaftConfig:
-    return replace(RaftConfig(node_id=node_id, election_ticks=10, heartbeat_ticks=2), **changes)
+def config_for(node_id: int, *, first_election_ticks: int | None = None, **changes: int) -> RaftConfig:
+    config = RaftConfig(
+        node_id=node_id, election_ticks=10, first_election_ticks=first_election_ticks, heartbeat_ticks=2
+    )
+    return replace(config, **changes)
 
 
 def entries_of(terms: Sequence[int], first_index: int = 1) -> list[Entry]:
