@@ -66,7 +66,7 @@ async def test_who_connects_before_it_serves_is_answered_then(probes: Probes) ->
     assert await asking == (200, '{"etcdserver":"3"}')
     writer.close()
     await port.stop()
-    with pytest.raises(OSError, match="refused|Connect call failed"):
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await asyncio.open_connection("127.0.0.1", number)
 
 
