@@ -95,8 +95,7 @@ async def _identify(
     joins = config.initial_cluster_state == "existing"
     if log.identity is not None:
         cluster_id = None if joins else startup.initial_cluster(members, token)[0]
-        known = log.load().memberships[-1][1]
-        if {one.peer_address for one in members} == {one.peer_address for one in known.members}:
+        if {one.peer_address for one in members} == {one.peer_address for one in log.membership.members}:
             cluster_id = None  # a restored cluster has the same members and another id
         try:
             startup.restarted(

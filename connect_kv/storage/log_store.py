@@ -70,11 +70,12 @@ class EngineLogStore:
         disk: Disk,
         data_dir: Path,
         *,
-        window_entries: int = 16384,
-        window_bytes: int = 64 << 20,
+        window_entries: int = 1024,
+        window_bytes: int = 4 << 20,
         background: Background | None = None,
     ) -> EngineLogStore:
-        """Open ``data_dir/log``, or create it. The windows bound `Restored.recent`.
+        """Open ``data_dir/log``, or create it. The windows bound `Restored.recent`: entries before
+        them are read once a follower needs them, and do not hold up the start.
 
         `background` runs what it is given on another thread, in time, and before `close`; that is how
         space is given back without holding up writes (0.1 s now and then). None: at once.
