@@ -28,7 +28,7 @@ def draw(sections: Sections, target: Path) -> None:
     """Write those that there are figures for."""
 
     def chart(name: str, title: str, x: str, y: str, series: plots.Series, **options: object) -> None:
-        if kept := {label: points for label, points in series.items() if points}:
+        if kept := {label: points for label, points in series.items() if len(points) > 1}:
             plots.write(target / f"{name}.svg", title, x, y, kept, **options)  # type: ignore[arg-type]
 
     rates = _series(sections, "puts", PUTS, CALLERS, "rate")
@@ -47,7 +47,7 @@ def draw(sections: Sections, target: Path) -> None:
     by_size = tuple((label, row.replace("put {}", "put of {}"), system) for label, row, system in PUTS)
     sizes = _series(sections, "sizes", by_size, VALUE_SIZES, "rate")
     sizes = {label: [(size, rate * size / 2**20) for size, rate in line] for label, line in sizes.items()}
-    names = {float(size): f"{size >> 10} KiB" for size in VALUE_SIZES}
+    names = {float(size): f"{size >> 10} KiB" if size < 1 << 20 else "1 MiB" for size in VALUE_SIZES}
     chart("value-size", "Puts by size of the value, 100 callers", "value", "MiB/s", sizes, names=names)
     watchers = tuple((label, "watchers {}", system) for label, _, system in BOTH)
     events = _series(sections, "watch", watchers, WATCHERS, "rate")

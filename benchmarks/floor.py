@@ -15,7 +15,9 @@ async def serve(port: int) -> None:
     async def nothing(request: bytes, context: object) -> bytes:
         return b""
 
-    handlers = {name: grpc.unary_unary_rpc_method_handler(nothing) for name in ("Put", "Range")}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        name: grpc.unary_unary_rpc_method_handler(nothing) for name in ("Put", "Range")
+    }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")

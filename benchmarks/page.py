@@ -113,7 +113,7 @@ def _line(goal: Goal, sections: Sections) -> str:
     rows = sections[goal.section].rows if goal.section in sections else {}
     ours = rows.get(goal.ours, {}).get(OURS)
     theirs = _other(goal, rows)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or goal.field not in ours or goal.field not in theirs:
         return f"| {goal.work} | not measured | | | {bound} | | |"
     mine, other = ours[goal.field], theirs[goal.field]
     ratio = mine / other
@@ -140,8 +140,8 @@ def _other(goal: Goal, rows: Mapping[str, Mapping[str, Figures]]) -> Figures | N
     row, system = goal.theirs
     if not row.endswith("*"):
         return rows.get(row, {}).get(system)
-    found = [systems[system] for name, systems in rows.items() if name.startswith(row[:-1])]
-    return max(found, key=lambda one: one["rate"], default=None)
+    found = [systems.get(system, {}) for name, systems in rows.items() if name.startswith(row[:-1])]
+    return max((one for one in found if "rate" in one), key=lambda one: one["rate"], default=None)
 
 
 def update(path: Path, text: str) -> None:

@@ -25,8 +25,8 @@ class Axis:
             high = max(low + 1, math.ceil(math.log10(top) - 1e-9))
             self.marks = [10.0**power for power in range(low, high + 1)]
         else:
-            end = _round_up(top)
-            self.marks = [end * step / 4 for step in range(5)]
+            step = _step(top)
+            self.marks = [step * number for number in range(math.ceil(top / step - 1e-9) + 1)]
         self._low, self._high = self._of(self.marks[0]), self._of(self.marks[-1])
 
     def at(self, value: float) -> float:
@@ -91,8 +91,7 @@ def write(
     path.write_text("\n".join([*parts, "</svg>", ""]))
 
 
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 1.0
-    step = 10 ** math.floor(math.log10(value))
-    return float(math.ceil(value / step * 2) / 2 * step)
+def _step(top: float) -> float:
+    """Between marks: a round number, four or five of which reach the top."""
+    power = 10.0 ** math.floor(math.log10(top / 5))
+    return next(power * round_ for round_ in (1, 2, 2.5, 5, 10) if power * round_ * 5 >= top)
