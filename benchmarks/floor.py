@@ -15,7 +15,8 @@ async def serve(port: int) -> None:
     async def nothing(request: bytes, context: object) -> bytes:
         return b""
 
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+    handler = grpc.unary_unary_rpc_method_handler(nothing)
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Put": handler, "Range": handler}
         name: grpc.unary_unary_rpc_method_handler(nothing) for name in ("Put", "Range")
     }
     server = grpc.aio.server()
