@@ -15,10 +15,8 @@ async def serve(port: int) -> None:
     async def nothing(request: bytes, context: object) -> bytes:
         return b""
 
-    handler = grpc.unary_unary_rpc_method_handler(nothing)
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Put": handler, "Range": handler}
-        name: grpc.unary_unary_rpc_method_handler(nothing) for name in ("Put", "Range")
-    }
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(nothing)
+    handlers = {"Put": handler, "Range": handler}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")
