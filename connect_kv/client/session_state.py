@@ -18,6 +18,9 @@ from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 BATCH_BYTES = 512 << 10
 """A batch takes no further command beyond this; a larger command travels alone."""
 
+SHARE_FROM = 128
+"""A batch of more commands takes at most half of all that are under way, so that two take turns."""
+
 
 @dataclass(slots=True, eq=False)
 class Call:
@@ -88,6 +91,8 @@ class SessionState:
         room = self._window - self.in_flight
         if room <= 0 or self.expired or not (self._resend or self._waiting):
             return None
+        # With all of them in one batch, the members would wait while the client works, and it for them.
+        room = min(room, max(SHARE_FROM, (self.in_flight + self.queued) // 2))
         commands: list[Command] = []
         size = 0
         while len(commands) < room and (self._resend or self._waiting):

@@ -35,6 +35,26 @@ async def test_callers_that_go_on_and_on_do_not_end_up_in_batches_of_one(
     assert len(cluster.batches) <= 400
 
 
+async def test_many_callers_travel_in_two_batches_so_that_both_sides_work_at_once(
+    cluster: FakeCluster, endpoints: str
+) -> None:
+    async def caller(name: str) -> None:
+        for _ in range(5):
+            await client.put(name, "v")
+
+    async with connect(endpoints) as client:
+        await client.put("first", "opens the session")
+        await asyncio.gather(*(caller(f"k{i}") for i in range(1000)))
+    assert max(cluster.batches) == 500
+
+
+async def test_few_callers_travel_in_one_batch(cluster: FakeCluster, endpoints: str) -> None:
+    async with connect(endpoints) as client:
+        await client.put("first", "opens the session")
+        await asyncio.gather(*(client.put(f"k{i}", "v") for i in range(100)))
+    assert max(cluster.batches) == 100
+
+
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_stream_broken_once_anywhere_executes_each_command_once(
     cluster: FakeCluster, members: list[FakeMember], endpoints: str, point: str
