@@ -1,5 +1,7 @@
 """connect-kv: fault-tolerant services in Python, and the replicated key/value service built so."""
 
+import connect_kv.grpc_core  # noqa: F401, I001  # before anything that loads gRPC by itself
+
 from connect_kv.client.client import Client, connect
 from connect_kv.errors import (
     BadCall,
