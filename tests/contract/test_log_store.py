@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_kv.errors import CorruptStorage
+from connect_kv.errors import CorruptStorage, StorageError
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, HardState, SnapshotMeta
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.memory import MemoryDisk
 from tests.storage.helpers import (
     IDENTITY,
     commands,
@@ -329,3 +330,14 @@ def test_hard_state_alone_is_saved(disk: Disk, tmp_path: Path) -> None:
     log = reopen(log, disk, tmp_path)
     assert log.load().hard_state == HardState(5, 2**64 - 1, 0)
     log.close()
+
+
+def test_a_save_without_changes_writes_nothing() -> None:
+    disk = MemoryDisk(random.Random(1))
+    log = new_log(disk, Path("/n1"))
+    log.save([ready(commands(1, 1, 3), term=1)])
+    disk.full = True
+    log.save([ready()])
+    log.save([ready(term=1)])
+    with pytest.raises(StorageError):
+        log.save([ready(term=2)])

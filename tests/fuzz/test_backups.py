@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import CorruptStorage
 from connect_kv.serving.restoring import restore
-from connect_kv.storage.backup import MAGIC, BackupFile, BackupWriter, Head
+from connect_kv.storage.backup import MAGIC, BackupFile, BackupWriter, Head, new_file
 from tests.fuzz.conftest import damaged, fuzz
 from tests.fuzz.test_records import CHUNKS, META
 
@@ -105,3 +105,16 @@ def test_a_file_with_a_right_checksum_is_restored_or_refused(data: st.DataObject
             assert [one.name for one in directory.iterdir()] == ["backup"]
             return
         assert (directory / "data" / "log").is_dir()
+
+
+def test_a_backup_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "backup").write_bytes(b"older")
+    with pytest.raises(FileExistsError), new_file(tmp_path / "backup") as file:
+        file.write(b"newer")
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"older"]
+
+
+def test_what_follows_the_end_of_the_pieces_is_refused() -> None:
+    longer = with_digest(WHOLE[:-32] + b"\0" * 1024)
+    with pytest.raises(CorruptStorage, match="goes on after its end"):
+        pieces_of(longer)

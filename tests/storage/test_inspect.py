@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from connect_kv.errors import StorageError, StorageInUse
-from connect_kv.raft.types import EntryId, HardState
-from connect_kv.storage.codec import entry_key
+from connect_kv.raft.types import Entry, EntryId, EntryKind, HardState
+from connect_kv.storage.codec import encode_entry, entry_key
 from connect_kv.storage.inspect import inspect, read_entries, verify
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.log_store import EngineLogStore
@@ -127,3 +127,29 @@ def test_what_is_no_data_directory_is_said_so(tmp_path: Path) -> None:
     for look in (inspect, verify):
         with pytest.raises(StorageError, match="not the data directory"):
             look(tmp_path / "nothing")
+
+
+def rewritten(data_dir: Path, terms: dict[int, int]) -> None:
+    """Entries with other terms, and checksums that fit."""
+    engine = LevelDbDisk().open(data_dir / "log")
+    changes: dict[bytes, bytes | None] = {}
+    for index, term in terms.items():
+        entry = Entry(EntryId(term, index), EntryKind.COMMAND, b"y")
+        changes[entry_key(0, index)] = encode_entry(entry)
+    engine.batch(changes).write(sync=True)
+    engine.close()
+
+
+def test_terms_that_fall_are_reported(data_dir: Path) -> None:
+    rewritten(data_dir, {30: 1})
+    (report,) = (one for one in verify(data_dir) if one.database.endswith("log"))
+    assert report.problems == ("entry 30 is of term 1, the one before of term 2",)
+
+
+def test_no_more_problems_are_reported_than_can_be_read(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connect_kv.storage.inspect.MANY_PROBLEMS", 3)
+    rewritten(data_dir, {index: 1 if index % 2 else 2 for index in range(22, 38)})
+    (report,) = (one for one in verify(data_dir) if one.database.endswith("log"))
+    assert len(report.problems) == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from connect_kv.errors import CorruptStorage
-from connect_kv.storage import wal
+from connect_kv.storage import manifest, wal
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.log_store import EngineLogStore
 from tests.storage.helpers import commands, copy_of, flip, new_log, only_wal, ready
@@ -227,3 +227,32 @@ def test_a_damaged_table_block_raises_in_reads_and_in_the_middle_of_scans(tmp_pa
 
 def test_castagnoli_checksum_is_the_standard_one() -> None:
     assert wal.crc32c(b"123456789") == 0xE3069283
+
+
+def block_with(content: bytes, rest: int) -> bytes:
+    """A block whose one record leaves so many bytes, too few for another one's head."""
+    length = 32768 - 7 - rest
+    data = content + b"\0" * (length - len(content))
+    return b"\0" * 4 + length.to_bytes(2, "little") + b"\1" + data + b"\0" * rest
+
+
+def test_what_is_left_of_a_block_is_passed_over(tmp_path: Path) -> None:
+    """In a MANIFEST, and between batches of a write-ahead log."""
+    size = 32768 - 7 - 6 - 4  # of a name that fills the record
+    compare = bytes([1, size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+    edit = b"\2\5"
+    record = b"\0" * 4 + len(edit).to_bytes(2, "little") + b"\1" + edit
+    assert manifest.numbers(block_with(compare, 6) + record) == (5, 0)
+
+    def batch(sequence: int, count: int) -> bytes:
+        return sequence.to_bytes(8, "little") + count.to_bytes(4, "little")
+
+    second = batch(3, 1)
+    (tmp_path / "000003.log").write_bytes(
+        block_with(batch(1, 2), 6) + b"\0" * 4 + len(second).to_bytes(2, "little") + b"\1" + second
+    )
+    third = batch(4, 1)
+    (tmp_path / "000004.log").write_bytes(b"\0" * 4 + len(third).to_bytes(2, "little") + b"\1" + third)
+    assert wal.after_gap(tmp_path, 3, 0) == []
+    (tmp_path / "000003.log").write_bytes(block_with(batch(1, 2), 6))
+    assert wal.after_gap(tmp_path, 3, 0) == ["000004.log"]

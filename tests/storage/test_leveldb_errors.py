@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import plyvel
 import pytest
 
 from connect_kv.errors import StorageError, StorageInUse
 from connect_kv.storage import leveldb
-from connect_kv.storage.leveldb import LevelDbDisk, hold_lock
+from connect_kv.storage.leveldb import LevelDbDisk, hold_lock, translate
 
 
 @contextmanager
@@ -148,3 +149,11 @@ def test_every_directory_that_is_made_is_on_disk(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fsync", noting)
     LevelDbDisk().open(tmp_path / "data" / "state" / "1").close()
     assert synced >= {tmp_path, tmp_path / "data", tmp_path / "data" / "state", tmp_path / "data/state/1"}
+
+
+def test_a_lock_that_the_binding_finds_taken_is_named_as_such() -> None:
+    """Ours is taken first, so it is another program's."""
+    said = plyvel.IOError(b"IO error: lock /data/log/LOCK: Resource temporarily unavailable")
+    assert isinstance(translate(Path("/data/log"), said), StorageInUse)
+    other = plyvel.IOError(b"IO error: /data/log/000003.log: No space left on device")
+    assert not isinstance(translate(Path("/data/log"), other), StorageInUse)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.errors import StorageError
+from connect_kv.errors import StorageError, StorageInUse
 from connect_kv.storage.memory import MemoryDisk, MemoryEngine
 
 PATH = Path("/node/state/1")
@@ -123,3 +123,27 @@ def test_a_hook_sees_every_write_and_may_fail_it() -> None:
     disk.before_write = None
     with pytest.raises(StorageError, match="failed earlier"):
         engine.sync()
+
+
+def test_what_is_open_is_not_deleted_and_what_is_not_cannot_be_made_to_fail() -> None:
+    disk = MemoryDisk(random.Random(1))
+    engine = disk.open(PATH)
+    with pytest.raises(StorageInUse):
+        disk.remove(PATH.parent)
+    engine.close()
+    with pytest.raises(ValueError, match="is not open"):
+        disk.fail_next_write(PATH)
+    disk.remove(PATH.parent)
+    assert disk.list(PATH.parent) == []
+
+
+def test_a_sync_that_fails_is_final_and_writes_nothing() -> None:
+    disk = MemoryDisk(random.Random(1))
+    engine = numbered(disk, 3)
+    disk.fail_next_write(PATH)
+    with pytest.raises(StorageError, match="Input/output"):
+        engine.sync()
+    with pytest.raises(StorageError, match="failed earlier"):
+        engine.batch({b"004": b"x"}).write(sync=False)
+    disk.kill()
+    assert survivors(disk) == [0, 1, 2]

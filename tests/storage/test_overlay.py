@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connect_kv.storage.memory import MemoryDisk
-from connect_kv.storage.overlay import Overlay
+from connect_kv.storage.overlay import Overlay, merge
 
 KEYS = st.binary(max_size=2).map(lambda raw: bytes(byte % 5 for byte in raw))
 PENDING = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=2)), max_size=12)
@@ -61,3 +61,22 @@ def test_deleting_while_iterating_is_safe() -> None:
         overlay.delete(key)
     assert seen == [b"%04d" % number for number in range(400)]
     assert list(overlay.iterate(b"", None)) == []
+
+
+def test_many_pending_changes_are_read_a_page_at_a_time_in_both_directions() -> None:
+    engine = MemoryDisk(random.Random(1)).open(Path("/db"))
+    engine.batch({b"%03d" % number: b"old" for number in range(0, 300, 2)}).write(sync=False)
+    overlay = Overlay(engine)
+    for number in range(0, 300, 3):
+        overlay.put(b"%03d" % number, b"new")
+    keys = sorted({*range(0, 300, 2), *range(0, 300, 3)})
+    expected = [(b"%03d" % number, b"old" if number % 3 else b"new") for number in keys]
+    assert list(overlay.iterate(b"", None)) == expected
+    assert list(overlay.iterate(b"", None, reverse=True)) == expected[::-1]
+
+
+def test_sources_need_not_be_generators() -> None:
+    assert list(merge(iter([(b"a", b"1")]), iter([(b"b", None), (b"c", b"2")]))) == [
+        (b"a", b"1"),
+        (b"c", b"2"),
+    ]

@@ -10,7 +10,7 @@ import pytest
 from connect_kv.errors import CorruptStorage, RefusedToStart
 from connect_kv.storage import codec
 from connect_kv.storage.memory import MemoryDisk
-from connect_kv.storage.state_dirs import BrokenChain, StateDatabase, StateDirs
+from connect_kv.storage.state_dirs import LINKS_REMOVED, BrokenChain, StateDatabase, StateDirs
 from tests.storage.helpers import make_disk
 
 DATA = Path("/node")
@@ -156,3 +156,28 @@ def test_a_missing_database_is_damage_and_a_newer_one_is_refused() -> None:
     database.close()
     with pytest.raises(CorruptStorage, match="records are missing"):
         dirs.open("1", 0)
+
+
+def test_only_a_new_database_is_filled() -> None:
+    database = StateDirs(MemoryDisk(random.Random(1)), DATA).create("1")
+    database.adopt(7)
+    assert database.last_applied == 7
+    with pytest.raises(ValueError, match="only a new database"):
+        database.adopt(8)
+    apply(database, 9)
+    assert contents(database) == [9]
+
+
+def test_links_that_are_on_disk_are_removed_a_few_with_each_batch() -> None:
+    """However long it was until the state was forced to disk, no batch is large for it."""
+    database = StateDirs(MemoryDisk(random.Random(1)), DATA).create("1")
+    for index in range(1, 3 * LINKS_REMOVED):
+        apply(database, index)
+    database.make_durable()
+    remaining = []
+    for index in range(3 * LINKS_REMOVED, 3 * LINKS_REMOVED + 6):
+        apply(database, index)
+        link = codec.STATE_LINK
+        remaining.append(sum(1 for _ in database.engine.iterate(link, link + b"\xff" * 9)))
+    assert remaining[0] == 2 * LINKS_REMOVED
+    assert remaining[-1] < LINKS_REMOVED

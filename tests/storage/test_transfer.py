@@ -13,6 +13,7 @@ import pytest
 from connect_kv.errors import CorruptStorage
 from connect_kv.raft.types import EntryId, SnapshotMeta
 from connect_kv.storage import codec, transfer
+from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 from tests.storage.helpers import make_disk, voters
 
@@ -142,3 +143,18 @@ async def test_others_on_the_loop_get_their_turn(dirs: StateDirs) -> None:
     assert turns >= 20_000 // transfer.SLICE_PAIRS
     task.cancel()
     database.close()
+
+
+async def test_what_says_nothing_of_where_it_stands_is_not_dumped() -> None:
+    engine = MemoryDisk(random.Random(1)).open(Path("/db"))
+    with pytest.raises(ValueError, match="not a state database"):
+        await anext(transfer.dump(engine))
+
+
+@pytest.mark.parametrize(("pairs", "size"), [(1, 1 << 20), (2, 1 << 20), (7, 1 << 20), (5_000, 10)])
+async def test_a_chunk_is_stored_in_slices(
+    pairs: int, size: int, dirs: StateDirs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SLICE_PAIRS", pairs)
+    monkeypatch.setattr(transfer, "SLICE_BYTES", size)
+    await test_a_filled_database_is_the_dumped_one(dirs)
