@@ -264,9 +264,8 @@ class Driver(Generic[R]):
             self.hand_over()
         status = self._core.status()
         for follower in status.followers:
-            if follower.node_id != status.node_id:
-                lag = status.last_index - follower.match_index
-                self._parts.metrics.follower_lag(follower.node_id, lag)
+            lag = status.last_index - follower.match_index
+            self._parts.metrics.follower_lag(follower.node_id, lag)
 
     def _receive(self, message: PeerMessage) -> None:
         if self._group is not None:

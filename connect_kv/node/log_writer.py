@@ -98,12 +98,11 @@ def _has_disk_part(ready: Ready) -> bool:
 
 
 def _parts(batch: Sequence[Ready]) -> Iterator[list[Ready]]:
-    """Cut before each Ready that installs a snapshot: what came before it is stored first."""
+    """Cut before each Ready that installs a snapshot: what came before it is stored first. Not of nothing."""
     part: list[Ready] = []
     for ready in batch:
         if ready.install is not None and part:
             yield part
             part = []
         part.append(ready)
-    if part:
-        yield part
+    yield part

@@ -1,14 +1,20 @@
 """A disk that is slow, sick or broken, a large apply, and what must never depend on them."""
 
 import asyncio
+import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connect_kv.errors import NodeStopped, OutcomeUnknown, StorageError, UnknownEntry
 from connect_kv.node.health import DiskHealth, is_low, watch_space
+from connect_kv.node.node import RaftNode
 from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.sim.clock import VirtualClock, VirtualLoop
+from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.memory import MemoryDisk
 from tests.node.cluster import Trio, eventually, put
 
 
@@ -261,3 +267,59 @@ def test_the_low_water_mark_is_a_twentieth_and_at_least_512_mebibytes() -> None:
     assert not is_low(513 << 20, 1 << 30)
     assert is_low(4 << 30, 100 << 30)
     assert not is_low(6 << 30, 100 << 30)
+
+
+async def test_a_leader_with_a_sick_disk_asks_again_if_nobody_takes_over(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await trio.start()
+    asked: list[int] = []
+    monkeypatch.setattr(leader.core, "transfer_leadership", asked.append)
+    leader.worker.block()
+    call = asyncio.create_task(put(leader, 1))
+    await eventually(lambda: leader.node.status().disk_sick)
+    await eventually(lambda: len(asked) > 3)
+    assert leader.id not in asked
+    monkeypatch.undo()
+    await eventually(lambda: not leader.node.is_leader)
+    leader.worker.unblock()
+    assert await call == [1]
+
+
+async def test_a_stop_is_bounded_although_the_state_never_closes(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await trio.start()
+    await put(leader, 1)
+    monkeypatch.setattr(leader.state, "close", asyncio.Event().wait)
+    began = asyncio.get_running_loop().time()
+    await leader.stop()
+    assert asyncio.get_running_loop().time() - began < 30
+    with pytest.raises(NodeStopped):  # what comes after it is closed all the same
+        await leader.worker.run(lambda: None)
+
+
+async def test_a_node_that_was_not_started_takes_nothing_and_can_be_ended(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = trio.hosts[0]
+
+    async def not_yet(self: object, description: object) -> None:
+        pass
+
+    monkeypatch.setattr(RaftNode, "start", not_yet)
+    await host.start()
+    with pytest.raises(NodeStopped, match="has not started"):
+        await put(host, 1)
+    await host.node.abort()
+    assert not host.node.failed.done()
+
+
+async def test_a_directory_without_an_identity_makes_no_node() -> None:
+    nothing: Any = None
+    log = EngineLogStore.open(MemoryDisk(random.Random(1)), Path("/n1"))
+    with pytest.raises(ValueError, match="has no identity yet"):
+        RaftNode(
+            config=nothing, core=nothing, restored=nothing, log=log, log_worker=nothing, state=nothing,
+            transport=nothing, clock=VirtualClock(), rng=random.Random(1),
+        )  # fmt: skip

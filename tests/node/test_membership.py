@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from connect_kv.errors import MemberRemoved, NodeStopped, NotLeader, RefusedToStart
+from connect_kv.errors import MemberRemoved, NodeStopped, NotLeader, RefusedToStart, Unavailable
 from connect_kv.interfaces import Hello, Identity, Verdict
 from connect_kv.node.membership import Abilities, AddressBook, added_id, has_majority, judge
 from connect_kv.raft.membership import MembershipChange
@@ -262,3 +262,14 @@ def test_nobody_may_use_a_command_before_all_members_were_heard() -> None:
     assert abilities.common(both) == 0
     abilities.heard(2, HELLO)
     assert abilities.common(both) == 9
+
+
+async def test_leadership_that_nobody_takes_stays(trio: Trio) -> None:
+    leader = await trio.start()
+    await leader.node.transfer_leadership(leader.id)
+    away = trio.followers(leader)[0]
+    trio.network.isolate(away.address)
+    with pytest.raises(Unavailable, match="did not take over"):
+        await leader.node.transfer_leadership(away.id)
+    assert leader.node.is_leader
+    assert await put(leader, 1) == [1]

@@ -16,9 +16,9 @@ from connect_kv.node.forwarding import Forwarder, Intake
 from connect_kv.node.log_writer import LogWriter
 from connect_kv.node.metrics import NoMetrics
 from connect_kv.node.proposals import ProposalQueue, Waiting
-from connect_kv.node.waiters import EntryWaiters
+from connect_kv.node.waiters import EntryWaiters, IndexWaiters
 from connect_kv.node.watchdog import watch_loop
-from connect_kv.node.workers import InlineWorker, ThreadWorker
+from connect_kv.node.workers import InlineWorker, ThreadWorker, _report
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, HardState, SnapshotMeta
@@ -97,6 +97,42 @@ def test_a_cancelled_caller_does_not_cancel_the_call() -> None:
         assert done == [True]
 
     run_real(check())
+
+
+def test_a_cancelled_caller_does_not_hear_of_a_failure() -> None:
+    async def check() -> None:
+        worker = ThreadWorker("log")
+        gate = threading.Event()
+
+        def fail() -> None:
+            gate.wait()
+            raise ValueError("after its caller has gone")
+
+        call = asyncio.create_task(worker.run(fail))
+        await asyncio.sleep(0)
+        call.cancel()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await worker.run(lambda: 7) == 7
+        await worker.close()
+
+    run_real(check())
+
+
+def test_what_a_thread_ends_with_after_the_loop_is_nobodys() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    _report(loop, print)
+
+    class Refusing(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *_: object, **__: object) -> asyncio.Handle:
+            raise RuntimeError("not because it has ended")
+
+    running = Refusing()
+    with pytest.raises(RuntimeError, match="not because"):
+        _report(running, print)
+    running.close()
 
 
 def test_closing_waits_for_what_was_given_and_refuses_more() -> None:
@@ -419,6 +455,78 @@ async def test_a_doubtful_answer_may_still_come_for_an_election_timeout(
     waiters.applied([entry(1, 5)], [[3]])
     assert await answered == [3]
     assert forwarder.unanswered == forwarder.size == 0
+
+
+async def test_results_are_retained_up_to_a_limit(waiters: EntryWaiters[int]) -> None:
+    """An answer that names an older one comes too late: its outcome is unknown."""
+    forwarder: Forwarder[int] = Forwarder(
+        config=config(retained_results=2),
+        clock=VirtualClock(),
+        rng=random.Random(1),
+        waiters=waiters,
+        applied=ZERO,
+    )
+    calls = [sent(forwarder) for _ in range(3)]
+    forwarder.applied([entry(1, index) for index in (1, 2, 3)], [[1], [2], [3]])
+    for number, (_, proposal) in enumerate(calls, 1):
+        outcome(forwarder, ForwardOutcome(id=proposal.id, entry=EntryId(1, number)))
+    with pytest.raises(OutcomeUnknown):
+        await calls[0][0]
+    assert [await call for call, _ in calls[1:]] == [[2], [3]]
+
+
+async def test_a_caller_that_gave_up_is_not_answered(
+    forwarder: Forwarder[int], waiters: EntryWaiters[int]
+) -> None:
+    call, proposal = sent(forwarder)
+    call.cancel()
+    outcome(forwarder, ForwardOutcome(id=proposal.id, entry=EntryId(1, 5)))
+    assert len(waiters) == 0
+    assert forwarder.unanswered == 0
+
+
+async def test_at_the_end_what_was_refused_certainly_was_not_proposed(forwarder: Forwarder[int]) -> None:
+    waits, _ = sent(forwarder)
+    refused, proposal = sent(forwarder)
+    outcome(forwarder, ForwardOutcome(id=proposal.id, refusal=Refusal.NOT_LEADER))
+    forwarder.fail(lambda: OutcomeUnknown("ends"), lambda: NotProposed("ends"))
+    with pytest.raises(OutcomeUnknown):
+        await waits
+    with pytest.raises(NotProposed):
+        await refused
+    assert forwarder.take_refused() == []
+    assert forwarder.size == 0
+
+
+async def test_ids_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each follower: a repetition that is older than so many is taken for a new proposal."""
+    monkeypatch.setattr("connect_kv.node.forwarding._SEEN_IDS", 3)
+    intake: Intake[int] = Intake(node_id=2, clock=VirtualClock(), respond=lambda _: None)
+    queue: list[Waiting[int]] = []
+
+    def ask(*ids: int) -> None:
+        proposals = tuple(Proposal(id=id, payload=b"x", count=1) for id in ids)
+        intake.receive(ForwardRequest(source=1, target=2, proposals=proposals), queue.append)
+
+    ask(1, 2, 3, 4)
+    ask(4, 3, 2)
+    assert len(queue) == 4
+    ask(1)
+    assert [one.id for one in queue] == [1, 2, 3, 4, 1]
+
+
+async def test_at_the_end_all_who_wait_for_an_index_are_told() -> None:
+    waiters = IndexWaiters()
+    loop = asyncio.get_running_loop()
+    one, gone, other = loop.create_future(), loop.create_future(), loop.create_future()
+    waiters.add(5, [one, gone])
+    waiters.add(7, [other])
+    gone.cancel()
+    waiters.fail(lambda: NodeStopped("ends"))
+    for future in (one, other):
+        with pytest.raises(NodeStopped):
+            await future
+    waiters.applied(9)
 
 
 async def test_the_leader_takes_a_repeated_request_once_and_answers_refusals() -> None:

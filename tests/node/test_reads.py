@@ -166,3 +166,22 @@ async def test_reads_survive_a_change_of_leader(trio: Trio) -> None:
     await leader.node.transfer_leadership(followers[0].id)
     await asyncio.gather(*reads)
     await eventually(lambda: all(host.state.numbers == [1] for host in followers))
+
+
+async def test_for_readers_who_have_gone_nothing_is_asked(core: AskedCore, barriers: ReadBarriers) -> None:
+    barriers.add().cancel()
+    barriers.pump()
+    assert core.asked == []
+    read = barriers.add()
+    barriers.pump()
+    barriers.answered(ReadState(context=core.asked[0], index=7), applied=7)
+    assert await read == 7
+
+
+async def test_readers_who_have_gone_are_not_told_that_there_is_no_leader(barriers: ReadBarriers) -> None:
+    gone, waits = barriers.add(), barriers.add()
+    gone.cancel()
+    barriers.expire(1e9)
+    with pytest.raises(NoLeader):
+        await waits
+    assert gone.cancelled()

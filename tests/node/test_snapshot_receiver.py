@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from connect_kv.interfaces import Hello, SnapshotOffer
 from connect_kv.node.snapshots import SnapshotReceiver, SnapshotRefused
+from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.types import EntryId, Membership, SnapshotMeta
 
 
@@ -100,3 +102,21 @@ async def test_an_older_leaders_snapshot_is_refused_at_once() -> None:
     with pytest.raises(SnapshotRefused, match="term 0"):
         await a_receiver(state).receive(offer(0), whole())
     assert state.events == []
+
+
+async def test_what_is_applied_already_is_refused_at_once() -> None:
+    state = State()
+    late = offer(2)
+    late = replace(late, meta=SnapshotMeta(EntryId(1, 10), Membership()))
+    with pytest.raises(SnapshotRefused, match="index 10 is applied here already"):
+        await a_receiver(state).receive(late, whole())
+    assert state.events == []
+
+
+async def test_only_what_is_staged_is_installed() -> None:
+    meta = SnapshotMeta(EntryId(2, 100), Membership())
+    receiver = a_receiver(State())
+    with pytest.raises(RaftInvariantError, match="none is staged at"):
+        receiver.taken(meta)
+    with pytest.raises(RaftInvariantError, match="none is staged at"):
+        await receiver.install(meta)

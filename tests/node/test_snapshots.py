@@ -7,6 +7,7 @@ import pytest
 
 from connect_kv.errors import CorruptStorage, StorageError
 from connect_kv.node.history import History
+from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from tests.node.cluster import Host, Trio, eventually, put
 from tests.node.fakes import TallySource
@@ -225,3 +226,54 @@ def test_memberships_are_those_in_force_at_an_index() -> None:
     assert history.membership_at(6) == history.membership_at(7) == changed
     history.compacted(7)
     assert history.membership == changed
+
+
+async def test_much_that_is_applied_is_forced_to_disk_at_once(trio: Trio) -> None:
+    leader = await trio.start(durable_bytes=100, durable_seconds=3600)
+    for number in range(20):
+        await put(leader, number)
+    await eventually(lambda: leader.node.status().durable_index > 1, within=10)
+
+
+async def test_who_leads_no_more_sends_no_more(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    follower = await behind(trio)
+    await follower.kill()
+    leader = await trio.agreed()
+    for number in range(100, 200):
+        await put(leader, number)
+    await eventually(lambda: leader.log.first_index > 150)
+    ends: list[str] = []
+
+    async def endless(offer: object, chunks: object) -> None:
+        ends.append("begun")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leader.transport, "send_snapshot", endless)
+        await follower.start(**SMALL)
+        await eventually(lambda: "begun" in ends)
+        assert ends == ["begun"]
+        trio.network.isolate(leader.address)
+        await eventually(lambda: not leader.node.is_leader)
+        await eventually(lambda: ends == ["begun", "cancelled"])
+    trio.network.heal()
+    await trio.same_state(range(200))
+
+
+async def test_for_a_member_that_was_removed_no_log_is_kept(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = await behind(trio)
+    leader = await trio.agreed()
+    monkeypatch.setattr(leader.transport, "send_snapshot", never_ends)
+    await eventually(lambda: leader.node._driver._sender.held() is not None)
+    await leader.node.change_membership(MembershipChange().remove(follower.id))
+    await eventually(lambda: leader.node._driver._sender.held() is None)
+
+
+async def never_ends(offer: object, chunks: object) -> None:
+    await asyncio.Event().wait()

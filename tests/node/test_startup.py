@@ -3,14 +3,19 @@
 import asyncio
 import random
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connect_kv.errors import MemberRemoved, RefusedToStart
-from connect_kv.interfaces import Identity
-from connect_kv.node.startup import InitialMember, initial_cluster, restarted, start_from
+from connect_kv.interfaces import Description, Hello, HelloReply, Identity, Verdict
+from connect_kv.node.startup import InitialMember, bootstrap, initial_cluster, join, restarted, start_from
+from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import EntryId, Membership, Restored
+from connect_kv.storage.log_store import EngineLogStore
+from connect_kv.storage.memory import MemoryDisk
 from tests.node.cluster import Trio, eventually, put
 
 MEMBERS = [InitialMember(name=f"n{i}", peer_address=f"h{i}:2380") for i in (1, 2, 3)]
@@ -188,3 +193,83 @@ def test_a_removed_member_does_not_start() -> None:
     with pytest.raises(MemberRemoved):
         start_from(restored, node_id=1, last_applied=60, state_lost=False)
     assert start_from(restored, node_id=1, last_applied=59, state_lost=False)
+
+
+async def test_a_name_that_is_not_in_the_initial_cluster_is_refused() -> None:
+    log = EngineLogStore.open(MemoryDisk(random.Random(1)), Path("/n9"))
+    with pytest.raises(RefusedToStart, match="n9 is not among its members n1, n2, n3"):
+        await bootstrap(
+            log=log,
+            worker=InlineWorker(),
+            name="n9",
+            members=MEMBERS,
+            token="",
+            rng=random.Random(1),
+            state_name="1",
+        )
+    assert log.identity is None
+
+
+class Answers:
+    """A transport whose members answer with these verdicts; None does not answer."""
+
+    def __init__(self, verdicts: dict[str, Verdict | None]) -> None:
+        self.verdicts = verdicts
+        self.asked: list[str] = []
+
+    async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
+        self.asked.append(address)
+        verdict = self.verdicts[address]
+        if verdict is None:
+            raise ConnectionRefusedError("nobody there")
+        _, membership = initial_cluster(MEMBERS, "")
+        return Description(
+            cluster_id=7, node_id=1, membership=membership, leader_id=None, term=1,
+            hello=HelloReply(verdict=verdict, detail="because"),
+        )  # fmt: skip
+
+
+async def joining(verdicts: dict[str, Verdict | None]) -> list[str]:
+    """Whom a joining member asked, in this order."""
+    transport: Any = Answers(verdicts)
+    log = EngineLogStore.open(MemoryDisk(random.Random(1)), Path("/n3"))
+    await join(
+        log=log, worker=InlineWorker(), transport=transport, name="n3", peer_address="h3:2380",
+        ask=[*verdicts, "h3:2380"], rng=random.Random(1), state_name="1",
+    )  # fmt: skip
+    return list(transport.asked)
+
+
+async def test_a_joining_member_asks_until_one_knows_it_and_not_itself() -> None:
+    verdicts = {"h1:2380": None, "h2:2380": Verdict.UNKNOWN_MEMBER, "h4:2380": Verdict.WELCOME}
+    assert await joining(verdicts) == ["h1:2380", "h2:2380", "h4:2380"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "error", "said"),
+    [
+        (None, RefusedToStart, "no member of the running cluster answers: h1:2380: nobody there"),
+        (Verdict.UNKNOWN_MEMBER, RefusedToStart, "add it there first"),
+        (Verdict.AMNESIA, RefusedToStart, "another data directory"),
+        (Verdict.REMOVED, MemberRemoved, "was removed from its cluster"),
+        (Verdict.WRONG_CLUSTER, RefusedToStart, "refuses this member: WRONG_CLUSTER because"),
+    ],
+)
+async def test_a_member_that_may_not_join_is_told_why(
+    verdict: Verdict | None, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        await joining({"h1:2380": verdict})
+
+
+async def test_a_starting_member_of_another_cluster_or_a_removed_one_is_told_so(trio: Trio) -> None:
+    leader = await trio.start()
+    removed = trio.followers(leader)[0]
+    hello = removed.node._driver.peers.introduce(leader.id)
+    described = await removed.transport.describe(
+        leader.address, replace(hello, cluster_id=hello.cluster_id ^ 1), removed.address
+    )
+    assert described.hello.verdict is Verdict.WRONG_CLUSTER
+    await leader.node.change_membership(MembershipChange().remove(removed.id))
+    described = await removed.transport.describe(leader.address, hello, removed.address)
+    assert described.hello.verdict is Verdict.REMOVED
