@@ -6,9 +6,9 @@ when it is asked. Values that others keep anyway are read then too, through `gau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -19,13 +19,25 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Read = Callable[[], float]
 
 
+_DURATIONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84)
 _WRITES = frozenset(("Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke"))
 
 
 class CallCount:
     """How often one gRPC method was called, and how it ended."""
 
-    __slots__ = ("failed", "kind", "method", "ok", "service", "started")
+    __slots__ = (
+        "failed",
+        "kind",
+        "method",
+        "ok",
+        "received",
+        "received_bytes",
+        "sent",
+        "sent_bytes",
+        "service",
+        "started",
+    )
 
     def __init__(self, service: str, method: str, kind: str) -> None:
         self.service = service
@@ -35,6 +47,10 @@ class CallCount:
         self.ok = 0
         self.failed: dict[str, int] = {}
         """By gRPC code, as in ``Unavailable``."""
+        self.received = self.received_bytes = 0
+        """Messages of clients."""
+        self.sent = self.sent_bytes = 0
+        """Messages to clients."""
 
     def fail(self, code: str) -> None:
         """Count an end with `code`, such as ``DEADLINE_EXCEEDED``."""
@@ -48,6 +64,7 @@ class Metrics:
     def __init__(self, *, process: bool = True) -> None:
         self._calls: list[CallCount] = []
         self._values: list[tuple[str, str, str, dict[str, str], Read]] = []
+        self._families_of: list[Callable[[], Iterable[Metric]]] = []
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Values(self._families))
         if process:
@@ -69,11 +86,13 @@ class Metrics:
         """The same for a number that only grows; `name` without ``_total``."""
         self._values.append(("counter", name, help, labels, read))
 
-    def answered(self, service: str, method: str) -> int:
-        """How many calls of that method succeeded, under whichever name of the service."""
-        return sum(
-            call.ok for call in self._calls if call.method == method and call.service.endswith(f".{service}")
-        )
+    def families(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Show whole families: those whose labels are not known before."""
+        self._families_of.append(read)
+
+    def durations(self, name: str, help: str) -> Histogram:
+        """How long something takes that an operator asks for: seconds to minutes."""
+        return Histogram(name, help, buckets=_DURATIONS, registry=self.registry)
 
     def failed_writes(self) -> int:
         """How many calls that write failed for the cluster's reasons, not for the caller's."""
@@ -99,22 +118,32 @@ class Metrics:
             suffix = "" if kind == "gauge" else "_total"
             family.add_sample(name + suffix, labels, float(read()))
         yield from families.values()
+        for several in self._families_of:
+            yield from several()
 
     def _call_families(self) -> Iterator[Metric]:
         started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.")
         handled = CounterMetricFamily("grpc_server_handled", "RPCs completed on the server.")
+        received = CounterMetricFamily("grpc_server_msg_received", "Messages received from clients.")
+        sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent to clients.")
         for call in self._calls:
             if not call.started:
                 continue
             labels = {"grpc_service": call.service, "grpc_method": call.method, "grpc_type": call.kind}
             started.add_sample("grpc_server_started_total", labels, float(call.started))
+            received.add_sample("grpc_server_msg_received_total", labels, float(call.received))
+            sent.add_sample("grpc_server_msg_sent_total", labels, float(call.sent))
             for code, times in {"OK": call.ok, **call.failed}.items():
                 if times:
                     handled.add_sample(
                         "grpc_server_handled_total", {**labels, "grpc_code": code}, float(times)
                     )
-        yield started
-        yield handled
+        yield from (started, handled, received, sent)
+        for name, help, total in (
+            ("received", "Bytes of the messages of clients.", sum(one.received_bytes for one in self._calls)),
+            ("sent", "Bytes of the messages to clients.", sum(one.sent_bytes for one in self._calls)),
+        ):
+            yield CounterMetricFamily(f"etcd_network_client_grpc_{name}_bytes", help, total)
 
 
 class _Values(Collector):

@@ -32,6 +32,7 @@ from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest, Alarm
 from connect_kv.serving.corruption import CorruptionCheck
 from connect_kv.serving.directory import Directory, open_directory
 from connect_kv.serving.node_metrics import PrometheusNodeMetrics
+from connect_kv.serving.peer_metrics import peer_families
 from connect_kv.serving.services import Services
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
@@ -222,6 +223,9 @@ class KvServer:
 
         await host.start(read_log)
         node = self._node = self._make_node(directory, host, self._transport)
+        if isinstance(self._transport, GrpcTransport):
+            traffic, own_id = self._transport.traffic, node.identity.node_id
+            self.metrics.families(lambda: peer_families(traffic, own_id))
         node.failed.add_done_callback(lambda failed: self._fail(failed.result()))
         lessor = Lessor(kv.leases, seams.clock, node.propose, lambda: node.is_leader)
         self._services = Services(

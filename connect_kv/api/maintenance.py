@@ -17,6 +17,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.refusals import Refusal
 from connect_kv.machines.backups import backup
 from connect_kv.machines.host import MachineHost
+from connect_kv.metrics import Metrics
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import maintenance_pb2
 
@@ -80,8 +81,17 @@ class MaintenanceService:
         kv: KvMachine,
         wall: Callable[[], int],
         peers: PeerCalls,
+        metrics: Metrics,
     ) -> None:
         """`wall` is the time, nanoseconds since 1970."""
+        self._hashing = metrics.durations("etcd_mvcc_hash_duration_seconds", "Hash, answered here.")
+        self._hashing_keys = metrics.durations("etcd_mvcc_hash_rev_duration_seconds", "HashKV, for anybody.")
+        self._saving = metrics.durations("etcd_disk_backend_snapshot_duration_seconds", "Backups sent.")
+        self._defragmenting = metrics.durations("etcd_disk_backend_defrag_duration_seconds", "Defragment.")
+        self._defragmentations = 0
+        metrics.gauge(
+            "etcd_disk_defrag_inflight", "Defragmentations under way.", lambda: self._defragmentations
+        )
         self._replica = replica
         self._status = status
         self._node = node
@@ -137,7 +147,8 @@ class MaintenanceService:
 
     async def hash_kv(self, revision: int) -> maintenance_pb2.HashKVResponse:
         """This member's answer, without ids."""
-        checksum, compacted, last = await self._kv.hash_kv(revision)
+        with self._hashing_keys.time():
+            checksum, compacted, last = await self._kv.hash_kv(revision)
         response = maintenance_pb2.HashKVResponse(
             hash=checksum, compact_revision=compacted, hash_revision=last
         )
@@ -148,14 +159,20 @@ class MaintenanceService:
         self, request: maintenance_pb2.HashRequest, context: Context
     ) -> maintenance_pb2.HashResponse:
         """Of everything replicated: equal on all members that have applied the same."""
-        checksum, revision = await self._host.hash()
+        with self._hashing.time():
+            checksum, revision = await self._host.hash()
         return maintenance_pb2.HashResponse(header=self._replica.header(revision), hash=checksum)
 
     async def Defragment(
         self, request: maintenance_pb2.DefragmentRequest, context: Context
     ) -> maintenance_pb2.DefragmentResponse:
         """Give back this member's unneeded disk space; it serves meanwhile, unlike etcd."""
-        await self._host.defragment()
+        self._defragmentations += 1
+        try:
+            with self._defragmenting.time():
+                await self._host.defragment()
+        finally:
+            self._defragmentations -= 1
         return maintenance_pb2.DefragmentResponse()
 
     async def MoveLeader(
@@ -176,11 +193,12 @@ class MaintenanceService:
         self, request: maintenance_pb2.SnapshotRequest, context: Context
     ) -> AsyncIterator[maintenance_pb2.SnapshotResponse]:
         """A backup of everything, in the frame that clients of etcd check; see `connect-kv snapshot`."""
-        async with aclosing(backup(self._host, self._node.identity, self._wall())) as blobs:
-            async for blob in blobs:
-                yield maintenance_pb2.SnapshotResponse(
-                    remaining_bytes=blob.remaining, blob=blob.data, version=ETCD_VERSION
-                )
+        with self._saving.time():
+            async with aclosing(backup(self._host, self._node.identity, self._wall())) as blobs:
+                async for blob in blobs:
+                    yield maintenance_pb2.SnapshotResponse(
+                        remaining_bytes=blob.remaining, blob=blob.data, version=ETCD_VERSION
+                    )
 
     async def _hash_for_peer(self, request: bytes) -> bytes:
         """The same for the leader, which compares: up to where it stands itself."""

@@ -92,6 +92,8 @@ class MemberChanges:
         self._patience = election_seconds
         self._max_learners = max_learners
         self._turn = asyncio.Lock()
+        self.promotions = 0
+        """Learners made voters through this member."""
 
     async def add(self, request: cluster_pb2.MemberAddRequest) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner; it gets its id here and its name when it starts."""
@@ -158,6 +160,7 @@ class MemberChanges:
                 raise TOO_FEW_STARTED.error()
             await self._until_active(voters, _majority(len(voters)))
             after = await self._node.change_membership(MembershipChange().promote(request.ID))
+            self.promotions += 1
         return cluster_pb2.MemberPromoteResponse(members=described(after, self._published()))
 
     async def _hand_over(self, voters: frozenset[int]) -> None:

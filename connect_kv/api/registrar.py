@@ -109,14 +109,15 @@ class Handlers(grpc.GenericRpcHandler):
         refused = self._refused_to_learners(learner)
         request: type[Message] = GetMessageClass(method.input_type)
         response: type[Message] = GetMessageClass(method.output_type)
-        codec = (request.FromString, _serializer(response))
+        kind = "server_stream" if method.server_streaming else "unary"
         if method.client_streaming:
-            count = self._metrics.call(service, method.name, "bidi_stream")
+            kind = "bidi_stream"
+        count = self._metrics.call(service, method.name, kind)
+        codec = (_deserializer(request, count), _serializer(response, count))
+        if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count, refused), *codec)
         if method.server_streaming:
-            count = self._metrics.call(service, method.name, "server_stream")
             return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count, refused), *codec)
-        count = self._metrics.call(service, method.name, "unary")
         return grpc.unary_unary_rpc_method_handler(self._unary(call, count, refused), *codec)
 
     def _refused_to_learners(self, allowed: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
@@ -193,12 +194,30 @@ async def _closed_after(responses: AsyncIterator[Any]) -> AsyncIterator[AsyncIte
             await responses.aclose()
 
 
-def _serializer(response: type[Message]) -> Callable[[Any], bytes]:
-    """Of a response; a servicer may also give one that is serialized already, such as a large range."""
+def _deserializer(request: type[Message], count: CallCount) -> Callable[[bytes], Any]:
+    """Of requests, which are counted."""
+    parse = request.FromString
+
+    def from_bytes(data: bytes) -> Any:
+        count.received += 1
+        count.received_bytes += len(data)
+        return parse(data)
+
+    return from_bytes
+
+
+def _serializer(response: type[Message], count: CallCount) -> Callable[[Any], bytes]:
+    """Of responses, which are counted.
+
+    A servicer may also give one that is serialized already, such as a large range.
+    """
     serialize = response.SerializeToString
 
     def to_bytes(message: Any) -> bytes:
-        return message if type(message) is bytes else serialize(message)
+        data: bytes = message if type(message) is bytes else serialize(message)
+        count.sent += 1
+        count.sent_bytes += len(data)
+        return data
 
     return to_bytes
 

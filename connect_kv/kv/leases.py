@@ -64,6 +64,8 @@ class LeaseTable:
         self._leases: dict[int, Lease] = {}
         self._touched: set[int] = set()
         self._listeners: list[LeaseListener] = []
+        self.granted = self.renewed = self.ended = 0
+        """Since this process started, by any member's clients."""
         self.log_time = 0
         """The newest time stamp seen: remainders after a restart are counted to here."""
 
@@ -124,6 +126,7 @@ class LeaseTable:
         """Add a lease with an unused id; returns the TTL it really has."""
         ttl = max(ttl, MINIMUM_TTL)
         self._leases[lease] = Lease(ttl, index, log_time)
+        self.granted += 1
         self._store(changes, lease)
         return ttl
 
@@ -132,6 +135,7 @@ class LeaseTable:
         held = self._leases.get(lease)
         if held is None:
             return 0
+        self.renewed += 1
         held.renewal = index
         held.renewed_at = log_time
         self._store(changes, lease)
@@ -145,6 +149,7 @@ class LeaseTable:
     def remove(self, changes: Changes, lease: int) -> None:
         """Forget it; its keys are gone already."""
         del self._leases[lease]
+        self.ended += 1
         changes.delete(layout.lease_key(lease))
         self._touched.add(lease)
 

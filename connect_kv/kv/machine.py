@@ -73,6 +73,8 @@ class KvMachine:
         self.corrupt = False
         """The CORRUPT alarm is on: requests that change anything are refused."""
         self._store = MvccStore(self.leases)
+        self.ranges = self.txns = self.expired_leases = 0
+        """Since this process started: answered here, or applied."""
         self._cleaner = Cleaner()
         self._visible = StoreState()
         self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
@@ -129,6 +131,21 @@ class KvMachine:
     def keys(self) -> int:
         """How many keys there are."""
         return self._visible.live
+
+    @property
+    def puts(self) -> int:
+        """How many were applied since this process started, those of transactions among them."""
+        return self._store.puts
+
+    @property
+    def deletes(self) -> int:
+        """The same of deletions of a key or a range."""
+        return self._store.deletes
+
+    @property
+    def open_readings(self) -> int:
+        """How many frozen states are in use."""
+        return len(self._readings)
 
     # Writes.
 
@@ -220,6 +237,7 @@ class KvMachine:
         return _result(Result.DELETE_RANGE_FIELD_NUMBER, response)
 
     def _txn(self, command: Command, overlay: Changes) -> Walk[Parts]:
+        self.txns += 1
         branch = yield from txn.choose(overlay, command.txn)
         yield from txn.check(overlay, self._store.state, self.leases, branch)
         response = yield from txn.TxnWrite(self._store, overlay).execute(branch)
@@ -267,6 +285,7 @@ class KvMachine:
             if self.leases.outlived(item.id, item.renewal):
                 yield from self._end_lease(item.id, overlay)
                 ended.append(item.id)
+                self.expired_leases += 1
                 yield
         return Parts(Result(lease_expire=LeaseExpired(ids=ended)).SerializeToString())
 
@@ -338,6 +357,7 @@ class KvMachine:
         encoded = io.BytesIO()
         with self._readings.open() as reading:
             if gets.is_plain(request):
+                self.ranges += 1
                 return next(gets.answers(reading, (request.key,), header))
             read = self._read(reading, request)
             for _ in reading.steps(read.run()):
@@ -355,7 +375,9 @@ class KvMachine:
         Raises NodeStopped. For at most a few hundred keys: it does not pause.
         """
         with self._readings.open() as reading:
-            return list(gets.answers(reading, keys))
+            answers = list(gets.answers(reading, keys))
+        self.ranges += len(answers)
+        return answers
 
     async def range_stream(self, request: RangeRequest) -> AsyncIterator[RangeStreamResponse]:
         """Answer a Range in pieces, all of one revision; only the last has header, count and more."""
@@ -382,6 +404,7 @@ class KvMachine:
 
         A large one exists in memory once. Raises Refused, NodeStopped.
         """
+        self.txns += 1
         answers: list[Parts] = []
         with self._readings.open() as reading:
             full = ResponseHeader(revision=reading.state.revision)
@@ -432,6 +455,7 @@ class KvMachine:
 
     def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
         check_revision(request.revision, reading.state)
+        self.ranges += 1
         return RangeRead(reading.view, reading.state, request, self._store.census, self._counts)
 
 

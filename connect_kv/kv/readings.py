@@ -53,6 +53,9 @@ class Readings:
         self._source: Source | None = None
         self._open: dict[Reading, None] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def load(self, source: Source | None) -> None:
         """Read from there from now on, and let go of what was before."""
         for reading in self._open:

@@ -89,9 +89,11 @@ class MvccStore:
         "census",
         "changes",
         "compacted",
+        "deletes",
         "indexed",
         "live",
         "log_time",
+        "puts",
         "revision",
     )
 
@@ -100,6 +102,8 @@ class MvccStore:
         self._originals: dict[bytes, bytes | None] = {}
         self._records = wire.Records()
         self.census = Census()
+        self.puts = self.deletes = 0
+        """Requests since this process started, those of transactions among them."""
         self.changes: list[ChangeFields] = []
         """What happened since the list was last taken, in order."""
         self.load(StoreState())
@@ -132,6 +136,7 @@ class MvccStore:
 
     def put(self, changes: Changes, key: bytes, value: bytes | None, lease: int | None) -> bytes | None:
         """Set `key` and return its record of before; None keeps the value or lease it has."""
+        self.puts += 1
         main = self.revision + 1
         where = CURRENT + key
         old = changes.get(where)
@@ -155,6 +160,7 @@ class MvccStore:
 
     def delete(self, changes: Changes, key: bytes) -> bytes | None:
         """Remove `key` and return its record of before, or None if there was none."""
+        self.deletes += 1
         old = changes.get(CURRENT + key)
         if old is not None:
             self._remove(changes, key, KeyValue.FromString(old).lease, old)
@@ -162,6 +168,7 @@ class MvccStore:
 
     def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> Walk[list[bytes]]:
         """Remove all keys of the range, in order; returns their records of before."""
+        self.deletes += 1
         records = []
         for record in scan.current(changes, key, range_end):
             if record is None:

@@ -134,6 +134,16 @@ class WatchHub:
         return sum(len(stream) for stream in self._streams)
 
     @property
+    def streams(self) -> int:
+        """How many streams of watches there are."""
+        return len(self._streams)
+
+    @property
+    def behind(self) -> int:
+        """How many watches still read the history."""
+        return self.watches - len(self._live)
+
+    @property
     def pending_bytes(self) -> int:
         """Of the changes that wait for slow consumers."""
         return self._held.bytes

@@ -228,9 +228,13 @@ class Driver(Generic[R]):
 
     async def _tick(self) -> None:
         tick, clock = self._parts.config.tick_seconds, self._parts.clock
+        heartbeat = self._parts.config.raft.heartbeat_ticks * tick
         due = clock.now() + tick
         while True:
             await clock.sleep(max(0.0, due - clock.now()))
+            late = clock.now() - due
+            if late > heartbeat and self.leadership.leads:
+                self._parts.metrics.heartbeat_late(late)
             self._tick_due = True
             self.wake()
             # After a pause the ticks that were missed are not made up for: the messages that came

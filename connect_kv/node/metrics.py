@@ -17,6 +17,9 @@ class NodeMetrics(Protocol):
     def waiting(self, commands: int, size: int) -> None:
         """So many commands, of so many bytes, wait to be proposed (once a tick)."""
 
+    def heartbeat_late(self, seconds: float) -> None:
+        """A leader's heartbeats leave that much later than they should."""
+
     def loop_stalled(self, seconds: float) -> None:
         """Something held the loop for that long."""
 
@@ -43,6 +46,9 @@ class NoMetrics:
         """Ignored."""
 
     def waiting(self, commands: int, size: int) -> None:
+        """Ignored."""
+
+    def heartbeat_late(self, seconds: float) -> None:
         """Ignored."""
 
     def loop_stalled(self, seconds: float) -> None:

@@ -249,6 +249,16 @@ class RaftNode(Generic[R]):
         """The last index applied here."""
         return self._parts.history.applied.index
 
+    @property
+    def slow_reads(self) -> int:
+        """Read barriers that were not answered in time, and asked for again."""
+        return self._driver.reads.slow
+
+    @property
+    def failed_reads(self) -> int:
+        """Read barriers that ended without a leader."""
+        return self._driver.reads.failed
+
     def heard_since(self, moment: float) -> frozenset[int]:
         """Members of which a message came after that time of the node's clock, this one included."""
         heard = {node_id for node_id, at in self._driver.heard.items() if at > moment}

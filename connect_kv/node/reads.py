@@ -42,6 +42,10 @@ class ReadBarriers:
         self._next = _Barrier([])
         self._under_way: _Barrier | None = None
         self._paused = False
+        self.slow = 0
+        """Requests that were not answered in time, and asked again."""
+        self.failed = 0
+        """Reads that were told NoLeader."""
 
     def add(self) -> asyncio.Future[int]:
         """A read begins now. Resolves with an index that is then applied here."""
@@ -85,6 +89,7 @@ class ReadBarriers:
         if barrier is not None and (leaderless or now - barrier.asked >= self._retry_seconds):
             self._next.reads[:0] = barrier.reads
             self._under_way = None
+            self.slow += not leaderless
 
     def expire(self, before: float) -> None:
         """No leader is known: readers who arrived at or before that time are told NoLeader."""
@@ -94,6 +99,7 @@ class ReadBarriers:
                 kept.append((since, future))
             elif not future.done():
                 future.set_exception(NoLeader("no leader is known"))
+                self.failed += 1
         self._next.reads = kept
 
     def fail(self, error: Callable[[], Exception]) -> None:

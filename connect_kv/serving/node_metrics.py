@@ -47,6 +47,7 @@ class PrometheusNodeMetrics:
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._slow_write = _Slow("the log's disk is slow", SLOW_WRITE_SECONDS, clock)
         self._slow_apply = _Slow("apply is slow", SLOW_APPLY_SECONDS, clock)
+        self._slow_heartbeat = _Slow("heartbeats leave late: this leader is overloaded", 0.0, clock)
         self._fsync = Histogram(
             "etcd_disk_wal_fsync_duration_seconds",
             "Time until a batch of the log was durable.",
@@ -65,9 +66,6 @@ class PrometheusNodeMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._applied = Counter(
-            "etcd_server_proposals_applied", "Entries applied by this process.", registry=registry
-        )
         self._slow = Counter(
             "etcd_server_slow_apply", "Slices that took longer than 100 ms.", registry=registry
         )
@@ -76,6 +74,11 @@ class PrometheusNodeMetrics:
         )
         self._pending_bytes = Gauge(
             "connect_kv_proposals_pending_bytes", "Bytes of these.", registry=registry
+        )
+        self._late_heartbeats = Counter(
+            "etcd_server_heartbeat_send_failures",
+            "Times a leader's heartbeats left later than one heartbeat interval: it is overloaded.",
+            registry=registry,
         )
         self._stalls = Counter(
             "connect_kv_loop_stalls", "Times the event loop was held too long.", registry=registry
@@ -104,7 +107,6 @@ class PrometheusNodeMetrics:
     def applied(self, seconds: float, entries: int) -> None:
         """One slice was applied."""
         self._apply.observe(seconds)
-        self._applied.inc(entries)
         if self._slow_apply.took(seconds):
             self._slow.inc()
 
@@ -112,6 +114,11 @@ class PrometheusNodeMetrics:
         """So many commands, of so many bytes, wait to be proposed."""
         self._pending.set(commands)
         self._pending_bytes.set(size)
+
+    def heartbeat_late(self, seconds: float) -> None:
+        """A leader's heartbeats leave that much later than they should."""
+        self._late_heartbeats.inc()
+        self._slow_heartbeat.took(seconds)
 
     def loop_stalled(self, seconds: float) -> None:
         """Something held the loop for that long."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 
 from connect_kv.api.cluster import ClusterService
@@ -40,6 +39,7 @@ from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.serving.health import Health
+from connect_kv.serving.shown import show
 
 _LEADER_PATIENCE = 3
 """Election timeouts without a leader after which streams that need one are ended."""
@@ -101,7 +101,14 @@ class Services:
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
         self._contests = Contests(self.replica, kv)
         self.maintenance = MaintenanceService(
-            self.replica, self._status, node=node, host=host, kv=kv, wall=clock.wall, peers=self.peers
+            self.replica,
+            self._status,
+            node=node,
+            host=host,
+            kv=kv,
+            wall=clock.wall,
+            peers=self.peers,
+            metrics=metrics,
         )
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.replica, kv, self.quota),
@@ -142,7 +149,7 @@ class Services:
             metrics=metrics,
         )
         self._tasks: list[asyncio.Task[None]] = []
-        _show(
+        show(
             metrics,
             node=node,
             kv=kv,
@@ -151,6 +158,7 @@ class Services:
             is_learner=self._is_learner,
             health=self.health,
             streams=self._streams,
+            changes=changes,
         )
 
     @property
@@ -223,66 +231,3 @@ class Services:
             quota_bytes=self._config.quota_bytes,
             errors=tuple(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
         )
-
-
-def _show(
-    metrics: Metrics,
-    *,
-    node: RaftNode[bytes],
-    kv: KvMachine,
-    host: MachineHost,
-    quota: Quota,
-    is_learner: Callable[[], bool],
-    health: Health,
-    streams: Streams,
-) -> None:
-    """Values that are kept anyway, read when somebody asks."""
-    gauge, counter = metrics.gauge, metrics.counter
-    gauge("etcd_server_has_leader", "Whether a leader is known.", lambda: node.leader_id is not None)
-    gauge("etcd_server_is_leader", "Whether this member leads.", lambda: node.is_leader)
-    gauge("etcd_server_id", "This member.", lambda: 1, server_id=f"{node.identity.node_id:x}")
-    gauge("etcd_server_version", "The version told to clients.", lambda: 1, server_version=ETCD_VERSION)
-    gauge("etcd_debugging_mvcc_current_revision", "Revision of the store.", lambda: kv.revision)
-    gauge("etcd_debugging_mvcc_compact_revision", "Compacted up to.", lambda: kv.compact_revision)
-    gauge("etcd_debugging_mvcc_keys_total", "Keys there are.", lambda: kv.keys)
-    gauge("etcd_debugging_lease_count", "Leases there are.", lambda: len(kv.leases))
-    gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
-    gauge("connect_kv_raft_term", "Current term.", lambda: node.term)
-    gauge("connect_kv_raft_applied_index", "Last applied entry.", lambda: node.last_applied)
-    gauge(
-        "connect_kv_raft_first_index",
-        "First entry the log still holds.",
-        lambda: node.status().raft.first_index,
-    )
-    gauge("etcd_server_quota_backend_bytes", "Space the keys may take.", lambda: quota.limit)
-    gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the state database.", lambda: host.disk_size)
-    gauge(
-        "etcd_mvcc_db_total_size_in_use_in_bytes", "What a rewrite of it would leave.", lambda: host.used_size
-    )
-    gauge("etcd_debugging_mvcc_watcher_total", "Watches there are.", lambda: kv.hub.watches)
-    gauge("etcd_server_is_learner", "Whether this member is a learner.", is_learner)
-    gauge(
-        "etcd_server_proposals_committed_total",
-        "Index up to which the log is committed.",
-        lambda: node.status().raft.commit_index,
-    )
-    gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
-    for name, method, service in (
-        ("range", "Range", "KV"),
-        ("put", "Put", "KV"),
-        ("delete", "DeleteRange", "KV"),
-        ("txn", "Txn", "KV"),
-    ):
-        counter(
-            f"etcd_mvcc_{name}",
-            "Single calls answered here; those of sessions are not among them.",
-            partial(metrics.answered, service, method),
-        )
-    counter(
-        "etcd_debugging_lease_granted",
-        "Leases granted here.",
-        partial(metrics.answered, "Lease", "LeaseGrant"),
-    )
-    counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
-    counter("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
-    counter("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)

@@ -49,6 +49,7 @@ from connect_kv.transport.peer import Peer
 from connect_kv.transport.servicer import RaftServicer
 from connect_kv.transport.snapshot_sender import send_snapshot
 from connect_kv.transport.stream import Lane
+from connect_kv.transport.traffic import Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class GrpcTransport:
         self._listen_address = listen_address
         self._clock = clock
         self._limits = limits or TransportLimits()
+        self.traffic = Traffic()
+        """To and from each other member."""
         self._local: Local | None = None
         self._server: grpc.aio.Server | None = None
         self._servicer: RaftServicer | None = None
@@ -96,7 +99,9 @@ class GrpcTransport:
 
     async def start(self, receiver: PeerReceiver, hello: Callable[[int], Hello]) -> None:
         """Listen. Raises RefusedToStart, naming the address, if that is not possible."""
-        self._local = Local(receiver=receiver, hello=hello, clock=self._clock, limits=self._limits)
+        self._local = Local(
+            receiver=receiver, hello=hello, clock=self._clock, limits=self._limits, traffic=self.traffic
+        )
         self._servicer = RaftServicer(self._local)
         self._server = grpc.aio.server(options=server_options(self._limits))
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
@@ -144,6 +149,7 @@ class GrpcTransport:
             _log.error("%s to %x dropped: %s", type(message).__name__, message.target, error)
             sent = False
         if not sent:
+            self.traffic.of(message.target).send_failures += 1
             local.unreachable(message.target)
 
     def _route(self, message: PeerMessage, local: Local) -> bool:
@@ -154,6 +160,8 @@ class GrpcTransport:
                 method, encode_frame((message,), hello=local.hello(target))
             )
         frame, urgent = encode_frame((message,)), kind in _URGENT
+        if isinstance(message, HeartbeatRequest) and message.round:
+            self.traffic.of(target).heartbeat(message.round, self._clock.now())
         if len(frame) > self._limits.max_frame_bytes:
             raise BadMessage(f"{len(frame)} bytes, at most {self._limits.max_frame_bytes} are allowed")
         if (lane := _ANSWERS.get(kind)) is not None and self._servicer is not None:

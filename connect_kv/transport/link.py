@@ -78,7 +78,8 @@ class PeerLink:
             self._away, self._last_verdict = False, Verdict.WELCOME
             self._pause = self._local.limits.reconnect_first
             own_id = self._local.hello(self._node_id).source
-            await exchange(call, self._outbox, self._node_id, own_id, self._local.receiver.receive)
+            traffic = self._local.traffic.of(self._node_id)
+            await exchange(call, self._outbox, self._node_id, own_id, self._local.receive, traffic)
         except (*RPC_FAILURES, BadMessage) as error:
             _log.debug(
                 "a stream broke", extra={"member": f"{self._node_id:x}", "reason": describe_failure(error)}

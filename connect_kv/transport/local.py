@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connect_kv.interfaces import Clock, Hello, PeerReceiver
+from connect_kv.interfaces import Clock, Hello, PeerMessage, PeerReceiver
+from connect_kv.raft.messages import HeartbeatResponse
 from connect_kv.transport.limits import TransportLimits
+from connect_kv.transport.traffic import Traffic
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,7 +20,14 @@ class Local:
     hello: Callable[[int], Hello]
     clock: Clock
     limits: TransportLimits
+    traffic: Traffic = field(default_factory=Traffic)
     _unreachable: set[int] = field(default_factory=set)
+
+    def receive(self, message: PeerMessage) -> None:
+        """Hand it over; the answer to a heartbeat also tells how long that took."""
+        if type(message) is HeartbeatResponse:
+            self.traffic.of(message.source).answered(message.round, self.clock.now())
+        self.receiver.receive(message)
 
     def unreachable(self, node_id: int) -> None:
         """Report it soon, once however many messages were lost until then.

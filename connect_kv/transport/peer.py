@@ -67,8 +67,10 @@ class Peer:
                 "a message was not delivered",
                 extra={"member": f"{self.node_id:x}", "method": method, "reason": describe_failure(error)},
             )
+            self._local.traffic.of(self.node_id).send_failures += 1
             self._local.unreachable(self.node_id)
             return
+        self._local.traffic.of(self.node_id).sent_bytes += len(frame)
         if reply is not None:
             self._local.receiver.hello_reply(self.node_id, reply)
 

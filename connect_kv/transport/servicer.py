@@ -109,7 +109,8 @@ class RaftServicer:
         self._incoming[key] = incoming
         try:
             await context.write(encode_frame(hello_reply=reply))
-            await exchange(context, incoming.outbox, hello.source, hello.target, self._local.receiver.receive)
+            traffic = self._local.traffic.of(hello.source)
+            await exchange(context, incoming.outbox, hello.source, hello.target, self._local.receive, traffic)
         finally:
             # A newer stream of the same sender may have taken the place.
             if self._incoming.get(key) is incoming:
@@ -124,9 +125,10 @@ class RaftServicer:
             reply = await self._local.receiver.hello(frame.hello)
             if reply.verdict is not Verdict.WELCOME:
                 return encode_frame(hello_reply=reply)
+            self._local.traffic.of(frame.hello.source).received_bytes += len(request)
             for message in frame.messages:
                 check_ends(message, frame.hello.source, frame.hello.target)
-                self._local.receiver.receive(message)
+                self._local.receive(message)
         return b""
 
     async def _install_snapshot(self, _: object, context: Context) -> bytes:

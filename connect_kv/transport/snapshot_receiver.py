@@ -38,6 +38,7 @@ class _Session:
         self.expiry: asyncio.Task[None] | None = None
         self._parts: list[bytes] = []
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES_AHEAD)
+        self._traffic = local.traffic.of(offer.hello.source)
         self.install = asyncio.create_task(self._install(local))
 
     async def _install(self, local: Local) -> None:
@@ -53,6 +54,7 @@ class _Session:
             data = await stream.read()
             if not isinstance(data, bytes):
                 raise StreamBroken("the snapshot stream ended too soon")
+            self._traffic.received_bytes += len(data)
             frame = decode_frame(data)
             if frame.HasField("chunk"):
                 await self._add(frame.chunk)

@@ -117,6 +117,7 @@ class _Sending:
     async def _write_chunks(self, call: grpc.aio.StreamUnaryCall[bytes, bytes], offset: int) -> None:
         while (frame := await self._frame(offset)) is not None:
             await call.write(frame)
+            self._local.traffic.of(self._offer.hello.target).sent_bytes += len(frame)
             offset += 1
         await call.write(encode_end(self._total))
 

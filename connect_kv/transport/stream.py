@@ -13,6 +13,7 @@ import grpc
 from connect_kv.interfaces import PeerMessage
 from connect_kv.transport.codec import BadMessage, Frame, decode_frame
 from connect_kv.transport.outbox import Outbox
+from connect_kv.transport.traffic import PeerTraffic
 
 
 class Lane(Enum):
@@ -44,23 +45,33 @@ class ByteStream(Protocol):
 
 async def read_frame(stream: ByteStream) -> Frame:
     """The next frame. Raises StreamBroken at the end and BadMessage."""
+    return decode_frame(await _next(stream))
+
+
+async def _next(stream: ByteStream) -> bytes:
     data = await stream.read()
     if not isinstance(data, bytes):
         raise StreamBroken("ended by the other side")
-    return decode_frame(data)
+    return data
 
 
 async def exchange(
-    stream: ByteStream, outbox: Outbox, source: int, target: int, receive: Callable[[PeerMessage], None]
+    stream: ByteStream,
+    outbox: Outbox,
+    source: int,
+    target: int,
+    receive: Callable[[PeerMessage], None],
+    traffic: PeerTraffic,
 ) -> None:
     """Run both directions until one is over; always raises StreamBroken or BadMessage.
 
     Messages must be from `source` to `target`, as introduced at the head of the stream.
     """
     directions = (
-        asyncio.create_task(_write(stream, outbox)),
-        asyncio.create_task(_read(stream, source, target, receive)),
+        asyncio.create_task(_write(stream, outbox, traffic)),
+        asyncio.create_task(_read(stream, source, target, receive, traffic)),
     )
+    traffic.streams += 1
     # No TaskGroup: when this task is cancelled, the call under it fails as well, and a group that
     # holds a failure forgets the cancellation.
     try:
@@ -69,6 +80,7 @@ async def exchange(
         ended = [direction for direction in directions if direction.done()]
         for direction in directions:
             direction.cancel()
+        traffic.streams -= 1
         await asyncio.gather(*directions, return_exceptions=True)
     for direction in ended:
         if not direction.cancelled() and (error := direction.exception()) is not None:
@@ -78,14 +90,24 @@ async def exchange(
     raise StreamBroken("cancelled")
 
 
-async def _write(stream: ByteStream, outbox: Outbox) -> None:
+async def _write(stream: ByteStream, outbox: Outbox, traffic: PeerTraffic) -> None:
     while True:
-        await stream.write(await outbox.take())
+        frame = await outbox.take()
+        await stream.write(frame)
+        traffic.sent_bytes += len(frame)
 
 
-async def _read(stream: ByteStream, source: int, target: int, receive: Callable[[PeerMessage], None]) -> None:
+async def _read(
+    stream: ByteStream,
+    source: int,
+    target: int,
+    receive: Callable[[PeerMessage], None],
+    traffic: PeerTraffic,
+) -> None:
     while True:
-        for message in (await read_frame(stream)).messages:
+        data = await _next(stream)
+        traffic.received_bytes += len(data)
+        for message in decode_frame(data).messages:
             check_ends(message, source, target)
             receive(message)
 

@@ -15,7 +15,7 @@ from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.serving.logs import fields_of
 from connect_kv.serving.node_metrics import PrometheusNodeMetrics
-from connect_kv.sim.clock import VirtualClock
+from connect_kv.sim.clock import VirtualClock, VirtualLoop
 from tests.node.cluster import Trio, eventually, put
 
 
@@ -142,6 +142,23 @@ async def test_slow_writes_and_slow_applies_are_told_at_most_every_ten_seconds(l
     assert slow[-1]["seconds"] == 0.7, "the longest of those not told yet"
     assert sum(int(str(line["times"])) for line in slow) == 102
     assert len(lines.of("apply is slow")) == 3
+
+
+async def test_a_leader_that_is_held_up_says_that_its_heartbeats_leave_late(trio: Trio, lines: Lines) -> None:
+    """At most every ten seconds, however often."""
+    leader = await trio.start()
+    registry = CollectorRegistry()
+    metrics = PrometheusNodeMetrics(registry, VirtualClock())
+    leader.metrics.heartbeat_late = metrics.heartbeat_late  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    await asyncio.sleep(1)
+    assert not lines.of("heartbeats leave late: this leader is overloaded")
+    for _ in range(3):
+        loop.stall(0.3)
+        await asyncio.sleep(0.5)
+    assert registry.get_sample_value("etcd_server_heartbeat_send_failures_total") == 3
+    assert len(lines.of("heartbeats leave late: this leader is overloaded")) == 1
 
 
 async def test_a_refused_member_is_told_once_not_with_every_attempt(trio: Trio, lines: Lines) -> None:
