@@ -29,11 +29,7 @@ def alarm() -> None:
 @pass_settings
 def list_alarms(settings: Settings) -> None:
     """Print the alarms that are on."""
-
-    async def work(client: Client) -> list[AlarmMember]:
-        return await client.maintenance.alarms()
-
-    _print_alarms(settings, settings.run(work))
+    _print_alarms(settings, settings.run(lambda client: client.maintenance.alarms()))
 
 
 @alarm.command(cls=ClusterCommand)

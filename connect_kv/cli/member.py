@@ -35,11 +35,7 @@ def member() -> None:
 @pass_settings
 def list_members(settings: Settings) -> None:
     """Print all members; `connect-kv status` says how they are."""
-
-    async def work(client: Client) -> list[Member]:
-        return await client.cluster.members()
-
-    _print(settings, settings.run(work))
+    _print(settings, settings.run(lambda client: client.cluster.members()))
 
 
 @member.command(cls=ClusterCommand)
@@ -74,11 +70,7 @@ def add(settings: Settings, peer_address: str, name: str, learner: bool) -> None
 @pass_settings
 def promote(settings: Settings, id: int) -> None:
     """Make learner ID, once it has caught up, a member that counts."""
-
-    async def work(client: Client) -> None:
-        await client.cluster.promote(id)
-
-    settings.run(work)
+    settings.run(lambda client: client.cluster.promote(id))
     _done(settings, id, "promoted")
 
 
@@ -88,11 +80,7 @@ def promote(settings: Settings, id: int) -> None:
 @pass_settings
 def update(settings: Settings, id: int, peer_address: str) -> None:
     """Tell the others that member ID now listens on HOST:PORT; restart it there afterwards."""
-
-    async def work(client: Client) -> None:
-        await client.cluster.update(id, peer_address)
-
-    settings.run(work)
+    settings.run(lambda client: client.cluster.update(id, peer_address))
     _done(settings, id, "updated")
 
 
@@ -101,11 +89,7 @@ def update(settings: Settings, id: int, peer_address: str) -> None:
 @pass_settings
 def remove(settings: Settings, id: int) -> None:
     """Remove member ID for good: it stops by itself, and its directory can be deleted."""
-
-    async def work(client: Client) -> None:
-        await client.cluster.remove(id)
-
-    settings.run(work)
+    settings.run(lambda client: client.cluster.remove(id))
     _done(settings, id, "removed")
 
 
