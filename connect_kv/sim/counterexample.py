@@ -1,8 +1,7 @@
 """From a history that no order explains to a few calls that show it.
 
 Three steps, none of which can make a violation out of none:
-- the end is cut off at the first return that cannot be explained; what is under way then may or may not
-  have taken effect;
+- what was called after the first return that cannot be explained is cut off;
 - the beginning is cut off where all orders of the calls before leave one of a few states: no order is
   allowed from any of them;
 - a call is left out if it would not help even if it took effect at any moment, or never.
@@ -177,11 +176,8 @@ def _first_violation(model: Model, operations: Sequence[Operation], max_states: 
 
 
 def _until(operations: Sequence[Operation], end: float) -> list[Operation]:
-    return [
-        one if one.returned <= end else replace(one, returned=UNKNOWN, output=None)
-        for one in operations
-        if one.called <= end
-    ]
+    """What was called by then. What was under way keeps the answer that it got later."""
+    return [one for one in operations if one.called <= end]
 
 
 def _since(operations: Sequence[Operation], moment: float) -> list[Operation]:

@@ -14,10 +14,21 @@ NO_VALUE = ("nothing",)
 """State of a register that was never written. Not None, which `step` keeps for "not allowed"."""
 
 
+_ANSWERLESS = frozenset({"write", "delete", "release"})
+
+
 def _short(input: Any, output: Any, known: bool) -> str:
     name, *rest = input
-    text = f"{name} {' '.join(str(one) for one in rest)}"
-    return f"{text} → {output}" if known and output is not None else text if known else f"{text} → ?"
+    text = " ".join([name, *map(str, rest)])
+    if not known:
+        return f"{text} → ?"
+    return text if name in _ANSWERLESS else f"{text} → {'nothing' if output is None else output}"
+
+
+def _short_of_its_key(input: Any, output: Any, known: bool) -> str:
+    """Without the key, which is the same in all that is drawn together."""
+    name, _, *rest = input
+    return _short((name, *rest), output, known)
 
 
 def _register_state(state: Any) -> str:
@@ -45,7 +56,7 @@ register = Model(
     step=_register,
     partition=lambda input: input[1],
     reads=lambda input: input[0] == "read",
-    describe=_short,
+    describe=_short_of_its_key,
     describe_state=_register_state,
 )
 """``("read", key) -> value or None``, ``("write", key, value)``, ``("cas", key, expected, value) -> bool``,
@@ -146,7 +157,7 @@ lock = Model(
     init=lambda: ("", 0),
     step=_lock,
     partition=lambda input: input[1],
-    describe=_short,
+    describe=_short_of_its_key,
     describe_state=lambda state: f"held by {state[0]}" if state[0] else "free",
 )
 """``("acquire", name, who) -> fencing number, or None if it was not got``, ``("release", name, who)``.

@@ -38,8 +38,10 @@ async def test_a_short_run_finds_no_violation(tmp_path: Path, network: str, kind
     )
 
 
-async def test_nodes_that_read_without_a_quorum_are_caught(tmp_path: Path) -> None:
-    result = await run(tmp_path, ["isolate-leader"], 8, network="auto", program="tests.cluster.stale_reads")
+@pytest.mark.parametrize("network", ["auto", "proxy"])
+async def test_nodes_that_read_without_a_quorum_are_caught(tmp_path: Path, network: str) -> None:
+    """Which also shows that a node that is cut off is cut off."""
+    result = await run(tmp_path, ["isolate-leader"], 8, network=network, program="tests.cluster.stale_reads")
     assert not result.ok
     assert any("not linearizable" in text for text in result.violations), result.violations
     assert "violation" in report.page(result)

@@ -48,7 +48,7 @@ tr:last-child td{border-bottom:0}
 .soft{color:var(--soft)}
 td:nth-child(2),td.n{white-space:nowrap}code{font:13px ui-monospace,Menlo,Consolas,monospace}
 li{margin:4px 0;overflow-wrap:anywhere}
-svg.charts{display:block;max-width:100%;height:auto}
+.card svg{display:block;max-width:100%;height:auto}
 .charts text{font:12px system-ui,sans-serif;fill:var(--ink)}
 .charts .title{font-size:14px;font-weight:600}
 .charts .tick,.charts .lane{fill:var(--soft)}
