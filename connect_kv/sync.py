@@ -260,9 +260,21 @@ class Client:
 
         return Lease(self._run(grant()), self._run)
 
+    def grant_lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> tuple[int, int]:
+        """A lease that nobody renews; its id and the seconds it really got."""
+        return self._run(self._client.grant_lease(ttl, id=id, timeout=timeout))
+
+    def renew_lease(self, id: int, *, timeout: float | None = None) -> int:
+        """Renew a lease once; the seconds it now lives, 0 if there is no such lease."""
+        return self._run(self._client.renew_lease(id, timeout=timeout))
+
     def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
         """End a lease and delete its keys, in one revision."""
         self._run(self._client.revoke_lease(id, timeout=timeout))
+
+    def keep_lease_alive(self, id: int, ttl: int) -> Lease:
+        """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
+        return Lease(self._run(self._client.keep_lease_alive(id, ttl)), self._run)
 
     def lease_time_to_live(
         self, id: int, *, keys: bool = False, timeout: float | None = None
@@ -285,6 +297,12 @@ class Client:
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
         return MachineClient(self._client.machine(name, machine), self._run)
+
+    def call_json(
+        self, machine: str, method: str, arguments: str = "{}", *, timeout: float | None = None
+    ) -> str:
+        """Call a machine whose class is not at hand: arguments and value are JSON. At most once."""
+        return self._run(self._client.call_json(machine, method, arguments, timeout=timeout))
 
     def describe_machines(self, name: str = "", *, timeout: float | None = None) -> list[MachineDescription]:
         """The cluster's machines, or one: methods, parameters, types."""

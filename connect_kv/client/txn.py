@@ -10,7 +10,7 @@ await client.transaction(
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.rpc.kv_pb2 import (
@@ -73,19 +73,43 @@ def value(
     )
 
 
+class Lease(Protocol):
+    """A lease of the client, asynchronous or blocking."""
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+
+
 def lease(
-    key: Text, operator: Operator, lease: int, *, range_end: Text = b"", prefix: bool = False
+    key: Text, operator: Operator, lease: int | Lease, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The lease it is attached to; 0: none."""
     start, end = span(key, range_end, prefix)
-    return Compare(key=start, range_end=end, result=_RESULTS[operator], target=Compare.LEASE, lease=lease)
-
-
-def put(key: Text, value: Text, *, lease: int = 0, prev_kv: bool = False) -> RequestOp:
-    """Store a value."""
-    return RequestOp(
-        request_put=PutRequest(key=to_bytes(key), value=to_bytes(value), lease=lease, prev_kv=prev_kv)
+    return Compare(
+        key=start, range_end=end, result=_RESULTS[operator], target=Compare.LEASE, lease=_id(lease)
     )
+
+
+def put(
+    key: Text,
+    value: Text,
+    *,
+    lease: int | Lease = 0,
+    prev_kv: bool = False,
+    ignore_value: bool = False,
+    ignore_lease: bool = False,
+) -> RequestOp:
+    """Store a value; the key is attached to `lease`, or to none."""
+    request = PutRequest(
+        key=to_bytes(key),
+        value=to_bytes(value),
+        lease=_id(lease),
+        prev_kv=prev_kv,
+        ignore_value=ignore_value,
+        ignore_lease=ignore_lease,
+    )
+    return RequestOp(request_put=request)
 
 
 def get(key: Text, *, range_end: Text = b"", prefix: bool = False, limit: int = 0) -> RequestOp:
@@ -105,3 +129,7 @@ def transaction(
 ) -> RequestOp:
     """A transaction within a transaction; its conditions see the state before the outer one."""
     return RequestOp(request_txn=TxnRequest(compare=compare, success=success, failure=failure))
+
+
+def _id(lease: int | Lease) -> int:
+    return lease if isinstance(lease, int) else lease.id

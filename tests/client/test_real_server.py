@@ -121,8 +121,10 @@ async def test_a_watch_sees_history_and_what_follows(client: Client) -> None:
 async def test_a_lease_takes_its_keys_along(client: Client) -> None:
     async with client.lease(5) as lease:
         await client.put("k", "v", lease=lease)
+        attach = [txn.put("t", "v", lease=lease)]
+        assert (await client.transaction([txn.lease("k", "=", lease)], attach)).succeeded
         left = await client.lease_time_to_live(lease.id, keys=True)
-        assert list(left.keys) == [b"k"]
+        assert list(left.keys) == [b"k", b"t"]
         assert await client.leases() == [lease.id]
         assert await client.renew_lease(lease.id) == 5
     assert await client.get("k") is None

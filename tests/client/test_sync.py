@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from typing import TypeVar
 
 import pytest
 
 import connect_kv.sync
 from connect_kv import errors
+from connect_kv.client import client as asynchronous
 from tests.client.fake_server import FakeCluster
 
 T = TypeVar("T")
@@ -61,6 +63,28 @@ async def test_a_lease_is_revoked_at_the_end(cluster: FakeCluster, endpoints: st
 
     await in_thread(program)
     assert not cluster.leases
+
+
+async def test_a_lease_can_be_renewed_by_hand(cluster: FakeCluster, endpoints: str) -> None:
+    def program() -> None:
+        with connect_kv.sync.connect(endpoints) as client:
+            id, ttl = client.grant_lease(5)
+            assert (ttl, client.renew_lease(id)) == (5, 5)
+            with client.keep_lease_alive(id, ttl) as lease:
+                client.put("k", "v", lease=lease)
+                assert lease.alive
+
+    await in_thread(program)
+    assert not cluster.leases
+
+
+def test_the_blocking_client_has_the_calls_of_the_other() -> None:
+    beside = {"cluster", "maintenance"}
+    for name, call in vars(asynchronous.Client).items():
+        if name.startswith("_") or name in beside or not callable(call):
+            continue
+        blocking = getattr(connect_kv.sync.Client, name)
+        assert list(signature(blocking).parameters) == list(signature(call).parameters), name
 
 
 def test_calls_before_opening_say_so() -> None:

@@ -10,24 +10,36 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 
 from connect_kv.rpc import kv_pb2 as kv
 from tests.etcd import find_etcd
-from tests.figures.sides import Ours, Side, Theirs, caller, channel, disk, first_answer, memory, unary
+from tests.figures.expiry import leases_end
+from tests.figures.sides import (
+    Figures,
+    Ours,
+    Side,
+    Theirs,
+    caller,
+    channel,
+    disk,
+    first_answer,
+    memory,
+    timed,
+    unary,
+)
+from tests.figures.watching import hot_key, idle_watches
 
 VALUE = 256
 OPERATIONS = 128
 """Puts of one transaction, the most etcd takes."""
 LOADERS = 16
-PUTTERS = 50
 PAGE = 10_000
 SETTLED = 0.02
 """The disk is settled when a second changes its use by less than this part."""
 
-Figures = dict[str, str]
+PARTS = ("hot", "idle", "leases", "keys", "versions")
 
 
 def value(rng: random.Random) -> bytes:
@@ -51,13 +63,6 @@ async def put_all(connection: grpc.aio.Channel, name: str, keys: int) -> float:
 
     took = await timed(lambda: asyncio.gather(*(loader() for _ in range(LOADERS))))
     return keys / took
-
-
-async def timed(work: Callable[[], Awaitable[Any]]) -> float:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await work()
-    return loop.time() - began
 
 
 async def many_keys(side: Side, keys: int) -> Figures:
@@ -122,61 +127,29 @@ async def settled(side: Side) -> float:
     return before
 
 
-async def hot_key(side: Side, watches: int, seconds: float) -> Figures:
-    """Puts of one key by many callers, alone and with many watches of it."""
-    async with channel(side) as connection:
-        await puts(connection, 1.0)
-        alone, _ = await puts(connection, seconds)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.figures.watchers", side.address, str(watches), "hot",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        await process.stdout.readline()
-        watched, last = await puts(connection, seconds)
-        process.stdin.write(f"{last}\n".encode())
-        behind = await timed(process.stdout.readline)
-        await process.wait()
-    return {
-        f"puts/s of one key, {PUTTERS} callers": f"{alone:,.0f}",
-        f"the same with {watches:,} live watches of it": f"{watched:,.0f}",
-        "until every watch had seen the last of these puts, s": f"{behind:.1f}",
-    }
-
-
-async def puts(connection: grpc.aio.Channel, seconds: float) -> tuple[float, int]:
-    """Puts/s, and the last revision."""
-    loop = asyncio.get_running_loop()
-    call = caller(connection, "KV/Put")
-    began = loop.time()
-    done = last = 0
-
-    async def putter() -> None:
-        nonlocal done, last
-        while loop.time() < began + seconds:
-            answer = await call(kv.PutRequest(key=b"hot", value=bytes(VALUE)), timeout=60)
-            done += 1
-            last = max(last, answer.header.revision)
-
-    await asyncio.gather(*(putter() for _ in range(PUTTERS)))
-    return done / (loop.time() - began), last
-
-
 async def figures(side: Side, options: argparse.Namespace) -> Figures:
+    parts: dict[str, Callable[[], Awaitable[Figures]]] = {
+        "hot": lambda: hot_key(side, options.watches, options.seconds),
+        "idle": lambda: idle_watches(side, options.idle, options.seconds),
+        "leases": lambda: leases_end(side, options.leases),
+        "keys": lambda: many_keys(side, options.keys),
+        "versions": lambda: versions(side, options.keys // 10, 10),
+    }
     found: Figures = {}
     await first_answer(side)
-    found |= await hot_key(side, options.watches, options.seconds)
-    found |= await many_keys(side, options.keys)
-    found |= await versions(side, options.keys // 10, 10)
+    for name in options.only or PARTS:
+        found |= await parts[name]()
     await side.stop()
     return found
 
 
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure; default: all")
     parser.add_argument("--keys", type=int, default=1_000_000)
-    parser.add_argument("--watches", type=int, default=1_000)
+    parser.add_argument("--watches", type=int, default=1_000, help="of the hot key")
+    parser.add_argument("--idle", type=int, default=50_000, help="watches of keys that nobody writes")
+    parser.add_argument("--leases", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of puts/s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="connect-kv-figures-") as name:

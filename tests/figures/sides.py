@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 
 from connect_kv.rpc import kv_pb2 as kv
+from connect_kv.rpc import lease_pb2 as lease
 from connect_kv.rpc import maintenance_pb2 as maintenance
 from connect_kv.testing.processes import NodeProcess, ProcessCluster
 from tests.etcd import Etcd
@@ -22,6 +23,10 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 100),
 ]
 MEBIBYTE = 1 << 20
+
+
+Figures = dict[str, str]
+"""Rows of the table: what it is, and this side's figure."""
 
 
 class Side(Protocol):
@@ -111,6 +116,7 @@ ANSWERS: Mapping[str, Any] = {
     "KV/Put": kv.PutResponse,
     "KV/Txn": kv.TxnResponse,
     "KV/Compact": kv.CompactionResponse,
+    "Lease/LeaseGrant": lease.LeaseGrantResponse,
     "Maintenance/Defragment": maintenance.DefragmentResponse,
 }
 
@@ -126,6 +132,13 @@ def caller(connection: grpc.aio.Channel, method: str) -> Any:
 
 async def unary(connection: grpc.aio.Channel, method: str, request: Any) -> Any:
     return await caller(connection, method)(request, timeout=600)
+
+
+async def timed(work: Callable[[], Awaitable[Any]]) -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await work()
+    return loop.time() - began
 
 
 async def first_answer(side: Side) -> float:
@@ -148,6 +161,12 @@ def memory(side: Side) -> tuple[float, float]:
     fields = dict(line.split(":", 1) for line in status.splitlines())
     anonymous, resident = (int(fields[key].split()[0]) / 1024 for key in ("RssAnon", "VmRSS"))
     return anonymous, resident
+
+
+def processor(side: Side) -> float:
+    """Seconds of processor time its process has used."""
+    fields = Path(f"/proc/{side.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def disk(side: Side) -> float:

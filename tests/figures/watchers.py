@@ -1,12 +1,14 @@
-"""A process of its own that watches one key many times: ``watchers.py HOST:PORT WATCHES KEY``.
+"""A process of its own with many watches: ``watchers.py HOST:PORT WATCHES KEY [PER_STREAM]``.
 
-Prints READY once all are created; then, for each line "REVISION" read, DONE once all have seen it.
+All of one key, or each of its own where KEY has a ``%d``. Prints READY once all are created; then
+waits for a line "REVISION", and prints DONE once all have seen it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -30,10 +32,10 @@ class Stream:
         self._arrived = asyncio.Event()
         self.events = 0
 
-    async def create(self, key: bytes, watches: int) -> None:
-        for _ in range(watches):
+    async def create(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
             await self.call.write(WatchRequest(create_request=WatchCreateRequest(key=key)))
-        while len(self.seen) < watches:
+        while len(self.seen) < len(keys):
             self._take(await self.call.read())
 
     async def follow(self) -> None:
@@ -54,11 +56,14 @@ class Stream:
             self._arrived.set()
 
 
-async def main(address: str, watches: str, key: str) -> None:
+async def main(address: str, watches: str, key: str, per_stream: str = str(WATCHES_PER_STREAM)) -> None:
     connection = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
-    streams = [Stream(connection) for _ in range(int(watches) // WATCHES_PER_STREAM)]
-    for stream in streams:
-        await stream.create(key.encode(), WATCHES_PER_STREAM)
+    keys = [(key % number if "%" in key else key).encode() for number in range(int(watches))]
+    size = int(per_stream)
+    streams = []
+    for first in range(0, len(keys), size):
+        streams.append(Stream(connection))
+        await streams[-1].create(keys[first : first + size])
     followers = [asyncio.create_task(stream.follow()) for stream in streams]
     print("READY", flush=True)
     last = int(await asyncio.to_thread(sys.stdin.readline))
