@@ -16,6 +16,7 @@ import grpc
 from connect_kv.rpc import kv_pb2 as kv
 from tests.etcd import find_etcd
 from tests.figures.expiry import leases_end
+from tests.figures.large import large_transactions
 from tests.figures.sides import (
     Figures,
     Ours,
@@ -39,7 +40,7 @@ PAGE = 10_000
 SETTLED = 0.02
 """The disk is settled when a second changes its use by less than this part."""
 
-PARTS = ("hot", "idle", "leases", "keys", "versions")
+PARTS = ("hot", "idle", "leases", "large", "keys", "versions")
 
 
 def value(rng: random.Random) -> bytes:
@@ -132,6 +133,7 @@ async def figures(side: Side, options: argparse.Namespace) -> Figures:
         "hot": lambda: hot_key(side, options.watches, options.seconds),
         "idle": lambda: idle_watches(side, options.idle, options.seconds),
         "leases": lambda: leases_end(side, options.leases),
+        "large": lambda: large_transactions(side, options.large),
         "keys": lambda: many_keys(side, options.keys),
         "versions": lambda: versions(side, options.keys // 10, 10),
     }
@@ -150,6 +152,7 @@ async def main() -> int:
     parser.add_argument("--watches", type=int, default=1_000, help="of the hot key")
     parser.add_argument("--idle", type=int, default=50_000, help="watches of keys that nobody writes")
     parser.add_argument("--leases", type=int, default=10_000)
+    parser.add_argument("--large", type=int, default=50_000, help="keys read by one transaction")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of puts/s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="connect-kv-figures-") as name:
