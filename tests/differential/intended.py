@@ -94,6 +94,14 @@ def _deleted_then_compacted(target: Target) -> Sequence[tuple[int, str]]:
     return _said(target, _create(start_revision=revision))
 
 
+def _nested(depth: int) -> kv.TxnRequest:
+    """So many transactions within each other, a put in the innermost."""
+    request = kv.TxnRequest(success=[kv.RequestOp(request_put=kv.PutRequest(key=b"a"))])
+    for _ in range(depth - 1):
+        request = kv.TxnRequest(success=[kv.RequestOp(request_txn=request)])
+    return request
+
+
 CASES = [
     Case(
         "An unknown sort order",
@@ -112,6 +120,12 @@ CASES = [
         lambda target: _status(target.call(kv.PutRequest(key=b"a", value=bytes(REQUEST_LIMIT - 10)))),
         ("INVALID_ARGUMENT", "etcdserver: request is too large"),
         "OK",
+    ),
+    Case(
+        "A transaction within more than 31 others",
+        lambda target: [_status(target.call(_nested(depth))) for depth in (32, 33)],
+        ["OK", "OK"],
+        ["OK", ("INVALID_ARGUMENT", "connect-kv: transactions are nested too deeply")],
     ),
     Case(
         "A deletion exactly at the compacted revision",

@@ -1,4 +1,4 @@
-"""Transactions that read very much while others read a little: how long do these wait?"""
+"""Transactions that read, or delete, very much while others read a little: how long do these wait?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMES = 3
 
 
 async def large_transactions(side: Side, keys: int) -> Figures:
-    """Each puts a key and reads all the others; another process gets one key, serializable, all the while."""
+    """Some put a key and read all the others, the last deletes them; another process gets one key meanwhile."""
     async with channel(side) as connection:
         txn = caller(connection, "KV/Txn")
         for first in range(0, keys, OPERATIONS):
@@ -38,10 +38,15 @@ async def large_transactions(side: Side, keys: int) -> Figures:
         await process.stdout.readline()
         for _ in range(TIMES):
             took.append(await timed(lambda: txn(request, timeout=600)))
+        delete = kv.TxnRequest()
+        all_of_them = delete.success.add().request_delete_range
+        all_of_them.key, all_of_them.range_end = everything.key, everything.range_end
+        deleting = await timed(lambda: txn(delete, timeout=600))
         process.stdin.write(b"\n")
         longest = int(await process.stdout.readline())
         await process.wait()
     return {
         f"a transaction that puts one key and reads {keys:,}, ms": f"{min(took) * 1000:.0f}",
+        "one that deletes these, ms": f"{deleting * 1000:.0f}",
         "longest serializable get of another process meanwhile, ms": f"{longest}",
     }
