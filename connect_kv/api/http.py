@@ -9,35 +9,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from aiohttp import web
 
 from connect_kv import metrics
-from connect_kv.api.http_port import Check
-from connect_kv.metrics import Metrics
+from connect_kv.api.http_port import Answers, Check
 
 
 class HttpServer:
     """GET /health /livez /readyz (and ``/readyz/<check>``) /version /metrics."""
 
-    def __init__(
-        self,
-        *,
-        health: Callable[[bool, frozenset[str]], Awaitable[str | None]],
-        live: Mapping[str, Check],
-        ready: Mapping[str, Check],
-        version: Mapping[str, str],
-        metrics: Metrics,
-    ) -> None:
-        """`health(serializable, excluded_alarms)` gives the reason why this member is not healthy."""
-        self._health = health
-        self._live = live
-        self._ready = ready
-        self._version = version
-        self._metrics = metrics
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._runner: web.AppRunner | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Answer what comes to these, which listen already."""
         app = web.Application()
         app.router.add_get("/health", self._get_health)
-        for name, checks in (("livez", self._live), ("readyz", self._ready)):
+        for name, checks in (("livez", self._answers.live), ("readyz", self._answers.ready)):
             app.router.add_get(f"/{name}", _probe(checks))
             app.router.add_get(f"/{name}/{{check}}", _probe(checks))
         app.router.add_get("/version", self._get_version)
@@ -54,15 +40,15 @@ class HttpServer:
 
     async def _get_health(self, request: web.Request) -> web.Response:
         serializable = request.query.get("serializable") == "true"
-        reason = await self._health(serializable, frozenset(request.query.getall("exclude", [])))
+        reason = await self._answers.health(serializable, frozenset(request.query.getall("exclude", [])))
         body = {"health": "true" if reason is None else "false", "reason": reason or ""}
         return _json(body, 200 if reason is None else 503)
 
     async def _get_version(self, request: web.Request) -> web.Response:
-        return _json(dict(self._version), 200)
+        return _json(dict(self._answers.version), 200)
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 def _json(body: Mapping[str, str], status: int) -> web.Response:

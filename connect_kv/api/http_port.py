@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from connect_kv.metrics import Metrics
@@ -16,6 +17,18 @@ Check = Callable[[], Awaitable[str | None]]
 """None if all is well, otherwise why not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Where what is asked for comes from."""
+
+    health: Callable[[bool, frozenset[str]], Awaitable[str | None]]
+    """Given (serializable, alarms not to count): the reason why this member is not healthy."""
+    live: Mapping[str, Check]
+    ready: Mapping[str, Check]
+    version: Mapping[str, str]
+    metrics: Metrics
+
+
 class HttpPort:
     """Listens, and later serves. Whoever connects in between waits for the answer.
 
@@ -23,21 +36,8 @@ class HttpPort:
     and peers need none of it.
     """
 
-    def __init__(
-        self,
-        *,
-        health: Callable[[bool, frozenset[str]], Awaitable[str | None]],
-        live: Mapping[str, Check],
-        ready: Mapping[str, Check],
-        version: Mapping[str, str],
-        metrics: Metrics,
-    ) -> None:
-        """See `HttpServer`."""
-        self._health = health
-        self._live = live
-        self._ready = ready
-        self._version = version
-        self._metrics = metrics
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._sockets: list[socket.socket] = []
         self._server: HttpServer | None = None
 
@@ -69,10 +69,4 @@ class HttpPort:
     def _load(self) -> HttpServer:
         from connect_kv.api.http import HttpServer
 
-        return HttpServer(
-            health=self._health,
-            live=self._live,
-            ready=self._ready,
-            version=self._version,
-            metrics=self._metrics,
-        )
+        return HttpServer(self._answers)

@@ -10,7 +10,7 @@ from connect_kv.api.cluster import ClusterService
 from connect_kv.api.contest import Contests
 from connect_kv.api.election import ElectionService
 from connect_kv.api.grpc_server import GrpcServer, add_services
-from connect_kv.api.http_port import HttpPort
+from connect_kv.api.http_port import Answers, HttpPort
 from connect_kv.api.kv import KvService
 from connect_kv.api.lease import LeaseService
 from connect_kv.api.lock import LockService
@@ -137,16 +137,18 @@ class Services:
                 clock=clock,
             )
         self._http = HttpPort(
-            health=self.health.health,
-            live=self.health.live,
-            ready=self.health.ready,
-            version={
-                "etcdserver": ETCD_VERSION,
-                "etcdcluster": ETCD_VERSION,
-                "storage": ETCD_VERSION,
-                "connect_kv": version("connect-kv"),
-            },
-            metrics=metrics,
+            Answers(
+                health=self.health.health,
+                live=self.health.live,
+                ready=self.health.ready,
+                version={
+                    "etcdserver": ETCD_VERSION,
+                    "etcdcluster": ETCD_VERSION,
+                    "storage": ETCD_VERSION,
+                    "connect_kv": version("connect-kv"),
+                },
+                metrics=metrics,
+            )
         )
         self._tasks: list[asyncio.Task[None]] = []
         show(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from connect_kv.api.http_port import HttpPort
+from connect_kv.api.http_port import Answers, HttpPort
 from connect_kv.metrics import Metrics
 
 
@@ -38,13 +38,14 @@ def probes() -> Probes:
 async def url(probes: Probes) -> AsyncIterator[str]:
     metrics = Metrics(process=False)
     metrics.gauge("etcd_server_has_leader", "Whether a leader is known.", lambda: 1)
-    server = HttpPort(
+    answers = Answers(
         health=probes.health,
         live={"serializable_read": probes.local},
         ready={"serializable_read": probes.local, "linearizable_read": probes.linearizable},
         version={"etcdserver": "3.6.0"},
         metrics=metrics,
     )
+    server = HttpPort(answers)
     await server.bind("127.0.0.1", 0)
     await server.serve()
     yield f"http://127.0.0.1:{server.port}"
@@ -53,7 +54,13 @@ async def url(probes: Probes) -> AsyncIterator[str]:
 
 async def test_who_connects_before_it_serves_is_answered_then(probes: Probes) -> None:
     port = HttpPort(
-        health=probes.health, live={}, ready={}, version={"etcdserver": "3"}, metrics=Metrics(process=False)
+        Answers(
+            health=probes.health,
+            live={},
+            ready={},
+            version={"etcdserver": "3"},
+            metrics=Metrics(process=False),
+        )
     )
     await port.bind("127.0.0.1", 0)
     number = port.port
@@ -72,7 +79,7 @@ async def test_who_connects_before_it_serves_is_answered_then(probes: Probes) ->
 
 async def test_a_port_that_is_taken_is_known_at_once(probes: Probes) -> None:
     first, second = (
-        HttpPort(health=probes.health, live={}, ready={}, version={}, metrics=Metrics(process=False))
+        HttpPort(Answers(health=probes.health, live={}, ready={}, version={}, metrics=Metrics(process=False)))
         for _ in range(2)
     )
     await first.bind("127.0.0.1", 0)
