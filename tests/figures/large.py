@@ -14,7 +14,7 @@ TIMES = 3
 
 
 async def large_transactions(side: Side, keys: int) -> Figures:
-    """Some put a key and read all the others, the last deletes them; another process gets one key meanwhile."""
+    """Some put a key and read all others, the last deletes these; another process gets one key meanwhile."""
     async with channel(side) as connection:
         txn = caller(connection, "KV/Txn")
         for first in range(0, keys, OPERATIONS):
