@@ -69,6 +69,8 @@ def simulate(
         if svg is not None and isinstance(violation, NotLinearizable):
             svg.write_text(timeline.draw(violation.model, violation.outcome))
             console.print(f"drawn in {svg}")
+        elif svg is not None:
+            console.print("there is no history to draw: the members differ from each other")
         if reports:
             last = reports[-1]
             again = f"--seed {last.seed} --minutes {seconds / 60:g} --faults {faults} --steps {last.steps}"

@@ -24,6 +24,7 @@ from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.sim.invariants import Violation
 from connect_kv.sim.machine import Arguments, made_up
+from connect_kv.sim.telling import value_in_words
 
 MEMBERS = 3
 _TIMEOUT = 60
@@ -113,7 +114,10 @@ def member(wanted: dict[str, Any]) -> list[list[str]]:
     answers: list[list[str]] = []
     for number, (name, arguments) in enumerate(wanted["calls"]):
         (outcome,) = hosted.execute([Call(name, b64decode(arguments), number * 1_000_000, number + 1)], None)
-        text = f"{outcome.type}: {outcome.message}" if isinstance(outcome, CommandFailed) else repr(outcome)
+        if isinstance(outcome, CommandFailed):
+            text = f"{outcome.type}: {outcome.message}"
+        else:
+            text = value_in_words(outcome)
         answers.append([text, hashlib.blake2b(b"".join(hosted.snapshot()), digest_size=8).hexdigest()])
     return answers
 

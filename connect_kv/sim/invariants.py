@@ -18,6 +18,7 @@ from connect_kv.raft.ready import Ready
 from connect_kv.raft.status import RaftStatus
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Result
+from connect_kv.sim.telling import told
 
 
 class Violation(AssertionError):
@@ -194,7 +195,8 @@ class Ledger:
                     self.violated(f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}")
                 if self._results[entry.index] != digest:
                     self.violated(
-                        f"{node_id:x}: applying {entry.id} had another result than on other members: {row}"
+                        f"{node_id:x}: applying {entry.id} had another result than on other members: "
+                        f"{told(entry, row)}"
                     )
                 continue
             self._check_durable(node_id, membership, entry.id)

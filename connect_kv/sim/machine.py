@@ -12,8 +12,6 @@ import typing
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
-import msgspec
-
 from connect_kv import errors
 from connect_kv.errors import ConfigError
 from connect_kv.framework import data
@@ -23,6 +21,7 @@ from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.sim.linearizability import Model
 from connect_kv.sim.simulation import SETTLE_SECONDS, RunConfig, Simulation
+from connect_kv.sim.telling import arguments_in_words, value_in_words
 from connect_kv.sim.workloads import Caller, Recorder
 from connect_kv.sim.world import WorldConfig
 
@@ -134,9 +133,8 @@ _NO_CODE = _no_code.__code__
 
 def _described(input: Any, output: Any, known: bool) -> str:
     name, arguments, _ = input
-    given = ", ".join(f"{key}={value!r}" for key, value in msgspec.msgpack.decode(arguments).items())
-    answer = msgspec.msgpack.decode(output) if isinstance(output, bytes) else output
-    return f"{name}({given}) → {answer if known else '?'}"
+    answer = value_in_words(output) if isinstance(output, bytes) else output
+    return f"{name}({arguments_in_words(arguments)}) → {answer if known else '?'}"
 
 
 def made_up(owner: type, method: Method, rng: random.Random) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def draw_history(
         x = columns.after(cut)
         parts.append(f'<line class="cut" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 6}" y2="{bottom}"/>')
     for row, client in enumerate(clients):
-        name = " ".join(map(str, client)) if isinstance(client, tuple) else str(client)
+        name = ".".join(map(str, client)) if isinstance(client, tuple) else str(client)
         parts.append(f'<text x="12" y="{top + ROW * row + 21}">{escape(name)}</text>')
     grey = {id(one) for one in context}
     for one in everything:

@@ -82,15 +82,24 @@ class Recorder:
         check_assumptions(operations)
         outcome = check(self.model, operations, max_states=MAX_STATES)
         if outcome.verdict is Verdict.VIOLATION:
+            describe = self.model.describe
             shown = "\n".join(
-                f"  {one.client} {one.called:.4f}..{one.returned:.4f} {one.input} -> {one.output}"
+                f"  {name_of(one.client)}, {one.called:.4f} to {one.returned:.4f}: "
+                f"{describe(one.input, one.output, one.known)}"
                 for one in outcome.counterexample
             )
             if outcome.shown is not None and outcome.shown.cut is not None:
                 states = " or ".join(self.model.describe_state(state) for state in outcome.shown.before)
-                shown = f"  after {outcome.shown.cut:.4f}: {states}\n{shown}"
-            raise NotLinearizable(f"{self.name} is not linearizable:\n{shown}", self.model, outcome)
+                shown = f"  what returned before {outcome.shown.cut:.4f} leaves: {states}\n{shown}"
+            which = self.name if outcome.partition is None else f"{self.name}, {outcome.partition!r},"
+            text = f"{which} is not linearizable: no order explains these answers\n{shown}"
+            raise NotLinearizable(text, self.model, outcome)
         return outcome
+
+
+def name_of(client: object) -> str:
+    """``c1.2``: the second life of client c1."""
+    return ".".join(map(str, client)) if isinstance(client, tuple) else str(client)
 
 
 class NotLinearizable(Violation):
