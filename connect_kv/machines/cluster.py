@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from connect_kv.rpc.command_pb2 import MemberPublish
 from connect_kv.rpc.maintenance_pb2 import NONE, AlarmMember, AlarmRequest, AlarmResponse, AlarmType
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
+
+logger = logging.getLogger(__name__)
 
 _ALARM = struct.Struct(">BBQI")
 """prefix, kind of record, member, alarm"""
@@ -74,11 +77,14 @@ class ClusterTable:
         if request.alarm == NONE:
             return AlarmResponse()
         if request.action == AlarmRequest.ACTIVATE:
+            if one not in self._alarms:
+                logger.warning("an alarm is on", extra=_fields(one))
             self._alarms.add(one)
             changes.put(_alarm_key(one), b"")
             return AlarmResponse(alarms=[_member(one)])
         if one not in self._alarms:
             return AlarmResponse()
+        logger.info("an alarm was ended", extra=_fields(one))
         self._alarms.remove(one)
         changes.delete(_alarm_key(one))
         return AlarmResponse(alarms=[_member(one)])
@@ -89,6 +95,16 @@ class ClusterTable:
         kept.CopyFrom(request)
         self._members[request.id] = kept
         changes.put(_MEMBER.pack(codec.CLUSTER, _MEMBER_KIND, request.id), kept.SerializeToString())
+
+
+def _fields(alarm: Alarm) -> dict[str, str]:
+    """For the log. A number without a name may come from a newer member."""
+    member, number = alarm
+    known = number in AlarmType.values()
+    return {
+        "alarm": AlarmType.Name(AlarmType.ValueType(number)) if known else str(number),
+        "member": f"{member:x}",
+    }
 
 
 def _alarm_key(alarm: Alarm) -> bytes:
