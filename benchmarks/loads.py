@@ -35,11 +35,13 @@ async def unary(
     callers: int,
     total: int,
     rate: float | None = None,
+    streams: int = STREAMS_PER_CONNECTION,
     timeout: float = TIMEOUT,
 ) -> Figures:
     """h2load with up to `callers` calls under way, spread over the members, one process for each.
 
     Without `rate` each caller goes on as soon as it was answered; with it, so many begin a second.
+    `streams`: calls of one connection.
     """
     addresses = system.addresses[: max(1, min(len(system.addresses), callers))]
     with TemporaryDirectory() as directory:
@@ -52,7 +54,16 @@ async def unary(
         async with asyncio.timeout(timeout):
             await asyncio.gather(
                 *(
-                    _h2load(address, method, file, log, share, each, rate and rate / len(addresses))
+                    _h2load(
+                        address,
+                        method,
+                        file,
+                        log,
+                        share,
+                        each,
+                        min(share, streams),
+                        rate and rate / len(addresses),
+                    )
                     for address, log in zip(addresses, logs, strict=True)
                 )
             )
@@ -70,9 +81,15 @@ async def unary(
 
 
 async def _h2load(
-    address: str, method: str, body: Path, log: Path, callers: int, total: int, rate: float | None
+    address: str,
+    method: str,
+    body: Path,
+    log: Path,
+    callers: int,
+    total: int,
+    streams: int,
+    rate: float | None,
 ) -> None:
-    streams = min(callers, STREAMS_PER_CONNECTION)
     connections = max(1, callers // streams)
     arguments = [
         "-n", str(total), "-c", str(connections), "-m", str(streams), "-d", str(body),

@@ -16,6 +16,8 @@ from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 SECONDS = 16.0
 UNDER_WAY = 30_000
 """Calls that callers would have under way before they wait: more than the nodes take."""
+STREAMS = 2000
+"""Of one connection: with fewer, those of a connection that is served late would wait for each other."""
 SAMPLE_SECONDS = 0.25
 SESSION_CALLERS = 20_000
 HANDLED = re.compile(r"^grpc_server_handled_total\{(.*)\} (\S+)$", re.MULTILINE)
@@ -50,6 +52,7 @@ async def _twice(run: Run, system: KeyValueSystem, rate: float) -> None:
         callers=UNDER_WAY,
         total=int(2 * rate * seconds),
         rate=2 * rate,
+        streams=STREAMS,
     )
     began = asyncio.get_running_loop().time()
     try:

@@ -90,14 +90,30 @@ class Space:
 def pieces(
     engine: Engine, start: bytes, stop: bytes, most: int = PIECE_BYTES
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The range in parts of at most about `most` bytes on disk."""
+    """The range in parts of about `most` bytes on disk, never more where keys differ in their beginning.
+
+    No smaller ones: each costs LevelDB a table of what was written since the last, and that has to be
+    merged in its turn. Under load a range in 160 parts, nearly all of them empty, was never done.
+    """
+    begin, size = start, 0
+    for first, part in _halves(engine, start, stop, most):
+        if size + part > most and first != begin:
+            yield begin, first
+            begin, size = first, 0
+        size += part
+    yield begin, stop
+
+
+def _halves(engine: Engine, start: bytes, stop: bytes, most: int) -> Iterator[tuple[bytes, int]]:
+    """Where each part begins, and its bytes: the range halved by its keys until a part is small."""
     low, high = _number(start), _number(stop)
-    if high - low < 2 or engine.approximate_size(start, stop) <= most:
-        yield start, stop
+    size = engine.approximate_size(start, stop)
+    if high - low < 2 or size <= most:
+        yield start, size
         return
     middle = ((low + high) // 2).to_bytes(_KEY_BYTES, "big")
-    yield from pieces(engine, start, middle, most)
-    yield from pieces(engine, middle, stop, most)
+    yield from _halves(engine, start, middle, most)
+    yield from _halves(engine, middle, stop, most)
 
 
 def _number(key: bytes) -> int:
