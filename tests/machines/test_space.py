@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_each_piece_is_about_as_large_as_allowed(engine: Engine) -> None:
     found = list(pieces(engine, b"", b"\xff", MOST))
     sizes = [engine.approximate_size(start, stop) for start, stop in found]
     assert max(sizes) <= MOST
-    assert all(first + second > MOST for first, second in zip(sizes, sizes[1:], strict=False))
+    assert all(first + second > MOST for first, second in pairwise(sizes))
 
 
 def test_together_they_are_the_whole_range(engine: Engine) -> None:
