@@ -123,6 +123,13 @@ class KvMachine:
         return self._visible.revision
 
     @property
+    def applied_revision(self) -> int:
+        """The store's revision after the last command: the one for the results of others, which do not
+        depend on where a slice ends.
+        """
+        return self._store.revision
+
+    @property
     def compact_revision(self) -> int:
         """Reads below it are refused; -1 if nothing was ever compacted."""
         return self._visible.compacted

@@ -49,6 +49,10 @@ class KeyValue(Protocol):
         """Of the last published slice."""
 
     @property
+    def applied_revision(self) -> int:
+        """Of the last command: within a slice, and the same on every member."""
+
+    @property
     def cleanup_pending(self) -> bool:
         """Whether `cleanup` has something to do."""
 
@@ -268,7 +272,7 @@ class Dispatcher:
         result = Result()
         if kind == "alarm":
             result.alarm.CopyFrom(self._cluster.alarm(command.alarm, work.overlay))
-            result.alarm.header.revision = self._kv.revision
+            result.alarm.header.revision = self._kv.applied_revision
             set_alarms(self._kv, self._cluster)
         else:
             self._cluster.publish(command.member_publish, work.overlay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 
 from connect_kv.api.cluster import ClusterService
@@ -45,6 +46,12 @@ _LEADER_PATIENCE = 3
 """Election timeouts without a leader after which streams that need one are ended."""
 _GRACE_SECONDS = 1.0
 """How long calls under way may take to end when the node stops."""
+
+
+@cache
+def _version() -> str:
+    """Looked up in files: once, however many nodes a process has."""
+    return version("connect-kv")
 
 
 class Services:
@@ -145,7 +152,7 @@ class Services:
                     "etcdserver": ETCD_VERSION,
                     "etcdcluster": ETCD_VERSION,
                     "storage": ETCD_VERSION,
-                    "connect_kv": version("connect-kv"),
+                    "connect_kv": _version(),
                 },
                 metrics=metrics,
             )

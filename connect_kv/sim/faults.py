@@ -14,6 +14,7 @@ from connect_kv.raft.types import Member, Membership
 from connect_kv.sim.host import Host
 from connect_kv.sim.process import across
 from connect_kv.sim.world import World
+from connect_kv.storage.codec import LOG_ENTRY
 
 CALL_SECONDS = 3.0
 MOST_MEMBERS = 5
@@ -41,6 +42,7 @@ class Nemesis:
             "power-all": self._power_all,
             "crash-in-write": self._crash_in_write,
             "failed-write": self._failed_write,
+            "disk-full": self._disk_full,
             "slow-disk": self._slow_disk,
             "bit-rot": self._bit_rot,
             "restart": self._restart,
@@ -69,7 +71,8 @@ class Nemesis:
         for host in self._world.hosts:
             host.resume()
             host.slow_disk = 0.0
-            host.disk.before_write = host.disk.before_read = None
+            host.disk.before_write = host.disk.before_read = host.disk.after_read = None
+            host.disk.full = False
             if not host.removed:
                 host.run()
 
@@ -216,7 +219,10 @@ class Nemesis:
     # Disks.
 
     def _at_write(self, host: Host, act: Callable[[Path], None]) -> None:
-        """Do something at one of its next writes or syncs, whichever database it is of."""
+        """Do something at one of its next writes or syncs, whichever database it is of.
+
+        Also while its member starts, when databases are made, checked, and deleted.
+        """
         left = self._rng.choice((0, 1, 3, 10))
         disk = host.disk
 
@@ -232,16 +238,14 @@ class Nemesis:
 
     async def _crash_in_write(self) -> None:
         host = self._some_host()
-        if not host.up:
-            return
         power, torn = self._rng.random() < 0.7, self._rng.random() < 0.5
         loop = self._world.loop
 
         def act(path: Path) -> None:
             self._say(f"{host.name} crashes in a write to {path} (power {power}, torn {torn})")
-            if torn:
+            host.excused = True
+            if torn and host.disk.is_open(path):
                 host.disk.fail_next_write(path, "the power failed")
-                host.excused = True
                 loop.call_soon(lambda: host.cut_off(power=power), context=Context())
             else:
                 host.cut_off(power=power)
@@ -251,16 +255,27 @@ class Nemesis:
 
     async def _failed_write(self) -> None:
         host = self._some_host()
-        if not host.up:
-            return
         reason = self._rng.choice(("Input/output error", "No space left on device"))
 
         def act(path: Path) -> None:
             self._say(f"{host.name}: {path}: {reason}")
             host.excused = True
+            if not host.disk.is_open(path):
+                raise StorageError(str(path), reason)
             host.disk.fail_next_write(path, reason)
 
         self._at_write(host, act)
+
+    async def _disk_full(self) -> None:
+        """No room for a while: the member ends, and cannot start before there is some."""
+        host = self._some_host()
+        self._say(f"the disk of {host.name} is full")
+        host.disk.full = True
+
+        def undo() -> None:
+            host.disk.full = False
+
+        self._later((0.1, 3), undo)
 
     async def _slow_disk(self) -> None:
         host = self._some_host()
@@ -273,12 +288,15 @@ class Nemesis:
         self._later((0.5, 3), undo)
 
     async def _bit_rot(self) -> None:
-        """A block that is read once is not what was written: its checksum tells."""
+        """What is read once is not what was written: the checksum of the block tells, or of the entry."""
         host = self._some_host()
         if not host.up:
             return
         left = self._rng.choice((0, 1, 5, 30))
         disk = host.disk
+        if self._rng.random() < 0.5:
+            disk.after_read = self._flip_in_entry(host, left)
+            return
 
         def hook(path: Path) -> None:
             nonlocal left
@@ -291,6 +309,25 @@ class Nemesis:
             raise disk.damaged(path)
 
         disk.before_read = hook
+
+    def _flip_in_entry(self, host: Host, left: int) -> Callable[[Path, bytes, bytes], bytes]:
+        """One bit of one entry of the log, which the block's checksum did not notice."""
+
+        def read(path: Path, key: bytes, value: bytes) -> bytes:
+            nonlocal left
+            if path.name != "log" or key[0] != LOG_ENTRY:
+                return value
+            if left:
+                left -= 1
+                return value
+            host.disk.after_read = None
+            host.excused = True
+            flipped = bytearray(value)
+            flipped[self._rng.randrange(len(value))] ^= 1 << self._rng.randrange(8)
+            self._say(f"{host.name}: a flipped bit in the log")
+            return bytes(flipped)
+
+        return read
 
     # Members.
 
@@ -359,6 +396,6 @@ class Nemesis:
 
 NETWORK = ("partition", "one-way", "bridge", "lossy", "slow-network", "clients")
 PROCESSES = ("pause", "kill", "power", "power-all", "restart")
-DISKS = ("crash-in-write", "failed-write", "slow-disk", "bit-rot")
+DISKS = ("crash-in-write", "failed-write", "disk-full", "slow-disk", "bit-rot")
 MEMBERS = ("transfer", "members")
 ALL = (*NETWORK, *PROCESSES, *DISKS, *MEMBERS)

@@ -139,6 +139,11 @@ class Host:
         """Whether it stands still."""
         return self.process is not None and self.process.paused
 
+    @property
+    def _explained(self) -> bool:
+        """Whether a fault explains that the member ends with an error."""
+        return self.excused or self.disk.failing()
+
     def handler(self, method: str) -> Any:
         """See `channel.Listener`."""
         return self.running.services.handlers.service(_Details(method))
@@ -163,8 +168,9 @@ class Host:
                 process.resume()
             stopping = process.spawn(server.stop())
             await asyncio.wait([stopping])
+            excused = self._explained
             await self._end(process)
-            if not stopping.cancelled() and (error := stopping.exception()) is not None and not self.excused:
+            if not stopping.cancelled() and (error := stopping.exception()) is not None and not excused:
                 self._around.broken(self, error)
 
     async def kill(self, *, power: bool = False) -> None:
@@ -218,7 +224,6 @@ class Host:
     async def _start(self) -> bool:
         self._starts += 1
         self.disk.kill(self.config.data_dir)
-        self.disk.before_write = None
         process = self.process = self._around.loop.process(f"{self.name}#{self._starts}")
         machines = {name: hosted(make(), name) for name, make in self._machines.items()}
         made: list[KvServer] = []
@@ -257,7 +262,7 @@ class Host:
             self.removed = True
         elif isinstance(error, NodeStopped) or any(text in str(error) for text in _STRANGER):
             pass  # the next start will be told more
-        elif not (process.dead or self.excused):
+        elif not (process.dead or self._explained):
             self._around.broken(self, error)
         self.excused = False
 
@@ -273,7 +278,7 @@ class Host:
             error = server.failed.result()
             if isinstance(error, MemberRemoved):
                 self.removed, self.wanted = True, False
-            elif not self.excused:
+            elif not self._explained:
                 self._around.broken(self, error)
             self.excused = False
             # What the process would do on its way out changes nothing any more.

@@ -36,6 +36,8 @@ class _Disk:
     term: int = 0
     vote: int | None = None
     commit_index: int = 0
+    synced_commit_index: int = 0
+    """Of the last hard state that was synced."""
     log: dict[int, int] = field(default_factory=dict)
     """Index to term, of what is not compacted."""
     memberships: list[int] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Ledger:
         self._committed_by: dict[int, int] = {}
         """Index to the term of whoever said first that it is committed: it was in that term, or before."""
         self._results: list[bytes] = [b""]
-        self._ahead: dict[int, tuple[Entry, Sequence[Result], bytes]] = {}
+        self._ahead: dict[int, tuple[Entry, Sequence[bytes], bytes]] = {}
         """Applied beyond a gap."""
         self._memberships: list[tuple[int, Membership]] = []
         self._disks: dict[int, _Disk] = {}
@@ -125,6 +127,10 @@ class Ledger:
                 self.violated(f"{node_id:x} forgot term {disk.term}: it is at {hard.term}")
             if not (hard.term > disk.term or disk.vote in (None, hard.vote)):
                 self.violated(f"{node_id:x} forgot its vote for {disk.vote} in term {disk.term}")
+            if hard.commit_index < disk.synced_commit_index:
+                self.violated(
+                    f"{node_id:x} forgot commit index {disk.synced_commit_index}: now {hard.commit_index}"
+                )
             if not disk.uncertain:
                 if restored.last.index != disk.last:
                     self.violated(
@@ -157,6 +163,9 @@ class Ledger:
                 disk.term, disk.vote, disk.commit_index = hard.term, hard.vote, hard.commit_index
             if ready.entries:
                 self._append(node_id, disk, ready.entries)
+        hard_states = [ready.hard_state for ready in readies if ready.hard_state is not None]
+        if hard_states and any(ready.must_sync for ready in readies):
+            disk.synced_commit_index = hard_states[-1].commit_index
 
     def installed(self, node_id: int, meta: SnapshotMeta) -> None:
         """A snapshot was installed."""
@@ -177,7 +186,7 @@ class Ledger:
             disk.log.pop(index, None)
         disk.compacted = max(disk.compacted, compacted.index)
 
-    def applied(self, node_id: int, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
+    def applied(self, node_id: int, entries: Sequence[Entry], results: Sequence[Sequence[bytes]]) -> None:
         """State machine safety: one entry, and one result, at each index for all."""
         status = self._status[node_id]()
         index, membership = status.membership_index, status.membership
@@ -189,14 +198,14 @@ class Ledger:
         if not (not settled or not disk.compacted < index <= disk.last or index in disk.memberships):
             self.violated(f"{node_id:x} obeys a membership at {index}, which is not in its log")
         for entry, row in zip(entries, results, strict=True):
-            digest = _digest(result.SerializeToString(deterministic=True) for result in row)
+            digest = _digest(row)
             if entry.index <= self.commit_index:
                 if self._committed[entry.index] != entry.id:
                     self.violated(f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}")
                 if self._results[entry.index] != digest:
                     self.violated(
                         f"{node_id:x}: applying {entry.id} had another result than on other members: "
-                        f"{told(entry, row)}"
+                        f"{told(entry, _decoded(row))}"
                     )
                 continue
             self._check_durable(node_id, membership, entry.id)
@@ -219,8 +228,9 @@ class Ledger:
             self._results.append(digest)
             if entry.kind is EntryKind.MEMBERSHIP:
                 self._check_membership(entry)
+            results = _decoded(row)
             for watcher in self._watchers:
-                watcher(entry, row)
+                watcher(entry, results)
 
     def made_durable(self, node_id: int, index: int) -> None:
         """A state can be rebuilt."""
@@ -363,7 +373,7 @@ class NodeWitness:
         """See Ledger."""
         self._ledger.compacted(self._node_id, compacted)
 
-    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
+    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[bytes]]) -> None:
         """See Ledger."""
         self._ledger.applied(self._node_id, entries, results)
 
@@ -374,7 +384,9 @@ class NodeWitness:
 
 def _restored(restored: Restored) -> _Disk:
     hard = restored.hard_state
-    disk = _Disk(hard.term, hard.vote, compacted=restored.compacted.index, last=restored.last.index)
+    disk = _Disk(
+        hard.term, hard.vote, hard.commit_index, compacted=restored.compacted.index, last=restored.last.index
+    )
     starts = [*restored.term_starts, (restored.last.index + 1, 0)]
     for (start, term), (end, _) in pairwise(starts):
         disk.log.update(dict.fromkeys(range(start, end), term))
@@ -386,6 +398,10 @@ def _majority(membership: Membership, holders: Iterable[int]) -> bool:
     have = frozenset(holders)
     groups = [group for group in (membership.voters, membership.voters_outgoing) if group]
     return bool(groups) and all(2 * len(group & have) > len(group) for group in groups)
+
+
+def _decoded(row: Sequence[bytes]) -> list[Result]:
+    return [Result.FromString(result) for result in row]
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:

@@ -8,7 +8,6 @@ from typing import Protocol
 from connect_kv.interfaces import Identity, LogStore, ReplicatedState, SnapshotSource
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import Entry, EntryId, Membership, Restored, SnapshotMeta
-from connect_kv.rpc.command_pb2 import Result
 
 
 class Witness(Protocol):
@@ -29,8 +28,8 @@ class Witness(Protocol):
     def compacted(self, compacted: EntryId) -> None:
         """The log before is gone, or will be."""
 
-    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> None:
-        """These entries had these results."""
+    def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[bytes]]) -> None:
+        """These entries had these results, encoded."""
 
     def made_durable(self, index: int) -> None:
         """Without the log, the state can be rebuilt up to there."""
@@ -130,7 +129,7 @@ class ObservedState:
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[bytes]]:
         """Apply, and tell."""
         results = await self._inner.apply(entries)
-        self._witness.applied(entries, [[Result.FromString(result) for result in row] for row in results])
+        self._witness.applied(entries, results)
         return results
 
     async def make_durable(self) -> int:

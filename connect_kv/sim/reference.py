@@ -26,6 +26,7 @@ from connect_kv.rpc.kv_pb2 import (
     TxnRequest,
     TxnResponse,
 )
+from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest
 from connect_kv.sim.clock import EPOCH
 
 
@@ -73,6 +74,8 @@ class Reference:
         self.changes: list[Change] = []
         self.keys: dict[bytes, Value] = {}
         self.leases: dict[int, _Lease] = {}
+        self.alarms: set[tuple[int, int]] = set()
+        """(member, kind)"""
         self.latest_expiry = 0.0
         """Seconds by which the latest lease outlived its time."""
         self._answered: dict[tuple[int, int], bytes] = {}
@@ -121,7 +124,10 @@ class Reference:
 
     def _apply(self, entry: Entry, command: Command, result: Result) -> None:
         kind = command.WhichOneof("request")
-        if kind in ("machine_call", "session_open", "session_close", "alarm", "member_publish"):
+        if kind in ("machine_call", "session_open", "session_close", "member_publish"):
+            return
+        if kind == "alarm":
+            self._alarm(command.alarm)
             return
         if result.HasField("failure"):
             if not self._may_refuse(command):
@@ -158,7 +164,10 @@ class Reference:
 
     def _may_refuse(self, command: Command) -> bool:
         """Refusals that depend on the state, and no other."""
-        match command.WhichOneof("request"):
+        kind = command.WhichOneof("request")
+        if kind in ("put", "lease_grant", "txn") and any(alarm == NOSPACE for _, alarm in self.alarms):
+            return True
+        match kind:
             case "put":
                 return bool(command.put.lease and command.put.lease not in self.leases)
             case "lease_grant":
@@ -172,6 +181,14 @@ class Reference:
                 return True
             case _:
                 return False
+
+    def _alarm(self, request: AlarmRequest) -> None:
+        if request.alarm == CORRUPT:
+            self._violated(f"the members found that {request.memberID:x} holds something else than they do")
+        if request.action == AlarmRequest.ACTIVATE:
+            self.alarms.add((request.memberID, request.alarm))
+        elif request.action == AlarmRequest.DEACTIVATE:
+            self.alarms.discard((request.memberID, request.alarm))
 
     def _same(
         self,

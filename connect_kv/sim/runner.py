@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,13 +62,21 @@ def replay_line(report: Report, config: RunConfig) -> str:
 @click.command()
 @click.option("--seeds", default="1-20", show_default=True, help="One, a range A-B, or several with commas.")
 @click.option("--seconds", default=10.0, show_default=True, help="Virtual seconds of work under faults.")
+@click.option("--within", type=float, help="Begin no more after so many real seconds.  [default: run all]")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
 @click.option("--steps", type=int, help="End after so many steps: what STEPS of a failure says.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
 @click.option("--story", is_flag=True, help="Tell when each fault came.")
 def main(
-    seeds: str, seconds: float, jobs: int, faults: str, steps: int | None, svg: Path | None, story: bool
+    seeds: str,
+    seconds: float,
+    within: float | None,
+    jobs: int,
+    faults: str,
+    steps: int | None,
+    svg: Path | None,
+    story: bool,
 ) -> None:
     """Run whole clusters under faults, one for each seed, and check everything."""
     console = Console(stderr=True)
@@ -78,7 +88,8 @@ def main(
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
     configs = [RunConfig(seed=seed, seconds=seconds, faults=kinds, step_limit=steps) for seed in wanted]
-    failed, virtual, real, answered, undecided = 0, 0.0, 0.0, 0, 0
+    run, failed, virtual, real, answered, undecided = 0, 0, 0.0, 0.0, 0, 0
+    end = time.monotonic() + (within or math.inf)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,6 +101,7 @@ def main(
         task = progress.add_task("simulating", total=len(configs))
         for config, report in zip(configs, run_all(configs, jobs), strict=True):
             progress.advance(task)
+            run += 1
             virtual += report.virtual_seconds
             real += report.real_seconds
             answered += report.answered
@@ -106,9 +118,11 @@ def main(
                 if svg is not None and isinstance(report.violation, NotLinearizable):
                     violation = report.violation
                     svg.write_text(timeline.draw(violation.model, violation.outcome))
+            if time.monotonic() >= end:
+                break
     pace = virtual / max(real, 1e-9) / 60
     console.print(
-        f"{len(configs)} seeds, {failed} failed, {undecided} not decided in full; {answered} calls answered; "
+        f"{run} seeds, {failed} failed, {undecided} not decided in full; {answered} calls answered; "
         f"{virtual:.0f} virtual seconds in {real:.0f} s: {pace:.2f} virtual hours per real minute and core"
     )
     sys.exit(1 if failed else 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from connect_kv import errors
 from connect_kv.sim import faults as fault_kinds
+from connect_kv.sim.bookmarks import BookmarkWatcher
 from connect_kv.sim.faults import Nemesis
 from connect_kv.sim.invariants import Violation
 from connect_kv.sim.linearizability import Verdict
@@ -21,6 +22,7 @@ from connect_kv.sim.workloads import (
     Caller,
     Counter,
     Recorder,
+    end_alarms,
     read_registers,
     recorders,
     use_counter,
@@ -86,7 +88,10 @@ class Simulation:
         skew = 0.3 if config.seed % 3 == 0 else 0.0
         self.world = World(self.world_config(skew))
         self.recorders: dict[str, Recorder] = recorders(self.world)
-        self.watchers: list[Watcher] = watchers(self.world)
+        self.watchers: list[Watcher] = [
+            *watchers(self.world),
+            BookmarkWatcher(self.world, "w-bookmarks", b"", prev_kv=True),
+        ]
         self.locks = Locks(self.world)
         self.unheard = False
         """Nobody lived to tell what an entry did: what follows from it cannot be checked."""
@@ -180,6 +185,7 @@ class Simulation:
             self.locks.use("l2", 3 * pause),
             abandon_leases(world, "l3", 3 * pause),
             compact_history(world, "l4", 20 * pause),
+            end_alarms(world, "l5", 5 * pause),
         ]
 
     async def makes_progress(self) -> None:

@@ -66,7 +66,7 @@ class Watcher:
                         segment = Segment(watch.next_revision)
                         self.segments.append(segment)
                         async for event in watch:
-                            segment.events.append(_seen(event, self.prev_kv))
+                            segment.events.append(seen(event, self.prev_kv))
                             segment.complete_to = event.kv.mod_revision
                 except errors.Compacted as compacted:
                     start = max(compacted.revision, self._next(), start) + 1
@@ -129,7 +129,8 @@ def _alike(seen: Sequence[Seen], right: Sequence[Seen], compacted: int) -> bool:
     )
 
 
-def _seen(event: Event, prev_kv: bool) -> Seen:
+def seen(event: Event, prev_kv: bool) -> Seen:
+    """What a client makes of an event."""
     kv = event.kv
     previous = None
     if prev_kv and event.HasField("prev_kv"):

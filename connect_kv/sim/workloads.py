@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -12,6 +13,8 @@ from connect_kv import errors
 from connect_kv.client import txn
 from connect_kv.client.client import Client
 from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.kv.refusals import NO_SPACE
+from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.sim import models
 from connect_kv.sim.history import History, check_assumptions
 from connect_kv.sim.invariants import Violation
@@ -61,6 +64,10 @@ class Recorder:
         try:
             answer = output(await work)
         except CERTAIN:
+            self.history.drop(number)
+        except errors.Refused as refused:
+            if refused.message != NO_SPACE.message:
+                raise
             self.history.drop(number)
         except UNKNOWN:
             if not reads:
@@ -207,6 +214,16 @@ async def use_counter(recorder: Recorder, caller: Caller, pause: float) -> None:
                 by = rng.randint(1, 3)
                 await caller.call(("increment", by), counter.call(Counter.increment, by=by), int)
             await caller.rest(pause)
+
+
+async def end_alarms(world: World, name: str, pause: float) -> None:
+    """An operator who makes room where there is none, and then ends the alarm; for ever."""
+    async with world.client(name, session=False, timeout=3) as client:
+        while True:
+            await asyncio.sleep(pause)
+            for member, kind in sorted(world.reference.alarms):
+                with suppress(errors.ConnectKvError):
+                    await client.maintenance.disarm(member, AlarmType.ValueType(kind))
 
 
 async def _glance(client: Client, key: str) -> str | None:

@@ -40,6 +40,8 @@ class _Directory:
     """What is on the disk of one database."""
 
     tables: dict[bytes, bytes] = field(default_factory=dict)
+    table_bytes: int = 0
+    """Of their keys and values."""
     wal: list[_WalFile] = field(default_factory=lambda: [_WalFile()])
     failed: str | None = None
     owner: MemoryEngine | None = None
@@ -48,7 +50,16 @@ class _Directory:
         """Turn the oldest WAL files into tables, which are always on disk, until `keep` are left."""
         while len(self.wal) > keep:
             for batch in self.wal.pop(0).batches:
-                _update(self.tables, batch)
+                for key, value in batch.items():
+                    self._put(key, value)
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        before = self.tables.pop(key, None)
+        if before is not None:
+            self.table_bytes -= len(key) + len(before)
+        if value is not None:
+            self.tables[key] = value
+            self.table_bytes += len(key) + len(value)
 
     def lose(self, rng: random.Random) -> None:
         """Forget a part of what each WAL file had not synced: often all, sometimes nothing."""
@@ -83,10 +94,12 @@ class MemoryDisk:
         self.total_bytes = 1 << 40
         """Size of the pretended file system."""
         self.before_write: Callable[[Path], None] | None = None
-        """Called with the database's path before each write and sync, on its thread: be slow, or raise."""
-
+        """Called with the database's path before each write and sync, and before it is made or deleted, on
+        its thread: be slow, or raise."""
         self.before_read: Callable[[Path], None] | None = None
         """Called with the database's path before each read; raises `damaged` for a block that rotted."""
+        self.after_read: Callable[[Path, bytes, bytes], bytes] | None = None
+        """Given path, key and value: what is read instead of the value, by a bit that flipped unnoticed."""
 
     def damaged(self, path: Path) -> CorruptStorage:
         """What a read of a block raises whose checksum does not match."""
@@ -100,6 +113,7 @@ class MemoryDisk:
         if directory is None:
             if must_exist:
                 raise CorruptStorage(str(path), "is missing; see docs/operations.md")
+            self.about_to_write(path)
             directory = self._directories[path] = _Directory()
         if directory.owner is not None:
             raise StorageInUse(str(path), "another process holds it; stop that one first")
@@ -121,7 +135,22 @@ class MemoryDisk:
         for at in [at for at in self._directories if at == path or path in at.parents]:
             if self._directories[at].owner is not None:
                 raise StorageInUse(str(at), "is open, and cannot be deleted")
+            self.about_to_write(at)
             del self._directories[at]
+
+    def about_to_write(self, path: Path) -> None:
+        """Something in that directory is about to change."""
+        if self.before_write is not None:
+            self.before_write(path)
+
+    def failing(self) -> bool:
+        """Whether a write has failed in any database since its process began."""
+        return any(directory.failed is not None for directory in self._directories.values())
+
+    def is_open(self, path: Path) -> bool:
+        """Whether a process has that database open."""
+        directory = self._directories.get(path)
+        return directory is not None and directory.owner is not None
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
         """(free, total) bytes of the pretended file system."""
@@ -182,7 +211,13 @@ class MemoryEngine:
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
         self.reads()
-        return self._data.get(key)
+        value = self._data.get(key)
+        return value if value is None else self.as_read(key, value)
+
+    def as_read(self, key: bytes, value: bytes) -> bytes:
+        """What comes of reading that value."""
+        flip = self._disk.after_read
+        return value if flip is None else flip(self._path, key, value)
 
     def reads(self) -> None:
         """Somebody is about to read a block of it."""
@@ -284,7 +319,7 @@ class MemoryEngine:
         """Outside the lock: a slow disk holds up writers, not readers."""
         if self._disk.before_write is not None:
             try:
-                self._disk.before_write(self._path)
+                self._disk.about_to_write(self._path)
             except BaseException as error:
                 self._directory.failed = error.reason if isinstance(error, StorageError) else repr(error)
                 raise
@@ -343,7 +378,8 @@ class MemoryView:
         with self._lock:
             self._check_open()
             self._engine.reads()
-            return self._value(key)
+            value = self._value(key)
+            return value if value is None else self._engine.as_read(key, value)
 
     def iterate(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False
@@ -383,14 +419,15 @@ class MemoryView:
             living = (k for k in self._data.irange(low, high, inclusive, reverse) if k not in self._kept)
             kept = (k for k in self._kept.irange(low, high, inclusive, reverse) if self._kept[k] is not None)
             keys = islice(merge(living, kept, reverse=reverse), _PAGE)
-            return [(key, value) for key in keys if (value := self._value(key)) is not None]
+            read = self._engine.as_read
+            return [(key, read(key, value)) for key in keys if (value := self._value(key)) is not None]
 
     def _check_open(self) -> None:
         if self._closed:
             raise StorageError(str(self._engine.path), "this view is closed")
 
 
-def _update(data: dict[bytes, bytes] | SortedDict[bytes, bytes], changes: Changes) -> None:
+def _update(data: SortedDict[bytes, bytes], changes: Changes) -> None:
     for key, value in changes.items():
         if value is None:
             data.pop(key, None)
@@ -403,5 +440,4 @@ def _bytes_of(changes: Changes) -> int:
 
 
 def _size(directory: _Directory) -> int:
-    tables = sum(len(key) + len(value) for key, value in directory.tables.items())
-    return tables + sum(file.size for file in directory.wal)
+    return directory.table_bytes + sum(file.size for file in directory.wal)

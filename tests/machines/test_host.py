@@ -284,6 +284,17 @@ async def test_alarms_decide_what_is_refused() -> None:
     assert done.WhichOneof("result") == "put"
 
 
+async def test_answers_to_alarms_do_not_depend_on_where_slices_end() -> None:
+    """Members apply the same entries in other slices, and an answer kept in a session is replicated."""
+    raised = Command(alarm=AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=7, alarm=NOSPACE))
+    together, apart = await Member({}).start(), await Member({}).start()
+    _, one = await together.run(put(b"k", b"v"), raised)
+    await apart.run(put(b"k", b"v"))
+    (other,) = await apart.run(raised)
+    assert one == other
+    assert one.alarm.header.revision == 2
+
+
 async def test_members_publish_what_they_can_apply() -> None:
     member = await Member({}).start()
     for id, highest in ((1, 49), (2, 40)):

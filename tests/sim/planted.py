@@ -10,7 +10,9 @@ from unittest.mock import patch
 
 from connect_kv.kv import watch_stream
 from connect_kv.kv.catch_up import Piece, read_piece
+from connect_kv.kv.feed import Batch
 from connect_kv.kv.lessor import Lessor
+from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
 from connect_kv.machines.sessions import SessionTable
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
@@ -22,6 +24,7 @@ from connect_kv.raft.quorum import committed_index
 from connect_kv.raft.replication import Replication
 from connect_kv.raft.state import Outbox, RaftState
 from connect_kv.raft.types import Role
+from connect_kv.rpc.watch_pb2 import WatchResponse
 from connect_kv.sim.faults import NETWORK, PROCESSES
 from connect_kv.sim.simulation import RunConfig
 from connect_kv.storage import codec, memory
@@ -228,6 +231,31 @@ def two_leaders_votes() -> Any:
     return replaced(Election, "vote_request", request)
 
 
+def progress_too_early() -> Any:
+    """Whoever asks is told that all has been sent, while some of it still waits."""
+
+    def request(self: WatchStream) -> None:
+        self._fragments.append(Answer.of(WatchResponse(watch_id=NO_WATCH), self._hub.revision))
+        self.wake()
+
+    return replaced(WatchStream, "request_progress", request)
+
+
+def revision_split() -> Any:
+    """What one transaction changed arrives in two responses."""
+    events = WatchStream._events
+
+    def half(self: WatchStream, watch: Any, batch: Batch, revision: int) -> Answer:
+        middle = len(batch.changes) // 2
+        if not middle:
+            return events(self, watch, batch, revision)
+        second = Answer(revision, watch.fields, Batch(batch.changes[middle:]).encoded(prev_kv=watch.prev_kv))
+        self._fragments.append(second)
+        return events(self, watch, Batch(batch.changes[:middle]), revision)
+
+    return replaced(WatchStream, "_events", half)
+
+
 def run(seconds: float = 6, **options: Any) -> RunConfig:
     return RunConfig(seed=0, seconds=seconds, **options)
 
@@ -291,4 +319,11 @@ BUGS = [
         seeds=40,
     ),
     Bug("two votes in one term", two_leaders_votes, run(faults=("kill", "lossy"), mean=0.3)),
+    Bug(
+        "progress of a watch told too early",
+        progress_too_early,
+        run(faults=("kill", "pause"), mean=0.5),
+        seeds=40,
+    ),
+    Bug("a revision split over two responses", revision_split, run(faults=("kill",), mean=0.5)),
 ]

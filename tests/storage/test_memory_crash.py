@@ -112,7 +112,7 @@ def test_a_hook_sees_every_write_and_may_fail_it() -> None:
     disk.before_write = seen.append
     engine = numbered(disk, 2)
     engine.sync()
-    assert seen == [PATH] * 3
+    assert seen == [PATH] * 4  # made, written twice, synced
 
     def fail(path: Path) -> None:
         raise OSError("slow, then dead")
@@ -123,6 +123,14 @@ def test_a_hook_sees_every_write_and_may_fail_it() -> None:
     disk.before_write = None
     with pytest.raises(StorageError, match="failed earlier"):
         engine.sync()
+    assert disk.failing()
+    engine.close()
+    disk.before_write = fail
+    with pytest.raises(OSError, match="slow"):
+        disk.remove(PATH)
+    with pytest.raises(OSError, match="slow"):
+        disk.open(PATH / "new")
+    assert disk.list(PATH.parent) == [PATH.name]
 
 
 def test_what_is_open_is_not_deleted_and_what_is_not_cannot_be_made_to_fail() -> None:
@@ -147,3 +155,15 @@ def test_a_sync_that_fails_is_final_and_writes_nothing() -> None:
         engine.batch({b"004": b"x"}).write(sync=False)
     disk.kill()
     assert survivors(disk) == [0, 1, 2]
+
+
+def test_a_bit_may_flip_in_what_is_read() -> None:
+    disk = MemoryDisk(random.Random(1))
+    engine = numbered(disk, 1)
+    key, value = next(iter(engine.iterate(b"", None)))
+    disk.after_read = lambda path, at, read: bytes((read[0] ^ 1,)) + read[1:]
+    flipped = bytes((value[0] ^ 1,)) + value[1:]
+    assert engine.get(key) == engine.view().get(key) == flipped
+    assert dict(engine.iterate(b"", None)) == {key: flipped}
+    disk.after_read = None
+    assert engine.get(key) == value
