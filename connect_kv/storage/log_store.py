@@ -403,9 +403,6 @@ class EngineLogStore:
                 raise ValueError(f"entry {expected} is missing")
             found.append(codec.decode_entry(index, value))
             expected -= 1
-        else:
-            if expected != self._base.compacted.index:
-                raise ValueError(f"entry {expected} is missing")
         return tuple(reversed(found))
 
     def _scan(self, start: int, end: int) -> Iterator[Entry]:

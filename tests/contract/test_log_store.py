@@ -341,3 +341,14 @@ def test_a_save_without_changes_writes_nothing() -> None:
     log.save([ready(term=1)])
     with pytest.raises(StorageError):
         log.save([ready(term=2)])
+
+
+@pytest.mark.parametrize("gone", [4, 5, 7])
+def test_an_entry_that_is_missing_where_it_is_read_is_damage(disk: Disk, tmp_path: Path, gone: int) -> None:
+    """Beyond the window, where a start does not look."""
+    log = new_log(disk, tmp_path)
+    log.save([ready(commands(1, 1, 10), term=1)])
+    log.engine.batch({codec.entry_key(0, gone): None}).write(sync=True)
+    with pytest.raises(CorruptStorage, match=f"entry {gone} is missing"):
+        log.entries(4, 8, 1 << 20)
+    log.close()

@@ -256,6 +256,8 @@ async def test_who_leads_no_more_sends_no_more(trio: Trio, monkeypatch: pytest.M
         patch.setattr(leader.transport, "send_snapshot", endless)
         await follower.start(**SMALL)
         await eventually(lambda: "begun" in ends)
+        leader.node._driver._sender.start(follower.id)  # one at a time
+        await asyncio.sleep(1)
         assert ends == ["begun"]
         trio.network.isolate(leader.address)
         await eventually(lambda: not leader.node.is_leader)

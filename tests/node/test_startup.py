@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from connect_kv.errors import MemberRemoved, RefusedToStart
-from connect_kv.interfaces import Description, Hello, HelloReply, Identity, Verdict
+from connect_kv.interfaces import Description, Hello, HelloReply, Identity, SnapshotOffer, Verdict
+from connect_kv.node.snapshots import SnapshotRefused
 from connect_kv.node.startup import InitialMember, bootstrap, initial_cluster, join, restarted, start_from
 from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.membership import MembershipChange
-from connect_kv.raft.types import EntryId, Membership, Restored
+from connect_kv.raft.types import EntryId, Membership, Restored, SnapshotMeta
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
 from tests.node.cluster import Trio, eventually, put
@@ -273,3 +275,28 @@ async def test_a_starting_member_of_another_cluster_or_a_removed_one_is_told_so(
     await leader.node.change_membership(MembershipChange().remove(removed.id))
     described = await removed.transport.describe(leader.address, hello, removed.address)
     assert described.hello.verdict is Verdict.REMOVED
+
+
+async def test_who_is_not_a_member_has_nothing_carried_out_and_brings_no_snapshot(trio: Trio) -> None:
+    leader = await trio.start()
+    stranger = trio.followers(leader)[0]
+    peers = leader.node._driver.peers
+    hello = stranger.node._driver.peers.introduce(leader.id)
+    strange = replace(hello, cluster_id=hello.cluster_id ^ 1)
+    with pytest.raises(PermissionError, match="WRONG_CLUSTER"):
+        await peers.answer(strange, "Method", b"")
+    offer = SnapshotOffer(
+        hello=strange,
+        term=99,
+        meta=SnapshotMeta(EntryId(99, 99), Membership()),
+        snapshot_id=1,
+        approximate_bytes=1,
+    )
+
+    async def chunks() -> AsyncIterator[bytes]:
+        raise AssertionError("nothing is read of it")
+        yield b""
+
+    with pytest.raises(SnapshotRefused, match="WRONG_CLUSTER"):
+        await peers.receive_snapshot(offer, chunks())
+    assert leader.node.is_leader

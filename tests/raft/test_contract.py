@@ -123,6 +123,7 @@ def test_a_proposal_has_commands() -> None:
         ({"heartbeat_ticks": 0}, "heartbeat_ticks"),
         ({"heartbeat_ticks": 4, "election_ticks": 11}, "heartbeat_ticks"),
         ({"max_append_bytes": 0}, "max_append_bytes"),
+        ({"first_election_ticks": 0}, "first_election_ticks"),
         ({"window_entries": -1}, "window_entries"),
     ],
 )

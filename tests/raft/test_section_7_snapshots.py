@@ -182,3 +182,16 @@ def test_a_member_without_its_state_keeps_its_log_and_gets_a_snapshot() -> None:
     assert cluster[1].core.role.value == "leader"
     assert not cluster[2].core.status().needs_snapshot
     assert cluster[2].state == cluster[1].state
+
+
+def test_a_snapshot_of_a_term_that_has_not_begun_is_not_taken() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    node = cluster[3]
+    meta = SnapshotMeta(EntryId(2, 50), membership_of([1, 2, 3]))
+    node.outgoing.clear()
+
+    node.step(InstallSnapshot(source=1, target=3, term=1, meta=meta))
+
+    assert node.core.last_index == 1
+    assert not node.outgoing

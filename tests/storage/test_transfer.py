@@ -99,6 +99,7 @@ async def test_writes_after_the_view_do_not_show(dirs: StateDirs) -> None:
         (lambda chunks: chunks[1:], "not whole"),
         (lambda chunks: [chunks[1], chunks[0], *chunks[2:]], "not whole"),
         (lambda chunks: [chunks[0], chunks[0][:-1], *chunks[2:]], "within a record"),
+        (lambda chunks: [chunks[0] + b"\0\0\0", *chunks[1:]], "within a record"),
         (lambda chunks: [chunks[0][:-1] + b"?", *chunks[1:]], "not whole"),
         (lambda chunks: [*chunks, chunks[0]], "none of a snapshot"),
         (lambda chunks: [b"?" + chunks[0], *chunks], "none of a snapshot"),
