@@ -16,6 +16,7 @@ from connect_kv.config import ServerConfig
 from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.server import KvServer
+from connect_kv.testing.processes import until
 
 
 class Tally(Replicated):
@@ -40,7 +41,7 @@ class Tally(Replicated):
 
 
 @asynccontextmanager
-async def node(directory: Path, port: int = 0) -> AsyncIterator[KvServer]:
+async def node(directory: Path, port: int = 0, auto_compaction: str = "") -> AsyncIterator[KvServer]:
     server = KvServer(
         ServerConfig(
             data_dir=directory / "data",
@@ -50,6 +51,7 @@ async def node(directory: Path, port: int = 0) -> AsyncIterator[KvServer]:
             heartbeat_ms=20,
             election_ms=100,
             tick_ms=20,
+            auto_compaction=auto_compaction,
         ),
         {"tally": ReplicatedMachine(Tally())},
     )
@@ -130,6 +132,23 @@ async def test_a_lease_takes_its_keys_along(client: Client) -> None:
     assert await client.get("k") is None
     with pytest.raises(errors.Refused, match="lease not found"):
         await client.put("k", "v", lease=lease.id)
+
+
+async def test_history_is_compacted_by_itself_if_the_configuration_says_so(tmp_path: Path) -> None:
+    async def compacted(client: Client) -> bool:
+        try:
+            await client.get("k", revision=2)
+        except errors.Compacted:
+            return True
+        return False
+
+    async with node(tmp_path, auto_compaction="1s") as server, connect(server.client_address) as client:
+        await client.put("k", "1")
+        await client.put("k", "2")
+        await until(lambda: compacted(client), 20, "the first revision to be compacted")
+        found = await client.get("k")
+        assert found is not None
+        assert found.value == b"2"
 
 
 async def test_machine_calls_are_typed_and_their_errors_named(client: Client) -> None:
