@@ -14,6 +14,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.wire import field, varint
 from connect_kv.machines.host import MachineHost
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
+from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.rpc.lease_pb2 import (
     LeaseLeasesResponse,
     LeaseStatus,
@@ -34,13 +35,21 @@ class Reads:
         self._host = host
         self._lessor = lessor
 
-    async def answer(self, command: Command) -> Result:
-        """The result for one read of a session; a refusal is a result too."""
+    async def answer(self, command: Command) -> bytes:
+        """The encoded result for one read of a session; a refusal is a result too."""
+        if not command.HasField("range"):
+            return (await self._small(command)).SerializeToString()
+        try:
+            found = await self._kv.range_encoded(command.range, ResponseHeader())
+        except Exception as error:
+            return Result(number=command.number, failure=failure_of(error)).SerializeToString()
+        return b"".join((_NUMBER, varint(command.number), _RANGE, varint(len(found)), found))
+
+    async def _small(self, command: Command) -> Result:
+        """The same for what is never large."""
         number = command.number
         try:
             match command.WhichOneof("request"):
-                case "range":
-                    return Result(number=number, range=await self._kv.range(command.range))
                 case "machine_query":
                     return Result(number=number, machine_query=await self._query(command.machine_query))
                 case "machine_call":  # one that turned out to change nothing

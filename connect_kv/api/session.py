@@ -157,7 +157,7 @@ class _Door:
         results, others = self._reads.plain_gets(reads)
         self._answer(results)
         for command in others:
-            self._answer([(await self._reads.answer(command)).SerializeToString()])
+            self._answer([await self._reads.answer(command)])
 
     def _fail(self, numbers: Iterable[int], error: Exception) -> None:
         failure = failure_of(error)

@@ -19,7 +19,7 @@ from connect_kv.api.session_commands import SessionCommands
 from connect_kv.errors import NodeStopped, NoLeader, OutcomeUnknown
 from connect_kv.machines.sessions import SessionTable
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result, SessionOpened
-from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse
+from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse, ResponseHeader
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from tests.api.conftest import FakeNode, serving
 
@@ -42,9 +42,9 @@ class FakeKeys:
     def __init__(self) -> None:
         self.ranges = 0
 
-    async def range(self, request: RangeRequest) -> RangeResponse:
+    async def range_encoded(self, request: RangeRequest, header: ResponseHeader) -> bytes:
         self.ranges += 1
-        return RangeResponse(count=self.ranges)
+        return RangeResponse(header=header, count=self.ranges).SerializeToString()
 
     def gets(self, keys: Sequence[bytes]) -> list[bytes]:
         self.ranges += len(keys)
@@ -122,8 +122,9 @@ async def test_reads_of_a_batch_share_one_barrier() -> None:
     async with opened(node) as stream:
         reads = [Command(number=number, range=RangeRequest(key=b"k")) for number in (1, 2, 3)]
         local = Command(number=4, range=RangeRequest(key=b"k", serializable=True))
-        await stream.write(SessionRequests(floor=1, commands=[*reads, local]))
-        found = await results(stream, 4)
+        whole = Command(number=500, range=RangeRequest(key=b"k", range_end=b"l"))
+        await stream.write(SessionRequests(floor=1, commands=[*reads, local, whole]))
+        found = await results(stream, 5)
     assert all(result.range.count for result in found.values())
     assert node.barriers == 1
 
