@@ -40,7 +40,7 @@ def simulate(
     the class would? Exits with 1 if not, with a line that repeats the run.
     """
     kind = _machine(machine)
-    kinds = tuple(part for part in faults.split(",") if part)
+    kinds = tuple(part.strip() for part in faults.split(",") if part.strip())
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
     console = Console()
@@ -73,8 +73,8 @@ def simulate(
             console.print("there is no history to draw: the members differ from each other")
         if reports:
             last = reports[-1]
-            again = f"--seed {last.seed} --minutes {seconds / 60:g} --faults {faults} --steps {last.steps}"
-            line = f"{last.replay} : connect-kv simulate {machine} {again}"
+            again = f"--seed {last.seed} --minutes {seconds / 60:g} --faults {','.join(kinds)}"
+            line = f"{last.replay} : connect-kv simulate {machine} {again} --steps {last.steps}"
             console.print(line, highlight=False, soft_wrap=True)
         sys.exit(1)
     _verdict(console, reports)

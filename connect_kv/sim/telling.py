@@ -13,14 +13,16 @@ from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 
 
 def told(entry: Entry, row: Sequence[Result]) -> str:
-    """``increment(by=2) → 5``: what each command of an entry was answered."""
+    """``increment(by=2) → 5``: answers to the commands of an entry, or to its calls of machines."""
     commands: Sequence[Command] = ()
     if entry.kind is EntryKind.COMMAND:
         try:
             commands = CommandBatch.FromString(entry.data).commands
         except DecodeError:
             return f"an entry that cannot be read, with {len(row)} results"
-    return "; ".join(_one(*pair) for pair in zip_longest(_flat(commands), row)) or "nothing"
+    pairs = list(zip_longest(_flat(commands), row))
+    calls = [(command, result) for command, result in pairs if command and command.HasField("machine_call")]
+    return "; ".join(_one(*pair) for pair in calls or pairs) or "nothing"
 
 
 def _flat(commands: Sequence[Command]) -> Iterator[Command]:

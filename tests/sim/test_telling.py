@@ -25,7 +25,15 @@ def test_calls_and_answers_of_a_session_are_told_in_order() -> None:
     row[1].failure.type, row[1].failure.message = "ValueError", "no"
     row[2].put.SetInParent()
     entry = Entry(EntryId(1, 9), EntryKind.COMMAND, batch.SerializeToString())
-    assert told(entry, row) == ('increment(by=2) → 5; fail() → ValueError no; put { key: "k" } → put { }')
+    assert told(entry, row) == ("increment(by=2) → 5; fail() → ValueError no")
+
+
+def test_without_calls_everything_is_told() -> None:
+    batch = CommandBatch(commands=[Command(put=PutRequest(key=b"k"))])
+    row = [Result()]
+    row[0].put.SetInParent()
+    entry = Entry(EntryId(1, 9), EntryKind.COMMAND, batch.SerializeToString())
+    assert told(entry, row) == 'put { key: "k" } → put { }'
 
 
 def test_what_cannot_be_read_is_told_all_the_same() -> None:
