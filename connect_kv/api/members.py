@@ -218,6 +218,8 @@ def peer_address(urls: Sequence[str]) -> str:
         raise BAD_URLS.error() from None
     if parts.scheme != "http" or not host or not port or parts.path or parts.query or parts.fragment:
         raise BAD_URLS.error()
+    if parts.username is not None or any(character.isspace() for character in host):
+        raise BAD_URLS.error()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

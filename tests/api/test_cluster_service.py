@@ -111,6 +111,9 @@ async def test_changes_that_could_stop_the_cluster_are_refused(three: list[Membe
             "http://127.0.0.1",
             "http://127.0.0.1:1/path",
             "ftp://127.0.0.1:1",
+            "http://name:word@127.0.0.1:1",
+            "http://127.0.0.1 :1",
+            "http://127.0.0.1:70000",
         ):
             with pytest.raises(Refused, match="given member URLs are invalid") as refused:
                 await client.cluster.add(bad)
