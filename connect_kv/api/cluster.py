@@ -7,14 +7,22 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from connect_kv.api.members import MemberChanges, Published, described
+from connect_kv.api.members import LOOK_SECONDS, UNHEALTHY, MemberChanges, Published, described
 from connect_kv.api.peer_calls import Handler, PeerCalls
 from connect_kv.api.registrar import Context
 from connect_kv.api.replica import Replica
+from connect_kv.interfaces import Clock
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import cluster_pb2
 
 Q = TypeVar("Q", bound=Message)
+A = TypeVar(
+    "A",
+    cluster_pb2.MemberAddResponse,
+    cluster_pb2.MemberRemoveResponse,
+    cluster_pb2.MemberUpdateResponse,
+    cluster_pb2.MemberPromoteResponse,
+)
 
 
 class ClusterService:
@@ -27,7 +35,13 @@ class ClusterService:
         published: Published,
         changes: MemberChanges,
         peers: PeerCalls,
+        *,
+        clock: Clock,
+        patience: float,
     ) -> None:
+        """`patience`: seconds a change waits for a leader before it is refused."""
+        self._clock = clock
+        self._patience = patience
         self._replica = replica
         self._membership = membership
         self._published = published
@@ -51,35 +65,34 @@ class ClusterService:
         self, request: cluster_pb2.MemberAddRequest, context: Context
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
-        answer = await self._peers.ask_leader("MemberAdd", request.SerializeToString())
-        response = cluster_pb2.MemberAddResponse.FromString(answer)
-        response.header.CopyFrom(self._replica.header(revision=0))
-        return response
+        return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
 
     async def MemberRemove(
         self, request: cluster_pb2.MemberRemoveRequest, context: Context
     ) -> cluster_pb2.MemberRemoveResponse:
         """Remove a member for good; it stops by itself."""
-        answer = await self._peers.ask_leader("MemberRemove", request.SerializeToString())
-        response = cluster_pb2.MemberRemoveResponse.FromString(answer)
-        response.header.CopyFrom(self._replica.header(revision=0))
-        return response
+        return await self._change("MemberRemove", request, cluster_pb2.MemberRemoveResponse())
 
     async def MemberUpdate(
         self, request: cluster_pb2.MemberUpdateRequest, context: Context
     ) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
-        answer = await self._peers.ask_leader("MemberUpdate", request.SerializeToString())
-        response = cluster_pb2.MemberUpdateResponse.FromString(answer)
-        response.header.CopyFrom(self._replica.header(revision=0))
-        return response
+        return await self._change("MemberUpdate", request, cluster_pb2.MemberUpdateResponse())
 
     async def MemberPromote(
         self, request: cluster_pb2.MemberPromoteRequest, context: Context
     ) -> cluster_pb2.MemberPromoteResponse:
         """Make a learner a voter."""
-        answer = await self._peers.ask_leader("MemberPromote", request.SerializeToString())
-        response = cluster_pb2.MemberPromoteResponse.FromString(answer)
+        return await self._change("MemberPromote", request, cluster_pb2.MemberPromoteResponse())
+
+    async def _change(self, method: str, request: Message, response: A) -> A:
+        """Have the leader do it. Without one, after a few elections' time, the cluster is not well."""
+        until = self._clock.now() + self._patience
+        while not self._replica.has_leader():
+            if self._clock.now() >= until:
+                raise UNHEALTHY.error()
+            await self._clock.sleep(LOOK_SECONDS)
+        response.ParseFromString(await self._peers.ask_leader(method, request.SerializeToString()))
         response.header.CopyFrom(self._replica.header(revision=0))
         return response
 

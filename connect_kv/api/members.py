@@ -38,7 +38,7 @@ Published = Callable[[], Mapping[int, MemberPublish]]
 
 _IN_SYNC = 0.9
 """How much of the leader's log a learner must have to be promoted."""
-_LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.05
 
 
 class Node(Protocol):
@@ -204,7 +204,7 @@ class MemberChanges:
         while len(voters & self._node.heard_since(begun)) < needed:
             if self._clock.now() >= begun + self._patience:
                 raise UNHEALTHY.error()
-            await self._clock.sleep(_LOOK_SECONDS)
+            await self._clock.sleep(LOOK_SECONDS)
 
 
 def peer_address(urls: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ from connect_kv.serving.health import Health
 from connect_kv.serving.shown import show
 
 _LEADER_PATIENCE = 3
-"""Election timeouts without a leader after which streams that need one are ended."""
+"""Election timeouts without a leader: then streams that need one end, and changes of members are refused."""
 _GRACE_SECONDS = 1.0
 """How long calls under way may take to end when the node stops."""
 
@@ -122,7 +122,13 @@ class Services:
             "Watch": WatchService(self.replica, kv.hub, clock),
             "Lease": LeaseService(self.replica, reads, self._renewals, self.quota),
             "Cluster": ClusterService(
-                self.replica, lambda: node.membership, lambda: host.cluster.members, changes, self.peers
+                self.replica,
+                lambda: node.membership,
+                lambda: host.cluster.members,
+                changes,
+                self.peers,
+                clock=clock,
+                patience=_LEADER_PATIENCE * config.election_ms / 1000,
             ),
             "Maintenance": self.maintenance,
             "Lock": LockService(self.replica, self._contests, self._streams),

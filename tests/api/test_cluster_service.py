@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import connect_kv
 from connect_kv.client.client import Client
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, Refused
-from connect_kv.rpc import kv_pb2
+from connect_kv.rpc import cluster_pb2, kv_pb2
 from tests.api.cluster import Member, agree, configs, running
 from tests.api.conftest import until
 
@@ -136,6 +137,22 @@ async def test_changes_that_could_stop_the_cluster_are_refused(three: list[Membe
         # But the one that is down may go.
         await client.cluster.remove(stopped.server.node.identity.node_id)
         await client.put("k", "v")
+
+
+async def test_without_a_majority_changes_are_refused_soon(three: list[Member]) -> None:
+    """And not only when the call's time is up."""
+    stopped = [one for one in three if not one.server.node.is_leader]
+    (left,) = [one for one in three if one not in stopped]
+    for one in stopped:
+        await one.server.stop()
+    await until(lambda: left.server.node.leader_id is None)
+    begun = asyncio.get_running_loop().time()
+    request = cluster_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:1"])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await left.call("/etcdserverpb.Cluster/MemberAdd", request, cluster_pb2.MemberAddResponse)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.details() == "etcdserver: unhealthy cluster"
+    assert asyncio.get_running_loop().time() - begun < left.config.time_limit / 2
 
 
 async def test_the_last_voter_stays(tmp_path: Path) -> None:
