@@ -243,8 +243,8 @@ class Nemesis:
 
         def act(path: Path) -> None:
             self._say(f"{host.name} crashes in a write to {path} (power {power}, torn {torn})")
-            host.excused = True
             if torn and host.disk.is_open(path):
+                host.excused = True
                 host.disk.fail_next_write(path, "the power failed")
                 loop.call_soon(lambda: host.cut_off(power=power), context=Context())
             else:

@@ -224,6 +224,8 @@ class Host:
     async def _start(self) -> bool:
         self._starts += 1
         self.disk.kill(self.config.data_dir)
+        # What a fault did to the process before explains nothing of this one.
+        self.excused = False
         process = self.process = self._around.loop.process(f"{self.name}#{self._starts}")
         machines = {name: hosted(make(), name) for name, make in self._machines.items()}
         made: list[KvServer] = []
