@@ -178,19 +178,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.call_exception_handler({"message": f"Exception in callback {callback}", "exception": error})
 
     def _run_once(self) -> None:
-        """One turn: what became due, and what was called for in the turn before."""
-        turn, timers = self._turn, self._timers
-        self._turn = []
-        while timers and not timers[0][2]:
-            heappop(timers)
-        if not turn and not self._ending:
-            if not timers:
-                raise Stuck("all tasks wait and no timer is set")
-            self.now = max(self.now, timers[0][0])
-        self._ending = False
-        while timers and timers[0][0] <= self.now:
-            turn.append(heappop(timers)[2])
-        self.run_turn(turn)
+        """Turn after turn: what became due, and what was called for in the turn before."""
+        timers, run_turn = self._timers, self.run_turn
+        while True:
+            turn, self._turn = self._turn, []
+            while timers and not timers[0][2]:
+                heappop(timers)
+            if not turn and not self._ending:
+                if not timers:
+                    raise Stuck("all tasks wait and no timer is set")
+                self.now = max(self.now, timers[0][0])
+            while timers and timers[0][0] <= self.now:
+                turn.append(heappop(timers)[2])
+            run_turn(turn)
+            if self._ending:
+                self._ending = False
+                return
 
 
 class VirtualClock:

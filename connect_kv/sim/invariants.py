@@ -7,7 +7,6 @@ look into a dictionary, so all of them run at every step.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -60,13 +59,13 @@ class Ledger:
         self._leaders: dict[int, int] = {}
         self._began_at: dict[int, int] = {}
         """The commit index with which the leader of a term began."""
-        self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
-        """(index, term) to the term before it and a digest: log matching is a property of this table."""
+        self._entries: dict[tuple[int, int], tuple[int, EntryKind, bytes]] = {}
+        """(index, term) to the term before it and what it holds: log matching is a property of this table."""
         self._committed: list[EntryId] = [EntryId(0, 0)]
         self._committed_by: dict[int, int] = {}
         """Index to the term of whoever said first that it is committed: it was in that term, or before."""
-        self._results: list[bytes] = [b""]
-        self._ahead: dict[int, tuple[Entry, Sequence[bytes], bytes]] = {}
+        self._results: list[tuple[bytes, ...]] = [()]
+        self._ahead: dict[int, tuple[Entry, tuple[bytes, ...]]] = {}
         """Applied beyond a gap."""
         self._memberships: list[tuple[int, Membership]] = []
         self._disks: dict[int, _Disk] = {}
@@ -198,11 +197,11 @@ class Ledger:
         if not (not settled or not disk.compacted < index <= disk.last or index in disk.memberships):
             self.violated(f"{node_id:x} obeys a membership at {index}, which is not in its log")
         for entry, row in zip(entries, results, strict=True):
-            digest = _digest(row)
+            answers = tuple(row)
             if entry.index <= self.commit_index:
                 if self._committed[entry.index] != entry.id:
                     self.violated(f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}")
-                if self._results[entry.index] != digest:
+                if self._results[entry.index] != answers:
                     self.violated(
                         f"{node_id:x}: applying {entry.id} had another result than on other members: "
                         f"{told(entry, _decoded(row))}"
@@ -211,8 +210,8 @@ class Ledger:
             self._check_durable(node_id, membership, entry.id)
             self._committed_by.setdefault(entry.index, status.term)
             self._check_logged(node_id, entry)
-            known, _, before = self._ahead.setdefault(entry.index, (entry, row, digest))
-            if not (known.id == entry.id and before == digest):
+            known, before = self._ahead.setdefault(entry.index, (entry, answers))
+            if not (known.id == entry.id and before == answers):
                 self.violated(
                     f"{node_id:x} applies {entry.id} with another result than others, or {known.id}"
                 )
@@ -223,9 +222,9 @@ class Ledger:
         until another member applies the same.
         """
         while (found := self._ahead.pop(self.commit_index + 1, None)) is not None:
-            entry, row, digest = found
+            entry, row = found
             self._committed.append(entry.id)
-            self._results.append(digest)
+            self._results.append(row)
             if entry.kind is EntryKind.MEMBERSHIP:
                 self._check_membership(entry)
             results = _decoded(row)
@@ -316,9 +315,8 @@ class Ledger:
 
     def _check_logged(self, node_id: int, entry: Entry, before: int | None = None) -> None:
         """Log matching: (index, term) names one entry, and one entry before it."""
-        digest = _digest((bytes((entry.kind,)), entry.data))
-        known = self._entries.setdefault((entry.index, entry.term), (before or 0, digest))
-        if known[1] != digest:
+        known = self._entries.setdefault((entry.index, entry.term), (before or 0, entry.kind, entry.data))
+        if known[1:] != (entry.kind, entry.data):
             self.violated(f"log matching: {node_id:x} has another {entry.id}")
         if before is not None and known[0] not in (0, before):
             self.violated(f"log matching: before {entry.id} {node_id:x} has another term: {before}")
@@ -402,11 +400,3 @@ def _majority(membership: Membership, holders: Iterable[int]) -> bool:
 
 def _decoded(row: Sequence[bytes]) -> list[Result]:
     return [Result.FromString(result) for result in row]
-
-
-def _digest(parts: Iterable[bytes]) -> bytes:
-    hashed = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        hashed.update(len(part).to_bytes(4, "big"))
-        hashed.update(part)
-    return hashed.digest()
