@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import plyvel
 import pytest
 
 import connect_kv
+from connect_kv.client import txn
 from connect_kv.client.client import Client
 from connect_kv.errors import Refused
 from connect_kv.kv import layout
@@ -163,4 +165,45 @@ async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path, sp
         async with connect_kv.connect(cluster.endpoints) as client:
             await client.put("small", "v")
             assert len(await client.get_prefix("k/")) == 50
+        assert len({one["hash"] for one in await command(cluster, "hash")}) == 1
+
+
+async def test_members_that_are_well_are_never_named(tmp_path: Path) -> None:
+    """Compared again and again while keys, leases and compactions come and go, and one is killed."""
+    arguments = ["--corruption-check-seconds", "1"]
+    async with ProcessCluster(tmp_path, arguments=arguments) as cluster:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + scaled(8, 60)
+        warm = asyncio.Event()
+
+        async def use(caller: int) -> None:
+            turn = 0
+            async with connect_kv.connect(cluster.endpoints) as client:
+                while loop.time() < end or not warm.is_set():
+                    turn += 1
+                    if turn == 10:
+                        warm.set()
+                    lease, _ = await client.grant_lease(60)
+                    keys = [f"{caller}/{number}" for number in range(turn % 40)]
+                    await asyncio.gather(*(client.put(key, "v" * turn, lease=lease) for key in keys))
+                    await client.transaction(
+                        success=[txn.put(f"{caller}/x", "1"), txn.put(f"{caller}/y", "2"), txn.delete("x")]
+                    )
+                    if turn % 3 == 0:
+                        await client.revoke_lease(lease)
+                    if turn % 5 == 0:
+                        last = await client.delete(f"{caller}/", prefix=True)
+                        with suppress(connect_kv.Compacted, Refused):  # another caller was quicker
+                            await client.compact(last.header.revision)
+
+        async def hurt() -> None:
+            await warm.wait()
+            await cluster.nodes[0].kill()
+            await cluster.nodes[0].start()
+
+        await asyncio.gather(hurt(), *(use(caller) for caller in range(4)))
+        assert await command(cluster, "alarm", "list") == []
+        told = "".join(node.log_file.read_text() for node in cluster.nodes)
+        assert "does not follow from its history" not in told
+        assert "differs from the others" not in told
         assert len({one["hash"] for one in await command(cluster, "hash")}) == 1

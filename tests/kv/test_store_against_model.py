@@ -199,6 +199,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert current == len(self.model.states[-1])
 
     @invariant()
+    def everything_follows_from_the_history(self) -> None:
+        assert finish(self.kv.machine.difference()) is None
+
+    @invariant()
     def attachments_are_right(self) -> None:
         for lease in self.model.leases:
             held = sorted(key for key, kv in self.model.states[-1].items() if kv.lease == lease)
