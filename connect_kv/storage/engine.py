@@ -40,6 +40,9 @@ class WriteBatch(Protocol):
     def size(self) -> int:
         """Bytes of keys and values."""
 
+    def add(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """More of them (None deletes). Per-key work happens here, on the calling thread."""
+
     def write(self, *, sync: bool) -> None:
         """Apply it, once. With `sync` it is on disk on return. May block: call it on a worker thread.
 

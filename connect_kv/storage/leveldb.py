@@ -196,8 +196,13 @@ class LevelDbBatch:
 
     def __init__(self, engine: LevelDbEngine, changes: Mapping[bytes, bytes | None]) -> None:
         self._engine = engine
-        batch = engine.new_plyvel_batch()
-        put, delete, size = batch.put, batch.delete, 0
+        self._batch: Any = engine.new_plyvel_batch()
+        self._size = 0
+        self.add(changes)
+
+    def add(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """More of them; all per-key work is done on return."""
+        put, delete, size = self._batch.put, self._batch.delete, self._size
         for key, value in changes.items():
             size += len(key)
             if value is None:
@@ -205,7 +210,6 @@ class LevelDbBatch:
             else:
                 put(key, value)
                 size += len(value)
-        self._batch: Any = batch
         self._size = size
 
     @property

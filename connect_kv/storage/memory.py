@@ -238,7 +238,7 @@ class MemoryEngine:
     def batch(self, changes: Changes) -> MemoryBatch:
         """Prepare `changes`."""
         self._check_open()
-        return MemoryBatch(self, dict(changes))
+        return MemoryBatch(self, changes)
 
     def view(self) -> MemoryView:
         """The state now."""
@@ -347,8 +347,16 @@ class MemoryBatch:
 
     def __init__(self, engine: MemoryEngine, changes: Changes) -> None:
         self._engine = engine
-        self._changes: Changes | None = changes
-        self._size = _bytes_of(changes)
+        self._changes: dict[bytes, bytes | None] | None = {}
+        self._size = 0
+        self.add(changes)
+
+    def add(self, changes: Changes) -> None:
+        """More of them."""
+        if self._changes is None:
+            raise ValueError("this batch was written before")
+        self._changes |= changes
+        self._size += _bytes_of(changes)
 
     @property
     def size(self) -> int:

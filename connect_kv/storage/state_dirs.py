@@ -144,10 +144,13 @@ class StateDatabase:
         """The index of the last batch written: what reads can see."""
         return self._written[0]
 
-    def prepare(self, changes: Mapping[bytes, bytes | None], last_applied: int) -> WriteBatch:
+    def prepare(
+        self, changes: Mapping[bytes, bytes | None], last_applied: int, begun: WriteBatch | None = None
+    ) -> WriteBatch:
         """A batch that brings the state to `last_applied` (which may be where it is), with its link.
 
-        Write it unsynced. Per-key work is done on return, on the calling thread.
+        Write it unsynced. Per-key work is done on return, on the calling thread. One that is large can be
+        `begun` before, in pieces, as a batch of the engine; it must be written, or the chain has a gap.
         """
         if last_applied < self._prepared[0]:
             raise ValueError(f"the state stands at {self._prepared[0]}, it cannot go back to {last_applied}")
@@ -166,7 +169,10 @@ class StateDatabase:
             own[codec.link_key(links.popleft())] = None
         links.append(number)
         self._prepared = (last_applied, number)
-        return _StateBatch(self, self.engine.batch({**changes, **own}), self._prepared)
+        batch = self.engine.batch({}) if begun is None else begun
+        batch.add(changes)
+        batch.add(own)
+        return _StateBatch(self, batch, self._prepared)
 
     def make_durable(self) -> int:
         """Force what was written to disk; returns the index up to which it now is. Blocks.
@@ -222,6 +228,10 @@ class _StateBatch:
     def size(self) -> int:
         """Bytes of keys and values."""
         return self._batch.size
+
+    def add(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """More of them."""
+        self._batch.add(changes)
 
     def write(self, *, sync: bool) -> None:
         """Apply it. Order matters: as prepared."""

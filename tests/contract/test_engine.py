@@ -36,6 +36,17 @@ def test_a_batch_shows_whole_and_only_once_written(disk: Disk, tmp_path: Path) -
     engine.close()
 
 
+def test_a_batch_takes_more_until_it_is_written(disk: Disk, tmp_path: Path) -> None:
+    engine = disk.open(tmp_path / "db")
+    batch = engine.batch({b"a": b"1", b"b": b"1"})
+    batch.add({b"b": None, b"c": b"22"})
+    assert batch.size == 2 + 2 + 1 + 3
+    assert engine.get(b"a") is None
+    batch.write(sync=False)
+    assert [engine.get(key) for key in (b"a", b"b", b"c")] == [b"1", None, b"22"]
+    engine.close()
+
+
 def test_a_batch_is_written_once(disk: Disk, tmp_path: Path) -> None:
     engine = disk.open(tmp_path / "db")
     batch = engine.batch({b"a": b"1"})
