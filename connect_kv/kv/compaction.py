@@ -42,6 +42,8 @@ class Cleaner:
         """The next change to look at; all below it is clean as far as `_target` asks."""
         self._target = -1
         self._finished = True
+        self.clean_to = -1
+        """Nothing is left of what a compaction up to that revision made superfluous, once this is written."""
         self._searched = 0
         """Changes looked at since the last cleanup ended."""
         self._sweep: Sweep | None = None
@@ -51,10 +53,6 @@ class Cleaner:
     def pending(self) -> bool:
         """Whether there is something left to do."""
         return not self._finished
-
-    def cleaned(self, compacted: int) -> bool:
-        """Whether nothing below that revision is left."""
-        return self._target > compacted or (self._target == compacted and self._finished)
 
     def take_emptied(self) -> tuple[bytes, bytes] | None:
         """The keys among which the last finished cleanup has deleted: their space can be given back."""
@@ -67,9 +65,11 @@ class Cleaner:
         record = reader.get(layout.CLEANUP)
         if record is None:
             self._position, self._target, self._finished = Revision(0), -1, True
+            self.clean_to = -1
         else:
             main, sub, self._target, self._finished = _RECORD.unpack(record)
             self._position = Revision(main, sub)
+            self.clean_to = self._target if self._finished else -1
         self.compact(compacted)
 
     def compact(self, compacted: int) -> None:
@@ -130,6 +130,7 @@ class Cleaner:
         self._position = Revision(max(target, 0))
         self._searched = 0
         self._finished = target == self._target
+        self.clean_to = target
         if self._finished:
             self._emptied = HISTORY, layout.META
 

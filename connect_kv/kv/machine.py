@@ -77,6 +77,8 @@ class KvMachine:
         """Since this process started: answered here, or applied."""
         self._cleaner = Cleaner()
         self._visible = StoreState()
+        self._clean_to = -1
+        """As `Cleaner.clean_to`, and written."""
         self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
         self._put_results = wire.PutResults()
         self._appliers: dict[str, Callable[[Command, int, int, Changes], Result]] = {
@@ -331,15 +333,16 @@ class KvMachine:
 
     async def cleaned(self, compacted: int) -> None:
         """Wait until nothing below that compacted revision is left on this member's disk."""
-        if not self._cleaner.cleaned(compacted):
+        if self._clean_to < compacted:
             waiter = asyncio.get_running_loop().create_future()
             self._cleaned.append((compacted, waiter))
             await waiter
 
     def _tell_cleaned(self) -> None:
+        self._clean_to = self._cleaner.clean_to
         waiting = []
         for compacted, waiter in self._cleaned:
-            if not self._cleaner.cleaned(compacted):
+            if self._clean_to < compacted:
                 waiting.append((compacted, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
@@ -435,14 +438,15 @@ class KvMachine:
             compacted = self._visible.compacted
             await self.cleaned(compacted)
             with self._readings.open() as reading:
-                if reading.state.compacted != compacted:
-                    continue
-                check_revision(revision, reading.state)
-                last = revision or reading.state.revision
-                hashes: list[int] = []
-                for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
-                    await asyncio.sleep(0)
-                return hashes[0], compacted, last
+                if reading.state.compacted == compacted:
+                    check_revision(revision, reading.state)
+                    last = revision or reading.state.revision
+                    hashes: list[int] = []
+                    for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
+                        await asyncio.sleep(0)
+                    return hashes[0], compacted, last
+            # The next compaction is written and not published yet: let that happen.
+            await asyncio.sleep(0)
 
     async def difference(self) -> str | None:
         """What of this member's state does not follow from its history, or None. Raises NodeStopped."""

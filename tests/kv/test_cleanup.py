@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from connect_kv.kv import compaction, layout
+from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import TxnRequest
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.overlay import Overlay
-from tests.kv.conftest import Kv, delete_op, put_op
+from tests.kv.conftest import Kv, delete_op, new_engine, put_op, run
 
 
 def stored(kv: Kv) -> int:
@@ -109,3 +110,69 @@ def random_write(kv: Kv, rng: random.Random) -> None:
         lambda: kv.txn(TxnRequest(success=[delete_op(b"a", b"\0"), put_op(key)])),
     ]
     rng.choice(actions)()
+
+
+def begun(kv: Kv, revision: int) -> Overlay:
+    """A compaction that was applied and is not on disk yet: its batch is being written."""
+    overlay = Overlay(kv.engine)
+    command = Command()
+    command.compact.revision = revision
+    kv.index += 1
+    run(kv.machine.apply(command, kv.index, 0, overlay))
+    kv.machine.seal(overlay)
+    return overlay
+
+
+async def loop_turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_hash_waits_for_the_cleanup_although_another_compaction_is_on_its_way(kv: Kv) -> None:
+    """Members stand at different points of the cleanup then: only what is cleaned up can be compared."""
+    other = Kv(new_engine())
+    for number in range(600):
+        for one in (kv, other):
+            one.put(b"%d" % (number % 7))
+    for one in (kv, other):
+        one.compact(300)
+    other.clean()
+    whole = await other.machine.hash_kv(0)
+    overlay = begun(kv, 500)
+    hashing = asyncio.create_task(kv.machine.hash_kv(0))
+    await loop_turns()
+    assert not hashing.done()
+    kv.write(overlay)
+    kv.clean()
+    other.compact(500)
+    other.clean()
+    assert await hashing == await other.machine.hash_kv(0) != whole
+    other.machine.close()
+    other.engine.close()
+
+
+async def test_a_hash_lets_others_run_while_a_compaction_is_written_and_not_published(kv: Kv) -> None:
+    kv.put(b"a")
+    kv.put(b"a")
+    overlay = begun(kv, 2)
+    kv.engine.batch(overlay.changes).write(sync=False)
+    hashing = asyncio.create_task(kv.machine.hash_kv(0))
+    await loop_turns()  # it would never come back
+    assert not hashing.done()
+    kv.machine.published()
+    kv.clean()
+    assert (await hashing)[1] == 2
+
+
+async def test_a_restart_knows_what_is_cleaned_up(kv: Kv) -> None:
+    for _ in range(500):
+        kv.put(b"a")
+    kv.compact(400)
+    kv.restart()
+    hashing = asyncio.create_task(kv.machine.hash_kv(0))
+    await loop_turns()
+    assert not hashing.done()
+    kv.clean()
+    found = await hashing
+    kv.restart()
+    assert await kv.machine.hash_kv(0) == found
