@@ -23,7 +23,8 @@ from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.sim.invariants import Violation
-from connect_kv.sim.machine import Arguments, made_up
+from connect_kv.sim.machine import Arguments
+from connect_kv.sim.made_up import made_up
 from connect_kv.sim.telling import value_in_words
 
 MEMBERS = 3

@@ -7,19 +7,17 @@ answer. A cluster of it under faults has to answer as if that had happened.
 from __future__ import annotations
 
 import random
-import types
-import typing
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from connect_kv import errors
-from connect_kv.errors import ConfigError
 from connect_kv.framework import data
 from connect_kv.framework.hosted import Call, ReplicatedMachine
-from connect_kv.framework.methods import Method, methods_of
+from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.sim.linearizability import Model
+from connect_kv.sim.made_up import made_up
 from connect_kv.sim.simulation import SETTLE_SECONDS, RunConfig, Simulation
 from connect_kv.sim.telling import arguments_in_words, value_in_words
 from connect_kv.sim.workloads import Caller, Recorder
@@ -135,41 +133,3 @@ def _described(input: Any, output: Any, known: bool) -> str:
     name, arguments, _ = input
     answer = value_in_words(output) if isinstance(output, bytes) else output
     return f"{name}({arguments_in_words(arguments)}) → {answer if known else '?'}"
-
-
-def made_up(owner: type, method: Method, rng: random.Random) -> dict[str, Any]:
-    """Arguments for a method, by their annotations. Raises ConfigError for types it knows nothing of."""
-    function = getattr(owner, method.name)
-    hints, where = typing.get_type_hints(function), f"{owner.__name__}.{method.name}"
-    return {
-        parameter.name: _value(hints[parameter.name], rng, f"{where}: {parameter.name}")
-        for parameter in method.parameters
-        if parameter.required or rng.random() < 0.7
-    }
-
-
-def _value(kind: Any, rng: random.Random, where: str) -> Any:
-    """A small value, so that calls often meet."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if kind is bool:
-        return rng.random() < 0.5
-    if kind is int:
-        return rng.randint(0, 5)
-    if kind is float:
-        return rng.choice((0.0, 0.5, 1.0, 2.5))
-    if kind is str:
-        return rng.choice(("a", "b", "c"))
-    if kind is bytes:
-        return rng.choice((b"a", b"b", b""))
-    if kind is None or kind is types.NoneType:
-        return None
-    if origin is typing.Literal:
-        return rng.choice(inner)
-    if origin in (typing.Union, types.UnionType):
-        return _value(rng.choice(inner), rng, where)
-    if origin in (list, tuple) and inner:
-        items = [_value(inner[0], rng, where) for _ in range(rng.randrange(3))]
-        return items if origin is list else tuple(items)
-    if origin is dict:
-        return {_value(inner[0], rng, where): _value(inner[1], rng, where) for _ in range(rng.randrange(3))}
-    raise ConfigError(f"{where}: no values of {kind} can be made up; use the pytest plugin and give your own")

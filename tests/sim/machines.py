@@ -3,7 +3,11 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from enum import Enum
+from typing import Literal
+
+import msgspec
 
 from connect_kv import Replicated, command, query
 
@@ -79,6 +83,39 @@ class Yearly(Replicated):
         return self.year
 
 
+class Shade(Enum):
+    LIGHT = "light"
+    DARK = "dark"
+
+
+class Point(msgspec.Struct):
+    """An argument of a class of msgspec's."""
+
+    x: int
+    shade: Shade
+
+
+class Everything(Replicated):
+    """Arguments of all types that can be made up."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @command
+    def take(
+        self,
+        names: Names,
+        point: Point | None,
+        pair: tuple[int, str],
+        row: tuple[float, ...],
+        tags: set[str],
+        table: dict[str, list[bytes]],
+        mode: Literal["fast", "slow"],
+    ) -> str:
+        self.seen = [*self.seen[-3:], repr((names, point, pair, row, sorted(tags), table, mode))]
+        return self.seen[-1]
+
+
 class Chosen(Replicated):
     """Arguments of a type for which none can be made up; what it answers depends on a set's order."""
 
@@ -86,8 +123,8 @@ class Chosen(Replicated):
         self.first = ""
 
     @command
-    def choose(self, among: Names) -> str:
-        self.first = next(iter({*among.names}))
+    def choose(self, among: list[datetime]) -> str:
+        self.first = next(iter({one.isoformat() for one in among}))
         return self.first
 
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from connect_kv import Replicated
 from connect_kv.errors import ConfigError
+from connect_kv.framework.methods import methods_of
 from connect_kv.sim.invariants import Violation
 from connect_kv.sim.machine import MachineSimulation
+from connect_kv.sim.made_up import made_up
 from connect_kv.sim.simulation import RunConfig
 from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
-from tests.sim.machines import CachedCounter, Chosen, Counter, Dated, Names, Pages, Stamped, Tags, Yearly
+from tests.sim.machines import (
+    CachedCounter,
+    Chosen,
+    Counter,
+    Dated,
+    Everything,
+    Pages,
+    Point,
+    Stamped,
+    Tags,
+    Yearly,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -59,10 +74,21 @@ def test_a_machine_that_is_not_is_caught(
 
 
 def test_arguments_of_any_type_can_be_given(check_determinism: CheckDeterminism) -> None:
-    with pytest.raises(ConfigError, match="give your own"):
+    with pytest.raises(ConfigError, match="arguments of your own"):
         check_determinism(Chosen, calls=50)
+    days = [datetime(2026, 1, day) for day in range(1, 9)]
     with pytest.raises(Violation, match=r"on members with other hashes"):
-        check_determinism(Chosen, calls=50, arguments=lambda name, rng: {"among": Names(list("abcdef"))})
+        check_determinism(Chosen, calls=50, arguments=lambda name, rng: {"among": days})
+
+
+def test_arguments_are_made_up_from_annotations(check_determinism: CheckDeterminism) -> None:
+    check_determinism(Everything, calls=50)
+    method = methods_of(Everything)["take"]
+    made = [made_up(Everything, method, random.Random(seed)) for seed in range(50)]
+    assert {type(one["point"]) for one in made} == {Point, type(None)}
+    assert {one["mode"] for one in made} == {"fast", "slow"}
+    assert all(isinstance(one["pair"][0], int) and isinstance(one["pair"][1], str) for one in made)
+    assert len({method.bind((), one) for one in made}) > 40
 
 
 def test_a_machine_with_a_snapshot_of_its_own_is_its_own_specification() -> None:
