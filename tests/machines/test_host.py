@@ -367,6 +367,55 @@ async def test_what_compactions_leave_is_removed_between_slices() -> None:
     assert await value_of(member, b"k") == b"v"
 
 
+class Rests(StillClock):
+    """A step takes a millisecond; rests are noted."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.rests: list[float] = []
+
+    def now(self) -> float:
+        self.time += 0.001
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def with_history(clock: Rests, changes: int = 3000) -> Member:
+    member = await Member({}, clock=clock).start()
+    for at in range(0, changes, 100):
+        await member.run(*(put(b"k", b"%d" % number) for number in range(at, at + 100)))
+    return member
+
+
+async def test_a_cleanup_leaves_others_most_of_the_time() -> None:
+    clock = Rests()
+    member = await with_history(clock)
+    await member.run(compact(3000))
+    before = len(clock.rests)
+    busy = 0
+    while member.kv.cleanup_pending:
+        await member.run(put(b"other", b"v"))
+        await asyncio.sleep(0)
+        busy += 1
+    assert busy > 5
+    assert len(clock.rests) - before >= busy // 3
+    assert min(clock.rests[before:]) >= 0.004
+
+
+async def test_a_cleanup_does_not_rest_for_nobody() -> None:
+    clock = Rests()
+    member = await with_history(clock)
+    await member.run(compact(3000))
+    assert member.kv.cleanup_pending
+    before = len(clock.rests)
+    await until_clean(member)
+    assert not member.kv.cleanup_pending
+    assert len(clock.rests) - before <= 1, "the compaction itself was applied as it began"
+
+
 async def test_a_failed_write_between_slices_is_reported_by_the_next_slice() -> None:
     disk = MemoryDisk(random.Random(1))
     member = await Member(disk=disk).start()
