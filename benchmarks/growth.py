@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from benchmarks.pairs import PAIRS
 from benchmarks.run import Run
 from benchmarks.systems import MEBIBYTE, ConnectKv, Etcd, KeyValueSystem
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
+from connect_kv.testing.processes import until
 
 FIRST = 10_000
 ETCD_KEYS = 1_000_000
 """It takes a gigabyte of memory for each million: it is not asked for more."""
 LOADING_SECONDS = 1200.0
+IDLE_SHARE = 0.1
+"""Of a processor."""
+SETTLE_SECONDS = 60.0
 HOT_KEYS = 1000
 CALLERS = ("--callers", "100", "--clients", "1")
 
@@ -32,8 +37,9 @@ async def keys(run: Run) -> None:
                 if present >= step + PAIRS:
                     continue
                 await _add(run, system, door, present, step)
+                await _settled(system)
                 space = ("--key-space", str(step), "--door", door, *CALLERS)
-                counts = ("--total", str(run.some(4000)))
+                counts = ("--total", str(run.some(10_000)))
                 for name in ("put", "range"):
                     row = f"{name}, {step:,} keys"
                     await run.attempt(row, system, loads.bench(system, name, *counts, *space))
@@ -76,6 +82,17 @@ async def _add(run: Run, system: KeyValueSystem, door: str, present: int, wanted
         return
     counts = ("--total", str(-(-(wanted - present) // PAIRS)), "--first", str(present), "--door", door)
     await loads.bench(system, "txn", "--callers", "16", "--clients", "1", *counts, timeout=LOADING_SECONDS)
+
+
+async def _settled(system: KeyValueSystem) -> None:
+    """What was loaded is still being merged: that is part of its loading, not of what comes next."""
+
+    async def idle() -> bool:
+        before = system.cpu_seconds()
+        await asyncio.sleep(1)
+        return system.cpu_seconds() - before < IDLE_SHARE
+
+    await until(idle, SETTLE_SECONDS, f"{system.name} to settle")
 
 
 async def _count(address: str) -> int:
