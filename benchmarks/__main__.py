@@ -7,6 +7,7 @@ import asyncio
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 import traceback
 from collections.abc import Awaitable, Sequence
@@ -96,7 +97,7 @@ def main() -> None:
         notebooks = asyncio.run(measure(names, arguments))
         machine = (
             f"{os.cpu_count()} processors, {platform.system()} {platform.release()}, Python "
-            f"{platform.python_version()}; load average {before} before, {_load_average()} after"
+            f"{platform.python_version()}, {_version(arguments.etcd)}; load average {before} before, {_load_average()} after"
         )
         for name, notebook in notebooks.items():
             if rows := notebook.medians():
@@ -128,6 +129,11 @@ def _arguments() -> argparse.Namespace:
     if arguments.etcd is None or shutil.which("h2load") is None:
         parser.error("etcd and h2load are needed (Debian: etcd-server, nghttp2-client)")
     return arguments
+
+
+def _version(etcd: str) -> str:
+    told = subprocess.run([etcd, "--version"], capture_output=True, text=True, check=True).stdout
+    return told.splitlines()[0].replace("Version: ", "")
 
 
 def _load_average() -> str:

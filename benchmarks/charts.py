@@ -86,7 +86,7 @@ def _series(
 def _percentiles(sections: Sections) -> dict[str, list[tuple[float, float]]]:
     rows = sections["puts"].rows if "puts" in sections else {}
     return {
-        label: [(at, figures[field]) for field, at, _ in PERCENTILES]
+        label: [(at, figures[field]) for field, at, _ in PERCENTILES if field in figures]
         for label, row, system in PUTS
         if (figures := rows.get(row.format(100), {}).get(system)) is not None
     }
