@@ -97,7 +97,8 @@ def main() -> None:
         notebooks = asyncio.run(measure(names, arguments))
         machine = (
             f"{os.cpu_count()} processors, {platform.system()} {platform.release()}, Python "
-            f"{platform.python_version()}, {_version(arguments.etcd)}; load average {before} before, {_load_average()} after"
+            f"{platform.python_version()}, {_version(arguments.etcd)}; load average {before} before, "
+            f"{_load_average()} after"
         )
         for name, notebook in notebooks.items():
             if rows := notebook.medians():
