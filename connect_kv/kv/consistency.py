@@ -32,12 +32,14 @@ def difference(reader: Reader, state: StoreState) -> Walk[str | None]:
 def _index(reader: Reader, state: StoreState) -> Walk[str | None]:
     """The index has the changes of the history, each once. Sums of checksums need no order."""
     changes = 0
-    for number, (key, record) in enumerate(reader.iterate(HISTORY, layout.INDEX), 1):
+    for pair in scan.sliced(reader.iterate(HISTORY, layout.INDEX)):
+        if pair is None:
+            yield
+            continue
+        key, record = pair
         deleted = record.startswith(DELETED)
         name = layout.index_key(record[1:] if deleted else scan.parse(record).key)
         changes += _crc32(TOMBSTONE if deleted else PUT, _crc32(name + key[1:]))
-        if not number % scan.SLICE_RECORDS:
-            yield
     indexed = entries = 0
     for entries, (entry, kind) in enumerate(reader.iterate(layout.INDEX, layout.META), 1):
         indexed += _crc32(kind, _crc32(entry))

@@ -71,6 +71,18 @@ def fetch(reader: Reader, found: Iterable[bytes | None]) -> Iterator[bytes | Non
             yield None
 
 
+def sliced(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes] | None]:
+    """Keys and values as they come; None at pauses."""
+    records = size = 0
+    for pair in pairs:
+        yield pair
+        records += 1
+        size += len(pair[1])
+        if records == SLICE_RECORDS or size >= SLICE_BYTES:
+            records = size = 0
+            yield None
+
+
 def paused(records: Iterable[bytes]) -> Iterator[bytes | None]:
     """What comes, with pauses."""
     for number, record in enumerate(records, 1):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from itertools import islice
 
-from connect_kv.kv import layout
+from connect_kv.kv import layout, scan
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
 
@@ -21,16 +20,14 @@ SPACES = (
 )
 """What members keep alike. The rest says how far one of them has come with work of its own."""
 
-_SLICE_RECORDS = 512
-
 
 async def state_hash(reader: Reader) -> int:
     """CRC-32 of it, in slices of the loop."""
     checksum = zlib.crc32(reader.get(layout.STATE) or b"")
     for space in SPACES:
-        pairs = iter(reader.iterate(bytes((space,)), bytes((space + 1,))))
-        while records := list(islice(pairs, _SLICE_RECORDS)):
-            for key, value in records:
-                checksum = zlib.crc32(value, zlib.crc32(key, checksum))
-            await asyncio.sleep(0)
+        for pair in scan.sliced(reader.iterate(bytes((space,)), bytes((space + 1,)))):
+            if pair is None:
+                await asyncio.sleep(0)
+            else:
+                checksum = zlib.crc32(pair[1], zlib.crc32(pair[0], checksum))
     return checksum

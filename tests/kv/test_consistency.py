@@ -1,11 +1,12 @@
 """A record changed behind the machine's back is found, whichever repeats the history it is."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 
 from connect_kv.kv import layout, revision
+from connect_kv.machines.state_hash import state_hash
 from connect_kv.rpc.kv_pb2 import TxnRequest
 from tests.kv.conftest import Kv, delete_op, put_op
 
@@ -90,13 +91,22 @@ async def test_an_index_entry_moved_to_another_place_is_found(kv: Kv) -> None:
     assert await kv.machine.difference() is not None
 
 
-async def test_others_run_while_a_large_state_is_looked_at(kv: Kv) -> None:
-    for number in range(2000):
-        kv.put(b"k%04d" % number)
+@pytest.mark.parametrize(("keys", "size"), [(2000, 0), (40, 200_000)], ids=["many", "large"])
+@pytest.mark.parametrize("what", ["difference", "hash_kv", "state_hash"])
+async def test_others_run_while_many_or_large_records_are_looked_at(
+    kv: Kv, keys: int, size: int, what: str
+) -> None:
+    for number in range(keys):
+        kv.put(b"k%04d" % number, bytes(size))
+    calls: dict[str, Callable[[], Coroutine[object, object, object]]] = {
+        "difference": kv.machine.difference,
+        "hash_kv": lambda: kv.machine.hash_kv(0),
+        "state_hash": lambda: state_hash(kv.engine),
+    }
+    looking = asyncio.create_task(calls[what]())
     turns = 0
-    looking = asyncio.ensure_future(kv.machine.difference())
     while not looking.done():
         await asyncio.sleep(0)
         turns += 1
-    assert await looking is None
-    assert turns > 2000 // 256
+    await looking
+    assert turns > max(keys // 256, keys * size // (512 << 10))
