@@ -152,6 +152,9 @@ class Base(NamedTuple):
     def decode(cls, data: bytes) -> Base:
         """The inverse. Raises ValueError."""
         term, index, generation = _unpack(_U64_TRIPLE, data)
+        # The next of each has a key, too.
+        if generation >= 0xFFFF_FFFF or index >= 0xFFFF_FFFF_FFFF_FFFF:
+            raise ValueError(f"no log starts after {index} in generation {generation}")
         return cls(EntryId(term, index), generation)
 
 
@@ -171,9 +174,13 @@ def encode_runs(runs: list[Run]) -> bytes:
 def decode_runs(data: bytes) -> list[Run]:
     """The inverse. Raises ValueError."""
     try:
-        return [Run(*fields) for fields in _U64_TRIPLE.iter_unpack(data)]
+        runs = [Run(*fields) for fields in _U64_TRIPLE.iter_unpack(data)]
     except struct.error as error:
         raise ValueError("a record has the wrong length") from error
+    for run in runs:
+        if run.generation > 0xFFFF_FFFF or run.start >= run.end:
+            raise ValueError(f"not entries to be deleted: {run}")
+    return runs
 
 
 def encode_identity(identity: Identity) -> bytes:
