@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from connect_kv.errors import CorruptStorage
 from connect_kv.kv.layout import Changes
 from connect_kv.rpc.command_pb2 import Command, Done, Failure, Result, SessionOpen, SessionOpened
@@ -274,6 +276,10 @@ class SessionTable:
         value = reader.get(_replies_key(id, record))
         for found, reply in _decode_replies(value or b""):
             if found == number:
+                try:
+                    Result.FromString(reply)  # seldom: only a repeated command is answered so
+                except DecodeError as error:
+                    raise CorruptStorage("state", f"session {id}: the reply to {number}: {error}") from error
                 return reply
         raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
 
