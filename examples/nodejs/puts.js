@@ -1,4 +1,4 @@
-// Puts keys through one session, many at a time:  node puts.js HOST:PORT,... [COUNT]
+// Puts keys through one session, many at a time:  npm install; node puts.js HOST:PORT,... [COUNT]
 import { fileURLToPath } from "node:url";
 import { Session } from "./session.js";
 
