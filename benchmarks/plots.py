@@ -9,7 +9,7 @@ from pathlib import Path
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Points of each line, by its name."""
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 130, 40, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 650, 360, 80, 130, 40, 50
 COLOURS = ("#0b6e99", "#c2571a", "#4f7a28", "#7a3b8f")
 
 
