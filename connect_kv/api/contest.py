@@ -63,8 +63,9 @@ class Contests:
     ) -> Place:
         """Enter and wait, within `scope`, until this contender is the first.
 
-        If the caller goes away the contender leaves. If `scope` is interrupted, because this member stops
-        or has no leader, it keeps its place: the caller asks another member with the same lease.
+        If the caller goes away while it waits, the contender leaves; what it may hold by another call with
+        the same lease it keeps. If `scope` is interrupted, because this member stops or has no leader, it
+        keeps its place: the caller asks another member with the same lease.
         Raises Refused: the lease is unknown, or expired meanwhile.
         """
         entering = asyncio.get_running_loop().create_task(self._enter(name, lease, value))
@@ -124,9 +125,11 @@ class Contests:
         )
         return (await self._replica.execute(_TXN, request.SerializeToString())).txn.succeeded
 
-    async def delete(self, key: bytes, revision: int) -> None:
-        """Take a contender's key away, if it is still that one."""
+    async def delete(self, key: bytes, revision: int, *, behind: KeyValue | None = None) -> None:
+        """Take a contender's key away, if it is still that one, and as long as that other is there."""
         request = TxnRequest(compare=[created(key, revision)])
+        if behind is not None:
+            request.compare.append(created(behind.key, behind.create_revision))
         request.success.add().request_delete_range.key = key
         await self._replica.execute(_TXN, request.SerializeToString())
 
@@ -136,9 +139,9 @@ class Contests:
             before, revision = await self._before(place)
             if before is None:
                 return
-            await self._deleted((before, place.key), revision)
+            await self._deleted((before.key, place.key), revision)
 
-    async def _before(self, place: Place) -> tuple[bytes | None, int]:
+    async def _before(self, place: Place) -> tuple[KeyValue | None, int]:
         """The contender just before it, if any, and the revision of the state looked at."""
         request = TxnRequest()
         request.success.add().request_range.key = place.key
@@ -150,7 +153,7 @@ class Contests:
         own, others = (one.response_range.kvs for one in response.responses)
         if not own or own[0].create_revision != place.revision:
             raise SESSION_EXPIRED.error()
-        return (others[0].key if others else None), response.header.revision
+        return (others[0] if others else None), response.header.revision
 
     async def _deleted(self, keys: tuple[bytes, ...], revision: int) -> None:
         """Wait until one of these keys was deleted after that revision."""
@@ -167,13 +170,17 @@ class Contests:
             stream.close()
 
     async def _leave(self, entering: asyncio.Task[Place]) -> None:
-        """Whoever waited has gone: let the next one have its turn."""
+        """Whoever waited has gone: let the next one have its turn.
+
+        Nobody is taken out who may be the first: by another call with the same lease it may know so.
+        """
         with suppress(ConnectKvError, TimeoutError):
             place = await entering
-            await self.delete(place.key, place.revision)
-            if place.own_lease:
+            if place.own_lease:  # nobody else has it
                 revoke = LeaseRevokeRequest(ID=place.lease)
                 await self._replica.execute(_REVOKE, revoke.SerializeToString())
+            elif (before := (await self._before(place))[0]) is not None:
+                await self.delete(place.key, place.revision, behind=before)
 
     def _own(self, task: asyncio.Task[Any]) -> None:
         """It runs on when its caller has gone; its failure is the caller's to hear, if there is one."""

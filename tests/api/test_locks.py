@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from pathlib import Path
 
 import grpc
@@ -12,6 +12,7 @@ import pytest
 
 import connect_kv
 from connect_kv import sync
+from connect_kv.api.contest import Contests
 from connect_kv.client.client import Client
 from connect_kv.errors import Refused
 from connect_kv.rpc import lock_pb2
@@ -96,6 +97,50 @@ async def test_a_waiter_that_goes_away_leaves_the_queue(only: Member, client: Cl
             return len(await client.leases()) == 1
 
         await until(forgotten, 10, "the lease granted for it to be revoked")
+
+
+async def test_who_asks_again_for_what_it_holds_and_goes_away_still_holds_it(
+    only: Member, client: Client
+) -> None:
+    """At whichever moment its second call ends: the next one waits on."""
+    lease, _ = await client.grant_lease(100)
+    held = await lock(only, "name", lease)
+    waiting = asyncio.create_task(lock(only, "name", 0))
+    await contenders(client, "name", 2)
+    contests = only.server.services._contests  # nearer than a call: its end can be timed
+    for moment in range(40):
+        again = asyncio.create_task(contests.win(b"name", lease, b"", nullcontext()))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        again.cancel()
+        with suppress(asyncio.CancelledError):
+            await again
+    await until_idle(contests)
+    assert await client.get(held.key) is not None
+    assert not waiting.done()
+    await only.call("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=held.key), lock_pb2.UnlockResponse)
+    await waiting
+
+
+async def until_idle(contests: Contests) -> None:
+    """Wait until it has cleaned up after everybody who went away."""
+
+    async def idle() -> bool:
+        return not contests._running
+
+    await until(idle, 10, "the cleaning up")
+
+
+async def test_a_waiter_with_a_lease_of_its_own_that_goes_away_leaves_the_queue(
+    only: Member, client: Client
+) -> None:
+    lease, _ = await client.grant_lease(100)
+    async with client.lock("name"):
+        waiting = asyncio.create_task(lock(only, "name", lease))
+        await contenders(client, "name", 2)
+        waiting.cancel()
+        await contenders(client, "name", 1)
+    assert lease in await client.leases()
 
 
 async def test_the_same_lease_has_the_same_place(only: Member, client: Client) -> None:
