@@ -88,7 +88,7 @@ def status(settings: Settings, file: Path) -> None:
 @click.option("--config", metavar="FILE", help="A Connect.toml with these settings.")
 @click.option(
     "--bump-revision",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=1 << 62),
     default=0,
     metavar="N",
     help="Raise the revision by N and compact all before it: more than the old cluster can have gone on.",

@@ -108,8 +108,8 @@ class StateKeeper:
         for name in found:
             if name not in self._machines.in_memory:
                 raise RefusedToStart(
-                    f"{database.engine.path} holds the state of a machine {name!r}, which is not configured "
-                    "(or not in memory) here: add it"
+                    f"the state of a machine {name!r} is stored here, which is not configured (or not in "
+                    f"memory): add it, as with --machine {name}=module:Class"
                 )
         return found
 

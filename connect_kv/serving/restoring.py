@@ -25,6 +25,8 @@ _STATE = "1"
 _BATCH_RECORDS = 2048
 _LEFT_BEHIND = (codec.SESSIONS, codec.SESSION_REPLIES, codec.SKIPPED, codec.CLUSTER)
 """What belongs to the old cluster alone: its sessions, alarms, and what its members said of themselves."""
+_LARGEST_REVISION = 1 << 62
+"""Half of what the API's numbers hold is left for the new cluster."""
 
 
 async def restore(
@@ -117,5 +119,7 @@ def _bump(database: StateDatabase, by: int) -> None:
         return
     state = StoreState.decode(database.engine.get(layout.STATE))
     revision = state.revision + by
+    if revision > _LARGEST_REVISION:
+        raise RefusedToStart(f"the revision would become {revision}; {_LARGEST_REVISION} is the largest")
     bumped = state._replace(revision=revision, compacted=revision)
     database.prepare({layout.STATE: bumped.encode()}, database.last_applied).write(sync=False)

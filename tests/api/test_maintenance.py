@@ -15,7 +15,7 @@ import pytest
 import connect_kv
 from connect_kv.client.client import Client
 from connect_kv.config import InitialMember
-from connect_kv.errors import Compacted, Refused
+from connect_kv.errors import Compacted, Refused, RefusedToStart
 from connect_kv.rpc import maintenance_pb2
 from connect_kv.serving import backups, restoring
 from tests.api.cluster import Member, agree, configs, running
@@ -168,6 +168,22 @@ async def test_a_bumped_revision_leaves_nothing_to_mistake_for_the_old_history(t
         with pytest.raises(Compacted):
             await client.get("k", revision=revision)
         assert (await client.put("k", "w")).header.revision == revision + 1_000_001
+
+
+async def test_a_revision_that_leaves_no_room_for_more_is_refused(tmp_path: Path) -> None:
+    (config,) = configs(tmp_path / "old", 1)
+    async with running([config]) as (only,), client_of(only) as client:
+        await client.put("k", "v")
+    file = tmp_path / "backup"
+    await backups.save_stopped(config.data_dir, file, {})
+    (new,) = configs(tmp_path / "new", 1)
+    for bump in (1 << 62, (1 << 63) - 8, 1 << 80):
+        with pytest.raises(RefusedToStart, match="is the largest"):
+            await restoring.restore(file, new, bump_revision=bump)
+        assert not new.data_dir.exists()
+    await restoring.restore(file, new, bump_revision=(1 << 62) - 2)
+    async with running([new]) as (only,), client_of(only) as client:
+        assert (await client.put("k", "w")).header.revision == (1 << 62) + 1
 
 
 async def test_a_damaged_backup_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:

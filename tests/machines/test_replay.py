@@ -276,7 +276,7 @@ async def test_a_machine_left_out_is_missed_by_name() -> None:
     await member.run(add())
     await member.host.close()
     member._classes = {"counter": Counter}
-    with pytest.raises(RefusedToStart, match="holds the state of a machine 'names'"):
+    with pytest.raises(RefusedToStart, match="the state of a machine 'names' is stored here"):
         await member.start()
 
 
