@@ -120,6 +120,10 @@ class Watch:
             return
         try:
             self._take(await self._read(stream))
+        except asyncio.CancelledError:
+            # The call ends with a read that is given up: the next iteration begins another where this stood.
+            self._drop()
+            raise
         except grpc.aio.AioRpcError as error:
             self._judge(error)
 

@@ -18,6 +18,19 @@ async def take(watch: Watch, count: int) -> list[int]:
         return [(await anext(watch)).kv.mod_revision for _ in range(count)]
 
 
+async def test_an_iteration_that_is_given_up_costs_no_event(endpoints: str) -> None:
+    async with connect(endpoints) as client, client.watch("k") as events:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.05)
+        await client.put("k", "one")
+        assert (await asyncio.wait_for(anext(events), 10)).kv.value == b"one"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(events)
+        await client.put("k", "two")
+        assert (await asyncio.wait_for(anext(events), 10)).kv.value == b"two"
+
+
 async def test_sees_what_is_written_after_it_is_in_force(cluster: FakeCluster, endpoints: str) -> None:
     async with connect(endpoints) as client:
         await client.put("before", "1")
