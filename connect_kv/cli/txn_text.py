@@ -9,6 +9,7 @@ get lock
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -25,6 +26,9 @@ _CONDITION = re.compile(
         (?P<operator>!=|=|<|>) \s* (?P<value>.+)$""",
     re.VERBOSE,
 )
+
+_WORD = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s'"\\])+""")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 _NUMBERS: dict[str, Callable[[str, txn.Operator, int], Compare]] = {
     "version": txn.version,
@@ -69,7 +73,8 @@ def condition(line: str) -> Compare:
 
 def operation(line: str) -> RequestOp:
     """One operation: ``put KEY VALUE``, ``get KEY [--prefix]``, ``del KEY [--prefix]``. Raises ValueError."""
-    verb, *words = shlex.split(line)
+    shlex.split(line)  # raises for a quote that is not closed
+    verb, *words = map(_unquote, _WORD.findall(line))
     prefix = "--prefix" in words
     words = [word for word in words if word != "--prefix"]
     match verb, words:
@@ -96,6 +101,12 @@ def _located(number: int, read: Callable[[str], T], line: str) -> T:
 
 
 def _unquote(text: str) -> str:
+    """One word as in a shell; within double quotes a line break and the like may be escaped, as for etcdctl."""
+    if _QUOTED.fullmatch(text):
+        try:
+            return str(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            raise ValueError(f"{text}: an escape that is not known") from None
     words = shlex.split(text)
     if len(words) != 1:
         raise ValueError(f"{text!r}: expected one word, or quotes around it")

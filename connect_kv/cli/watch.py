@@ -54,6 +54,7 @@ def _print(form: str, event: Event) -> None:
         click.echo(
             f"{event.kv.mod_revision:>10}  {kind:<6}  {output.text(event.kv.key)}"
             + (f"  {output.text(event.kv.value)}" if kind == "PUT" else "")
+            + (f"  before: {output.text(event.prev_kv.value)}" if event.HasField("prev_kv") else "")
         )
         return
     click.echo(kind)

@@ -77,7 +77,7 @@ def refusal(code: int, text: str, type: str = "") -> errors.ConnectKvError:
         return errors.CommandFailed(type, text)
     if code == OUT_OF_RANGE and "compacted" in text:
         return errors.Compacted(text)
-    if text == "etcdserver: request is too large":
+    if text == "etcdserver: request is too large" or "message larger than max" in text:
         return errors.RequestTooLarge(text)
     return errors.Refused(code, text)
 

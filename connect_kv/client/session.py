@@ -81,7 +81,7 @@ class Session:
         future: asyncio.Future[Result] = self._loop.create_future()
         size = command.ByteSize()
         if size > MAX_COMMAND_BYTES:
-            limit = f"a session carries {MAX_COMMAND_BYTES}, without one (session=False) more may pass"
+            limit = f"a session carries {MAX_COMMAND_BYTES}, and members take 1.5 MiB unless told otherwise"
             future.set_exception(errors.RequestTooLarge(f"{size} bytes: {limit}"))
             return future
         deadline = self._loop.time() + timeout

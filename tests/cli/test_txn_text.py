@@ -25,10 +25,25 @@ def test_the_three_parts_are_told_apart_by_blank_lines() -> None:
         ('create("k") != "0"', txn.create_revision("k", "!=", 0)),
         ('lease("k") = "1f"', txn.lease("k", "=", 31)),
         ('val("k")<z', txn.value("k", "<", "z")),
+        (r'value("k") = "new\nline"', txn.value("k", "=", "new\nline")),
+        (r"value('k') = 'new\nline'", txn.value("k", "=", r"new\nline")),
     ],
 )
 def test_conditions(line: str, expected: object) -> None:
     assert parse([line])[0] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (r'put k "two\nlines\t\"quoted\" \\"', 'two\nlines\t"quoted" \\'),
+        (r"put k 'as \n it is'", r"as \n it is"),
+        (r"put k two\ words", "two words"),
+        ('put k one" and "more', "one and more"),
+    ],
+)
+def test_words_are_quoted_as_for_etcdctl(line: str, value: str) -> None:
+    assert parse(["", line])[1] == [txn.put("k", value)]
 
 
 @pytest.mark.parametrize(
