@@ -101,7 +101,7 @@ def _located(number: int, read: Callable[[str], T], line: str) -> T:
 
 
 def _unquote(text: str) -> str:
-    """One word as in a shell; within double quotes a line break and the like may be escaped, as for etcdctl."""
+    """One word as in a shell; within double quotes a line break may be escaped, as for etcdctl."""
     if _QUOTED.fullmatch(text):
         try:
             return str(ast.literal_eval(text))
