@@ -24,7 +24,7 @@ async def test_the_largest_request_there_may_be_goes_through_a_follower(tmp_path
     async with running(wanted) as members:
         follower = next(one for one in members if not one.server.node.is_leader)
         async with connect_kv.connect(follower.server.client_address) as client:
-            with pytest.raises(RequestTooLarge, match="without one"):
+            with pytest.raises(RequestTooLarge, match="a session carries"):
                 await client.put("large", value, timeout=30)
         async with connect_kv.connect(follower.server.client_address, session=False) as client:
             await client.put("large", value, timeout=30)
