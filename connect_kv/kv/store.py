@@ -1,6 +1,6 @@
 """MvccStore: the writing half of the key/value store. Every change is kept under its revision.
 
-It holds four numbers, never keys or values: those are read from and written to the state database.
+It holds five numbers and the records written last; everything else is read from the state database.
 The numbers run ahead of what readers can see, by the slice that is being applied.
 """
 
@@ -22,6 +22,7 @@ from connect_kv.kv.layout import (
     index_key,
     pack_state,
 )
+from connect_kv.kv.recent import Known, RecentRecords
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue
 
@@ -84,6 +85,7 @@ class MvccStore:
     __slots__ = (
         "_attachments",
         "_originals",
+        "_recent",
         "_records",
         "_sub",
         "census",
@@ -97,9 +99,10 @@ class MvccStore:
         "revision",
     )
 
-    def __init__(self, attachments: Attachments) -> None:
+    def __init__(self, attachments: Attachments, recent: RecentRecords | None = None) -> None:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
+        self._recent = recent or RecentRecords()
         self._records = wire.Records()
         self.census = Census()
         self.puts = self.deletes = 0
@@ -113,6 +116,7 @@ class MvccStore:
         self.revision, self.compacted, self.live, self.indexed, self.log_time = state
         self._sub = 0
         self.changes = []
+        self._recent.clear()
         self.census.clear()
 
     @property
@@ -132,39 +136,43 @@ class MvccStore:
 
     def get(self, changes: Changes, key: bytes) -> bytes | None:
         """The record of `key`, or None."""
-        return changes.get(CURRENT + key)
+        known = self._recent.get(key)
+        return changes.get(CURRENT + key) if known is None else known[0]
 
     def put(self, changes: Changes, key: bytes, value: bytes | None, lease: int | None) -> bytes | None:
         """Set `key` and return its record of before; None keeps the value or lease it has."""
         self.puts += 1
         main = self.revision + 1
-        where = CURRENT + key
-        old = changes.get(where)
-        if old is None:
-            created, version, attached = main, 1, 0
+        before = self._recent.get(key) or self._read(changes, key)
+        if before is None:
+            old, created, version, attached = None, main, 0, 0
             self.live += 1
             self.census.note(main, key, 1)
         else:
-            before = KeyValue.FromString(old)
-            created, version, attached = before.create_revision, before.version + 1, before.lease
+            old, created, version, attached = before
             if value is None:
-                value = before.value
+                value = KeyValue.FromString(old).value
         if lease is None:
             lease = attached
         if lease != attached:
             self._move(changes, key, attached, lease)
+        version += 1
         record = self._records.encode(key, created, main, version, lease, value or b"")
-        changes.put(where, record)
+        changes.put(CURRENT + key, record)
+        if version > 1:  # of keys that are only created there can be any number
+            self._recent.put(key, (record, created, version, lease))
         self._note(changes, key, record, old, record, PUT)
         return old
 
     def delete(self, changes: Changes, key: bytes) -> bytes | None:
         """Remove `key` and return its record of before, or None if there was none."""
         self.deletes += 1
-        old = changes.get(CURRENT + key)
-        if old is not None:
-            self._remove(changes, key, KeyValue.FromString(old).lease, old)
-        return old
+        before = self._recent.get(key) or self._read(changes, key)
+        if before is None:
+            return None
+        record, _, _, lease = before
+        self._remove(changes, key, lease, record)
+        return record
 
     def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> Walk[list[bytes]]:
         """Remove all keys of the range, in order; returns their records of before."""
@@ -199,12 +207,20 @@ class MvccStore:
         self.changes = []
         return taken
 
+    def _read(self, changes: Changes, key: bytes) -> Known | None:
+        record = changes.get(CURRENT + key)
+        if record is None:
+            return None
+        kv = KeyValue.FromString(record)
+        return record, kv.create_revision, kv.version, kv.lease
+
     def _remove(self, changes: Changes, key: bytes, lease: int, old: bytes) -> None:
         if lease:
             self._attachments.detach(changes, key, lease)
         self.live -= 1
         self.census.note(self.revision + 1, key, -1)
         changes.delete(CURRENT + key)
+        self._recent.discard(key)
         self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
 
     def _move(self, changes: Changes, key: bytes, attached: int, lease: int) -> None:
