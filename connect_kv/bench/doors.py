@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import cycle
 from typing import Protocol, Self, TypeVar
 
@@ -32,18 +32,18 @@ Response = TypeVar("Response", bound=Message)
 
 
 class Door(Protocol):
-    """One way. Calls may overlap without limit; they raise what went wrong."""
+    """One way. Calls may overlap without limit; awaited, they raise what went wrong."""
 
-    async def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes) -> Awaitable[object]:
         """Write."""
 
-    async def get(self, key: bytes, *, serializable: bool) -> None:
+    def get(self, key: bytes, *, serializable: bool) -> Awaitable[object]:
         """Read."""
 
-    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
         """Write them all, in one revision."""
 
-    async def increment(self) -> None:
+    def increment(self) -> Awaitable[object]:
         """Count one."""
 
     async def revision(self) -> int:
@@ -90,21 +90,21 @@ class SessionDoor:
         for client in self._clients:
             await client.close()
 
-    async def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes) -> Awaitable[object]:
         """Write."""
-        await next(self._turn).put(key, value)
+        return next(self._turn).put(key, value)
 
-    async def get(self, key: bytes, *, serializable: bool) -> None:
+    def get(self, key: bytes, *, serializable: bool) -> Awaitable[object]:
         """Read."""
-        await next(self._turn).get(key, serializable=serializable)
+        return next(self._turn).get(key, serializable=serializable)
 
-    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
         """Write them all."""
-        await next(self._turn).transaction(success=_puts(pairs))
+        return next(self._turn).transaction(success=_puts(pairs))
 
-    async def increment(self) -> None:
+    def increment(self) -> Awaitable[object]:
         """Count one."""
-        await next(self._counters).call(Counter.increment)
+        return next(self._counters).call(Counter.increment)
 
     async def revision(self) -> int:
         """Where the store stands."""
@@ -131,19 +131,19 @@ class UnaryDoor:
         for channel in self._channels:
             await channel.close()
 
-    async def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes) -> Awaitable[object]:
         """Write."""
-        await next(self._puts)(PutRequest(key=key, value=value))
+        return next(self._puts)(PutRequest(key=key, value=value))
 
-    async def get(self, key: bytes, *, serializable: bool) -> None:
+    def get(self, key: bytes, *, serializable: bool) -> Awaitable[object]:
         """Read."""
-        await next(self._ranges)(RangeRequest(key=key, serializable=serializable))
+        return next(self._ranges)(RangeRequest(key=key, serializable=serializable))
 
-    async def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
         """Write them all."""
-        await next(self._transactions)(TxnRequest(success=_puts(pairs)))
+        return next(self._transactions)(TxnRequest(success=_puts(pairs)))
 
-    async def increment(self) -> None:
+    def increment(self) -> Awaitable[object]:
         """Not to be had this way."""
         raise NotImplementedError("the counter is called through a session")
 

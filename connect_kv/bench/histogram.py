@@ -15,7 +15,6 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
-        self.count = 0
         self.total = 0.0
         """Seconds, of all values."""
         self.longest = 0.0
@@ -24,22 +23,26 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one value."""
         self._counts[_bucket(int(seconds * 1e6))] += 1
-        self.count += 1
         self.total += seconds
-        self.longest = max(self.longest, seconds)
+        if seconds > self.longest:
+            self.longest = seconds
 
     def merge(self, others: Iterable[Histogram]) -> None:
         """Count all of theirs."""
         for other in others:
             self._counts.update(other._counts)
-            self.count += other.count
             self.total += other.total
             self.longest = max(self.longest, other.longest)
 
     @property
+    def count(self) -> int:
+        """How many values there are."""
+        return self._counts.total()
+
+    @property
     def mean(self) -> float:
         """Seconds; 0 of none."""
-        return self.total / self.count if self.count else 0.0
+        return self.total / self.count if self._counts else 0.0
 
     def percentile(self, percent: float) -> float:
         """Seconds that so many of all values do not exceed; 0 of none."""
@@ -53,7 +56,9 @@ class Histogram:
 
 
 def _bucket(microseconds: int) -> int:
-    shift = max(0, microseconds.bit_length() - _BITS - 1)
+    shift = microseconds.bit_length() - _BITS - 1
+    if shift < 0:
+        return microseconds
     return (shift << (_BITS + 1)) + (microseconds >> shift)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from connect_kv.bench.doors import Door
 
-Operation = Callable[[int], Awaitable[None]]
+Operation = Callable[[int], Awaitable[object]]
 """Does operation number n."""
 
 
@@ -62,7 +62,7 @@ def _mixed(door: Door, shape: Shape) -> Operation:
 def _txn(door: Door, shape: Shape) -> Operation:
     value = shape.value()
 
-    def transaction(number: int) -> Awaitable[None]:
+    def transaction(number: int) -> Awaitable[object]:
         first = shape.first + number * shape.pairs
         keys = dict.fromkeys(b"bench/%012d" % (first + i) for i in range(shape.pairs))
         return door.transaction([(key, value) for key in keys])
