@@ -169,8 +169,8 @@ class Client:
         if revision or serializable:
             request.revision = revision
             request.serializable = serializable
-        answer = (await self._door.call(command, timeout or self._timeout, writes=False)).range
-        return answer.kvs[0] if answer.kvs else None
+        kvs = (await self._door.call(command, timeout or self._timeout, writes=False)).range.kvs
+        return kvs[0] if kvs else None
 
     async def get_prefix(
         self, prefix: Text, *, revision: int = 0, limit: int = 0, timeout: float | None = None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 
 import grpc.aio
@@ -23,10 +24,10 @@ from connect_kv.client.failures import (
     refusal,
     type_of,
 )
-from connect_kv.client.session_state import Call, SessionState
+from connect_kv.client.session_state import SessionState
 from connect_kv.client.tasks import first_to_end
 from connect_kv.rpc.command_pb2 import Command, Result
-from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
+from connect_kv.rpc.session_pb2 import SessionReplies
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,9 @@ CLOSE_TIMEOUT = 1.0
 GATHER_FRACTION = 8
 GATHER_PAUSE = 0.001
 """A batch smaller than this part of what is on its way waits this many seconds for more."""
-MAX_COMMAND_BYTES = 2 << 20
-"""A larger command is not sent: it could only break the stream that others use too."""
 
-Stream = grpc.aio.StreamStreamCall[SessionRequests, SessionReplies]
+Stream = grpc.aio.StreamStreamCall[bytes, SessionReplies]
+"""Takes encoded SessionRequests."""
 
 
 class _StreamOver(Exception):
@@ -60,8 +60,9 @@ class Session:
         self._endpoints = endpoints
         self._state = SessionState(ttl)
         self._work = asyncio.Event()
-        self._sendable = asyncio.Event()
+        """There may be something to send."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_due = math.inf
         self._pause: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stall_timeout = STALL_TIMEOUT
@@ -79,17 +80,12 @@ class Session:
         if self._task is None or self._task.done():
             raise errors.Unavailable("the client is closed")
         future: asyncio.Future[Result] = self._loop.create_future()
-        size = command.ByteSize()
-        if size > MAX_COMMAND_BYTES:
-            limit = f"a session carries {MAX_COMMAND_BYTES}, and members take 1.5 MiB unless told otherwise"
-            future.set_exception(errors.RequestTooLarge(f"{size} bytes: {limit}"))
-            return future
         deadline = self._loop.time() + timeout
-        self._state.add(Call(command, future, deadline, writes, size))
-        if self._sweep is None or deadline < self._sweep.when():
+        self._state.add(command, future, deadline, writes=writes)
+        if deadline < self._sweep_due:
             self._sweep_at(deadline)
-        self._gather()
-        self._work.set()
+        if not self._work.is_set():
+            self._gather()
         return future
 
     async def close(self) -> None:
@@ -165,14 +161,14 @@ class Session:
         self._state.replies(first)
 
     async def _send(self, stream: Stream) -> None:
-        self._sendable.set()
+        self._work.set()
         while True:
-            await self._sendable.wait()
-            self._sendable.clear()
-            batch = self._state.next_batch()
-            if batch is None:
+            await self._work.wait()
+            self._work.clear()
+            batch, count = self._state.next_batch()
+            if not count:
                 continue
-            if self._state.in_flight == len(batch.commands):
+            if self._state.in_flight == count:
                 self._last_progress = self._loop.time()
             await _write(stream, batch)
             self._gather()
@@ -187,13 +183,13 @@ class Session:
         if not queued:
             return
         if queued >= self._state.in_flight // GATHER_FRACTION:
-            self._sendable.set()
+            self._work.set()
         elif self._pause is None:
             self._pause = self._loop.call_later(GATHER_PAUSE, self._pause_over)
 
     def _pause_over(self) -> None:
         self._pause = None
-        self._sendable.set()
+        self._work.set()
 
     async def _receive(self, stream: Stream) -> None:
         state = self._state
@@ -243,16 +239,18 @@ class Session:
         if self._sweep is not None:
             self._sweep.cancel()
         self._sweep = self._loop.call_at(when, self._expire)
+        self._sweep_due = when
 
     def _expire(self) -> None:
         """One timer for all calls: they share deadlines, so it seldom fires."""
         self._sweep = None
+        self._sweep_due = math.inf
         upcoming = self._state.expire(self._loop.time())
         if upcoming is not None:
             self._sweep_at(upcoming)
 
 
-async def _write(stream: Stream, batch: SessionRequests) -> None:
+async def _write(stream: Stream, batch: bytes) -> None:
     try:
         await stream.write(batch)
     except asyncio.InvalidStateError:  # the library's word for: that call is over

@@ -1,14 +1,16 @@
 """What a session client must remember to have each command executed exactly once. No I/O here.
 
-Every command gets a number when it is first sent, and keeps it however often it is sent again; the
-cluster runs each number once. `floor` tells the cluster which replies it may forget.
+Every command gets a number, is encoded with it once, and keeps it however often it is sent; the cluster
+runs each number once. `floor` tells the cluster which replies it may forget.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from connect_kv import errors
 from connect_kv.client.failures import SESSION_EXPIRED, Fate, failure, fate
@@ -18,6 +20,9 @@ from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 BATCH_BYTES = 512 << 10
 """A batch takes no further command beyond this; a larger command travels alone."""
 
+MAX_COMMAND_BYTES = 2 << 20
+"""A larger command is not sent: it could only break the stream that others use too."""
+
 SHARE_FROM = 128
 """A batch of more commands takes at most half of all that are under way, so that two take turns."""
 
@@ -26,14 +31,14 @@ SHARE_FROM = 128
 class Call:
     """One request and who waits for it."""
 
-    command: Command
+    number: int
+    command: bytes
+    """Encoded, with its number."""
     future: asyncio.Future[Result]
     deadline: float
     writes: bool
-    size: int
-    """Encoded bytes of the command, its number aside."""
     sends: int = 0
-    """How often it was sent within this session; its number is set once this is not 0."""
+    """How often it was sent within this session."""
 
 
 class SessionState:
@@ -66,15 +71,22 @@ class SessionState:
         """How many wait to be sent."""
         return len(self._waiting) + len(self._resend)
 
-    def add(self, call: Call) -> None:
-        """Accept a request; it is sent with the next batch that has room."""
-        self._waiting.append(call)
+    def add(self, command: Command, future: asyncio.Future[Result], deadline: float, *, writes: bool) -> None:
+        """Accept a request; it is sent with the next batch that has room. Raises RequestTooLarge."""
+        number = self._next_number
+        command.number = number
+        encoded = command.SerializeToString()
+        if len(encoded) > MAX_COMMAND_BYTES:
+            limit = f"a session carries {MAX_COMMAND_BYTES}, and members take 1.5 MiB unless told otherwise"
+            raise errors.RequestTooLarge(f"{len(encoded)} bytes: {limit}")
+        self._next_number = number + 1
+        self._waiting.append(Call(number, encoded, future, deadline, writes))
 
-    def head(self) -> SessionRequests:
+    def head(self) -> bytes:
         """The first batch of a stream: opens a session, or resumes this one."""
         if self.id:
-            return SessionRequests(session=self.id, floor=self._floor())
-        return SessionRequests(ttl=self._ttl)
+            return SessionRequests(session=self.id, floor=self._floor()).SerializeToString()
+        return SessionRequests(ttl=self._ttl).SerializeToString()
 
     def opened(self, first: SessionReplies) -> None:
         """The first answer on a stream. Whatever was unanswered is sent again, in order."""
@@ -86,36 +98,35 @@ class SessionState:
         self.in_flight = 0
         self._resend = deque(self._unanswered.values())
 
-    def next_batch(self) -> SessionRequests | None:
-        """What may be sent now, old commands first; None if nothing may."""
+    def next_batch(self) -> tuple[bytes, int]:
+        """What may be sent now, old commands first, encoded; and how many they are, 0 if none may."""
         room = self._window - self.in_flight
-        if room <= 0 or self.expired or not (self._resend or self._waiting):
-            return None
+        if room <= 0 or self.expired:
+            return b"", 0
         # With all of them in one batch, the members would wait while the client works, and it for them.
-        room = min(room, max(SHARE_FROM, (self.in_flight + self.queued) // 2))
-        commands: list[Command] = []
-        size = 0
-        while len(commands) < room and (self._resend or self._waiting):
-            queue = self._resend or self._waiting
-            call = queue[0]
-            if call.future.done():
-                queue.popleft()
-                self._unanswered.pop(call.command.number, None)
-                continue
-            size += call.size
-            if commands and size > BATCH_BYTES:
-                break
-            queue.popleft()
-            if not call.sends:
-                call.command.number = self._next_number
-                self._unanswered[self._next_number] = call
-                self._next_number += 1
+        calls = self._take(min(room, max(SHARE_FROM, (self.in_flight + self.queued) // 2)))
+        for call in calls:
             call.sends += 1
-            commands.append(call.command)
-        if not commands:
-            return None
-        self.in_flight += len(commands)
-        return SessionRequests(session=self.id, floor=self._floor(), commands=commands)
+            self._unanswered[call.number] = call
+        self.in_flight += len(calls)
+        return _encode(self.id, self._floor(), calls), len(calls)
+
+    def _take(self, room: int) -> list[Call]:
+        """The next that somebody still waits for, as many as fit into a batch."""
+        taken: list[Call] = []
+        size = 0
+        for queue in (self._resend, self._waiting):
+            while queue and len(taken) < room:
+                call = queue[0]
+                if call.future.done():
+                    queue.popleft()
+                    self._unanswered.pop(call.number, None)
+                    continue
+                size += len(call.command)
+                if taken and size > BATCH_BYTES:
+                    return taken
+                taken.append(queue.popleft())
+        return taken
 
     def replies(self, replies: SessionReplies) -> None:
         """Hand results to those who wait."""
@@ -174,7 +185,10 @@ class SessionState:
         self._unanswered.clear()
 
     def _floor(self) -> int:
-        return next(iter(self._unanswered), self._next_number)
+        """Those that wait have higher numbers than those that were sent."""
+        if self._unanswered:
+            return next(iter(self._unanswered))
+        return self._waiting[0].number if self._waiting else self._next_number
 
     def _failed(self, call: Call, result: Result) -> None:
         why = result.failure
@@ -197,10 +211,30 @@ class SessionState:
                 call.future.set_exception(errors.SessionExpired("the session expired before an answer came"))
             else:
                 call.sends = 0
-                call.command.number = 0
                 again.append(call)
         self._unanswered.clear()
         self._waiting.extendleft(reversed(again))
         self.id = 0
         self.expired = False
-        self._next_number = 1
+
+
+_COMMAND = bytes(((SessionRequests.COMMANDS_FIELD_NUMBER << 3) | 2,))
+
+
+@lru_cache(4096)
+def _field_head(size: int) -> bytes:
+    """What stands before a command of that many bytes: its field, and its size in groups of seven bits."""
+    octets = bytearray(_COMMAND)
+    while size > 0x7F:
+        octets.append(size & 0x7F | 0x80)
+        size >>= 7
+    octets.append(size)
+    return bytes(octets)
+
+
+def _encode(session: int, floor: int, calls: Iterable[Call]) -> bytes:
+    """``SessionRequests(commands=...)`` of commands that are encoded already."""
+    parts = [SessionRequests(session=session, floor=floor).SerializeToString()]
+    for call in calls:
+        parts += (_field_head(len(call.command)), call.command)
+    return b"".join(parts)

@@ -151,6 +151,10 @@ class Stubs:
             machine_pb2.MachineDescribeRequest,
             machine_pb2.MachineDescribeResponse,
         )
-        self.session = _streams(
-            channel, "Session/Open", session_pb2.SessionRequests, session_pb2.SessionReplies
+        self.session: grpc.aio.StreamStreamMultiCallable[bytes, session_pb2.SessionReplies] = (
+            channel.stream_stream(
+                "/connect_kv.v1.Session/Open",
+                request_serializer=bytes,  # SessionRequests that are encoded already
+                response_deserializer=session_pb2.SessionReplies.FromString,
+            )
         )
