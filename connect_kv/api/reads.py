@@ -6,12 +6,12 @@ Shared by the unary services and by the session door, where they travel beside c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from connect_kv.api.status import failure_of
-from connect_kv.kv import gets
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.wire import field, varint
+from connect_kv.kv.wire import varint
 from connect_kv.machines.host import MachineHost
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
@@ -25,6 +25,12 @@ from connect_kv.rpc.lease_pb2 import (
 _NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))
 _RANGE = varint(Result.RANGE_FIELD_NUMBER << 3 | 2)
 """Tags of the two fields of a result that holds a range."""
+
+
+@lru_cache(4096)
+def _range_head(size: int) -> bytes:
+    """What stands before a range of that many bytes."""
+    return _RANGE + varint(size)
 
 
 class Reads:
@@ -43,7 +49,7 @@ class Reads:
             found = await self._kv.range_encoded(command.range, ResponseHeader())
         except Exception as error:
             return Result(number=command.number, failure=failure_of(error)).SerializeToString()
-        return b"".join((_NUMBER, varint(command.number), _RANGE, varint(len(found)), found))
+        return b"".join((_NUMBER, varint(command.number), _range_head(len(found)), found))
 
     async def _small(self, command: Command) -> Result:
         """The same for what is never large."""
@@ -62,26 +68,17 @@ class Reads:
         except Exception as error:
             return Result(number=number, failure=failure_of(error))
 
-    def plain_gets(self, commands: Sequence[Command]) -> tuple[list[bytes], list[Command]]:
-        """Encoded results of those that get one key as it is now, and the other commands."""
-        plain = [one for one in commands if one.HasField("range") and gets.is_plain(one.range)]
-        if not plain:
-            return [], list(commands)
+    def gets(self, commands: Sequence[Command]) -> list[bytes]:
+        """Encoded results of commands that each get one key as it is now (`kv.gets.is_plain`)."""
         try:
-            found = self._kv.gets([one.range.key for one in plain])
+            found = self._kv.gets([command.range.key for command in commands])
         except Exception as error:
             failure = failure_of(error)
-            results = [Result(number=one.number, failure=failure).SerializeToString() for one in plain]
-        else:
-            numbers = [one.number for one in plain]
-            results = [
-                _NUMBER + varint(number) + field(_RANGE, response)
-                for number, response in zip(numbers, found, strict=True)
-            ]
-        if len(plain) == len(commands):
-            return results, []
-        done = {one.number for one in plain}
-        return results, [one for one in commands if one.number not in done]
+            return [Result(number=one.number, failure=failure).SerializeToString() for one in commands]
+        return [
+            _NUMBER + varint(command.number) + _range_head(len(response)) + response
+            for command, response in zip(commands, found, strict=True)
+        ]
 
     async def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
         """What remains of a lease by this member's clock; TTL -1 for an unknown one."""

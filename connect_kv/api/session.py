@@ -116,23 +116,24 @@ class _Door:
 
     def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
-        sorted_: dict[Place, list[Command]] = {place: [] for place in Place}
+        sorted_: list[list[Command]] = [[] for _ in Place]
         place, measure = self._commands.place, not self._commands.fits(request)
         for command in request.commands:
             try:
                 sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
                 self._fail([command.number], error)
-        if commands := sorted_[Place.LOG]:
+        commands, gets, reads, local_gets, local_reads = sorted_
+        if commands:
             if len(commands) == len(request.commands):
                 payload = self._commands.whole_payload(request, self._session)
             else:
                 payload = self._commands.payload(commands, self._session, request.floor)
             tasks.create_task(self._commit(payload, commands))
-        if reads := sorted_[Place.BARRIER]:
-            tasks.create_task(self._read(reads, barrier=True))
-        if reads := sorted_[Place.LOCAL]:
-            tasks.create_task(self._read(reads, barrier=False))
+        if gets or reads:
+            tasks.create_task(self._read(gets, reads, barrier=True))
+        if local_gets or local_reads:
+            tasks.create_task(self._read(local_gets, local_reads, barrier=False))
 
     async def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
         try:
@@ -142,22 +143,20 @@ class _Door:
         else:
             self._answer(results)
 
-    async def _read(self, reads: list[Command], *, barrier: bool) -> None:
+    async def _read(self, gets: list[Command], reads: list[Command], *, barrier: bool) -> None:
         try:
             if barrier:
                 await self._replica.barrier()
         except Exception as error:
-            self._fail([command.number for command in reads], error)
+            self._fail([command.number for command in (*gets, *reads)], error)
             return
-        for start in range(0, len(reads), _READS_AT_ONCE):
-            await self._answer_reads(reads[start : start + _READS_AT_ONCE])
+        for start in range(0, len(gets), _READS_AT_ONCE):
+            self._answer(self._reads.gets(gets[start : start + _READS_AT_ONCE]))
             await asyncio.sleep(0)
-
-    async def _answer_reads(self, reads: Sequence[Command]) -> None:
-        results, others = self._reads.plain_gets(reads)
-        self._answer(results)
-        for command in others:
-            self._answer([await self._reads.answer(command)])
+        for start in range(0, len(reads), _READS_AT_ONCE):
+            for command in reads[start : start + _READS_AT_ONCE]:
+                self._answer([await self._reads.answer(command)])
+            await asyncio.sleep(0)
 
     def _fail(self, numbers: Iterable[int], error: Exception) -> None:
         failure = failure_of(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import IntEnum
 
 from connect_kv.api.machine_calls import MachineCalls
 from connect_kv.api.quota import Quota
@@ -11,21 +11,27 @@ from connect_kv.api.replica import encode_command, field_number
 from connect_kv.errors import BadCall, RequestTooLarge
 from connect_kv.framework.types import Kind
 from connect_kv.kv import validation
+from connect_kv.kv.gets import is_plain
 from connect_kv.rpc.command_pb2 import Command, SessionBatch
+from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.session_pb2 import SessionRequests
 
 _SESSION_BATCH = field_number("session_batch")
 
 
-class Place(Enum):
-    """Where a request is answered."""
+class Place(IntEnum):
+    """Where a request is answered. An index: a dictionary of Enums would hash each in Python."""
 
-    LOG = "log"
+    LOG = 0
     """Replicated: its result comes from apply."""
-    BARRIER = "barrier"
-    """Read here, once everything acknowledged before is visible."""
-    LOCAL = "local"
-    """Read here at once."""
+    GET = 1
+    """One key (`kv.gets.is_plain`), read here once everything acknowledged before is visible."""
+    READ = 2
+    """Another read, made then, too."""
+    LOCAL_GET = 3
+    """One key, read here at once."""
+    LOCAL_READ = 4
+    """Another read, made at once."""
 
 
 _KV = frozenset(("put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew"))
@@ -54,14 +60,13 @@ class SessionCommands:
         if name == "put":
             validation.check_put(command.put)
             return Place.LOG
+        if name == "range":
+            return _place_range(command.range)
         if name in _KV:
             validation.check_command(command)
             return Place.LOG
-        if name == "range":
-            validation.check_range(command.range)
-            return Place.LOCAL if command.range.serializable else Place.BARRIER
         if name in _LEASE_READS:
-            return Place.BARRIER
+            return Place.READ
         if name in ("machine_call", "machine_query"):
             return self._place_call(command, name)
         if name == "session_close":
@@ -73,7 +78,7 @@ class SessionCommands:
         checked = self._calls.check(call.machine, call.method, call.arguments)
         call.arguments = checked.arguments
         if checked.kind is Kind.QUERY:
-            return Place.BARRIER
+            return Place.READ
         if name == "machine_query":
             raise BadCall(f"{call.method!r} is a command, not a query")
         return Place.LOG
@@ -91,6 +96,13 @@ class SessionCommands:
         requests.session = session
         requests.ClearField("ttl")
         return _proposal(requests)
+
+
+def _place_range(request: RangeRequest) -> Place:
+    if is_plain(request):  # with nothing else in it, there is nothing else to check
+        return Place.LOCAL_GET if request.serializable else Place.GET
+    validation.check_range(request)
+    return Place.LOCAL_READ if request.serializable else Place.READ
 
 
 def _proposal(batch: SessionBatch | SessionRequests) -> bytes:

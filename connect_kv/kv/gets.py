@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from connect_kv.kv import wire
 from connect_kv.kv.layout import CURRENT
@@ -20,7 +21,7 @@ def is_plain(request: RangeRequest) -> bool:
     """
     size = len(request.key)
     rest = request.ByteSize() - size - (_SERIALIZABLE if request.serializable else 0)
-    return rest == 1 + len(wire.varint(size)) and size > 0
+    return rest == (2 if size < 0x80 else 1 + len(wire.varint(size))) and size > 0
 
 
 def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | None = None) -> Iterator[bytes]:
@@ -29,7 +30,13 @@ def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | No
     if header is not None:
         full.MergeFrom(header)
     head = RangeResponse(header=full).SerializeToString()
-    get, field = reading.view.get, wire.field
+    get = reading.view.get
     for key in keys:
         record = get(CURRENT + key)
-        yield head if record is None else head + field(wire.RANGE_KVS, record) + _COUNT_ONE
+        yield head if record is None else head + _record_head(len(record)) + record + _COUNT_ONE
+
+
+@lru_cache(4096)
+def _record_head(size: int) -> bytes:
+    """What stands before a record of that many bytes."""
+    return wire.RANGE_KVS + wire.varint(size)
