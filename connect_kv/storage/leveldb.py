@@ -207,7 +207,8 @@ class LevelDbBatch:
         the processor's caches (a quarter off what a write costs).
         """
         put, delete, size = self._batch.put, self._batch.delete, self._size
-        for key, value in sorted(changes.items()):
+        for key in sorted(changes):
+            value = changes[key]
             size += len(key)
             if value is None:
                 delete(key)
