@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -68,9 +68,19 @@ class Census:
             if counts[at] > 4 * self._stretch:
                 counts[at] = _UNKNOWN  # the next who counts divides it
 
+    def note_created(self, revision: int, keys: Sequence[bytes]) -> None:
+        """These keys came to be."""
+        if self._counts == [_UNKNOWN]:
+            self._recent.extend([(revision, key, 1) for key in keys])  # nobody has counted anything
+        else:
+            for key in keys:
+                self.note(revision, key, 1)
+
     def published(self, revision: int) -> None:
         """Readers see that revision from now on."""
         recent, floor = self._recent, min([revision, *self._readers])
+        if recent and recent[-1][0] <= floor:
+            recent.clear()  # as nearly always
         while recent and recent[0][0] <= floor:
             recent.popleft()
 

@@ -17,6 +17,7 @@ A place is a `Revision` in twelve bytes. ``key'`` is the key with 0x00 written a
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from connect_kv.errors import CorruptStorage
@@ -52,6 +53,9 @@ class Changes(Reader, Protocol):
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key`."""
+
+    def put_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Set many."""
 
     def delete(self, key: bytes) -> None:
         """Remove `key`, if there."""

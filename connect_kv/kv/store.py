@@ -6,6 +6,7 @@ The numbers run ahead of what readers can see, by the slice that is being applie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from connect_kv.kv import revision, scan, wire
@@ -85,6 +86,7 @@ class MvccStore:
     __slots__ = (
         "_attachments",
         "_originals",
+        "_originals_of",
         "_recent",
         "_records",
         "_sub",
@@ -102,6 +104,9 @@ class MvccStore:
     def __init__(self, attachments: Attachments, recent: RecentRecords | None = None) -> None:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
+        """Of the keys that the request at hand has changed, once it changes more than one at a time."""
+        self._originals_of = 0
+        """For which revision."""
         self._recent = recent or RecentRecords()
         self._records = wire.Records()
         self.census = Census()
@@ -114,7 +119,7 @@ class MvccStore:
     def load(self, state: StoreState) -> None:
         """Continue from a state of the database."""
         self.revision, self.compacted, self.live, self.indexed, self.log_time = state
-        self._sub = 0
+        self._sub = self._originals_of = 0
         self.changes = []
         self._recent.clear()
         self.census.clear()
@@ -163,6 +168,48 @@ class MvccStore:
             self._recent.put(key, (record, created, version, lease))
         self._note(changes, key, record, old, record, PUT)
         return old
+
+    def put_all(self, changes: Changes, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """`put` of each in turn, with no lease, at a third of its cost: they share what they have in common.
+
+        Each key once, and none that the request at hand has changed before.
+        """
+        self.puts += len(pairs)
+        main, sub = self.revision + 1, self._sub
+        recent, read, pack = self._recent, self._read, revision.pack
+        head, numbers_of, join = wire.key_head, self._records.numbers, b"".join
+        numbers, numbers_for = b"", (-1, 0)
+        current: dict[bytes, bytes] = {}
+        history: dict[bytes, bytes] = {}
+        index: dict[bytes, bytes] = {}
+        created_keys: list[bytes] = []
+        for key, value in pairs:
+            before = recent.get(key) or read(changes, key)
+            if before is None:
+                old, created, version = None, main, 1
+                created_keys.append(key)
+            else:
+                old, created, version, attached = before
+                version += 1
+                if attached:
+                    self._move(changes, key, attached, 0)
+            if numbers_for != (created, version):
+                numbers_for = created, version
+                numbers = numbers_of(created, main, version, 0)
+            record = join((head(len(key)), key, numbers, wire.value_head(len(value)), value))
+            place = pack(main, sub)
+            current[CURRENT + key] = history[HISTORY + place] = record
+            index[index_key(key) + place] = PUT
+            if version > 1:
+                recent.put(key, (record, created, version, 0))
+            self.changes.append((key, main, record, old))
+            sub += 1
+        for space in (current, history, index):  # in order: they are sorted before they are written
+            changes.put_all(space)
+        self._sub = sub
+        self.indexed += len(pairs)
+        self.live += len(created_keys)
+        self.census.note_created(main, created_keys)
 
     def delete(self, changes: Changes, key: bytes) -> bytes | None:
         """Remove `key` and return its record of before, or None if there was none."""
@@ -238,11 +285,11 @@ class MvccStore:
         changes.put(HISTORY + place, entry)
         changes.put(index_key(key) + place, kind)
         self.indexed += 1
-        if self._sub == 1:
-            first = self.changes[-1]
-            self._originals = {first[0]: first[3]}
         if self._sub:
             # A transaction can put a key and delete it in one revision; what was before is the same for both.
+            if self._originals_of != main:
+                self._originals_of = main
+                self._originals = {change[0]: change[3] for change in self.changes[-self._sub :]}
             old = self._originals.setdefault(key, old)
         self._sub += 1
         self.changes.append((key, main, record, old))

@@ -7,7 +7,7 @@ before anything was written, so a transaction is refused whole or executed whole
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import eq, gt, lt, ne
 from typing import TypeAlias
@@ -29,6 +29,7 @@ from connect_kv.rpc.kv_pb2 import (
     PutResponse,
     RangeRequest,
     RangeResponse,
+    RequestOp,
     TxnRequest,
     TxnResponse,
 )
@@ -64,6 +65,8 @@ class Branch:
 
     succeeded: bool
     operations: list[Operation]
+    pairs: list[tuple[bytes, bytes]] | None = None
+    """In place of operations, where all are puts without options: keys and values."""
 
 
 def is_read_only(request: TxnRequest) -> bool:
@@ -87,8 +90,12 @@ def choose(reader: Reader, request: TxnRequest) -> Walk[Branch]:
         if not (yield from _holds(reader, compare)):
             succeeded = False
             break
+    chosen = request.success if succeeded else request.failure
+    pairs = yield from _plain_puts(chosen)
+    if pairs is not None:
+        return Branch(succeeded, [], pairs)
     operations: list[Operation] = []
-    for op in request.success if succeeded else request.failure:
+    for op in chosen:
         match op.WhichOneof("request"):
             case "request_put":
                 operations.append(op.request_put)
@@ -101,6 +108,21 @@ def choose(reader: Reader, request: TxnRequest) -> Walk[Branch]:
             case _:
                 operations.append(None)
     return Branch(succeeded, operations)
+
+
+def _plain_puts(ops: Sequence[RequestOp]) -> Walk[list[tuple[bytes, bytes]] | None]:
+    """Keys and values, if nothing else is to be done."""
+    pairs: list[tuple[bytes, bytes]] = []
+    for op in ops:
+        if not op.HasField("request_put"):
+            return None
+        put = op.request_put
+        if put.lease or put.prev_kv or put.ignore_value or put.ignore_lease:
+            return None
+        pairs.append((put.key, put.value))
+        if not len(pairs) % scan.SLICE_RECORDS:
+            yield
+    return pairs
 
 
 def _holds(reader: Reader, compare: Compare) -> Walk[bool]:
@@ -188,9 +210,13 @@ class TxnWrite:
     def execute(self, branch: Branch) -> Walk[Parts]:
         """Run it: a TxnResponse without the header. The caller finishes the revision."""
         answer = Parts(_SUCCEEDED if branch.succeeded else b"")
+        if branch.pairs:
+            yield from self._put_all(branch.pairs)
+            answer.add(self._plain_answer() * len(branch.pairs))
         for op in branch.operations:
             if isinstance(op, PutRequest) and not op.prev_kv:
-                answer.add(self._plain_put(op))
+                _write(self._store, self._changes, op)
+                answer.add(self._plain_answer())
                 self._written += 1
                 if not self._written % scan.SLICE_WRITES:
                     yield
@@ -198,8 +224,24 @@ class TxnWrite:
                 answer.add_field(_RESPONSES, (yield from self._operation(op)))
         return answer
 
-    def _plain_put(self, request: PutRequest) -> bytes:
-        _write(self._store, self._changes, request)
+    def _put_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> Walk[None]:
+        """Together, where none of the keys can have been changed by what came before."""
+        store, changes = self._store, self._changes
+        together = not store.written and len({key for key, _ in pairs}) == len(pairs)
+        for start in range(0, len(pairs), scan.SLICE_WRITES):
+            piece = pairs[start : start + scan.SLICE_WRITES]
+            if together:
+                store.put_all(changes, piece)
+            else:
+                for key, value in piece:
+                    store.put(changes, key, value, 0)
+            before = self._written // scan.SLICE_WRITES
+            self._written += len(piece)
+            if self._written // scan.SLICE_WRITES > before:
+                yield
+
+    def _plain_answer(self) -> bytes:
+        """To a put that has been executed."""
         if self._plain is None:
             response = field(_PUT, wire.header(self._store.writing))
             self._plain = field(_RESPONSES, response)

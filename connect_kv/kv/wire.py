@@ -99,13 +99,13 @@ def header(revision: int) -> bytes:
 
 
 @lru_cache(4096)
-def _key_head(size: int) -> bytes:
+def key_head(size: int) -> bytes:
     """KeyValue.key = 1, up to its content."""
     return b"\x0a" + varint(size)
 
 
 @lru_cache(4096)
-def _value_head(size: int) -> bytes:
+def value_head(size: int) -> bytes:
     """KeyValue.value = 5, up to its content; an empty value is not written."""
     return b"\x2a" + varint(size) if size else b""
 
@@ -121,12 +121,17 @@ class Records:
         self, key: bytes, create_revision: int, mod_revision: int, version: int, lease: int, value: bytes
     ) -> bytes:
         """The record; it begins with its key."""
+        numbers = self.numbers(create_revision, mod_revision, version, lease)
+        return b"".join((key_head(len(key)), key, numbers, value_head(len(value)), value))
+
+    def numbers(self, create_revision: int, mod_revision: int, version: int, lease: int) -> bytes:
+        """The part of a record between its key and its value."""
         numbers = self._numbers
         numbers.create_revision = create_revision
         numbers.mod_revision = mod_revision
         numbers.version = version
         numbers.lease = lease
-        return b"".join((_key_head(len(key)), key, self._encode(), _value_head(len(value)), value))
+        return self._encode()
 
 
 class PutResults:

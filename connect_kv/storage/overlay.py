@@ -41,6 +41,12 @@ class Overlay:
         if self._sorted is not None:
             self._sorted[key] = value
 
+    def put_all(self, pairs: Mapping[bytes, bytes]) -> None:
+        """Set many."""
+        self._changes.update(pairs)
+        if self._sorted is not None:
+            self._sorted.update(pairs)
+
     def delete(self, key: bytes) -> None:
         """Remove `key`, whether it is there or not."""
         self._changes[key] = None
