@@ -27,6 +27,10 @@ class NodeConfig:
     """Proposals are joined into one entry up to this size; a single larger one stands alone."""
     max_batch_commands: int = 4096
     """And up to so many commands."""
+    small_entry: int = 64
+    """An entry of fewer commands than this gathers while the one before it is on its way,"""
+    gather_seconds: float = 0.005
+    """up to so long."""
     max_waiting_bytes: int = 64 << 20
     """Proposals waiting beyond this are refused as Overloaded."""
     max_waiting_commands: int = 100_000

@@ -81,7 +81,7 @@ class Driver(Generic[R]):
             retry_seconds=config.election_seconds / 2,
             applied=self._index_waiters,
         )
-        self.pipeline: Pipeline[R] = Pipeline(parts, disk_idle=lambda: self.writer.idle)
+        self.pipeline: Pipeline[R] = Pipeline(parts, disk_idle=lambda: self.writer.idle, wake=self.wake)
         self.leadership = Leadership(parts.core, parts.clock)
         self.peers: Peers[R] = Peers(
             parts,

@@ -20,9 +20,16 @@ R = TypeVar("R")
 class Pipeline(Generic[R]):
     """Joins what waits into entries, and knows whom to tell what became of each proposal."""
 
-    def __init__(self, parts: Parts[R], *, disk_idle: Callable[[], bool]) -> None:
+    def __init__(self, parts: Parts[R], *, disk_idle: Callable[[], bool], wake: Callable[[], None]) -> None:
+        """`wake` has `pump` called soon."""
         self._parts = parts
         self._disk_idle = disk_idle
+        self._wake = wake
+        self._newest = 0
+        """Index of the entry this node proposed last, unless it is not waited for any more,"""
+        self._newest_at = 0.0
+        """and when that was."""
+        self._gathering: asyncio.TimerHandle | None = None
         self.waiters: EntryWaiters[R] = EntryWaiters()
         self.queue: ProposalQueue[R] = ProposalQueue(parts.config)
         self._forwarder: Forwarder[R] = Forwarder(
@@ -94,6 +101,8 @@ class Pipeline(Generic[R]):
 
     def end(self, reason: str) -> None:
         """Nothing more will happen on this node: what may have been appended is unknown."""
+        if self._gathering is not None:
+            self._gathering.cancel()
         unknown, never = lambda: OutcomeUnknown(reason), lambda: NodeStopped(reason)
         self.queue.fail(never)
         self._forwarder.fail(unknown, never)
@@ -104,8 +113,7 @@ class Pipeline(Generic[R]):
         return self._parts.core.role is Role.LEADER
 
     def _propose(self) -> None:
-        # While the disk writes, the next entry gathers: one write, one entry. A full one need not wait.
-        while self._disk_idle() or self.queue.full_batch:
+        while self.queue.full_batch or (self._disk_idle() and self._gathered()):
             batch = self.queue.take()
             if not batch:
                 return
@@ -116,6 +124,30 @@ class Pipeline(Generic[R]):
                 self.queue.put_back(batch)
                 return
             self._place(batch, entry)
+            self._newest, self._newest_at = entry.index, self._parts.clock.now()
+
+    def _gathered(self) -> bool:
+        """Whether what waits should become an entry now, the disk being idle.
+
+        One write, one entry: while the disk writes, the next gathers. Where it writes faster than
+        callers arrive, that would be an entry for nearly every proposal, and each is a write, a
+        message and a slice on every member. So a small one also waits until the one before it has
+        been applied and its callers are answered, but not for long: a majority may be far away.
+        """
+        config = self._parts.config
+        if self._newest <= self._parts.history.applied.index or self.queue.commands >= config.small_entry:
+            return True
+        wait = self._newest_at + config.gather_seconds - self._parts.clock.now()
+        if wait <= 0:
+            return True
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(wait, self._gathered_long_enough)
+        return False
+
+    def _gathered_long_enough(self) -> None:
+        self._gathering = None
+        self._newest = 0  # not by the clock again: what is left of the wait may be too little to pass
+        self._wake()
 
     def _place(self, batch: Sequence[Waiting[R]], entry: EntryId) -> None:
         offset = 0

@@ -30,6 +30,44 @@ async def test_concurrent_proposals_share_entries_and_each_gets_its_own_results(
     assert leader.node.last_applied - before < 20
 
 
+async def test_while_an_entry_is_on_its_way_the_next_gathers(trio: Trio) -> None:
+    leader = await trio.start(gather_seconds=60.0)
+    proposed = leader.core.last_index
+    leader.state.gate.clear()
+    first = asyncio.create_task(put(leader, 1))
+    await eventually(lambda: leader.core.commit_index == proposed + 1)
+    others = [asyncio.create_task(put(leader, number)) for number in range(2, 8)]
+    await asyncio.sleep(1)
+    assert leader.core.last_index == proposed + 1
+    leader.state.gate.set()
+    assert await asyncio.gather(first, *others) == [[number] for number in range(1, 8)]
+    assert leader.core.last_index == proposed + 2
+
+
+async def test_what_is_no_longer_small_does_not_wait(trio: Trio) -> None:
+    leader = await trio.start(gather_seconds=60.0, small_entry=5)
+    proposed = leader.core.last_index
+    leader.state.gate.clear()
+    calls = [asyncio.create_task(put(leader, 1))]
+    await eventually(lambda: leader.core.commit_index == proposed + 1)
+    calls.append(asyncio.create_task(put(leader, 2, 3, 4, 5, 6)))
+    await eventually(lambda: leader.core.commit_index == proposed + 2)
+    leader.state.gate.set()
+    await asyncio.gather(*calls)
+
+
+async def test_an_entry_that_takes_long_does_not_hold_up_the_next(trio: Trio) -> None:
+    leader = await trio.start()
+    proposed = leader.core.last_index
+    leader.state.gate.clear()
+    calls = [asyncio.create_task(put(leader, 1))]
+    await eventually(lambda: leader.core.commit_index == proposed + 1)
+    calls.append(asyncio.create_task(put(leader, 2)))
+    await eventually(lambda: leader.core.commit_index == proposed + 2, within=1.0)
+    leader.state.gate.set()
+    await asyncio.gather(*calls)
+
+
 async def test_each_entry_carries_the_wall_clock_of_the_leader(trio: Trio) -> None:
     leader = await trio.start()
     await put(leader, 1)
