@@ -34,6 +34,8 @@ ALONE = "log write, nothing else"
 GOALS = (
     Goal("session puts, 1,000 callers, against etcd's best unary rate", "puts", "session put 1000",
          ("unary put *", "etcd"), "rate", 2.0),
+    Goal("the same, over 100,000 keys (etcd: one)", "puts", "session put 1000, 100,000 keys",
+         ("unary put *", "etcd"), "rate", 2.0),
     Goal("session puts, 100 callers, median latency", "puts", "session put 100",
          ("unary put 100", "etcd"), "median", 1.0, more=False),
     Goal("unary puts, 1,000 in flight", "puts", "unary put 1000", ("unary put 1000", "etcd"), "rate", 0.35),

@@ -17,15 +17,21 @@ PAIRS = 128
 
 
 async def puts(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
-    """Puts of 256 bytes by so many callers: throughput and latency."""
+    """Puts of 256 bytes by so many callers to one key, and to many: throughput and latency."""
     for callers in CALLERS:
         few = 300 * min(callers, 10)
         counts = _counts(callers, run.some(min(few + 30 * callers, 60_000)))
-        await run.attempt(f"session put {callers}", ours, loads.bench(ours, "put", *counts))
-        total = run.some(max(2 * callers, few + min(40 * callers, 40_000) // 8 + 125), least=2 * callers)
+        one_key = loads.bench(ours, "put", *counts, "--key-space", "1")
+        await run.attempt(f"session put {callers}", ours, one_key)
+        # Short where a call takes long, but many turns of all callers where it does not.
+        turns = 40 if callers >= 1000 else 5
+        total = run.some(few + 125 + min(turns * callers, 40_000), least=2 * callers)
         for system in (ours, theirs):
             load = loads.unary(system, "Put", loads.put_body(), callers=callers, total=total)
             await run.attempt(f"unary put {callers}", system, load)
+    counts = _counts(1000, run.some(60_000))
+    many_keys = loads.bench(ours, "put", *counts, "--key-space", "100000")
+    await run.attempt("session put 1000, 100,000 keys", ours, many_keys)
 
 
 async def sizes(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
@@ -43,10 +49,10 @@ async def sizes(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
 async def gets(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
     """Linearizable reads of one key by 1,000 callers."""
     await loads.bench(ours, "put", *_counts(100, 2000))
-    counts = _counts(1000, run.some(60_000))
+    counts = _counts(1000, run.some(120_000))
     await run.attempt("session get 1000", ours, loads.bench(ours, "range", *counts))
     for system in (ours, theirs):
-        load = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(8_000))
+        load = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(40_000))
         await run.attempt("unary get 1000", system, load)
 
 
