@@ -36,7 +36,9 @@ from connect_kv.raft.messages import (
 )
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 from connect_kv.rpc import raft_pb2 as pb
-from connect_kv.transport.seal import intact, seal
+from connect_kv.transport.seal import checksum, intact, seal
+
+_MESSAGES = bytes((pb.PeerFrame.MESSAGES_FIELD_NUMBER << 3 | 2,))
 
 
 class BadMessage(ConnectKvError):
@@ -58,14 +60,33 @@ def encode_frame(
 
     Raises BadMessage for what the wire cannot hold.
     """
-    frame = pb.PeerFrame(messages=[_encode_message(message) for message in messages])
+    encoded = [_encode_message(message) for message in messages]
     if hello is None and hello_reply is None:
-        return frame.SerializeToString()
+        return _joined(encoded)
+    frame = pb.PeerFrame(messages=map(seal, encoded))
     if hello is not None:
         frame.hello.CopyFrom(hello_to_wire(hello))
     if hello_reply is not None:
         frame.hello_reply.CopyFrom(hello_reply_to_wire(hello_reply))
     return seal(frame.SerializeToString())
+
+
+def _joined(messages: Iterable[bytes]) -> bytes:
+    """A PeerFrame of these, each sealed. Protobuf would copy each of them twice more."""
+    pieces: list[bytes] = []
+    for message in messages:
+        closing = checksum(message)
+        pieces += (_MESSAGES, _varint(len(message) + len(closing)), message, closing)
+    return b"".join(pieces)
+
+
+def _varint(number: int) -> bytes:
+    octets = bytearray()
+    while number >= 0x80:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -91,7 +112,7 @@ def _encode_message(message: PeerMessage) -> bytes:
         encoder(message, wire)
     except (ValueError, TypeError) as error:
         raise BadMessage(f"cannot be sent: {error}") from error
-    return seal(wire.SerializeToString())
+    return wire.SerializeToString()
 
 
 def _decode_message(data: bytes) -> PeerMessage:

@@ -14,9 +14,14 @@ _FIELD = struct.Struct("<BI")
 _TAG = 7 << 3 | 5
 
 
+def checksum(data: bytes) -> bytes:
+    """What is to follow an encoded message."""
+    return _FIELD.pack(_TAG, zlib.crc32(data))
+
+
 def seal(data: bytes) -> bytes:
     """An encoded message, closed by its checksum."""
-    return data + _FIELD.pack(_TAG, zlib.crc32(data))
+    return data + checksum(data)
 
 
 def intact(data: bytes) -> bool:
