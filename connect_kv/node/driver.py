@@ -21,6 +21,7 @@ from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
 from connect_kv.node.membership import log_changes
+from connect_kv.node.notices import CommitNotices
 from connect_kv.node.parts import Parts
 from connect_kv.node.peers import Peers
 from connect_kv.node.pipeline import Pipeline
@@ -83,6 +84,7 @@ class Driver(Generic[R]):
         )
         self.pipeline: Pipeline[R] = Pipeline(parts, disk_idle=lambda: self.writer.idle, wake=self.wake)
         self.leadership = Leadership(parts.core, parts.clock)
+        self._notices = CommitNotices(parts.core, parts.clock, self.wake)
         self.peers: Peers[R] = Peers(
             parts,
             receive=self._receive,
@@ -121,6 +123,7 @@ class Driver(Generic[R]):
                 self._until_failure(),
                 self.writer.run(),
                 self.applier.run(),
+                self._notices.run(),
                 self.compactor.run(),
             ]
             if config.watchdog_seconds:
@@ -331,6 +334,8 @@ class Driver(Generic[R]):
         if membership_changed:
             self._membership_applied()
         self._notify()
+        if self.leadership.leads:
+            self._notices.committed(entries[-1].id.index)
         # Callers who have their results go first: what the core says next is for others.
         asyncio.get_running_loop().call_soon(self.wake)
 

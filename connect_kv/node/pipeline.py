@@ -155,6 +155,7 @@ class Pipeline(Generic[R]):
         for waiting in batch:
             if waiting.future is None:
                 forwarded.append((waiting, entry, offset))
+                self._parts.core.await_commit(entry.index, waiting.source)
             else:
                 self.waiters.add(entry, offset, waiting.count, waiting.future)
             offset += waiting.count

@@ -182,6 +182,14 @@ class RaftCore:
             raise RaftInvariantError("only committed entries are applied", f"{index} > {state.commit_index}")
         state.applied_index = max(state.applied_index, index)
 
+    def await_commit(self, index: int, by: int | None = None) -> bool:
+        """Somebody at that member, or at any, waits to hear that `index` is committed: tell it with a message
+        of its own. Otherwise it goes with the next append or heartbeat.
+
+        False if nothing is to be sent now: who has it was told already, or this node does not lead.
+        """
+        return self._state.role is Role.LEADER and self._replication.await_commit(index, by)
+
     def compacted(self, compacted: EntryId) -> None:
         """The log store has dropped, or will drop, the entries up to `compacted`."""
         state = self._state

@@ -102,6 +102,8 @@ class Heartbeats:
                         index=index,
                     )
                 )
+                # A learner is asked nothing in the round, and a follower may have had less of the log.
+                self._replication.await_commit(index, request.source)
 
     def _quorum_is_active(self) -> bool:
         """Check-quorum: a majority answered since the last time (thesis 6.2)."""

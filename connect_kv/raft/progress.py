@@ -39,6 +39,8 @@ class Progress:
     """The last heartbeat round it answered (thesis 6.4)."""
     told_commit: int = 0
     """The commit index last sent to it."""
+    awaited_commit: int = 0
+    """Up to here somebody waits for it to hear of the commit: it is told at once, not by the next append."""
     lost_state_at: int | None = None
     """It lost its state, though not its log, which ends there: it waits for a snapshot."""
     loading: bool = False

@@ -67,6 +67,15 @@ class Replication:
         if state.history.index <= index:
             self._membership_committed()
 
+    def await_commit(self, index: int, node_id: int | None) -> bool:
+        """A member, or every one, is to hear of the commit of `index`; whether that is news to one."""
+        news = False
+        for follower, progress in self._state.progress.items():
+            if node_id in (None, follower):
+                progress.awaited_commit = max(progress.awaited_commit, index)
+                news = news or progress.told_commit < min(index, progress.match_index)
+        return news
+
     def recover(self, node_id: int, progress: Progress) -> None:
         """A member answered a heartbeat: it lives, so whatever it did not answer may be lost."""
         state = self._state
@@ -135,10 +144,10 @@ class Replication:
             pending = log.bytes_from(progress.next_index) if in_memory else state.config.small_append_bytes
             if not progress.may_send(state.config, pending) or not self._send_next(node_id, progress):
                 return
+        # Unless it is awaited, the next append carries it, or the next heartbeat. Not before it is applied
+        # here: whoever waits at the leader comes first, and under load an append goes by then.
         known = min(state.commit_index, progress.match_index)
-        # Not before it is applied here: whoever waits at the leader comes first, and often the next
-        # append carries it. Heartbeats tell it in any case.
-        if progress.told_commit < known <= state.applied_index:
+        if progress.told_commit < min(known, progress.awaited_commit) and known <= state.applied_index:
             self._tell_commit(node_id, progress, known)
 
     def _send_next(self, node_id: int, progress: Progress) -> bool:

@@ -133,6 +133,8 @@ class Node:
         self.config, self.disk, self.rng = config, disk, rng
         self.slow_disk = False
         self.applies = True
+        self.tells_commits = True
+        """Whether its driver asks at once that what is applied is told, instead of waiting for an append."""
         self.answers_reads = True
         self.log_reads: list[LogRead] = []
         """Not answered yet."""
@@ -207,6 +209,8 @@ class Node:
             self.disk.state.extend(entries)
             self.last_applied = entries[-1].id.index
             self.core.applied(self.last_applied)
+            if self.tells_commits:
+                self.core.await_commit(self.last_applied)
 
     def make_durable(self) -> None:
         self.disk.durable = self.last_applied

@@ -191,6 +191,64 @@ def test_the_commit_index_of_a_heartbeat_is_what_the_member_matches() -> None:
     assert beats[3].commit_index == 1
 
 
+def told(leader: Node) -> list[tuple[int, int]]:
+    """(member, commit index) of each message so far that only tells it."""
+    messages = [message for ready in leader.readies for message in ready.messages]
+    beats = [message for message in messages if isinstance(message, HeartbeatRequest)]
+    return [(beat.target, beat.commit_index) for beat in beats if not beat.round]
+
+
+def quiet_leader() -> tuple[Cluster, Node]:
+    """One that has told what it committed, and tells nothing by itself from now on."""
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.stabilize()
+    leader.tells_commits = False
+    return cluster, leader
+
+
+def test_a_commit_travels_with_the_next_append_or_heartbeat() -> None:
+    cluster, leader = quiet_leader()
+    before = told(leader)
+    leader.propose(b"a")
+    cluster.stabilize()
+    assert (leader.core.commit_index, cluster[2].core.commit_index) == (2, 1)
+
+    leader.propose(b"b")
+    cluster.stabilize()
+    assert (leader.core.commit_index, cluster[2].core.commit_index) == (3, 2)
+    assert not leader.core.await_commit(2)
+
+    cluster.tick(2)
+    assert cluster[2].core.commit_index == cluster[3].core.commit_index == 3
+    assert told(leader) == before
+
+
+def test_a_commit_that_is_awaited_is_told_at_once_and_only_where_it_is() -> None:
+    cluster, leader = quiet_leader()
+    before = told(leader)
+
+    leader.propose(b"a")
+    assert not leader.core.await_commit(2, by=3)  # not yet
+    cluster.stabilize()
+    assert told(leader) == [*before, (3, 2)]
+    assert (cluster[2].core.commit_index, cluster[3].core.commit_index) == (1, 2)
+
+    assert leader.core.await_commit(2)
+    cluster.stabilize()
+    assert told(leader) == [*before, (3, 2), (2, 2)]
+    assert not leader.core.await_commit(2)
+
+
+def test_only_a_leader_tells_and_only_members() -> None:
+    cluster, leader = quiet_leader()
+    leader.propose(b"a")
+    cluster.stabilize()
+
+    assert not cluster[2].core.await_commit(2)
+    assert not leader.core.await_commit(2, by=9)
+
+
 def progress_of(leader: Node, node_id: int) -> tuple[ProgressState, int, int]:
     follower = next(follower for follower in leader.core.status().followers if follower.node_id == node_id)
     return follower.state, follower.match_index, follower.next_index

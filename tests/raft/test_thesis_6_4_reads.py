@@ -2,7 +2,7 @@
 
 from connect_kv.raft.messages import AppendResponse, HeartbeatRequest, HeartbeatResponse, ReadIndexResponse
 from connect_kv.raft.ready import ReadState
-from tests.raft.harness import Cluster, Node, append, sent
+from tests.raft.harness import Cluster, Node, append, membership_of, sent
 
 
 def answers(node: Node) -> list[tuple[int, int | None]]:
@@ -26,6 +26,21 @@ def test_the_leader_and_its_followers_learn_the_index() -> None:
 
     assert answers(cluster[1]) == [(7, 2)]
     assert answers(cluster[2]) == [(8, 2)]
+
+
+def test_who_asked_hears_of_the_commit_with_the_answer_though_the_round_did_not_tell_it() -> None:
+    cluster = Cluster(4, membership=membership_of([1, 2, 3], learners=[4]))
+    leader = cluster.elect(1)
+    cluster.stabilize()
+    leader.tells_commits = False
+    leader.propose(b"a")
+    cluster.stabilize()
+
+    cluster[4].core.read_index(7)
+    cluster.stabilize()
+
+    assert answers(cluster[4]) == [(7, 2)]
+    assert cluster[4].core.commit_index == 2
 
 
 def test_the_index_is_that_of_the_arrival() -> None:
