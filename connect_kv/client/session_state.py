@@ -23,6 +23,10 @@ BATCH_BYTES = 512 << 10
 MAX_COMMAND_BYTES = 2 << 20
 """A larger command is not sent: it could only break the stream that others use too."""
 
+WINDOW_BYTES = 8 << 20
+"""So much may be under way before a batch. More would only wait at the member, and the answer to the first
+for the last: longer than a member may be silent, if values are large and its disk is slow."""
+
 SHARE_FROM = 128
 """A batch of more commands takes at most half of all that are under way, so that two take turns."""
 
@@ -53,7 +57,9 @@ class SessionState:
         self.last_trouble = ""
         """What went wrong last, for those who get nothing in time."""
         self.in_flight = 0
-        """Sent on the present stream and not answered there."""
+        """Sent on the present stream and not answered there,"""
+        self.bytes_in_flight = 0
+        """and how much that is."""
         self._ttl = ttl
         self._window = 1
         self._next_number = 1
@@ -95,19 +101,20 @@ class SessionState:
             return
         self.id = first.session
         self._window = max(1, first.window)
-        self.in_flight = 0
+        self.in_flight = self.bytes_in_flight = 0
         self._resend = deque(self._unanswered.values())
 
     def next_batch(self) -> tuple[bytes, int]:
         """What may be sent now, old commands first, encoded; and how many they are, 0 if none may."""
         room = self._window - self.in_flight
-        if room <= 0 or self.expired:
+        if room <= 0 or self.bytes_in_flight >= WINDOW_BYTES or self.expired:
             return b"", 0
         # With all of them in one batch, the members would wait while the client works, and it for them.
         calls = self._take(min(room, max(SHARE_FROM, (self.in_flight + self.queued) // 2)))
         for call in calls:
             call.sends += 1
             self._unanswered[call.number] = call
+            self.bytes_in_flight += len(call.command)
         self.in_flight += len(calls)
         return _encode(self.id, self._floor(), calls), len(calls)
 
@@ -136,6 +143,7 @@ class SessionState:
             call = unanswered.get(result.number)
             if call is None:
                 continue
+            self.bytes_in_flight = max(0, self.bytes_in_flight - len(call.command))
             if result.HasField("failure"):
                 self._failed(call, result)
                 continue
@@ -145,7 +153,7 @@ class SessionState:
 
     def broken(self) -> None:
         """The stream ended. If the session is gone too, settle what was in it and start afresh."""
-        self.in_flight = 0
+        self.in_flight = self.bytes_in_flight = 0
         self.troubled = None
         self._resend.clear()
         for number in [number for number, call in self._unanswered.items() if call.future.done()]:

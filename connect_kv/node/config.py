@@ -29,6 +29,8 @@ class NodeConfig:
     """And up to so many commands."""
     small_entry: int = 64
     """An entry of fewer commands than this gathers while the one before it is on its way,"""
+    small_entry_bytes: int = 16 << 10
+    """if it has also fewer bytes than this,"""
     gather_seconds: float = 0.005
     """up to so long."""
     max_waiting_bytes: int = 64 << 20

@@ -135,7 +135,9 @@ class Pipeline(Generic[R]):
         been applied and its callers are answered, but not for long: a majority may be far away.
         """
         config = self._parts.config
-        if self._newest <= self._parts.history.applied.index or self.queue.commands >= config.small_entry:
+        if self._newest <= self._parts.history.applied.index:
+            return True
+        if self.queue.commands >= config.small_entry or self.queue.size >= config.small_entry_bytes:
             return True
         wait = self._newest_at + config.gather_seconds - self._parts.clock.now()
         if wait <= 0:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from connect_kv import errors
-from connect_kv.client.session_state import BATCH_BYTES, MAX_COMMAND_BYTES, SessionState
+from connect_kv.client.session_state import BATCH_BYTES, MAX_COMMAND_BYTES, WINDOW_BYTES, SessionState
 from connect_kv.rpc.command_pb2 import Command, Failure, Result
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
@@ -146,3 +146,20 @@ async def test_no_number_is_used_for_two_commands_though_the_session_is_another(
     assert (batch.session, batch.floor, keys(batch)) == (8, 2, [b"b", b"c", b"d"])
     answer(state, *(command.number for command in batch.commands))
     assert all(call.done() and call.exception() is None for call in (again, refused, waiting))
+
+
+async def test_large_commands_are_under_way_up_to_a_number_of_bytes() -> None:
+    state = opened()
+    for _ in range(40):
+        put(state, b"key", bytes(BATCH_BYTES))
+    batches = []
+    while (batch := sent(state)).commands:
+        batches.append(batch)
+    under_way = sum(len(command.put.value) for batch in batches for command in batch.commands)
+    assert WINDOW_BYTES - BATCH_BYTES < under_way < WINDOW_BYTES + BATCH_BYTES
+    answer(state, 1)
+    assert len(sent(state).commands) == 1
+    assert not sent(state).commands
+    state.broken()
+    state.opened(SessionReplies(session=7, window=4096))
+    assert sent(state).commands[0].number == 2
