@@ -7,15 +7,16 @@ answer. A cluster of it under faults has to answer as if that had happened.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, NamedTuple
 
 from connect_kv import errors
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.framework.hosted import Outcome, ReplicatedMachine
 from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
+from connect_kv.sim.executed import Executed, ObservedMachine
 from connect_kv.sim.linearizability import Model
 from connect_kv.sim.made_up import made_up
 from connect_kv.sim.simulation import SETTLE_SECONDS, RunConfig, Simulation
@@ -29,6 +30,25 @@ CLIENTS = 5
 Factory = Callable[[], Replicated]
 Arguments = Callable[[str, random.Random], dict[str, Any]]
 """Arguments for a call of the method of that name."""
+Answer = bytes | str
+"""A value as it travels, or what was raised."""
+State = tuple[int, tuple[bytes, ...]]
+
+
+class Asked(NamedTuple):
+    """A call, in a history."""
+
+    name: str
+    arguments: bytes
+    reads: bool
+
+
+class Told(NamedTuple):
+    """What came of it."""
+
+    answer: Answer
+    log_times: tuple[int, ...] = ()
+    """Of a query: one of these was the log time of the answer."""
 
 
 class MachineSimulation(Simulation):
@@ -37,18 +57,22 @@ class MachineSimulation(Simulation):
     def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
         self.make = make
         self.kind = type(make())
+        self.executed = Executed()
         owner: type = self.kind
         self.methods = methods_of(owner)
         self.arguments = arguments or (lambda name, rng: made_up(self.kind, self.methods[name], rng))
         super().__init__(config)
-        self.recorders = {NAME: Recorder(self.world, NAME, model_of(make))}
+        self.recorders = {NAME: Recorder(self.world, NAME, model_of(make, self.executed))}
         self.watchers = []
 
     def world_config(self, skew: float) -> WorldConfig:
         """The machine alone."""
         config = self.config
         return WorldConfig(
-            seed=config.seed, machines={NAME: self.make}, clock_skew=skew, step_limit=config.step_limit
+            seed=config.seed,
+            machines={NAME: lambda: ObservedMachine(self.make(), self.executed)},
+            clock_skew=skew,
+            step_limit=config.step_limit,
         )
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
@@ -70,66 +94,88 @@ class MachineSimulation(Simulation):
                 name = rng.choice(names)
                 given = self.arguments(name, rng)
                 reads = self.methods[name].kind is Kind.QUERY
-                input = (name, self.methods[name].bind((), given), reads)
+                input = Asked(name, self.methods[name].bind((), given), reads)
                 work = machine.call(getattr(self.kind, name), **given)
-                await caller.call(input, _outcome(work), lambda answer: answer, reads=reads)
+                await caller.call(input, self._told(input, work), lambda told: told, reads=reads)
                 await caller.rest(self.config.pause)
 
+    async def _told(self, asked: Asked, work: Awaitable[Any]) -> Told:
+        """What the call gives, with the log times at which members were asked meanwhile."""
+        before = len(self.executed.queries(asked.name, asked.arguments))
+        answer = await _outcome(work)
+        times = self.executed.queries(asked.name, asked.arguments)[before:] if asked.reads else ()
+        return Told(answer, tuple(dict.fromkeys(times)))
 
-async def _outcome(work: Any) -> bytes | str:
+
+async def _outcome(work: Awaitable[Any]) -> Answer:
     """A value as it travels, or what was raised: both are answers."""
     try:
         return data.encode(await work)
     except errors.CommandFailed as failed:
-        return f"{failed.type}: {failed.message}"
+        return _in_words(failed)
 
 
-def model_of(make: Factory) -> Model:
-    """The class as a sequential specification; a state is its snapshot."""
-    depends_on_time = any(
-        "log_time" in getattr(value, "__code__", _NO_CODE).co_names for value in vars(type(make())).values()
-    )
+def model_of(make: Factory, executed: Executed) -> Model:
+    """The class as a sequential specification, which runs each call at the log time at which members did.
 
-    def step(state: Any, input: Any, output: Any, known: bool) -> Hashable | None:
-        name, arguments, reads = input
+    A state is how many commands took effect, and the snapshot they left. Commands take effect in the order
+    of the log: what would be out of turn is not allowed.
+    """
+
+    def at(state: State) -> ReplicatedMachine:
         machine = ReplicatedMachine(make())
-        machine.restore(state)
-        if reads:
-            try:
-                answer: object = machine.query(name, arguments, 0, None)
-            except errors.CommandFailed as failed:
-                answer = f"{failed.type}: {failed.message}"
-        else:
-            (outcome,) = machine.execute([Call(name, arguments, 0, 1)], None)
-            answer = (
-                f"{outcome.type}: {outcome.message}" if isinstance(outcome, errors.CommandFailed) else outcome
-            )
-        if known and not depends_on_time and answer != output:
+        machine.restore(state[1])
+        return machine
+
+    def step(state: State, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
+        if asked.reads:
+            if not known or told is None:
+                return state
+            allowed = any(_query(at(state), asked, log_time) == told.answer for log_time in told.log_times)
+            return state if allowed else None
+        place, _ = state
+        if place == len(commands := executed.commands):
             return None
-        return state if reads else tuple(machine.snapshot())
+        call = commands[place]
+        if (call.method, call.arguments) != (asked.name, asked.arguments):
+            return None
+        machine = at(state)
+        (outcome,) = machine.execute([call], None)
+        if known and told is not None and told.answer != _answer(outcome):
+            return None
+        return place + 1, tuple(machine.snapshot())
 
     def describe_state(state: Any) -> str:
         machine = make()
-        machine.restore(state)
+        machine.restore(state[1])
         return ", ".join(f"{name} = {value!r}" for name, value in vars(machine).items())[:STATE_CHARACTERS]
 
     return Model(
-        init=lambda: tuple(ReplicatedMachine(make()).snapshot()),
+        init=lambda: (0, tuple(ReplicatedMachine(make()).snapshot())),
         step=step,
-        reads=lambda input: bool(input[2]),
+        reads=lambda asked: bool(asked.reads),
         describe=_described,
         describe_state=describe_state,
     )
 
 
-def _no_code() -> None:
-    """Stands for what has none."""
+def _query(machine: ReplicatedMachine, asked: Asked, log_time: int) -> Answer:
+    try:
+        return machine.query(asked.name, asked.arguments, log_time, None)
+    except errors.CommandFailed as failed:
+        return _in_words(failed)
 
 
-_NO_CODE = _no_code.__code__
+def _answer(outcome: Outcome) -> Answer:
+    return _in_words(outcome) if isinstance(outcome, errors.CommandFailed) else outcome
 
 
-def _described(input: Any, output: Any, known: bool) -> str:
-    name, arguments, _ = input
-    answer = value_in_words(output) if isinstance(output, bytes) else output
-    return f"{name}({arguments_in_words(arguments)}) → {answer if known else '?'}"
+def _in_words(failed: errors.CommandFailed) -> str:
+    return f"{failed.type}: {failed.message}"
+
+
+def _described(asked: Asked, told: Told | None, known: bool) -> str:
+    answer: object = told.answer if known and told is not None else "?"
+    if isinstance(answer, bytes):
+        answer = value_in_words(answer)
+    return f"{asked.name}({arguments_in_words(asked.arguments)}) → {answer}"

@@ -166,3 +166,67 @@ class CachedCounter(Replicated):
     def value(self) -> int:
         self.reads += 1
         return self.total
+
+
+def now_of(machine: Replicated) -> int:
+    """A helper that reads the log's clock."""
+    return machine.log_time
+
+
+class Visits(Replicated):
+    """Right: the time comes from the log, in whichever way it is read."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.times: list[int] = []
+
+    @property
+    def now(self) -> int:
+        return self.log_time // 1_000_000
+
+    @command
+    def visit(self) -> int:
+        self.last = self.log_time
+        return self.last
+
+    @command
+    def note(self) -> int:
+        self.times = [*self.times[-3:], self.now]
+        return self.times[-1]
+
+    @command
+    def helped(self) -> int:
+        self.last = now_of(self)
+        return self.last
+
+    @query
+    def age(self) -> int:
+        return self.now - self.last // 1_000_000
+
+
+class InheritedVisits(Visits):
+    """Right: it reads the time where its base does."""
+
+    @query
+    def last_visit(self) -> int:
+        return self.last
+
+
+class CachedVisits(Replicated):
+    """Broken: it has the time of the log, but a query answers with what it found first."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.t = 0
+        self.cached: int | None = None
+
+    @command
+    def increment(self) -> None:
+        self.t = self.log_time
+        self.total += 1
+
+    @query
+    def value(self) -> int:
+        if self.cached is None:
+            self.cached = self.total
+        return self.cached

@@ -18,17 +18,21 @@ from connect_kv.sim.invariants import Violation
 from connect_kv.sim.machine import MachineSimulation
 from connect_kv.sim.made_up import made_up
 from connect_kv.sim.simulation import RunConfig
+from connect_kv.sim.workloads import NotLinearizable
 from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
 from tests.sim.machines import (
     CachedCounter,
+    CachedVisits,
     Chosen,
     Counter,
     Dated,
     Everything,
+    InheritedVisits,
     Pages,
     Point,
     Stamped,
     Tags,
+    Visits,
     Yearly,
 )
 
@@ -100,6 +104,20 @@ def test_a_machine_is_checked_against_its_own_class() -> None:
     assert MachineSimulation(config, Counter).run().violation is None
     violation = MachineSimulation(config, CachedCounter).run().violation
     assert violation is not None
+
+
+@pytest.mark.parametrize("machine", [Visits, InheritedVisits])
+def test_a_machine_that_reads_the_time_of_the_log_is_checked_at_that_time(machine: type[Replicated]) -> None:
+    report = MachineSimulation(RunConfig(seed=3, seconds=4), machine).run()
+    assert report.violation is None
+    assert not report.undecided
+    assert report.answered > 30
+
+
+def test_a_stale_answer_of_a_machine_that_reads_the_time_of_the_log_is_found() -> None:
+    violation = MachineSimulation(RunConfig(seed=3, seconds=4), CachedVisits).run().violation
+    assert isinstance(violation, NotLinearizable)
+    assert "value() → " in str(violation)
 
 
 def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
