@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from connect_kv.sim import timeline
 from connect_kv.sim.faults import ALL
+from connect_kv.sim.invariants import Violation
 from connect_kv.sim.simulation import Report, RunConfig, simulate
 from connect_kv.sim.workloads import NotLinearizable
 
@@ -33,10 +34,10 @@ def run_all(configs: Iterable[RunConfig], jobs: int) -> Iterator[Report]:
     """Each report as it comes, in the order of `configs`."""
     if jobs == 1:
         keep_what_is_loaded()
-        yield from map(simulate, configs)
+        yield from map(reported, configs)
         return
     with get_context("spawn").Pool(jobs, keep_what_is_loaded, maxtasksperchild=50) as pool:
-        yield from pool.imap(_bare, configs)
+        yield from pool.imap(reported, configs)
 
 
 def keep_what_is_loaded() -> None:
@@ -45,9 +46,13 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def _bare(config: RunConfig) -> Report:
+def reported(config: RunConfig) -> Report:
+    """Run one seed; what is reported can be sent to another process, which models cannot."""
     report = simulate(config)
-    report.violation = report.violation and type(report.violation)(str(report.violation))
+    violation = report.violation
+    if isinstance(violation, NotLinearizable):
+        report.drawing = timeline.draw(violation.model, violation.outcome)
+    report.violation = violation and Violation(str(violation))
     return report
 
 
@@ -115,9 +120,8 @@ def main(
                     replay_line(report, config), style="bold red", highlight=False, soft_wrap=True
                 )
                 progress.console.print(str(report.violation), highlight=False, markup=False)
-                if svg is not None and isinstance(report.violation, NotLinearizable):
-                    violation = report.violation
-                    svg.write_text(timeline.draw(violation.model, violation.outcome))
+                if svg is not None and report.drawing:
+                    svg.write_text(report.drawing)
             if time.monotonic() >= end:
                 break
     pace = virtual / max(real, 1e-9) / 60

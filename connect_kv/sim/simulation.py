@@ -73,6 +73,8 @@ class Report:
     story: list[tuple[float, str]] = field(default_factory=list)
     """When each fault began."""
     violation: Violation | None = None
+    drawing: str = ""
+    """An SVG of the history, where the runner drew one."""
 
     @property
     def replay(self) -> str:
