@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
 
+from connect_kv.api.backlog import MOST_UNTAKEN, Backlog, calls_begun
 from connect_kv.api.health import HealthService
 from connect_kv.api.reflection import ReflectionService, reflection_handlers, service_names
 from connect_kv.api.registrar import AUTH_METHODS, Handlers
@@ -30,6 +31,9 @@ from connect_kv.rpc import (
 
 _RECEIVE_MARGIN = 512 * 1024
 """Above the request limit, so that a request somewhat too large is refused with a text of ours."""
+_MOST_PENDING = 32 * 1024
+"""Calls the library keeps for us. It cancels those beyond, without a reason, which a client cannot tell
+from a lost answer; they are refused long before (`Backlog`), so this only bounds memory, at 300 MiB."""
 
 SERVICES: Sequence[ServiceDescriptor] = tuple(
     module.DESCRIPTOR.services_by_name[name]
@@ -59,9 +63,18 @@ class GrpcServer:
     """Listens for clients. Start it once, stop it once."""
 
     def __init__(
-        self, handlers: Handlers, *, max_request_bytes: int, serving: Callable[[str], bool], clock: Clock
+        self,
+        handlers: Handlers,
+        *,
+        max_request_bytes: int,
+        serving: Callable[[str], bool],
+        clock: Clock,
+        most_untaken: int = MOST_UNTAKEN,
     ) -> None:
-        """`serving` says of a service, by its full name, whether its calls can be answered now."""
+        """`serving` says of a service, by its full name, whether its calls can be answered now.
+
+        `most_untaken`: calls that may wait for the event loop to take them.
+        """
         self._server = grpc.aio.server(
             options=(
                 # Otherwise a second process binds the same port without an error and takes half the calls.
@@ -70,14 +83,20 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.server.max_pending_requests", _MOST_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+                ("grpc.enable_channelz", 1),
             )
         )
+        self._backlog = Backlog(calls_begun(), clock, most_untaken)
+        handlers.refuse_beyond(self._backlog)
         self._server.add_generic_rpc_handlers((handlers,))
         names = service_names([service.full_name for service in SERVICES])
         self._health = HealthService(names, serving, clock)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(reflection_handlers(ReflectionService(names)))
         self._port = 0
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -95,11 +114,14 @@ class GrpcServer:
     async def start(self) -> None:
         """Serve."""
         await self._server.start()
+        self._watching = asyncio.create_task(self._backlog.watch())
 
     async def stop(self, grace: float) -> None:
         """Take no new call, give those under way `grace` seconds."""
         self._health.stop()
         await self._server.stop(grace)
+        if self._watching is not None:
+            self._watching.cancel()
 
 
 async def check_free(address: str) -> None:

@@ -23,9 +23,10 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from connect_kv.api.backlog import Backlog
 from connect_kv.api.status import status_of
 from connect_kv.api.streams import Streams
-from connect_kv.errors import NoLeader
+from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.kv.refusals import Refusal
 from connect_kv.metrics import CallCount, Metrics
 
@@ -62,6 +63,10 @@ _LEARNERS: dict[str, Callable[[Any], bool]] = {
 """What a learner answers, as in etcd."""
 
 
+_ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster"})
+"""Services whose calls are few, and needed where something is wrong."""
+
+
 class Handlers(grpc.GenericRpcHandler):
     """One table from full method name to handler, for all services of a server."""
 
@@ -78,6 +83,13 @@ class Handlers(grpc.GenericRpcHandler):
         self._metrics = metrics
         self._has_leader = has_leader
         self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._refusals: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        """What takes the place of a handler while too many calls wait: of single calls only."""
+        self._backlog: Backlog | None = None
+
+    def refuse_beyond(self, backlog: Backlog) -> None:
+        """Refuse single calls, unread, while `backlog` says so."""
+        self._backlog = backlog
 
     def add(self, service: ServiceDescriptor, servicer: object) -> None:
         """Serve a servicer's methods under the service's own name and, if it has one, etcd's."""
@@ -97,7 +109,14 @@ class Handlers(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """What grpc asks for every call."""
-        return self._table.get(handler_call_details.method)
+        method = handler_call_details.method
+        backlog = self._backlog
+        if backlog is not None:
+            backlog.taken += 1
+            if backlog.excess and method in self._refusals:
+                backlog.excess -= 1
+                return self._refusals[method]
+        return self._table.get(method)
 
     def _handler(
         self, service: str, method: MethodDescriptor, servicer: object
@@ -118,6 +137,8 @@ class Handlers(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count, refused), *codec)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count, refused), *codec)
+        if method.containing_service.name not in _ALWAYS_TAKEN:
+            self._refusals[f"/{service}/{method.name}"] = _overloaded(count)
         return grpc.unary_unary_rpc_method_handler(self._unary(call, count, refused), *codec)
 
     def _refused_to_learners(self, allowed: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
@@ -248,6 +269,18 @@ async def _fail(context: Context, error: BaseException, count: CallCount) -> NoR
         logger.error("call failed", exc_info=error, extra={"method": f"{count.service}/{count.method}"})
     await context.abort(status.code, status.text, status.trailing)
     raise AssertionError("abort returned")
+
+
+def _overloaded(count: CallCount) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler that reads nothing: what a refusal costs is what it spares the member."""
+    status = status_of(Overloaded("too many calls wait to be taken"))
+
+    async def handle(_: Any, context: Context) -> None:
+        count.started += 1
+        count.fail(status.code.name)
+        await context.abort(status.code, status.text, status.trailing)
+
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _unimplemented(service: str, method: str) -> grpc.RpcMethodHandler[Any, Any]:
