@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from connect_kv.sim import timeline
 from connect_kv.sim.determinism import check_determinism
 from connect_kv.sim.faults import ALL
 from connect_kv.sim.invariants import Violation
-from connect_kv.sim.machine import MachineSimulation
+from connect_kv.sim.machine import NAME, MachineSimulation
+from connect_kv.sim.runner import positive
 from connect_kv.sim.simulation import Report, RunConfig
 from connect_kv.sim.workloads import NotLinearizable
 
@@ -24,12 +27,19 @@ SLICE_SECONDS = 20.0
 """A run of minutes is so many runs of this length, each a cluster of its own."""
 
 
+MICROSECOND = 1e-6
+UNDECIDED = {NAME: "a history too tangled to decide"}
+EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
+
+
 @click.command()
 @click.argument("machine", metavar="MODULE:CLASS")
 @click.option("--seed", default=1, show_default=True, help="The same seed is the same run.")
-@click.option("--minutes", default=1.0, show_default=True, help="Virtual minutes.")
+@click.option(
+    "--minutes", default=1.0, show_default=True, callback=positive, help="Virtual minutes, 20 s a cluster."
+)
 @click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
-@click.option("--steps", type=int, help="Of the first seed alone, end after so many steps.")
+@click.option("--steps", type=click.IntRange(min=1), help="Of the first seed alone, end after so many steps.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
 def simulate(
     machine: str, seed: int, minutes: float, faults: str, steps: int | None, svg: Path | None
@@ -37,15 +47,17 @@ def simulate(
     """Run clusters of MODULE:CLASS, a Replicated class, under faults, and check what they answer.
 
     Two questions: does it do the same on every member, and does the cluster answer as one object of
-    the class would? Exits with 1 if not, with a line that repeats the run.
+    the class would?
+
+    Exit status: 0 yes, 1 no, with a line that repeats the run, 3 undecided: no call was answered, the run
+    was ended early, or a history was too much for the checker.
     """
     kind = _machine(machine)
     kinds = tuple(part.strip() for part in faults.split(",") if part.strip())
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
     console = Console()
-    slices = max(1, round(minutes * 60 / SLICE_SECONDS))
-    seconds = minutes * 60 / slices
+    configs = configs_of(seed, minutes, kinds, steps)
     reports: list[Report] = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn(),
@@ -53,39 +65,71 @@ def simulate(
     )  # fmt: skip
     try:
         with bar as progress:
-            task = progress.add_task("members alike", total=slices + 1, said="")
+            task = progress.add_task("members alike", total=len(configs) + 1, said="")
             check_determinism(kind, seed=seed)
-            for number in range(1 if steps else slices):
-                config = RunConfig(seed=seed + number, seconds=seconds, faults=kinds, step_limit=steps)
+            for config in configs:
                 progress.update(task, advance=1, description=f"seed {config.seed}")
                 report = MachineSimulation(config, kind).run()
                 reports.append(report)
                 progress.update(task, said=f"{sum(one.answered for one in reports)} calls answered")
                 if report.violation is not None:
                     raise report.violation
-            progress.update(task, completed=slices + 1, description="done")
+            progress.update(task, completed=len(configs) + 1, description="done")
     except Violation as violation:
-        console.print(f"FAILED  {violation}", style="bold red", highlight=False, markup=False)
-        if svg is not None and isinstance(violation, NotLinearizable):
-            svg.write_text(timeline.draw(violation.model, violation.outcome))
-            console.print(f"drawn in {svg}")
-        elif svg is not None:
-            console.print("there is no history to draw: the members differ from each other")
+        console.print(f"FAILED  {violation}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         if reports:
-            last = reports[-1]
-            again = f"--seed {last.seed} --minutes {seconds / 60:g} --faults {','.join(kinds)}"
-            line = f"{last.replay} : connect-kv simulate {machine} {again} --steps {last.steps}"
-            console.print(line, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    _verdict(console, reports)
+            line = replay_line(reports[-1], config, machine)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if svg is not None:
+            _draw(console, violation, svg)
+        sys.exit(EXIT_VIOLATION)
+    sys.exit(_verdict(console, reports))
 
 
-def _verdict(console: Console, reports: list[Report]) -> None:
+def configs_of(seed: int, minutes: float, faults: tuple[str, ...], steps: int | None) -> list[RunConfig]:
+    """A run for each slice of these minutes; with `steps`, the first alone, which ends there."""
+    slices = max(1, round(minutes * 60 / SLICE_SECONDS))
+    # Rounded, so that minutes printed for a slice give its seconds again.
+    seconds = max(MICROSECOND, round(minutes * 60 / slices, 6))
+    return [
+        RunConfig(seed=seed + number, seconds=seconds, faults=faults, step_limit=steps)
+        for number in range(1 if steps else slices)
+    ]
+
+
+def replay_line(report: Report, config: RunConfig, machine: str) -> str:
+    """The one line that repeats a failure, exactly."""
+    faults = shlex.quote(",".join(config.faults))
+    return (
+        f"{report.replay} : connect-kv simulate {machine} --seed {report.seed} "
+        f"--minutes {config.seconds / 60!r} --faults {faults} --steps {report.steps}"
+    )
+
+
+def _draw(console: Console, violation: Violation, svg: Path) -> None:
+    if not isinstance(violation, NotLinearizable):
+        console.print("there is no history to draw: the members differ from each other")
+        return
+    try:
+        svg.write_text(timeline.draw(violation.model, violation.outcome))
+    except OSError as error:
+        console.print(f"cannot draw in {svg}: {error.strerror}", highlight=False, markup=False)
+    else:
+        console.print(f"drawn in {svg}", highlight=False, markup=False)
+
+
+def _verdict(console: Console, reports: list[Report]) -> int:
+    """Say what was found; the exit status."""
     count: dict[str, int] = {}
     for report in reports:
         for name, times in report.faults.items():
             count[name] = count.get(name, 0) + times
-    console.print("[bold green]OK[/]  the same on every member, and linearizable", highlight=False)
+    undecided = why_undecided(reports)
+    if undecided:
+        text = f"UNDECIDED  {'; '.join(undecided)}"
+        console.print(text, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+    else:
+        console.print("[bold green]OK[/]  the same on every member, and linearizable", highlight=False)
     console.print(
         f"{sum(one.answered for one in reports)} calls answered, "
         f"{sum(one.unknown for one in reports)} of unknown outcome, "
@@ -95,8 +139,17 @@ def _verdict(console: Console, reports: list[Report]) -> None:
     )
     told = ", ".join(f"{name} {times}" for name, times in sorted(count.items()) if times)
     console.print(f"faults: {told or 'none'}", highlight=False)
-    if undecided := [one.seed for one in reports if one.undecided]:
-        console.print(f"histories too tangled to decide: seeds {undecided}", highlight=False)
+    return EXIT_UNDECIDED if undecided else 0
+
+
+def why_undecided(reports: Sequence[Report]) -> list[str]:
+    """Of runs without a violation, what kept each from being decided."""
+    reasons = [
+        f"seed {one.seed}: " + ", ".join(UNDECIDED.get(reason, reason) for reason in one.undecided)
+        for one in reports
+        if one.undecided
+    ]
+    return reasons if any(one.answered for one in reports) else ["no call was answered", *reasons]
 
 
 def _machine(text: str) -> type[Replicated]:

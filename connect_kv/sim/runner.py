@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -59,18 +60,33 @@ def reported(config: RunConfig) -> Report:
 def replay_line(report: Report, config: RunConfig) -> str:
     """The one line that repeats a failure."""
     return (
-        f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds:g} "
-        f"--steps {report.steps} --faults {','.join(config.faults)}"
+        f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds!r} "
+        f"--steps {report.steps} --faults {shlex.quote(','.join(config.faults))}"
     )
+
+
+def positive(context: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse what is no time. For click."""
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{value:g}: expected a number above 0", context, option)
+    return value
 
 
 @click.command()
 @click.option("--seeds", default="1-20", show_default=True, help="One, a range A-B, or several with commas.")
-@click.option("--seconds", default=10.0, show_default=True, help="Virtual seconds of work under faults.")
+@click.option(
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    callback=positive,
+    help="Virtual seconds of work under faults.",
+)
 @click.option("--within", type=float, help="Begin no more after so many real seconds.  [default: run all]")
-@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
-@click.option("--steps", type=int, help="End after so many steps: what STEPS of a failure says.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="End after so many steps: what STEPS of a failure says."
+)
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
 @click.option("--story", is_flag=True, help="Tell when each fault came.")
 def main(
@@ -121,7 +137,10 @@ def main(
                 )
                 progress.console.print(str(report.violation), highlight=False, markup=False)
                 if svg is not None and report.drawing:
-                    svg.write_text(report.drawing)
+                    try:
+                        svg.write_text(report.drawing)
+                    except OSError as error:
+                        progress.console.print(f"cannot draw in {svg}: {error.strerror}", markup=False)
             if time.monotonic() >= end:
                 break
     pace = virtual / max(real, 1e-9) / 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,27 @@ def test_the_command_tells_of_it_and_goes_on(monkeypatch: pytest.MonkeyPatch, tm
     assert done.exit_code == 1
     assert [f"SEED={seed} STEPS=7" in done.output for seed in (5, 6)] == [True, True]
     assert drawing.read_text().startswith("<svg")
+
+
+def test_the_line_of_a_failure_gives_the_same_run() -> None:
+    config = RunConfig(seed=5, seconds=20 / 3, faults=())
+    words = shlex.split(runner.replay_line(Report(seed=5, steps=7), config))
+    given = runner.main.make_context("simulate", words[4:]).params
+    assert (given["seeds"], given["seconds"], given["faults"], given["steps"]) == ("5", 20 / 3, "", 7)
+
+
+@pytest.mark.parametrize(
+    "words", [["--seconds", "nan"], ["--seconds", "0"], ["--steps", "0"], ["--jobs", "0"]]
+)
+def test_no_time_is_refused(words: list[str]) -> None:
+    assert CliRunner().invoke(runner.main, words).exit_code == 2
+
+
+def test_a_drawing_that_cannot_be_written_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "simulate", not_linearizable)
+    done = CliRunner().invoke(runner.main, ["--seeds", "5-6", "--svg", str(tmp_path / "nowhere" / "x.svg")])
+    assert done.exit_code == 1
+    assert "SEED=6 STEPS=7" in done.output
+    assert "cannot draw in" in done.output

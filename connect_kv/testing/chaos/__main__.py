@@ -63,7 +63,9 @@ def verdict(result: Result, file: Path) -> None:
         )
     for text in result.violations:
         click.echo(f"VIOLATION: {text[:2000]}")
-    word = "no violation" if result.ok else f"{len(result.violations)} violations"
+    word = "undecided, no violation found" if result.undecided else "no violation"
+    if not result.ok:
+        word = f"{len(result.violations)} violations"
     click.echo(f"{word} in {len(result.faults)} faults ({result.network}); report: {file}")
 
 
