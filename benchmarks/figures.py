@@ -66,7 +66,8 @@ class Notebook:
 
 
 def _medians(found: list[Figures]) -> Figures:
-    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: statistics.median(one.get(name, 0.0) for one in found) for name in names}
 
 
 def load(path: Path) -> dict[str, Section]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import aiohttp
 
 from benchmarks.figures import Figures
 from benchmarks.systems import System
@@ -15,6 +19,10 @@ from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest
 
 STREAMS_PER_CONNECTION = 100
 TIMEOUT = 120.0
+LEAST_SERVED = 0.5
+REFUSED_UNSAID = 0.01
+"""Parts of the calls sent."""
+HANDLED = re.compile(r"^grpc_server_handled_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 
 def put_body(value_size: int = 256) -> bytes:
@@ -27,7 +35,53 @@ def range_body() -> bytes:
     return _framed(RangeRequest(key=b"bench/000000000001").SerializeToString())
 
 
+@dataclass(slots=True)
+class Load:
+    """What h2load sent, and what became of it."""
+
+    sent: int
+    served: int
+    """Calls that ended with gRPC's OK, as the servers count them: h2load sees only HTTP's 200."""
+    seconds: float
+    cpu: float
+    """Processor seconds of all servers."""
+    latencies: Sequence[float]
+    """Milliseconds of every answer, in order of size; h2load cannot tell refusals from others."""
+
+    @property
+    def refused(self) -> int:
+        """Calls that were sent and not served."""
+        return self.sent - self.served
+
+
 async def unary(
+    system: System,
+    method: str,
+    body: bytes,
+    *,
+    callers: int,
+    total: int,
+    timeout: float = TIMEOUT,
+) -> Figures:
+    """h2load with `callers` who go on as soon as they were answered.
+
+    The rate is of what was served. `refused`, a second, is shown if it was more than a hundredth of the
+    calls; RuntimeError if it was more than half of them.
+    """
+    load = await offer(system, method, body, callers=callers, total=total, timeout=timeout)
+    if load.served < LEAST_SERVED * load.sent:
+        raise RuntimeError(f"{system.name}: {load.served} of {load.sent} calls succeeded")
+    figures = {
+        "rate": load.served / load.seconds,
+        **percentiles(load.latencies),
+        "cpu": load.cpu / load.served * 1000,
+    }
+    if load.refused > REFUSED_UNSAID * load.sent:
+        figures["refused"] = load.refused / load.seconds
+    return figures
+
+
+async def offer(
     system: System,
     method: str,
     body: bytes,
@@ -37,47 +91,49 @@ async def unary(
     rate: float | None = None,
     streams: int = STREAMS_PER_CONNECTION,
     timeout: float = TIMEOUT,
-) -> Figures:
+) -> Load:
     """h2load with up to `callers` calls under way, spread over the members, one process for each.
 
     Without `rate` each caller goes on as soon as it was answered; with it, so many begin a second.
     `streams`: calls of one connection.
     """
     addresses = system.addresses[: max(1, min(len(system.addresses), callers))]
+    share, each = callers // len(addresses), total // len(addresses)
+    share_of_rate = rate and rate / len(addresses)
     with TemporaryDirectory() as directory:
         file = Path(directory) / "body"
         file.write_bytes(body)
-        before = system.cpu_seconds()
         logs = [Path(directory) / f"log{number}" for number in range(len(addresses))]
-        share, each = callers // len(addresses), total // len(addresses)
+        counted = await _served(system, method)
+        before = system.cpu_seconds()
         started = asyncio.get_running_loop().time()
-        async with asyncio.timeout(timeout):
-            await asyncio.gather(
-                *(
-                    _h2load(
-                        address,
-                        method,
-                        file,
-                        log,
-                        share,
-                        each,
-                        min(share, streams),
-                        rate and rate / len(addresses),
-                    )
-                    for address, log in zip(addresses, logs, strict=True)
-                )
-            )
+        async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
+            for address, log in zip(addresses, logs, strict=True):
+                work = _h2load(address, method, file, log, share, each, min(share, streams), share_of_rate)
+                tasks.create_task(work)
         seconds = asyncio.get_running_loop().time() - started
         used = system.cpu_seconds() - before
         rows = [line.split("\t") for log in logs for line in log.read_text().splitlines()]
     latencies = sorted(int(row[2]) / 1000 for row in rows if row[1] == "200")
-    if len(latencies) < 0.99 * each * len(addresses):
-        raise RuntimeError(f"{system.name}: {len(latencies)} of {total} calls succeeded")
-    return {
-        "rate": len(latencies) / seconds,
-        **percentiles(latencies),
-        "cpu": used / len(latencies) * 1000,
-    }
+    served = len(latencies)
+    if counted is not None:
+        served = (await _served(system, method) or 0) - counted
+    return Load(each * len(addresses), served, seconds, used, latencies)
+
+
+async def _served(system: System, method: str) -> int | None:
+    """Calls of that method that ended with OK on all members so far; None where that is not shown."""
+    if not system.metrics_addresses:
+        return None
+    found = 0.0
+    async with aiohttp.ClientSession() as session:
+        for address in system.metrics_addresses:
+            async with session.get(f"http://{address}/metrics") as answer:
+                for labels, value in HANDLED.findall(await answer.text()):
+                    fields = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                    if (fields["grpc_method"], fields["grpc_code"]) == (method, "OK"):
+                        found += float(value)
+    return int(found)
 
 
 async def _h2load(

@@ -46,6 +46,11 @@ class System:
         raise NotImplementedError
 
     @property
+    def metrics_addresses(self) -> Sequence[str]:
+        """Where each shows its metrics, over HTTP; none if it does not."""
+        return ()
+
+    @property
     def endpoints(self) -> str:
         """For a client."""
         return ",".join(self.addresses)
