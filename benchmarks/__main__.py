@@ -56,6 +56,7 @@ async def measure(names: Sequence[str], arguments: argparse.Namespace) -> dict[s
                 ours, theirs = ConnectKv(directory / "ours"), Etcd(directory / "etcd", arguments.etcd)
                 async with ours, theirs:
                     await ours.leader_first()
+                    await theirs.leader_first()
                     for name in together:
                         run = _run(notebooks[name], directory, arguments)
                         await _said(name, BESIDE[name](run, ours, theirs))

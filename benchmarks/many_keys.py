@@ -24,8 +24,9 @@ LOADING_SECONDS = 240.0
 async def many_keys(run: Run) -> None:
     """Many keys of 256 bytes: loaded in transactions of 128, weighed, killed and started again."""
     async with ConnectKv(run.directory / "ours") as ours, Etcd(run.directory / "etcd", run.etcd) as etcd:
-        await ours.leader_first()
         systems: tuple[KeyValueSystem, ...] = (ours, etcd)
+        for system in systems:
+            await system.leader_first()
         for system, door in zip(systems, ("session", "unary"), strict=True):
             await _load(run, system, door)
         for system in systems:

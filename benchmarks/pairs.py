@@ -48,8 +48,11 @@ async def sizes(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
 
 async def gets(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
     """Linearizable reads of one key by 1,000 callers."""
-    await loads.bench(ours, "put", *_counts(100, 2000))
-    counts = _counts(1000, run.some(120_000))
+    one_key = ("--key-space", "1")
+    await loads.bench(ours, "put", *_counts(1, 10), *one_key)
+    for system in (ours, theirs):
+        await loads.unary(system, "Put", loads.put_body(), callers=1, total=10)
+    counts = (*_counts(1000, run.some(120_000)), *one_key)
     await run.attempt("session get 1000", ours, loads.bench(ours, "range", *counts))
     for system in (ours, theirs):
         load = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(40_000))

@@ -42,6 +42,7 @@ async def five(run: Run) -> None:
         Etcd(run.directory / "etcd", run.etcd, 5) as etcd,
     ):
         await ours.leader_first()
+        await etcd.leader_first()
         for callers, total in ((100, 3000), (1000, 20_000)):
             counts = ("--callers", str(callers), "--clients", "1", "--total", str(run.some(total)))
             await run.attempt(f"five nodes: session put {callers}", ours, loads.bench(ours, "put", *counts))
@@ -49,7 +50,8 @@ async def five(run: Run) -> None:
                 load = loads.unary(system, "Put", loads.put_body(), callers=callers, total=run.some(5000))
                 await run.attempt(f"five nodes: unary put {callers}", system, load)
         counts = ("--callers", "1000", "--clients", "1", "--total", str(run.some(30_000)))
-        await run.attempt("five nodes: session get 1000", ours, loads.bench(ours, "range", *counts))
+        reading = loads.bench(ours, "range", *counts, "--key-space", "1")
+        await run.attempt("five nodes: session get 1000", ours, reading)
         for system in (ours, etcd):
             load = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(6000))
             await run.attempt("five nodes: unary get 1000", system, load)
