@@ -69,12 +69,21 @@ export class Session {
       [this.id, this.window, this.underWay] = [session, window, 0];
       this.unsent = [...this.calls.keys()];
     }
+    const { stream } = this;
     this.underWay -= results.length;
     for (const result of results) {
       const number = Number(result.number);
-      if (result.failure?.code === grpc.status.UNAVAILABLE) this.unsent.push(number);
+      if (result.failure?.code === grpc.status.UNAVAILABLE) setTimeout(() => this.again(number, stream), RETRY_MS);
       else this.settle(number, result);
     }
+    this.flush();
+  }
+
+  // A member could not carry it out just now, for want of a leader perhaps: later, on the same `stream`.
+  // One that was opened meanwhile sends it with all others.
+  again(number, stream) {
+    if (this.closed || this.stream !== stream) return;
+    this.unsent.push(number);
     this.flush();
   }
 
