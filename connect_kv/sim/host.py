@@ -311,7 +311,7 @@ class Host:
             return ObservedLog(inner, witness())
 
         def witness() -> NodeWitness:
-            return ledger.witness(node_id, lambda: made[0].node.raft_status())
+            return ledger.witness(node_id, lambda: made[0].node.raft_status(), self.name)
 
         def tune(config: NodeConfig) -> NodeConfig:
             return self._tune(replace(config, watchdog_seconds=0))

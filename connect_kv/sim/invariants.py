@@ -17,7 +17,7 @@ from connect_kv.raft.ready import Ready
 from connect_kv.raft.status import RaftStatus
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Result
-from connect_kv.sim.telling import told
+from connect_kv.sim.telling import told_apart
 
 
 class Violation(AssertionError):
@@ -70,6 +70,7 @@ class Ledger:
         self._memberships: list[tuple[int, Membership]] = []
         self._disks: dict[int, _Disk] = {}
         self._status: dict[int, Status] = {}
+        self._names: dict[int, str] = {}
         self._watchers: list[Applied] = []
 
     @property
@@ -87,9 +88,10 @@ class Ledger:
         """How many terms had a leader."""
         return len(self._leaders)
 
-    def witness(self, node_id: int, status: Status) -> NodeWitness:
-        """Who watches one node; `status` tells what its core holds in memory."""
+    def witness(self, node_id: int, status: Status, name: str = "") -> NodeWitness:
+        """Who watches one node; `status` tells what its core holds in memory. `name` is for people."""
         self._status[node_id] = status
+        self._names[node_id] = name or f"{node_id:x}"
         return NodeWitness(self, node_id)
 
     def on_commit(self, applied: Applied) -> None:
@@ -202,20 +204,24 @@ class Ledger:
                 if self._committed[entry.index] != entry.id:
                     self.violated(f"{node_id:x} applies {entry.id}, others {self._committed[entry.index]}")
                 if self._results[entry.index] != answers:
-                    self.violated(
-                        f"{node_id:x}: applying {entry.id} had another result than on other members: "
-                        f"{told(entry, _decoded(row))}"
-                    )
+                    self._differs(node_id, entry, row, self._results[entry.index])
                 continue
             self._check_durable(node_id, membership, entry.id)
             self._committed_by.setdefault(entry.index, status.term)
             self._check_logged(node_id, entry)
             known, before = self._ahead.setdefault(entry.index, (entry, answers))
-            if not (known.id == entry.id and before == answers):
-                self.violated(
-                    f"{node_id:x} applies {entry.id} with another result than others, or {known.id}"
-                )
+            if known.id != entry.id:
+                self.violated(f"{node_id:x} applies {entry.id}, others {known.id}")
+            if before != answers:
+                self._differs(node_id, entry, row, before)
             self._catch_up()
+
+    def _differs(self, node_id: int, entry: Entry, row: Sequence[bytes], theirs: Sequence[bytes]) -> None:
+        """A member answers otherwise than whoever applied the entry before."""
+        self.violated(
+            f"{self._names[node_id]}: applying {entry.id} had another result than on other members: "
+            f"{told_apart(entry, _decoded(row), _decoded(theirs))}"
+        )
 
     def _catch_up(self) -> None:
         """Go on in order. A member killed after it wrote a slice and before it said so leaves a gap,

@@ -12,17 +12,24 @@ from connect_kv.raft.types import Entry, EntryKind
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 
 
-def told(entry: Entry, row: Sequence[Result]) -> str:
-    """``increment(by=2) → 5``: answers to the commands of an entry, or to its calls of machines."""
-    commands: Sequence[Command] = ()
-    if entry.kind is EntryKind.COMMAND:
-        try:
-            commands = CommandBatch.FromString(entry.data).commands
-        except DecodeError:
-            return f"an entry that cannot be read, with {len(row)} results"
-    pairs = list(zip_longest(_flat(commands), row))
-    calls = [(command, result) for command, result in pairs if command and command.HasField("machine_call")]
-    return "; ".join(_one(*pair) for pair in calls or pairs) or "nothing"
+def told_apart(entry: Entry, row: Sequence[Result], theirs: Sequence[Result]) -> str:
+    """``increment() → 1, the others: → 2``: answers to those commands of an entry to which they differ."""
+    try:
+        commands = _commands(entry)
+    except DecodeError:
+        return f"an entry that cannot be read, with {len(row)} results, the others: {len(theirs)}"
+    return "; ".join(
+        f"{_one(command, ours)}, the others: → {'nothing' if other is None else _answer(other)}".rstrip()
+        for command, ours, other in zip_longest(commands, row, theirs)
+        if ours != other
+    )
+
+
+def _commands(entry: Entry) -> list[Command]:
+    """Raises DecodeError."""
+    if entry.kind is not EntryKind.COMMAND:
+        return []
+    return list(_flat(CommandBatch.FromString(entry.data).commands))
 
 
 def _flat(commands: Sequence[Command]) -> Iterator[Command]:
