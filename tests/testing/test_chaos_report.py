@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from connect_kv.sim.linearizability import Verdict
 from connect_kv.testing.chaos import __main__ as command
-from connect_kv.testing.chaos.run import Result, Workload
+from connect_kv.testing.chaos import report
+from connect_kv.testing.chaos.recording import Sample
+from connect_kv.testing.chaos.run import Interval, Result, Workload
 
 
 def result(*verdicts: Verdict) -> Result:
@@ -34,3 +37,18 @@ def test_the_last_line_says_what_was_decided(
     found.violations += violations
     command.verdict(found, Path("chaos.html"))
     assert capsys.readouterr().out.splitlines()[-1].startswith(word)
+
+
+def test_each_fault_of_the_timeline_is_found_in_the_table() -> None:
+    found = result(Verdict.OK)
+    found.samples.append(Sample("w0", 0.0, 300.0, True))
+    found.faults += [
+        Interval("kill-leader", began=10.0, ended=10.0, recovered=12.0, note="n1"),
+        Interval("loss", began=20.0, ended=80.0, recovered=80.0, note="all"),
+        Interval("kill-leader", began=90.0, ended=90.1, recovered=90.1, note="n2"),
+    ]
+    page = report.page(found)
+    labels = re.findall(r'<text class="label[^>]*>([^<]*)</text>', page)
+    assert sorted(labels) == ["1", "2 loss", "3"]
+    rows = re.findall(r'<td><span class="dot \w+"></span>([^<]*)</td>', page)
+    assert rows == ["1 kill-leader", "2 loss", "3 kill-leader"]

@@ -89,21 +89,25 @@ class Drawing:
     # Faults.
 
     def faults(self) -> None:
-        """A lane for each group: solid while it lasts, hatched until all nodes serve again."""
+        """A lane for each group: solid while it lasts, hatched until all nodes serve again. Numbers are those
+        of the table.
+        """
         legend = self._legend([("solid", "lasts"), ("after", "until every node serves again")], LEFT)
         self._title("Faults", legend)
         for group in GROUPS:
             self.parts.append(f'<text class="lane" x="0" y="{self.y + 13:.0f}">{group}</text>')
-            self.parts += [self._fault(one) for one in self.result.faults if FAULTS[one.kind].group == group]
+            self.parts += [
+                self._fault(number, one)
+                for number, one in enumerate(self.result.faults, 1)
+                if FAULTS[one.kind].group == group
+            ]
             self.y += LANE
 
-    def _fault(self, one: Interval) -> str:
+    def _fault(self, number: int, one: Interval) -> str:
         group = FAULTS[one.kind].group
         x, ended, well = (self.axis.x(time) for time in (one.began, one.ended, one.recovered or one.ended))
-        fits = len(one.kind) * CHARACTER
-        label = one.kind if fits < well - x - 8 else ""
-        inside = "label" if fits < ended - x - 8 else "label outside"
-        title = escape(f"{one.kind}: {one.note} ({one.began:.1f} to {one.ended:.1f} s)")
+        label, inside = label_of(number, one.kind, ended - x, well - x)
+        title = escape(f"{number} {one.kind}: {one.note} ({one.began:.1f} to {one.ended:.1f} s)")
         return (
             f"<g><title>{title}</title>"
             f'<rect class="after {group}" x="{ended:.1f}" y="{self.y:.0f}" width="{max(well - ended, 0):.1f}"'
@@ -226,6 +230,14 @@ HATCH = (
     '<defs><pattern id="hatch" width="6" height="6" patternTransform="rotate(45)" '
     'patternUnits="userSpaceOnUse"><rect class="hatch" width="2" height="6"/></pattern></defs>'
 )
+
+
+def label_of(number: int, kind: str, lasts: float, until_well: float) -> tuple[str, str]:
+    """What is written on a fault's box, and its class, by the widths of the box. The number always is."""
+    label = f"{number} {kind}"
+    if len(label) * CHARACTER >= until_well - 8:
+        label = str(number)
+    return label, "label" if len(label) * CHARACTER < lasts - 8 else "label outside"
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -167,11 +167,11 @@ def _workload(one: Workload) -> str:
 
 def _faults(result: Result) -> str:
     rows = []
-    for one in result.faults:
+    for number, one in enumerate(result.faults, 1):
         pause = longest_pause(result.samples, one.began, one.recovered or one.ended)
         rows.append(
             f'<tr><td class="n">{one.began:.1f} s</td>'
-            f'<td><span class="dot {FAULTS[one.kind].group}"></span>{one.kind}</td>'
+            f'<td><span class="dot {FAULTS[one.kind].group}"></span>{number} {one.kind}</td>'
             f'<td>{escape(FAULTS[one.kind].text)}</td><td class="soft">{escape(one.note)}</td>'
             f'<td class="n">{one.ended - one.began:.1f} s</td><td class="n">{pause:.2f} s</td>'
             f'<td class="n">{max(one.recovered - one.ended, 0):.1f} s</td></tr>'
