@@ -177,11 +177,9 @@ async def bench(system: System, *arguments: str, timeout: float = TIMEOUT) -> Fi
         if process.returncode is None:
             process.kill()
             await process.wait()
+    found = json.loads(output) if output else {}
     if process.returncode:
-        raise RuntimeError(f"{system.name}: bench ended with {process.returncode}")
-    found = json.loads(output)
-    if found["errors"]:
-        raise RuntimeError(f"{system.name}: {found['errors']}")
+        raise RuntimeError(f"{system.name}: bench ended with {process.returncode}: {found}")
     used = system.cpu_seconds() - before
     latency = found["latency_ms"]
     return {

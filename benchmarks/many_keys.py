@@ -46,7 +46,7 @@ async def many_keys(run: Run) -> None:
 
 async def _load(run: Run, system: KeyValueSystem, door: str) -> None:
     arguments = ("txn", "--callers", "16", "--clients", "1", "--door", door)
-    counts = ("--total", str(-(-run.keys // PAIRS)), "--key-space", str(run.keys))
+    counts = ("--total", str(-(-run.keys // PAIRS)))
     row = f"loading {run.keys:,} keys"
     try:
         found = dict(await loads.bench(system, *arguments, *counts, timeout=LOADING_SECONDS))

@@ -63,7 +63,7 @@ async def watch(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
     """One writer, so many watchers of its key: events that arrive."""
     for watchers in WATCHERS:
         total = run.some(max(10, min(1000, 100_000 // watchers)), least=10)
-        counts = ("--watchers", str(watchers), "--total", str(total))
+        counts = ("--watchers", str(watchers), "--total", str(total), "--value-size", "64")
         for system in (ours, theirs):
             await run.attempt(f"watchers {watchers}", system, loads.bench(system, "watch", *counts))
 

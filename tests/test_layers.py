@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "machines": {"machines", "kv", "framework", "interfaces", "raft", "storage", "rpc", "errors"},
     "api": {"api", "kv", "machines", "framework", "node", "interfaces", "raft", *BASE},
     "client": {"client", "rpc", "errors", "framework"},
-    "bench": {"bench", "client", "rpc", "framework"},
+    "bench": {"bench", "client", "rpc", "errors", "framework"},
     "sync": {"client", "errors", "framework"},
     "cli": {
         "cli",

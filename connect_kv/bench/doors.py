@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 
+from connect_kv import errors
 from connect_kv.client.client import connect
 from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
 from connect_kv.framework.replicated import Replicated, command
@@ -115,16 +116,20 @@ class UnaryDoor:
     """Single calls under etcd's names, which both systems answer, spread over all members."""
 
     def __init__(self, endpoints: str, clients: int) -> None:
-        addresses = cycle(parse_endpoints(endpoints))
+        turns = cycle(parse_endpoints(endpoints))
         options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-        self._channels = [grpc.aio.insecure_channel(next(addresses), options=options) for _ in range(clients)]
+        self._addresses = [next(turns) for _ in range(clients)]
+        self._channels = [grpc.aio.insecure_channel(one, options=options) for one in self._addresses]
         self._puts = cycle([_call(one, "Put", PutRequest, PutResponse) for one in self._channels])
         self._ranges = cycle([_call(one, "Range", RangeRequest, RangeResponse) for one in self._channels])
         self._transactions = cycle([_call(one, "Txn", TxnRequest, TxnResponse) for one in self._channels])
 
     async def __aenter__(self) -> Self:
-        async with asyncio.timeout(READY_SECONDS):
-            await asyncio.gather(*(one.channel_ready() for one in self._channels))
+        try:
+            await asyncio.gather(*map(ready, self._channels, self._addresses))
+        except errors.Unavailable:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -151,6 +156,15 @@ class UnaryDoor:
         """Where the store stands."""
         answer: RangeResponse = await next(self._ranges)(RangeRequest(key=b"\0", count_only=True))
         return answer.header.revision
+
+
+async def ready(channel: grpc.aio.Channel, address: str) -> None:
+    """Wait for the connection. Raises Unavailable, naming the member, if there is none in time."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await channel.channel_ready()
+    except TimeoutError:
+        raise errors.Unavailable(f"{address} did not answer within {READY_SECONDS:g} s") from None
 
 
 def _call(

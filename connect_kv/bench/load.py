@@ -11,6 +11,14 @@ from time import perf_counter
 from connect_kv.bench.histogram import Histogram
 from connect_kv.bench.workloads import Operation
 
+Show = Callable[[int], None]
+"""Told now and then how many operations are done, or begun."""
+
+
+def step_of(total: int) -> int:
+    """Operations between two words of progress: a hundredth of all, at most 1,000."""
+    return max(1, min(1000, total // 100))
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -33,20 +41,37 @@ class Outcome:
         self.errors[f"{type(error).__name__}: {_text(error)}"] += 1
 
 
+class Progress:
+    """Counts what is done, and says so at every step."""
+
+    def __init__(self, total: int, show: Show) -> None:
+        self._done = self._due = 0
+        self._step = step_of(total)
+        self._show = show
+
+    def add(self, done: int) -> None:
+        """So many more."""
+        self._done += done
+        if self._done >= self._due:
+            self._due = self._done + self._step
+            self._show(self._done)
+
+
 async def closed_loop(
-    operation: Operation, *, callers: int, total: int, progress: Callable[[int], None] = lambda done: None
+    operation: Operation, *, callers: int, total: int, progress: Show = lambda done: None
 ) -> Outcome:
     """`total` operations by `callers` that each wait for the answer before they go on."""
     outcome = Outcome()
     numbers = iter(range(total))
+    step = step_of(total)
     started = perf_counter()
-    await asyncio.gather(*(_caller(operation, numbers, outcome, progress) for _ in range(callers)))
+    await asyncio.gather(*(_caller(operation, numbers, outcome, progress, step) for _ in range(callers)))
     outcome.seconds = perf_counter() - started
     return outcome
 
 
 async def _caller(
-    operation: Operation, numbers: Iterator[int], outcome: Outcome, progress: Callable[[int], None]
+    operation: Operation, numbers: Iterator[int], outcome: Outcome, progress: Show, step: int
 ) -> None:
     for number in numbers:  # at 150,000 of them a second each coroutine in between would be seen
         since = perf_counter()
@@ -56,12 +81,12 @@ async def _caller(
             outcome.failed(error)
         else:
             outcome.latencies.add(perf_counter() - since)
-        if not number % 1000:
+        if not number % step:
             progress(number)
 
 
 async def open_loop(
-    operation: Operation, *, rate: float, total: int, progress: Callable[[int], None] = lambda done: None
+    operation: Operation, *, rate: float, total: int, progress: Show = lambda done: None
 ) -> Outcome:
     """`total` operations, each begun when it is due at `rate` a second, whatever became of the others."""
     outcome = Outcome()

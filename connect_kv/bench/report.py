@@ -14,11 +14,23 @@ class Check(NamedTuple):
 
     acknowledged: int
     revisions: int
+    exact: bool = False
+    """Whether every write was to be executed once, and none failed: then there may not be more either.
+    Otherwise there may be, of a write whose answer was lost."""
 
     @property
     def holds(self) -> bool:
-        """Nothing acknowledged is missing. There may be more: a write whose answer was lost."""
-        return self.revisions >= self.acknowledged
+        """Nothing acknowledged is missing, and nothing was done twice."""
+        return self.revisions == self.acknowledged or (self.revisions > self.acknowledged and not self.exact)
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        if self.holds:
+            return "all there"
+        if self.revisions < self.acknowledged:
+            return "ACKNOWLEDGED WRITES ARE MISSING"
+        return "MORE REVISIONS THAN WRITES: some were executed twice, unless others write here too"
 
 
 def as_dict(workload: str, outcome: Outcome, check: Check | None) -> dict[str, object]:
@@ -54,8 +66,7 @@ def as_text(workload: str, outcome: Outcome, check: Check | None) -> str:
     ]
     lines += [f"errors: {count:,} x {text}" for text, count in outcome.errors.most_common()]
     if check is not None:
-        word = "all there" if check.holds else "ACKNOWLEDGED WRITES ARE MISSING"
         lines.append(
-            f"check: {check.acknowledged:,} acknowledged, {check.revisions:,} revisions made: {word}"
+            f"check: {check.acknowledged:,} acknowledged, {check.revisions:,} revisions made: {check.verdict}"
         )
     return "\n".join(lines)

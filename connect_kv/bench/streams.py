@@ -10,8 +10,9 @@ from time import perf_counter
 
 import grpc.aio
 
-from connect_kv.bench.doors import CALL_SECONDS, READY_SECONDS
-from connect_kv.bench.load import Outcome
+from connect_kv import errors
+from connect_kv.bench.doors import CALL_SECONDS, ready
+from connect_kv.bench.load import Outcome, Progress, Show
 from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.lease_pb2 import (
@@ -27,26 +28,39 @@ STREAMS = 10
 """Watchers share so many streams, as the watches of one client do."""
 WRITES_UNDER_WAY = 16
 LEASE_TTL = 60
+LATE_SECONDS = 2.0
+"""For the last events where a put failed: nobody knows how many come."""
 
 WatchStream = grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]
 
 
-async def watch(endpoints: str, *, watchers: int, total: int, value_size: int = 64) -> Outcome:
+async def watch(
+    endpoints: str, *, watchers: int, total: int, value_size: int = 64, progress: Show = lambda done: None
+) -> Outcome:
     """One writer puts `total` times; each of `watchers` hears of every put.
 
     The outcome counts events that arrived, and their latency from the moment the put was sent.
     """
     outcome = Outcome()
-    channels = [_channel(address) for address in parse_endpoints(endpoints)]
+    channels = await _connect(endpoints)
     turns = cycle(channels)
+    done = Progress(watchers * total, progress)
     try:
         streams = [await _watch(next(turns), number) for number in _shares(watchers)]
+        listeners = [
+            _Listener(stream, share, total, outcome, done)
+            for stream, share in zip(streams, _shares(watchers), strict=True)
+        ]
         started = perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            for stream, share in zip(streams, _shares(watchers), strict=True):
-                tasks.create_task(_listen(stream, share * total, outcome))
-            await _write(channels[0], total, value_size)
+        tasks = [asyncio.create_task(listener.listen()) for listener in listeners]
+        written = await _write(channels[0], total, value_size, outcome)
+        await asyncio.wait(tasks, timeout=CALL_SECONDS if written == total else LATE_SECONDS)
         outcome.seconds = perf_counter() - started
+        for task, listener in zip(tasks, listeners, strict=True):
+            task.cancel()
+            if missing := listener.missing(written):
+                outcome.errors["the event of an acknowledged put did not arrive"] += missing
+        await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await _close(channels)
     return outcome
@@ -58,14 +72,13 @@ def _shares(watchers: int) -> list[int]:
 
 
 async def _watch(channel: grpc.aio.Channel, watches: int) -> WatchStream:
-    async with asyncio.timeout(READY_SECONDS):
-        await channel.channel_ready()
-        open_stream: grpc.aio.StreamStreamMultiCallable[WatchRequest, WatchResponse] = channel.stream_stream(
-            "/etcdserverpb.Watch/Watch",
-            request_serializer=WatchRequest.SerializeToString,
-            response_deserializer=WatchResponse.FromString,
-        )
-        stream = open_stream()
+    open_stream: grpc.aio.StreamStreamMultiCallable[WatchRequest, WatchResponse] = channel.stream_stream(
+        "/etcdserverpb.Watch/Watch",
+        request_serializer=WatchRequest.SerializeToString,
+        response_deserializer=WatchResponse.FromString,
+    )
+    stream = open_stream()
+    async with asyncio.timeout(CALL_SECONDS):
         for _ in range(watches):
             await stream.write(WatchRequest(create_request=WatchCreateRequest(key=KEY)))
             created = await stream.read()
@@ -74,19 +87,44 @@ async def _watch(channel: grpc.aio.Channel, watches: int) -> WatchStream:
     return stream
 
 
-async def _listen(stream: WatchStream, expected: int, outcome: Outcome) -> None:
-    seen = 0
-    while seen < expected:
-        response = await stream.read()
-        if not isinstance(response, WatchResponse):
-            raise ConnectionError("a stream of watches ended")
+class _Listener:
+    """Hears of `total` puts through `share` watches of one stream."""
+
+    def __init__(
+        self, stream: WatchStream, share: int, total: int, outcome: Outcome, progress: Progress
+    ) -> None:
+        self._stream = stream
+        self._share = share
+        self._expected = share * total
+        self._outcome = outcome
+        self._progress = progress
+        self._seen = 0
+
+    async def listen(self) -> None:
+        """Until every event has arrived, or the stream ends."""
+        try:
+            while self._seen < self._expected:
+                response = await self._stream.read()
+                if not isinstance(response, WatchResponse):
+                    raise ConnectionError("a stream of watches ended")
+                self._count(response)
+        except (grpc.aio.AioRpcError, ConnectionError) as error:
+            self._outcome.failed(error)
+
+    def missing(self, written: int) -> int:
+        """Events of so many acknowledged puts that did not arrive."""
+        return max(0, self._share * written - self._seen)
+
+    def _count(self, response: WatchResponse) -> None:
         now = perf_counter()
         for event in response.events:
-            outcome.latencies.add(now - struct.unpack_from("<d", event.kv.value)[0])
-        seen += len(response.events)
+            self._outcome.latencies.add(now - struct.unpack_from("<d", event.kv.value)[0])
+        self._seen += len(response.events)
+        self._progress.add(len(response.events))
 
 
-async def _write(channel: grpc.aio.Channel, total: int, value_size: int) -> None:
+async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome: Outcome) -> int:
+    """Put so often; how many were acknowledged."""
     put = channel.unary_unary(
         "/etcdserverpb.KV/Put",
         request_serializer=PutRequest.SerializeToString,
@@ -95,58 +133,89 @@ async def _write(channel: grpc.aio.Channel, total: int, value_size: int) -> None
     numbers = iter(range(total))
     padding = bytes(max(0, value_size - 8))
 
-    async def writer() -> None:
+    async def writer() -> int:
+        written = 0
         for _ in numbers:
-            await put(PutRequest(key=KEY, value=struct.pack("<d", perf_counter()) + padding))
+            try:
+                value = struct.pack("<d", perf_counter()) + padding
+                await put(PutRequest(key=KEY, value=value), timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                outcome.failed(error)
+            else:
+                written += 1
+        return written
 
-    await asyncio.gather(*(writer() for _ in range(WRITES_UNDER_WAY)))
+    return sum(await asyncio.gather(*(writer() for _ in range(WRITES_UNDER_WAY))))
 
 
-async def lease_keep_alive(endpoints: str, *, leases: int, total: int) -> Outcome:
+async def lease_keep_alive(
+    endpoints: str, *, leases: int, total: int, progress: Show = lambda done: None
+) -> Outcome:
     """Renew `leases` leases, each as soon as its last renewal was answered, `total` times in all."""
     outcome = Outcome()
-    channels = [_channel(address) for address in parse_endpoints(endpoints)]
+    channels = await _connect(endpoints)
     turns = cycle(channels)
+    done = Progress(total, progress)
     try:
-        ids = await asyncio.gather(*(_grant(next(turns)) for _ in range(leases)))
+        granted = await asyncio.gather(*(_grant(next(turns), outcome) for _ in range(leases)))
+        ids = [id for id in granted if id is not None]
         numbers = iter(range(total))
         started = perf_counter()
-        await asyncio.gather(*(_renew(next(turns), id, numbers, outcome) for id in ids))
+        await asyncio.gather(*(_renew(next(turns), id, numbers, outcome, done) for id in ids))
         outcome.seconds = perf_counter() - started
     finally:
         await _close(channels)
     return outcome
 
 
-async def _grant(channel: grpc.aio.Channel) -> int:
+async def _grant(channel: grpc.aio.Channel, outcome: Outcome) -> int | None:
     grant = channel.unary_unary(
         "/etcdserverpb.Lease/LeaseGrant",
         request_serializer=LeaseGrantRequest.SerializeToString,
         response_deserializer=LeaseGrantResponse.FromString,
     )
-    answer: LeaseGrantResponse = await grant(LeaseGrantRequest(TTL=LEASE_TTL), timeout=CALL_SECONDS)
+    try:
+        answer: LeaseGrantResponse = await grant(LeaseGrantRequest(TTL=LEASE_TTL), timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        outcome.failed(error)
+        return None
     return answer.ID
 
 
-async def _renew(channel: grpc.aio.Channel, id: int, numbers: Iterator[int], outcome: Outcome) -> None:
+async def _renew(
+    channel: grpc.aio.Channel, id: int, numbers: Iterator[int], outcome: Outcome, progress: Progress
+) -> None:
+    """Until all renewals are made, or this lease could not be renewed."""
     stream = channel.stream_stream(
         "/etcdserverpb.Lease/LeaseKeepAlive",
         request_serializer=LeaseKeepAliveRequest.SerializeToString,
         response_deserializer=LeaseKeepAliveResponse.FromString,
     )()
-    for _ in numbers:
-        since = perf_counter()
-        await stream.write(LeaseKeepAliveRequest(ID=id))
-        answer = await stream.read()
-        if not isinstance(answer, LeaseKeepAliveResponse) or answer.TTL <= 0:
-            outcome.errors["the lease was not renewed"] += 1
-            return
-        outcome.latencies.add(perf_counter() - since)
-    stream.cancel()
+    try:
+        for _ in numbers:
+            since = perf_counter()
+            await stream.write(LeaseKeepAliveRequest(ID=id))
+            answer = await stream.read()
+            if not isinstance(answer, LeaseKeepAliveResponse) or answer.TTL <= 0:
+                raise ConnectionError("the lease was not renewed")
+            outcome.latencies.add(perf_counter() - since)
+            progress.add(1)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, ConnectionError) as error:
+        outcome.failed(error)
+    finally:
+        stream.cancel()
 
 
-def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+async def _connect(endpoints: str) -> list[grpc.aio.Channel]:
+    """One channel for each member, once all are connected."""
+    addresses = parse_endpoints(endpoints)
+    channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+    try:
+        await asyncio.gather(*map(ready, channels, addresses))
+    except errors.Unavailable:
+        await _close(channels)
+        raise
+    return channels
 
 
 async def _close(channels: list[grpc.aio.Channel]) -> None:

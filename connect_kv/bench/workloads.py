@@ -54,9 +54,21 @@ def _serializable(door: Door, shape: Shape) -> Operation:
     return lambda number: door.get(shape.key(number), serializable=True)
 
 
-def _mixed(door: Door, shape: Shape) -> Operation:
-    put, read, rng = _put(door, shape), _range(door, shape), random.Random(shape.seed)
-    return lambda number: read(number) if rng.random() < shape.reads else put(number)
+class Mixed:
+    """Reads, and puts in between, which are counted once they are acknowledged."""
+
+    def __init__(self, door: Door, shape: Shape) -> None:
+        self.acknowledged = 0
+        self._put, self._read = _put(door, shape), _range(door, shape)
+        self._reads, self._rng = shape.reads, random.Random(shape.seed)
+
+    def __call__(self, number: int) -> Awaitable[object]:
+        """Operation `number`."""
+        return self._read(number) if self._rng.random() < self._reads else self._write(number)
+
+    async def _write(self, number: int) -> None:
+        await self._put(number)
+        self.acknowledged += 1
 
 
 def _txn(door: Door, shape: Shape) -> Operation:
@@ -78,7 +90,7 @@ _MAKERS: dict[str, Callable[[Door, Shape], Operation]] = {
     "put": _put,
     "range": _range,
     "serializable": _serializable,
-    "mixed": _mixed,
+    "mixed": Mixed,
     "txn": _txn,
     "counter": _counter,
 }
@@ -86,3 +98,10 @@ _MAKERS: dict[str, Callable[[Door, Shape], Operation]] = {
 NAMES = tuple(_MAKERS)
 WRITES_ONE_REVISION = frozenset({"put", "txn"})
 """Each acknowledged operation made one revision: that can be checked at the end."""
+
+
+def acknowledged(name: str, operation: Operation, succeeded: int) -> int | None:
+    """Writes that were, of so many operations of that name; None where they make no revision each."""
+    if isinstance(operation, Mixed):
+        return operation.acknowledged
+    return succeeded if name in WRITES_ONE_REVISION else None

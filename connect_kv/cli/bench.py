@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import click
@@ -15,6 +15,19 @@ from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 
 STREAMED = ("watch", "lease-keep-alive")
+_CALLS = frozenset({"callers", "clients", "total", "rate", "door"})
+_KEYS = _CALLS | {"key_space", "first"}
+OPTIONS: Mapping[str, frozenset[str]] = {
+    "put": _KEYS | {"value_size"},
+    "range": _KEYS,
+    "serializable": _KEYS,
+    "mixed": _KEYS | {"value_size"},
+    "txn": _CALLS | {"first", "value_size"},
+    "counter": _CALLS | {"machine"},
+    "watch": frozenset({"watchers", "total", "value_size"}),
+    "lease-keep-alive": frozenset({"callers", "total"}),
+}
+"""What means something to each workload; the others are refused, so that nobody believes they do."""
 
 
 @click.command(cls=ClusterCommand)
@@ -49,7 +62,9 @@ STREAMED = ("watch", "lease-keep-alive")
     help="Sessions (connect-kv only), or single calls, which etcd answers too.",
 )  # fmt: skip
 @pass_settings
+@click.pass_context
 def bench(
+    context: click.Context,
     settings: Settings,
     workload: str,
     callers: int,
@@ -67,16 +82,24 @@ def bench(
 
     put, range, serializable, mixed, txn, counter: callers that each wait for their answer, or a fixed
     --rate. watch: one writer, many watchers. lease-keep-alive: one lease for each caller. It writes
-    under "bench/"; with --door unary the cluster may be etcd's.
+    under "bench/"; with --door unary the cluster may be etcd's. The exit code is 1 if any operation
+    failed, or if the revisions at the end do not fit the writes.
     """
+    _refuse_useless(context, workload)
     shape = workloads.Shape(value_size=value_size, key_space=key_space, first=first)
     endpoints = settings.endpoints
 
     async def measure() -> tuple[load.Outcome, report.Check | None]:
         if workload == "watch":
-            return await streams.watch(endpoints, watchers=watchers, total=total), None
+            with _progress(watchers * total) as progress:
+                watching = streams.watch(
+                    endpoints, watchers=watchers, total=total, value_size=value_size, progress=progress
+                )
+                return await watching, None
         if workload == "lease-keep-alive":
-            return await streams.lease_keep_alive(endpoints, leases=callers, total=total), None
+            with _progress(total) as progress:
+                renewing = streams.lease_keep_alive(endpoints, leases=callers, total=total, progress=progress)
+                return await renewing, None
         way = (
             doors.UnaryDoor(endpoints, clients)
             if door == "unary"
@@ -92,8 +115,19 @@ def bench(
         output.as_json(report.as_dict(workload, outcome, check))
     else:
         click.echo(report.as_text(workload, outcome, check))
-    if check is not None and not check.holds:
-        raise click.ClickException("acknowledged writes are missing")
+    if outcome.errors or (check is not None and not check.holds):
+        context.exit(1)
+
+
+def _refuse_useless(context: click.Context, workload: str) -> None:
+    """Raise UsageError for the first option that was given and that `workload` does not have."""
+    for parameter in context.command.params:
+        name = parameter.name
+        if not isinstance(parameter, click.Option) or name is None or not parameter.expose_value:
+            continue
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and name not in OPTIONS[workload]:
+            raise click.UsageError(f"{parameter.opts[0]} means nothing to {workload}")
 
 
 async def _run(
@@ -112,9 +146,11 @@ async def _run(
             outcome = await load.closed_loop(operation, callers=callers, total=total, progress=progress)
         else:
             outcome = await load.open_loop(operation, rate=rate, total=total, progress=progress)
-    if workload not in workloads.WRITES_ONE_REVISION:
+    acknowledged = workloads.acknowledged(workload, operation, outcome.latencies.count)
+    if acknowledged is None:
         return outcome, None
-    return outcome, report.Check(outcome.latencies.count, await way.revision() - before)
+    exact = isinstance(way, doors.SessionDoor) and not outcome.errors
+    return outcome, report.Check(acknowledged, await way.revision() - before, exact)
 
 
 def _progress(total: int) -> AbstractContextManager[Callable[[int], None]]:

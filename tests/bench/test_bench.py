@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from connect_kv.bench.histogram import Histogram
-from connect_kv.bench.load import closed_loop, open_loop
+from connect_kv.bench.load import Progress, closed_loop, open_loop
 from connect_kv.bench.report import Check, as_dict, as_text
 
 
@@ -78,3 +80,32 @@ async def test_a_missing_write_is_seen() -> None:
     assert "MISSING" in as_text("put", outcome, Check(3, 2))
     assert "all there" in as_text("put", outcome, Check(3, 3))
     assert as_dict("put", outcome, Check(3, 3))["acknowledged_writes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("check", "holds"),
+    [
+        (Check(3, 3, exact=True), True),
+        (Check(3, 4, exact=True), False),
+        (Check(3, 4), True),
+        (Check(3, 2), False),
+    ],
+)
+def test_more_revisions_than_writes_are_explained_or_a_failure(check: Check, holds: bool) -> None:
+    assert check.holds is holds
+    assert (check.verdict == "all there") is holds
+
+
+@pytest.mark.parametrize(("total", "words"), [(50, 50), (1000, 100), (200_000, 200)])
+async def test_progress_is_told_about_a_hundred_times(total: int, words: int) -> None:
+    async def operation(number: int) -> None:
+        return None
+
+    told: list[int] = []
+    await closed_loop(operation, callers=3, total=total, progress=told.append)
+    assert len(told) == words
+    again: list[int] = []
+    progress = Progress(total, again.append)
+    for _ in range(total):
+        progress.add(1)
+    assert len(again) == pytest.approx(words, abs=1)
