@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from connect_kv.errors import CommandFailed
+from connect_kv.errors import CommandFailed, ConfigError
 from connect_kv.framework.hosted import Call, ReplicatedMachine
 from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.sim.invariants import Violation
-from connect_kv.sim.machine import Arguments
+from connect_kv.sim.machine import Arguments, first_of
 from connect_kv.sim.made_up import made_up
 from connect_kv.sim.telling import value_in_words
 
@@ -41,12 +41,15 @@ def check_determinism(
     """Make the same calls on three members with different hash seeds, clocks and time zones.
 
     `arguments` makes up what a call is given; without it, small values of the annotated types.
-    Raises Violation naming the first call after which they differ. The class must be importable.
+    Raises Violation naming the first call after which they differ, ConfigError for a class that cannot be
+    checked: it must be importable, made without arguments, and have a command.
     What `datetime` says in UTC differs by the moment alone: rounded to hours, it is not found out.
     """
+    first_of(machine)
     owner: type = machine
     methods = methods_of(owner)
     commands = sorted(name for name, method in methods.items() if method.kind is Kind.COMMAND)
+    _refuse_what_cannot_be_compared(machine, commands)
     rng = random.Random(seed)
     made: list[tuple[str, str]] = []
     for _ in range(calls):
@@ -63,6 +66,20 @@ def check_determinism(
             f"{machine.__name__}.{name}, call {number + 1} of {calls}, {what} on members with other hashes "
             "and clocks: a command may not depend on time, chance, addresses, or the order of a set"
         )
+
+
+def _refuse_what_cannot_be_compared(machine: type[Replicated], commands: Sequence[str]) -> None:
+    """Raises ConfigError."""
+    name = machine.__name__
+    if "<locals>" in machine.__qualname__:
+        raise ConfigError(
+            f"{name} is defined inside a function, where other processes cannot import it: "
+            "define it in a module"
+        )
+    if machine.__module__ == "__main__":
+        raise ConfigError(f"{name} is defined in the program itself: define it in a module to import")
+    if not commands:
+        raise ConfigError(f"{name} has no @command: there is nothing to do on one member and another")
 
 
 def _run_all(machine: type[Replicated], calls: Sequence[tuple[str, str]]) -> list[list[list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,11 +61,17 @@ class History:
 
 def check_assumptions(operations: list[Operation]) -> None:
     """Raise ValueError unless each client had one call at a time and none returned before it was made."""
+    check_moments(operations)
     last: dict[Hashable, Operation] = {}
     for operation in sorted(operations, key=lambda one: one.called):
         before = last.get(operation.client)
-        if operation.returned < operation.called:
-            raise ValueError(f"returned before it was called: {operation}")
         if before is not None and before.returned > operation.called:
             raise ValueError(f"client {operation.client!r} had two calls under way: {before} and {operation}")
         last[operation.client] = operation
+
+
+def check_moments(operations: Iterable[Operation]) -> None:
+    """Raise ValueError if a call returned before it was made."""
+    for operation in operations:
+        if not operation.called <= operation.returned:
+            raise ValueError(f"returned before it was called: {operation}")

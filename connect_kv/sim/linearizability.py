@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from connect_kv.sim.counterexample import Counterexample, shortest
-from connect_kv.sim.history import Operation
+from connect_kv.sim.history import Operation, check_moments
 from connect_kv.sim.orders import Verdict, search
 from connect_kv.sim.specification import Model
 
@@ -34,9 +34,14 @@ class Outcome:
 
 
 def check(model: Model, operations: Iterable[Operation], *, max_states: int = 5_000_000) -> Outcome:
-    """Check a history. UNKNOWN when `max_states` states of one partition were not enough to decide."""
+    """Check a history. UNKNOWN when `max_states` states of one partition were not enough to decide.
+
+    Raises ValueError if a call returned before it was made.
+    """
     partitions: dict[Hashable, list[Operation]] = {}
-    for operation in operations:
+    history = list(operations)
+    check_moments(history)
+    for operation in history:
         partitions.setdefault(model.partition(operation.input), []).append(operation)
     tried, undecided = 0, False
     for key, part in partitions.items():

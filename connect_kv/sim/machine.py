@@ -6,11 +6,13 @@ answer. A cluster of it under faults has to answer as if that had happened.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, NamedTuple
 
 from connect_kv import errors
+from connect_kv.errors import ConfigError
 from connect_kv.framework import data
 from connect_kv.framework.hosted import Outcome, ReplicatedMachine
 from connect_kv.framework.methods import methods_of
@@ -56,7 +58,7 @@ class MachineSimulation(Simulation):
 
     def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
         self.make = make
-        self.kind = type(make())
+        self.kind = type(first_of(make))
         self.executed = Executed()
         owner: type = self.kind
         self.methods = methods_of(owner)
@@ -113,6 +115,20 @@ async def _outcome(work: Awaitable[Any]) -> Answer:
         return data.encode(await work)
     except errors.CommandFailed as failed:
         return _in_words(failed)
+
+
+def first_of(make: Factory) -> Replicated:
+    """A new object of it. Raises ConfigError saying why it is none that can be simulated."""
+    name = getattr(make, "__name__", repr(make))
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot be made without arguments: {error}; give each of them a default"
+        ) from None
+    machine = make()
+    ReplicatedMachine(machine)
+    return machine
 
 
 def model_of(make: Factory, executed: Executed) -> Model:

@@ -153,8 +153,13 @@ class World:
             host.run()
 
     def host(self, name: str) -> Host:
-        """The machine of that name."""
-        return next(host for host in self.hosts if host.name == name)
+        """The machine of that name. Raises ValueError."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise ValueError(
+            f"there is no member {name!r}; there are {', '.join(one.name for one in self.hosts)}"
+        )
 
     def add_host(self) -> Host:
         """One more machine, whose member will join the running cluster. It must be added there first."""

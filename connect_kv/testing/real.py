@@ -92,10 +92,13 @@ class RealCluster(ProcessCluster):
         self.node(member).signal(signal.SIGCONT)
 
     def node(self, member: Member) -> NodeProcess:
-        """The node of that name. Raises KeyError."""
+        """The node of that name. Raises ValueError."""
         if isinstance(member, NodeProcess):
             return member
-        return {node.name: node for node in self.nodes}[member]
+        for node in self.nodes:
+            if node.name == member:
+                return node
+        raise ValueError(f"there is no member {member!r}; there are {', '.join(self.members)}")
 
     async def _start(self, node: NodeProcess) -> None:
         await node.start()

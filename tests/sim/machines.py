@@ -230,3 +230,26 @@ class CachedVisits(Replicated):
         if self.cached is None:
             self.cached = self.total
         return self.cached
+
+
+class Mute(Replicated):
+    """No machine: nothing of it can be called."""
+
+
+class Sized(Replicated):
+    """No machine as it is: it needs an argument."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @command
+    def grow(self) -> None:
+        self.size += 1
+
+
+class ReadOnly(Replicated):
+    """Nothing changes it."""
+
+    @query
+    def value(self) -> int:
+        return 0

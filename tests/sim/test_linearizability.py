@@ -293,3 +293,8 @@ def test_history_drops_what_says_nothing_and_checks_its_assumptions() -> None:
     check_assumptions(history.operations)
     with pytest.raises(ValueError, match="two calls under way"):
         check_assumptions([op(1, ("read", "x"), None, 0, 2), op(1, ("read", "x"), None, 1, 3)])
+
+
+def test_an_impossible_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="returned before it was called"):
+        check(register, [op(1, ("read", "x"), None, 3, 2)])

@@ -29,8 +29,11 @@ from tests.sim.machines import (
     Dated,
     Everything,
     InheritedVisits,
+    Mute,
     Pages,
     Point,
+    ReadOnly,
+    Sized,
     Stamped,
     Tags,
     Visits,
@@ -153,3 +156,39 @@ def test_the_line_of_a_failure_repeats_it() -> None:
         first.digest,
         str(first.violation),
     )
+
+
+def test_an_unknown_member_is_named(sim_cluster: MakeSimCluster) -> None:
+    cluster = sim_cluster({"counter": Counter})
+
+    async def scenario() -> None:
+        cluster.partition(["n9"], ["n1"])
+
+    with pytest.raises(ValueError, match=r"there is no member 'n9'; there are n1, n2, n3"):
+        cluster.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        (Mute, "Mute has no @command and no @query"),
+        (Sized, "Sized cannot be made without arguments: missing a required argument: 'size'"),
+    ],
+)
+def test_what_is_no_machine_is_refused(
+    machine: type[Replicated], says: str, check_determinism: CheckDeterminism
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        MachineSimulation(RunConfig(seed=1), machine)
+    with pytest.raises(ConfigError, match=says):
+        check_determinism(machine)
+
+
+def test_what_other_processes_cannot_run_is_refused(check_determinism: CheckDeterminism) -> None:
+    class Hidden(Counter):
+        pass
+
+    with pytest.raises(ConfigError, match="Hidden is defined inside a function"):
+        check_determinism(Hidden)
+    with pytest.raises(ConfigError, match="ReadOnly has no @command"):
+        check_determinism(ReadOnly)
