@@ -26,6 +26,7 @@ def result(*verdicts: Verdict) -> Result:
     ("verdicts", "violations", "word"),
     [
         ([Verdict.OK], [], "no violation in"),
+        ([], [], "undecided, no violation found in"),
         ([Verdict.OK, Verdict.UNKNOWN], [], "undecided, no violation found in"),
         ([Verdict.UNKNOWN], ["a lost write"], "1 violations in"),
     ],

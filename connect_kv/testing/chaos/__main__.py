@@ -33,7 +33,8 @@ EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
 def main(faults: str, seconds: float, seed: int | None, file: Path, network: str, keep: bool) -> None:
     """Hurt a cluster of three real nodes while clients use it, and judge what they saw.
 
-    Exit status: 0 no violation, 1 a violation, 3 undecided (a history was too much for the checker).
+    Exit status: 0 no violation, 1 a violation, 3 undecided (a history was too much for the checker, or no
+    call was answered).
     """
     kinds = list(FAULTS) if faults == "all" else [one.strip() for one in faults.split(",")]
     if unknown := [one for one in kinds if one not in FAULTS]:

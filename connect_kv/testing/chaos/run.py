@@ -77,8 +77,9 @@ class Result:
 
     @property
     def undecided(self) -> bool:
-        """Whether some history was too much for the checker."""
-        return any(one.verdict == Verdict.UNKNOWN.value for one in self.workloads)
+        """Whether some history was too much for the checker, or nothing was answered at all."""
+        nothing = not any(one.answered for one in self.workloads)
+        return nothing or any(one.verdict == Verdict.UNKNOWN.value for one in self.workloads)
 
     @property
     def ok(self) -> bool:
