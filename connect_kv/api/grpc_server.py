@@ -31,9 +31,9 @@ from connect_kv.rpc import (
 
 _RECEIVE_MARGIN = 512 * 1024
 """Above the request limit, so that a request somewhat too large is refused with a text of ours."""
-_MOST_PENDING = 32 * 1024
+_MOST_PENDING = 16 * 1024
 """Calls the library keeps for us. It cancels those beyond, without a reason, which a client cannot tell
-from a lost answer; they are refused long before (`Backlog`), so this only bounds memory, at 300 MiB."""
+from a lost answer; they are refused long before (`Backlog`), so this only bounds memory, at 0.4 GiB."""
 
 SERVICES: Sequence[ServiceDescriptor] = tuple(
     module.DESCRIPTOR.services_by_name[name]

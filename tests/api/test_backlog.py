@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from connect_kv.api.backlog import LOOK_SECONDS, UNCERTAIN_SECONDS, Backlog
+from connect_kv.api.backlog import LOOK_SECONDS, SETTLE_SECONDS, UNCERTAIN_SECONDS, Backlog
 from connect_kv.api.grpc_server import GrpcServer, add_services
 from connect_kv.api.registrar import Context, Handlers
 from connect_kv.api.streams import Streams
@@ -88,6 +88,18 @@ async def test_too_many_calls_are_refused_and_none_is_cancelled() -> None:
         assert await ended(put(channel)) == "OK"
 
 
+async def test_calls_given_up_while_they_waited_are_no_backlog() -> None:
+    async with serving() as (channel, _):
+        burst = [put(channel) for _ in range(BURST)]
+        await asyncio.sleep(0.02)
+        for call in burst:
+            call.cancel()
+        await asyncio.gather(*burst, return_exceptions=True)
+        await asyncio.sleep(2 * SETTLE_SECONDS)
+        found = Counter(await asyncio.gather(*(ended(put(channel)) for _ in range(MOST // 2))))
+        assert found == {"OK": MOST // 2}
+
+
 async def test_streams_and_calls_of_operators_are_taken_meanwhile() -> None:
     async with serving() as (channel, _):
         burst = [asyncio.ensure_future(ended(put(channel))) for _ in range(BURST)]
@@ -153,6 +165,15 @@ def test_calls_that_clients_gave_up_do_not_count_once_nothing_moves() -> None:
     assert not library.later(), "380 were given up"
     assert not library.later(begun=120, taken=20)
     assert library.later(begun=30, taken=20)
+
+
+def test_calls_given_up_while_few_came_are_forgotten_before_many_come() -> None:
+    library = Library()
+    for _ in range(40):
+        assert not library.later(begun=12, taken=10)
+    assert library.backlog.taken == 400
+    assert not library.later(begun=80, taken=40), "80 were given up until then"
+    assert library.later(begun=120, taken=40)
 
 
 def test_calls_that_clients_gave_up_are_not_refused_for_long_under_load() -> None:
