@@ -37,6 +37,8 @@ class UserMachines:
         """How often the state of each may have changed..."""
         self._stored_runs = dict.fromkeys(self.in_memory, 0)
         """...and when it was stored last."""
+        self._log_time = 0
+        """Of the last command executed. Its slice may still be on its way to the database."""
 
     def describe(self) -> dict[str, tuple[str, tuple[MethodDescription, ...]]]:
         """Documentation and methods of each."""
@@ -63,6 +65,7 @@ class UserMachines:
         for name, of_machine in calls.items():
             machine = self._machines[name]
             store = SliceStore(name, changes) if machine.persistent else None
+            self._log_time = max(self._log_time, of_machine[-1].log_time)
             try:
                 outcomes[name] = machine.execute(of_machine, store)
             except UnknownEntry as error:
@@ -72,8 +75,9 @@ class UserMachines:
         return outcomes
 
     def query(self, name: str, method: str, arguments: bytes, log_time: int, reader: Reader) -> bytes:
-        """Run one query. Raises BadCall, CommandFailed."""
+        """Run one query, at `log_time` or when the last command ran. Raises BadCall, CommandFailed."""
         machine = self._named(name)
+        log_time = max(log_time, self._log_time)
         try:
             return machine.query(method, arguments, log_time, ReadStore(name, reader))
         except BadCall as error:
