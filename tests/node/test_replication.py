@@ -64,6 +64,10 @@ async def test_an_entry_that_takes_long_does_not_hold_up_the_next(trio: Trio) ->
     await eventually(lambda: leader.core.commit_index == proposed + 1)
     calls.append(asyncio.create_task(put(leader, 2)))
     await eventually(lambda: leader.core.commit_index == proposed + 2, within=1.0)
+    await asyncio.sleep(0.1)
+    calls.append(asyncio.create_task(put(leader, 3)))
+    await asyncio.sleep(0.002)  # less than anything gathers for
+    assert leader.core.last_index == proposed + 3
     leader.state.gate.set()
     await asyncio.gather(*calls)
 
