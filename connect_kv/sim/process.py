@@ -224,6 +224,8 @@ async def across(process: Process, work: asyncio.Task[T]) -> T:
             answer.set_result(task.result())
 
     work.add_done_callback(ended, context=Context())
+    if process.dead:
+        work.cancel()  # its kill is over, and would not find this one
     try:
         return await answer
     except asyncio.CancelledError:

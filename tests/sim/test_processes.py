@@ -100,6 +100,21 @@ def test_a_dead_process_runs_nothing_any_more() -> None:
     assert seen == []
 
 
+def test_what_is_asked_of_a_dead_process_fails_at_once() -> None:
+    async def work(loop: SimLoop) -> None:
+        process = loop.process("p")
+        await process.kill()
+        never = loop.create_future()
+
+        async def asked() -> None:
+            await never
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(across(process, process.spawn(asked())), 1)
+
+    run(work)
+
+
 def test_ended_tasks_are_not_kept() -> None:
     async def work(loop: SimLoop) -> None:
         process = loop.process("p")
