@@ -1,8 +1,7 @@
 """connect-kv: fault-tolerant services in Python, and the replicated key/value service built so."""
 
-import connect_kv.grpc_core  # noqa: F401, I001  # before anything that loads gRPC by itself
-
 from connect_kv.client.client import Client, connect
+from connect_kv.embed import Server, ServerHandle
 from connect_kv.errors import (
     BadCall,
     CommandFailed,
@@ -23,7 +22,6 @@ from connect_kv.framework.cluster import Cluster, Node
 from connect_kv.framework.hosted import Store
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import MessageType, ServiceType
-from connect_kv.serving.server import Server, ServerHandle
 
 __all__ = [
     "CALLBACKS",

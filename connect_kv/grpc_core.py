@@ -1,9 +1,10 @@
-"""Loads gRPC's core with the settings that suit one loop; it reads them once, when it is loaded.
+"""How `serve` loads gRPC's core: with the settings that suit one loop. It reads them once, when it is loaded.
 
 Its event engine hands each event of a connection from thread to thread; the poller before it does not:
 a third of the switches between threads, and a fifth less processor time for a unary call
-(docs/decisions/grpc-aio-and-uvloop.md). What the environment says already wins, and a process that
-has loaded gRPC before stays as it is: this changes what a call costs, never what it does.
+(docs/decisions/grpc-aio-and-uvloop.md). What the environment says already wins. This changes what a call
+costs, never what it does; still a program of somebody else's is left alone, whether it is a client or has a
+`Server`: its other uses of gRPC are not ours to change.
 """
 
 from __future__ import annotations
@@ -26,6 +27,3 @@ def load() -> None:
     finally:
         for name in added:
             del os.environ[name]
-
-
-load()

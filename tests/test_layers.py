@@ -26,9 +26,11 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"client", "rpc", "errors", "framework"},
     "bench": {"bench", "client", "rpc", "errors", "framework"},
     "sync": {"client", "errors", "framework"},
+    "grpc_core": set(),
     "cli": {
         "cli",
         "bench",
+        "grpc_core",
         "client",
         "server",
         "serving",
@@ -42,6 +44,9 @@ ALLOWED: dict[str, set[str]] = {
     },
 }
 """What is not listed (server, sim, testing, the package itself) may import everything but cli."""
+
+FACE = {"client", "config", "embed", "errors", "framework"}
+"""What `import connect_kv` loads: no part of a server."""
 
 RAFT_STANDARD_LIBRARY_BAN = {"asyncio", "time", "os", "logging", "socket", "threading", "pathlib", "secrets"}
 
@@ -77,6 +82,55 @@ def test_imports_point_one_way(path: Path) -> None:
         assert "cli" not in ours or here == "cli"
     else:
         assert ours <= allowed, f"{here} may not import {sorted(ours - allowed)}"
+
+
+def at_once(path: Path) -> set[str]:
+    """The modules of ours that are loaded when this one is: not those that functions import later."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        match waiting.pop():
+            case ast.Import(names=names):
+                found.update(alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                found.add(module)
+                found.update(f"{module}.{alias.name}" for alias in names)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=other):
+                waiting += other
+            case ast.If(body=body, orelse=other) | ast.Try(body=body, orelse=other):
+                waiting += [*body, *other]
+            case _:
+                pass
+    return found
+
+
+def dotted(path: Path) -> str:
+    """What a file is imported as."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_the_face_of_the_package_shows_no_server() -> None:
+    ours = {name for name in at_once(PACKAGE / "__init__.py") if name.startswith("connect_kv.")}
+    assert {name.split(".")[1] for name in ours} <= FACE
+
+
+def test_whichever_module_is_imported_first_its_imports_can_be_met() -> None:
+    """No circle: else one module works or not by what was imported before it."""
+    files = {dotted(path): path for path in modules()}
+    needs = {
+        name: {
+            other
+            for module in at_once(path)
+            for other in (module, module.rpartition(".")[0])
+            if other in files and other not in ("connect_kv", name)
+        }
+        for name, path in files.items()
+    }
+    while free := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in free:
+            del needs[name]
+    assert not needs, f"in a circle, or above one: {sorted(needs)}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "raft").glob("*.py")), ids=lambda path: path.name)

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from connect_kv import errors
 from connect_kv.client.client import connect
-from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
+from connect_kv.client.endpoints import parse_endpoints
+from connect_kv.client.stubs import CHANNEL_OPTIONS
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.rpc.kv_pb2 import (
     PutRequest,

@@ -13,7 +13,8 @@ import grpc.aio
 from connect_kv import errors
 from connect_kv.bench.doors import CALL_SECONDS, ready
 from connect_kv.bench.load import Outcome, Progress, Show
-from connect_kv.client.endpoints import CHANNEL_OPTIONS, parse_endpoints
+from connect_kv.client.endpoints import parse_endpoints
+from connect_kv.client.stubs import CHANNEL_OPTIONS
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.lease_pb2 import (
     LeaseGrantRequest,

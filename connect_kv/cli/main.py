@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import NoReturn
 
-# The library's own lines about connections that come and go are not for a terminal.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import click
 
 from connect_kv import errors
@@ -21,30 +18,32 @@ MISCONFIGURED = 2
 INTERRUPTED = 130
 
 
-COMMANDS: Mapping[str, str] = {
-    "alarm": "maintenance:alarm",
-    "bench": "bench:bench",
-    "call": "machine:call",
-    "compact": "kv:compact",
-    "defrag": "maintenance:defrag",
-    "del": "kv:delete",
-    "dev": "dev:dev",
-    "get": "kv:get",
-    "hash": "maintenance:hash_members",
-    "inspect": "disk:inspect",
-    "lease": "lease:lease",
-    "member": "member:member",
-    "move-leader": "maintenance:move_leader",
-    "put": "kv:put",
-    "serve": "serve:serve",
-    "simulate": "simulate:simulate",
-    "snapshot": "snapshot:snapshot",
-    "status": "status:status",
-    "txn": "txn:txn",
-    "verify": "disk:verify",
-    "watch": "watch:watch",
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "alarm": ("maintenance:alarm", "Alarms: NOSPACE and CORRUPT, raised by members, ended by you."),
+    "bench": ("bench:bench", "Load the cluster and say how fast it answered."),
+    "call": ("machine:call", "Call a replicated machine, or list what can be called."),
+    "compact": ("kv:compact", "Forget everything before a revision."),
+    "defrag": ("maintenance:defrag", "Have members give back unneeded disk space."),
+    "del": ("kv:delete", "Delete a key, a range, or all keys with a prefix."),
+    "dev": ("dev:dev", "Run a local cluster in this terminal, until Ctrl-C."),
+    "get": ("kv:get", "Print a key, a range, or all keys with a prefix."),
+    "hash": ("maintenance:hash_members", "Print each member's hash of the keys and their history."),
+    "inspect": ("disk:inspect", "Show what a stopped node has on disk."),
+    "lease": ("lease:lease", "Leases: keys that live as long as somebody renews them."),
+    "member": ("member:member", "Members of the cluster: see, add, replace and remove them."),
+    "move-leader": ("maintenance:move_leader", "Have the leader hand over to another member."),
+    "put": ("kv:put", "Store a value under a key."),
+    "serve": ("serve:serve", "Run one node until it is told to stop."),
+    "simulate": ("simulate:simulate", "Run clusters of a class of yours under faults, in no time."),
+    "snapshot": ("snapshot:snapshot", "Backups: take one, look at it, restore it into a new cluster."),
+    "status": ("status:status", "Show every member: who leads, how far each has come."),
+    "txn": ("txn:txn", "Run a transaction that is read from standard input."),
+    "verify": ("disk:verify", "Read all that a stopped node has on disk, with all checksums."),
+    "watch": ("watch:watch", "Print each change of a key, a range or a prefix."),
 }
-"""Module and function of each, loaded when it is used: a node starts without the other commands."""
+"""Module and function of each, and a line of help: it is loaded when it is used. A node starts without
+the other commands, and the list of all of them needs none.
+"""
 
 
 class Commands(click.Group):
@@ -56,11 +55,16 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The one of that name."""
-        module, _, name = COMMANDS.get(cmd_name, "").partition(":")
-        if not module:
+        if cmd_name not in COMMANDS:
             return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"connect_kv.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without loading any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
 @click.group(
@@ -81,6 +85,8 @@ def group(context: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error and an exit code."""
+    # The library's own lines about connections that come and go are not for a terminal.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = group.main(standalone_mode=False, prog_name="connect-kv")
     except click.exceptions.Exit as end:

@@ -8,9 +8,6 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from connect_kv.client.messages import Event, KeyValue, ResponseOp
 
@@ -30,6 +27,11 @@ def as_table(
     right: Collection[str] = (),
 ) -> None:
     """A table; numbers stand right, and the columns named. `styles` colours whole rows."""
+    # Most answers are plain lines: they come sooner without it.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=box.ROUNDED, header_style="bold", pad_edge=True)
     for index, column in enumerate(columns):
         numbers = column in right or (bool(rows) and all(isinstance(row[index], int) for row in rows))

@@ -78,6 +78,10 @@ def serve(config: str | None, **options: object) -> None:
 
     Without any option it is a cluster of its own on 127.0.0.1, with its data in ./connect-kv.data.
     """
+    from connect_kv import grpc_core
+
+    grpc_core.load()  # before anything loads gRPC by itself
+
     # Imported here: the other commands start faster without a server.
     from connect_kv.config import load
     from connect_kv.framework.cluster import Cluster

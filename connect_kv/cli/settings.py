@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import click
-import uvloop
 
 from connect_kv.client.client import DEFAULT_ENDPOINTS, Client, connect
 
@@ -32,6 +31,7 @@ class Settings:
 
     def run(self, work: Callable[[Client], Coroutine[object, object, T]]) -> T:
         """Run `work` with a connected client."""
+        import uvloop  # here, like all that a command needs only once it talks to somebody
 
         async def connected() -> T:
             async with self.client() as client:

@@ -7,20 +7,19 @@ import random
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
-from connect_kv.client.endpoints import ChannelTo, Endpoints, open_channel, parse_endpoints
+from connect_kv.client.endpoints import ChannelTo, Endpoints, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.lock import Election, Lock
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.client.session import Session
-from connect_kv.client.stubs import Stubs
 from connect_kv.client.watch import Watch
 from connect_kv.framework.replicated import Replicated
 from connect_kv.rpc.cluster_pb2 import Member
@@ -41,6 +40,9 @@ from connect_kv.rpc.machine_pb2 import MachineCallRequest, MachineDescribeReques
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 
+if TYPE_CHECKING:
+    from connect_kv.client.stubs import Stubs
+
 DEFAULT_ENDPOINTS = "127.0.0.1:2379"
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_SESSION_TTL = 60
@@ -55,7 +57,7 @@ def connect(
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
     rng: random.Random | None = None,
-    channel_to: ChannelTo = open_channel,
+    channel_to: ChannelTo | None = None,
 ) -> Client:
     """A client of the cluster with these members, for use with ``async with``.
 
@@ -87,7 +89,7 @@ class Client:
         session: bool,
         session_ttl: int,
         rng: random.Random | None,
-        channel_to: ChannelTo = open_channel,
+        channel_to: ChannelTo | None = None,
     ) -> None:
         self._addresses = parse_endpoints(endpoints)
         self._timeout = timeout

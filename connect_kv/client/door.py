@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoints
-from connect_kv.client.stubs import Stubs
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
 from connect_kv.rpc.machine_pb2 import MachineCallRequest
+
+if TYPE_CHECKING:
+    from connect_kv.client.stubs import Stubs
 
 READS = frozenset({"range", "machine_query", "lease_time_to_live", "lease_leases"})
 """Requests that change nothing, so that they may be repeated freely."""
@@ -98,7 +100,7 @@ async def _machine_query(stubs: Stubs, command: Command, seconds: float) -> Resu
     return Result(machine_query=await _machine(stubs, command.machine_query, seconds))
 
 
-_CALLS: dict[str, Callable[[Stubs, Command, float], Awaitable[Result]]] = {
+_CALLS: Mapping[str, Callable[[Stubs, Command, float], Awaitable[Result]]] = {
     "range": _range,
     "put": _put,
     "delete_range": _delete_range,

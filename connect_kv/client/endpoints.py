@@ -5,29 +5,18 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable
-
-import grpc.aio
+from typing import TYPE_CHECKING, TypeAlias
 
 from connect_kv import errors
-from connect_kv.client.stubs import Stubs
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from connect_kv.client.stubs import Stubs
 
 FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 1.0
 """Seconds. A member that failed is asked again after at most this, and a little chance."""
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),  # without it, a missing answer is noticed after a minute
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),  # what may be sent again is decided in `retry` and `session`
-)
-
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -45,19 +34,14 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-ChannelTo = Callable[[str], grpc.aio.Channel]
+ChannelTo: TypeAlias = "Callable[[str], grpc.aio.Channel]"
 """Makes the channel to an address; a simulator makes its own."""
-
-
-def open_channel(address: str) -> grpc.aio.Channel:
-    """The channel a client uses unless it is given another."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
 class Endpoint:
     """One member's address, its channel (made when first used) and how it fared lately."""
 
-    def __init__(self, address: str, channel_to: ChannelTo = open_channel) -> None:
+    def __init__(self, address: str, channel_to: ChannelTo | None = None) -> None:
         self.address = address
         self._channel_to = channel_to
         self.failures = 0
@@ -69,7 +53,10 @@ class Endpoint:
     def stubs(self) -> Stubs:
         """The calls of this member."""
         if self._stubs is None:
-            self._channel = self._channel_to(self.address)
+            # Imported here: it loads gRPC, which nobody needs who only imports the client.
+            from connect_kv.client.stubs import Stubs, open_channel
+
+            self._channel = (self._channel_to or open_channel)(self.address)
             self._stubs = Stubs(self._channel)
         return self._stubs
 
@@ -84,7 +71,7 @@ class Endpoints:
     """Chooses whom to ask: stays with one that works, goes round past those that failed just now."""
 
     def __init__(
-        self, endpoints: str | Iterable[str], rng: random.Random, channel_to: ChannelTo = open_channel
+        self, endpoints: str | Iterable[str], rng: random.Random, channel_to: ChannelTo | None = None
     ) -> None:
         self.all = [Endpoint(address, channel_to) for address in parse_endpoints(endpoints)]
         self._rng = rng

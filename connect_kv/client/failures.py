@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-
-import grpc
-import grpc.aio
+from collections.abc import Mapping
 
 from connect_kv import errors
 from connect_kv.rpc.command_pb2 import Failure
@@ -22,6 +20,7 @@ OUT_OF_RANGE = 11
 UNIMPLEMENTED = 12
 INTERNAL = 13
 UNAVAILABLE = 14
+DATA_LOSS = 15
 
 NO_LEADER = "etcdserver: no leader"
 NOT_CARRIED_OUT = frozenset(
@@ -42,6 +41,25 @@ SESSION_EXPIRED = "SessionExpired"
 """`Failure.type` of a command whose session is gone."""
 
 
+class CallFailed(Exception):
+    """A call on a member ended with a status other than OK, or a stream ended at all."""
+
+    def __init__(self, code: int, text: str, beside: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        """What the member, or the gRPC library, says of it; may be empty."""
+        self.beside: Mapping[str, str] = beside or {}
+        """Trailing metadata."""
+
+
+class EndedHere(CallFailed):
+    """The call was ended on this side, by another task."""
+
+    def __init__(self) -> None:
+        super().__init__(CANCELLED, "the call was ended on this side")
+
+
 class Fate(enum.Enum):
     """What a failed call tells of its effect."""
 
@@ -51,11 +69,6 @@ class Fate(enum.Enum):
     """Certainly none; another member, or this one later, may do it."""
     UNKNOWN = enum.auto()
     """It may have happened, or happen yet."""
-
-
-def code_of(error: grpc.aio.AioRpcError) -> int:
-    """The number of its status."""
-    return int(error.code().value[0])
 
 
 def fate(code: int, text: str) -> Fate:
@@ -87,13 +100,13 @@ def failure(result: Failure) -> errors.ConnectKvError:
     return refusal(result.code, result.message, result.type)
 
 
-def from_rpc(error: grpc.aio.AioRpcError, *, writes: bool) -> errors.ConnectKvError:
+def from_rpc(error: CallFailed, *, writes: bool) -> errors.ConnectKvError:
     """The error for a call that will not be tried again; `writes`: it could have changed something."""
-    code, text = code_of(error), error.details() or error.code().name
+    code, text = error.code, error.text or f"status {error.code}"
     match fate(code, text):
         case Fate.REFUSED:
             kind = type_of(error)
-            if _beside(error, "connect-kv-error") == errors.BadCall.__name__:
+            if error.beside.get("connect-kv-error") == errors.BadCall.__name__:
                 return errors.BadCall(text)
             return refusal(code, text.removeprefix(f"{kind}: "), kind)
         case Fate.UNKNOWN if writes:
@@ -107,13 +120,6 @@ def readable(text: str) -> str:
     return f"cannot connect: {text.rpartition(': ')[2].rstrip(']')}" if NEVER_SENT.search(text) else text
 
 
-def type_of(error: grpc.aio.AioRpcError) -> str:
+def type_of(error: CallFailed) -> str:
     """The class of a machine's own exception, or SESSION_EXPIRED: it travels beside the status."""
-    return _beside(error, "connect-kv-error-type")
-
-
-def _beside(error: grpc.aio.AioRpcError, name: str) -> str:
-    for key, value in error.trailing_metadata() or ():
-        if key == name:
-            return value if isinstance(value, str) else value.decode()
-    return ""
+    return error.beside.get("connect-kv-error-type", "")

@@ -8,22 +8,23 @@ import math
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
-
-import grpc.aio
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from connect_kv import errors
 from connect_kv.client.endpoints import Endpoints
-from connect_kv.client.stubs import Stubs
+from connect_kv.client.failures import CallFailed
 from connect_kv.client.tasks import first_to_end
 from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse
+
+if TYPE_CHECKING:
+    from connect_kv.client import stubs
 
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT = 2.0
 """Seconds, and at most a third of the time to live."""
 
-Stream = grpc.aio.StreamStreamCall[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
+Stream: TypeAlias = "stubs.Stream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]"
 
 
 class Lease:
@@ -150,7 +151,7 @@ class LeaseKeeper:
             stream = endpoint.stubs.lease_keep_alive()
             try:
                 await first_to_end(self._send(stream), self._receive(stream))
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
+            except (CallFailed, TimeoutError) as error:
                 logger.debug(
                     "leases: leaving a member", extra={"member": endpoint.address, "reason": str(error)}
                 )
@@ -167,12 +168,12 @@ class LeaseKeeper:
                 await stream.write(LeaseKeepAliveRequest(ID=lease.id))
 
     async def _receive(self, stream: Stream) -> None:
-        while isinstance(answer := await stream.read(), LeaseKeepAliveResponse):
+        while True:
+            answer = await stream.read()
             sent_at = self._unanswered.pop(answer.ID, None)
             lease = self._leases.get(answer.ID)
             if lease is not None and sent_at is not None:
                 lease.renewed(sent_at, answer.TTL)
-        raise TimeoutError("the stream ended")
 
     async def _until_due(self) -> list[Lease]:
         """Wait until leases are to be renewed. Raises TimeoutError when renewals are not answered.
@@ -211,19 +212,11 @@ def _patience(lease: Lease) -> float:
     return min(ANSWER_TIMEOUT, lease.ttl / 3)
 
 
-async def renew_once(stubs: Stubs, id: int) -> int:
+async def renew_once(member: stubs.Stubs, id: int) -> int:
     """Renew one lease on a stream of its own; its TTL, 0 if there is none."""
-    stream = stubs.lease_keep_alive()
+    stream = member.lease_keep_alive()
     try:
         await stream.write(LeaseKeepAliveRequest(ID=id))
-        answer = await stream.read()
-        if isinstance(answer, LeaseKeepAliveResponse):
-            return answer.TTL
-        raise grpc.aio.AioRpcError(
-            await stream.code(),
-            await stream.initial_metadata(),
-            await stream.trailing_metadata(),
-            await stream.details(),
-        )
+        return (await stream.read()).TTL
     finally:
         stream.cancel()

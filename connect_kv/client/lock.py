@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, TypeVar
-
-import grpc.aio
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoints
-from connect_kv.client.failures import Fate, code_of, fate, from_rpc
+from connect_kv.client.failures import CallFailed, Fate, fate, from_rpc
 from connect_kv.client.lease import Lease, PendingLease
-from connect_kv.client.stubs import Stubs
 from connect_kv.client.watch import Watch
 from connect_kv.rpc.election_pb2 import CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeResponse
 from connect_kv.rpc.lock_pb2 import LockRequest
+
+if TYPE_CHECKING:
+    from connect_kv.client.stubs import Stubs
 
 T = TypeVar("T")
 
@@ -106,8 +106,8 @@ class Held:
                 await asyncio.sleep(wait)
             try:
                 return await make(endpoint.stubs)
-            except grpc.aio.AioRpcError as error:
-                if fate(code_of(error), error.details() or "") is Fate.REFUSED:
+            except CallFailed as error:
+                if fate(error.code, error.text) is Fate.REFUSED:
                     raise from_rpc(error, writes=False) from error
                 self._endpoints.failed(endpoint, loop.time())
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-
-import grpc.aio
+from contextlib import aclosing
 
 from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoint, Endpoints
-from connect_kv.client.failures import from_rpc
+from connect_kv.client.failures import CallFailed, from_rpc
 from connect_kv.rpc.maintenance_pb2 import (
     NONE,
     AlarmMember,
@@ -89,14 +88,12 @@ class MaintenanceClient:
         The pieces' `blob` make up the file. It takes as long as it takes.
         """
         member = self._endpoints.find(endpoint) if endpoint else await self._working()
-        call = member.stubs.snapshot(SnapshotRequest())
         try:
-            async for piece in call:
-                yield piece
-        except grpc.aio.AioRpcError as error:
+            async with aclosing(member.stubs.snapshot(SnapshotRequest())) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except CallFailed as error:
             raise from_rpc(error, writes=False) from error
-        finally:
-            call.cancel()
 
     async def _alarm(
         self, request: AlarmRequest, timeout: float | None, *, writes: bool

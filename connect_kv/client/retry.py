@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-import grpc.aio
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from connect_kv import errors
 from connect_kv.client.endpoints import Endpoint, Endpoints
-from connect_kv.client.failures import Fate, code_of, fate, from_rpc
-from connect_kv.client.stubs import Stubs
+from connect_kv.client.failures import CallFailed, Fate, fate, from_rpc
+
+if TYPE_CHECKING:
+    from connect_kv.client.stubs import Stubs
 
 T = TypeVar("T")
-Call = Callable[[Stubs, float], Awaitable[T]]
+Call: TypeAlias = "Callable[[Stubs, float], Awaitable[T]]"
 """Makes the call on a member's stubs with so many seconds to answer."""
 
 
@@ -40,7 +40,7 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
             answer = await make(endpoint.stubs, deadline - loop.time())
         except TimeoutError:
             raise last or errors.Unavailable(f"{endpoint.address} did not answer in time") from None
-        except grpc.aio.AioRpcError as error:
+        except CallFailed as error:
             last = _named(endpoint, from_rpc(error, writes=writes))
             if not _may_repeat(error, writes):
                 raise last from error
@@ -54,7 +54,7 @@ async def call_one(endpoint: Endpoint, make: Call[T], *, timeout: float) -> T:
     """Ask exactly this member, once; a read."""
     try:
         return await make(endpoint.stubs, timeout)
-    except grpc.aio.AioRpcError as error:
+    except CallFailed as error:
         raise _named(endpoint, from_rpc(error, writes=False)) from error
 
 
@@ -65,6 +65,6 @@ def _named(endpoint: Endpoint, error: errors.ConnectKvError) -> errors.ConnectKv
     return error
 
 
-def _may_repeat(error: grpc.aio.AioRpcError, writes: bool) -> bool:
-    what = fate(code_of(error), error.details() or "")
+def _may_repeat(error: CallFailed, writes: bool) -> bool:
+    what = fate(error.code, error.text)
     return what is Fate.NOTHING_DONE or (what is Fate.UNKNOWN and not writes)

@@ -8,8 +8,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
-
-import grpc.aio
+from typing import TYPE_CHECKING, TypeAlias
 
 from connect_kv import errors
 from connect_kv.client.endpoints import Endpoint, Endpoints
@@ -17,8 +16,8 @@ from connect_kv.client.failures import (
     SESSION_EXPIRED,
     UNIMPLEMENTED,
     UNKNOWN,
+    CallFailed,
     Fate,
-    code_of,
     fate,
     readable,
     refusal,
@@ -28,6 +27,9 @@ from connect_kv.client.session_state import SessionState
 from connect_kv.client.tasks import first_to_end
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.session_pb2 import SessionReplies
+
+if TYPE_CHECKING:
+    from connect_kv.client import stubs
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ GATHER_FRACTION = 8
 GATHER_PAUSE = 0.001
 """A batch smaller than this part of what is on its way waits this many seconds for more."""
 
-Stream = grpc.aio.StreamStreamCall[bytes, SessionReplies]
+Stream: TypeAlias = "stubs.Stream[bytes, SessionReplies]"
 """Takes encoded SessionRequests."""
 
 
@@ -120,7 +122,7 @@ class Session:
                 self._blame(endpoint, str(trouble))
             except _StreamOver:
                 pass
-            except grpc.aio.AioRpcError as error:
+            except CallFailed as error:
                 self._judge(endpoint, error)
             except Exception as error:
                 # Callers must hear of it now, not at their deadlines; what they sent may have run.
@@ -148,13 +150,10 @@ class Session:
     async def _open(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                await _write(stream, self._state.head())
+                await stream.write(self._state.head())
                 first = await stream.read()
         except TimeoutError:
             raise _Trouble("does not answer") from None
-        if not isinstance(first, SessionReplies):
-            await _raise_status(stream)
-            raise _Trouble("ended the stream")
         self._state.opened(first)
         if self._state.expired:
             raise _StreamOver
@@ -170,7 +169,7 @@ class Session:
                 continue
             if self._state.in_flight == count:
                 self._last_progress = self._loop.time()
-            await _write(stream, batch)
+            await stream.write(batch)
             self._gather()
 
     def _gather(self) -> None:
@@ -193,7 +192,8 @@ class Session:
 
     async def _receive(self, stream: Stream) -> None:
         state = self._state
-        while isinstance(replies := await stream.read(), SessionReplies):
+        while True:
+            replies = await stream.read()
             self._last_progress = self._loop.time()
             self._stall_timeout = STALL_TIMEOUT
             state.replies(replies)
@@ -202,8 +202,6 @@ class Session:
             if state.expired and state.in_flight <= 0:  # every command has been told so by now
                 raise _StreamOver
             self._gather()
-        await _raise_status(stream)
-        raise _Trouble("ended the stream")
 
     async def _watch_progress(self) -> None:
         """Leave a member that is silent for too long; be more patient each time."""
@@ -214,9 +212,9 @@ class Session:
                 self._stall_timeout *= 2
                 raise _Trouble(f"silent for {idle:.1f} s")
 
-    def _judge(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> None:
+    def _judge(self, endpoint: Endpoint, error: CallFailed) -> None:
         """The stream ended with a status: ask another member, or give up what waits."""
-        code, text = code_of(error), error.details() or ""
+        code, text = error.code, error.text
         if type_of(error) == SESSION_EXPIRED:
             self._state.expired = True
         elif fate(code, text) is Fate.REFUSED and code != UNKNOWN:
@@ -248,20 +246,3 @@ class Session:
         upcoming = self._state.expire(self._loop.time())
         if upcoming is not None:
             self._sweep_at(upcoming)
-
-
-async def _write(stream: Stream, batch: bytes) -> None:
-    try:
-        await stream.write(batch)
-    except asyncio.InvalidStateError:  # the library's word for: that call is over
-        await _raise_status(stream)
-        raise _Trouble("ended the stream") from None
-
-
-async def _raise_status(stream: Stream) -> None:
-    """Raise the status that a finished stream ended with, unless it was OK."""
-    code = await stream.code()
-    if code is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            code, await stream.initial_metadata(), await stream.trailing_metadata(), await stream.details()
-        )

@@ -1,12 +1,19 @@
-"""The calls of one member, typed: a method path, what goes in and what comes out."""
+"""The calls of one member, typed: a method path, what goes in and what comes out.
+
+The only module of the client that knows the gRPC library; it is loaded when the first channel is opened.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Generic, TypeVar
 
+import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from connect_kv.client.failures import UNAVAILABLE, CallFailed, EndedHere
 from connect_kv.rpc import (
     cluster_pb2,
     election_pb2,
@@ -19,42 +26,157 @@ from connect_kv.rpc import (
     watch_pb2,
 )
 
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+In = TypeVar("In", bound=Message)
+Out = TypeVar("Out", bound=Message)
+Metadata = Sequence[tuple[str, str]]
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),  # without it, a missing answer is noticed after a minute
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_retries", 0),  # what may be sent again is decided in `retry` and `session`
+)
 
 
-def _unary(
-    channel: grpc.aio.Channel, path: str, request: type[Request], response: type[Response]
-) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
-    return channel.unary_unary(
-        f"/connect_kv.v1.{path}",
-        request_serializer=request.SerializeToString,
-        response_deserializer=response.FromString,
+def open_channel(address: str) -> grpc.aio.Channel:
+    """The channel a client uses unless it is given another."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+class Unary(Generic[Request, Response]):
+    """A call with one request and one answer."""
+
+    def __init__(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response]) -> None:
+        self._method = method
+
+    async def __call__(
+        self, request: Request, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> Response:
+        """The answer, within `timeout` seconds if given. Raises CallFailed."""
+        try:
+            return await self._method(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error) from error
+
+
+class ServerStream(Generic[Request, Response]):
+    """A call with one request and many answers."""
+
+    def __init__(self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response]) -> None:
+        self._method = method
+
+    async def __call__(self, request: Request) -> AsyncGenerator[Response, None]:
+        """The answers, in order. Raises CallFailed; closing it early ends the call."""
+        call = self._method(request)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error) from error
+        finally:
+            call.cancel()
+
+
+class Stream(Generic[Request, Response]):
+    """A call in both directions. `write` and `read` raise CallFailed once it is over, in order or not."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[Request, Response]) -> None:
+        self._call = call
+
+    async def write(self, request: Request) -> None:
+        """Send one request; returns when there is room for the next."""
+        try:
+            await self._call.write(request)
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error) from error
+        except asyncio.InvalidStateError:  # the library's word for: that call is over
+            raise await self._end() from None
+
+    async def read(self) -> Response:
+        """The next answer."""
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise _failed(error) from error
+        except asyncio.CancelledError:
+            # The library also raises this when some other task ended the call on our side.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise EndedHere from None
+        if answer is grpc.aio.EOF:
+            raise await self._end()
+        return answer  # type: ignore[return-value]  # the end of the stream was told apart above
+
+    def cancel(self) -> None:
+        """End it; reads and writes that wait fail."""
+        self._call.cancel()
+
+    async def _end(self) -> CallFailed:
+        """What it ended with. An end in order is one all the same: these streams last as long as we want."""
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return CallFailed(UNAVAILABLE, "ended the stream")
+        return CallFailed(
+            code.value[0], await self._call.details(), _texts(await self._call.trailing_metadata())
+        )
+
+
+class Streams(Generic[Request, Response]):
+    """Begins calls in both directions."""
+
+    def __init__(self, method: grpc.aio.StreamStreamMultiCallable[Request, Response]) -> None:
+        self._method = method
+
+    def __call__(self, *, metadata: Metadata | None = None) -> Stream[Request, Response]:
+        """A call that has not sent anything yet."""
+        return Stream(self._method(metadata=metadata))
+
+
+def _unary(channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]) -> Unary[In, Out]:
+    return Unary(
+        channel.unary_unary(
+            f"/connect_kv.v1.{path}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
     )
 
 
 def _server_stream(
-    channel: grpc.aio.Channel, path: str, request: type[Request], response: type[Response]
-) -> grpc.aio.UnaryStreamMultiCallable[Request, Response]:
-    return channel.unary_stream(
-        f"/connect_kv.v1.{path}",
-        request_serializer=request.SerializeToString,
-        response_deserializer=response.FromString,
+    channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]
+) -> ServerStream[In, Out]:
+    return ServerStream(
+        channel.unary_stream(
+            f"/connect_kv.v1.{path}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
     )
 
 
 def _streams(
-    channel: grpc.aio.Channel, path: str, request: type[Request], response: type[Response]
-) -> grpc.aio.StreamStreamMultiCallable[Request, Response]:
-    return channel.stream_stream(
-        f"/connect_kv.v1.{path}",
-        request_serializer=request.SerializeToString,
-        response_deserializer=response.FromString,
+    channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]
+) -> Streams[In, Out]:
+    return Streams(
+        channel.stream_stream(
+            f"/connect_kv.v1.{path}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
     )
 
 
 class Stubs:
-    """What one member can be asked. Calls raise `grpc.aio.AioRpcError`; `failures` explains those."""
+    """What one member can be asked. Calls raise CallFailed, which `failures` explains."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.range = _unary(channel, "KV/Range", kv_pb2.RangeRequest, kv_pb2.RangeResponse)
@@ -151,10 +273,18 @@ class Stubs:
             machine_pb2.MachineDescribeRequest,
             machine_pb2.MachineDescribeResponse,
         )
-        self.session: grpc.aio.StreamStreamMultiCallable[bytes, session_pb2.SessionReplies] = (
+        self.session: Streams[bytes, session_pb2.SessionReplies] = Streams(
             channel.stream_stream(
                 "/connect_kv.v1.Session/Open",
                 request_serializer=bytes,  # SessionRequests that are encoded already
                 response_deserializer=session_pb2.SessionReplies.FromString,
             )
         )
+
+
+def _failed(error: grpc.aio.AioRpcError) -> CallFailed:
+    return CallFailed(error.code().value[0], error.details() or "", _texts(error.trailing_metadata()))
+
+
+def _texts(metadata: grpc.aio.Metadata | None) -> dict[str, str]:
+    return {key: value if isinstance(value, str) else value.decode() for key, value in metadata or ()}

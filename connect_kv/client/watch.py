@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from types import TracebackType
-from typing import Self
-
-import grpc.aio
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from connect_kv import errors
 from connect_kv.client.endpoints import Endpoint, Endpoints
-from connect_kv.client.failures import Fate, code_of, fate, from_rpc, refusal
+from connect_kv.client.failures import (
+    DATA_LOSS,
+    RESOURCE_EXHAUSTED,
+    UNKNOWN,
+    CallFailed,
+    EndedHere,
+    Fate,
+    fate,
+    from_rpc,
+    refusal,
+)
 from connect_kv.rpc.kv_pb2 import Event
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+
+if TYPE_CHECKING:
+    from connect_kv.client import stubs
 
 CREATE_TIMEOUT = 3.0
 """Seconds a member may take to confirm a watch before another is asked."""
 
-Stream = grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]
+Stream: TypeAlias = "stubs.Stream[WatchRequest, WatchResponse]"
 
 
 class Watch:
@@ -93,7 +104,7 @@ class Watch:
                     await self._create(endpoint)
             except TimeoutError:
                 self._lost()
-            except grpc.aio.AioRpcError as error:
+            except CallFailed as error:
                 self._judge(error)
 
     async def _create(self, endpoint: Endpoint) -> None:
@@ -124,28 +135,16 @@ class Watch:
             # The call ends with a read that is given up: the next iteration begins another where this stood.
             self._drop()
             raise
-        except grpc.aio.AioRpcError as error:
+        except CallFailed as error:
             self._judge(error)
 
     async def _read(self, stream: Stream) -> WatchResponse:
         try:
-            response = await stream.read()
-        except asyncio.CancelledError:
-            # The library also raises this when the call was ended on our side, by some other task.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+            return await stream.read()
+        except EndedHere:
             if self._closed:
                 raise StopAsyncIteration from None
             raise errors.Unavailable("the client is closed") from None
-        if isinstance(response, WatchResponse):
-            return response
-        code = await stream.code()
-        if code is grpc.StatusCode.OK:
-            code = grpc.StatusCode.UNAVAILABLE
-        raise grpc.aio.AioRpcError(
-            code, await stream.initial_metadata(), await stream.trailing_metadata(), await stream.details()
-        )
 
     def _take(self, response: WatchResponse) -> None:
         """Note how far the watch has come, and what it saw."""
@@ -175,8 +174,8 @@ class Watch:
         self._ready.extend(event for event in events if event.kv.mod_revision >= self._next_revision)
         self._next_revision = max(self._next_revision, events[-1].kv.mod_revision + 1)
 
-    def _judge(self, error: grpc.aio.AioRpcError) -> None:
-        if fate(code_of(error), error.details() or "") is Fate.REFUSED and error.code() not in _BROKEN:
+    def _judge(self, error: CallFailed) -> None:
+        if fate(error.code, error.text) is Fate.REFUSED and error.code not in _BROKEN:
             self._drop()
             self._closed = True
             raise from_rpc(error, writes=False) from error
@@ -195,5 +194,5 @@ class Watch:
             self._stream = None
 
 
-_BROKEN = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.RESOURCE_EXHAUSTED})
+_BROKEN = frozenset({UNKNOWN, DATA_LOSS, RESOURCE_EXHAUSTED})
 """Ends of a stream that say nothing against the watch itself."""

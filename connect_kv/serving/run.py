@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -60,8 +59,6 @@ def run(
 
     `machines` beside those that the configuration names. `ready` is called once it serves.
     """
-    # Connections that come and go are told in our own log, where they matter.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logs.configure(config.log_format, config.log_level, config.name)
     try:
         _make_directory(config)

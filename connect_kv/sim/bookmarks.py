@@ -11,9 +11,8 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-import grpc.aio
-
-from connect_kv.client.stubs import Stubs
+from connect_kv.client.failures import CallFailed
+from connect_kv.client.stubs import Stream, Stubs
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse
 from connect_kv.sim.invariants import Violation
 from connect_kv.sim.watching import Segment, Watcher, seen
@@ -42,7 +41,7 @@ class BookmarkWatcher(Watcher):
         self.segments.append(Segment(1))
         while True:
             host = rng.choice([host for host in self.world.hosts if not host.removed])
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            with suppress(CallFailed, TimeoutError):
                 stream = Stubs(channel(host.client_address)).watch(metadata=(("hasleader", "true"),))
                 try:
                     await self._stream(stream)
@@ -50,7 +49,7 @@ class BookmarkWatcher(Watcher):
                     stream.cancel()
             await asyncio.sleep(rng.uniform(0, 0.2))
 
-    async def _stream(self, stream: grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]) -> None:
+    async def _stream(self, stream: Stream[WatchRequest, WatchResponse]) -> None:
         create = WatchCreateRequest(
             key=b"\0", range_end=b"\0", start_revision=self._start(), prev_kv=self.prev_kv
         )
@@ -60,8 +59,6 @@ class BookmarkWatcher(Watcher):
             while True:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     response = await stream.read()
-                if not isinstance(response, WatchResponse):
-                    return
                 if response.canceled:
                     if response.compact_revision:
                         self.segments.append(Segment(max(response.compact_revision + 1, self._start())))
@@ -71,9 +68,9 @@ class BookmarkWatcher(Watcher):
         finally:
             asking.cancel()
 
-    async def _ask(self, stream: grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]) -> None:
+    async def _ask(self, stream: Stream[WatchRequest, WatchResponse]) -> None:
         rng = self.world.chance(f"progress {self.name}")
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        with suppress(CallFailed):
             while True:
                 # The first time at once, while the past is still being read.
                 await stream.write(WatchRequest(progress_request=WatchProgressRequest()))

@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 import connect_kv
+from connect_kv.client.failures import CallFailed
 from connect_kv.client.stubs import Stubs
 from connect_kv.rpc.cluster_pb2 import MemberListRequest
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
@@ -33,9 +34,10 @@ async def stubs(node: NodeProcess) -> AsyncIterator[Stubs]:
 
 async def failure(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     """Status and text of a call that must fail."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with pytest.raises(CallFailed) as caught:
         await call
-    return caught.value.code(), caught.value.details() or ""
+    (code,) = (code for code in grpc.StatusCode if code.value[0] == caught.value.code)
+    return code, caught.value.text
 
 
 async def applied_everywhere(cluster: ProcessCluster) -> set[float | None]:

@@ -1,4 +1,4 @@
-"""gRPC's core is loaded with our settings, once, and nothing else notices."""
+"""`serve` loads gRPC's core with our settings, once; nobody else does, and nothing else notices."""
 
 from __future__ import annotations
 
@@ -16,26 +16,42 @@ class Finder:
         if name == "grpc._cython":
             seen.append(os.environ.get("GRPC_EXPERIMENTS"))
 sys.meta_path.insert(0, Finder())
-import connect_kv
-connect_kv.Client
+%s
 import grpc
 print(seen[0], os.environ.get("GRPC_EXPERIMENTS"))
 """
 
+SERVE = """
+from connect_kv.cli import main
+sys.argv = ["connect-kv", "serve", "--listen-client", "nowhere"]
+try:
+    main.main()
+except SystemExit as end:
+    assert end.code == 2
+"""
+PROGRAM = """
+import connect_kv
+import connect_kv.sync
+from connect_kv.server import KvServer
+"""
+
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("program", "given", "expected"),
     [
-        (None, "-event_engine_client,-event_engine_listener None"),
-        ("-event_engine_fork", "-event_engine_fork -event_engine_fork"),
+        (SERVE, None, "-event_engine_client,-event_engine_listener None"),
+        (SERVE, "-event_engine_fork", "-event_engine_fork -event_engine_fork"),
+        (PROGRAM, None, "None None"),
     ],
 )
-def test_the_core_sees_the_settings_and_later_processes_do_not(given: str | None, expected: str) -> None:
+def test_only_serve_gives_the_core_settings_and_later_processes_do_not_see_them(
+    program: str, given: str | None, expected: str
+) -> None:
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
     if given is not None:
         environ["GRPC_EXPERIMENTS"] = given
     run = subprocess.run(
-        [sys.executable, "-c", LOOK], env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", LOOK % program], env=environ, capture_output=True, text=True, timeout=60
     )
     assert run.stdout.strip() == expected
-    assert run.stderr == "", "a version of gRPC that does not know the settings"
+    assert "experiment" not in run.stderr, "a version of gRPC that does not know the settings"

@@ -1,4 +1,7 @@
-"""Server: a service of one's own in a few lines, over the same node that ``connect-kv serve`` runs."""
+"""Server: a service of one's own in a few lines, over the same node that ``connect-kv serve`` runs.
+
+The node is imported when it is used: programs that are only clients import this file too.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Self
-
-import uvloop
+from typing import TYPE_CHECKING, Self
 
 from connect_kv.config import ServerConfig, from_cluster
 from connect_kv.errors import ConnectKvError
@@ -26,9 +27,9 @@ from connect_kv.framework.callbacks import (
 from connect_kv.framework.cluster import Cluster
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.types import ServiceType
-from connect_kv.server import KvServer
-from connect_kv.serving.machines import hosted
-from connect_kv.serving.run import complain, run
+
+if TYPE_CHECKING:
+    from connect_kv.server import KvServer
 
 
 class Server:
@@ -39,6 +40,8 @@ class Server:
 
     def __init__(self, cluster: Cluster, machines: Mapping[str, object] | None = None) -> None:
         """`machines` by the name under which clients call them: objects of `Replicated` classes."""
+        from connect_kv.serving.machines import hosted
+
         self.config: ServerConfig = from_cluster(cluster, os.environ)
         self._machines: dict[str, HostedMachine] = {
             name: hosted(machine, f"machine {name!r}") for name, machine in (machines or {}).items()
@@ -74,6 +77,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C. Ends the process, with one line that says why, if it cannot."""
+        from connect_kv.serving.run import run
+
         code = run(self.config, self._machines)
         if code:
             sys.exit(code)
@@ -83,6 +88,8 @@ class Server:
 
         Raises what keeps it from starting: ConfigError, RefusedToStart, StorageError.
         """
+        from connect_kv.server import KvServer
+
         return ServerHandle(KvServer(self.config, self._machines))
 
 
@@ -121,6 +128,10 @@ class ServerHandle:
         self.stop()
 
     def _run(self, started: Future[None]) -> None:
+        import uvloop
+
+        from connect_kv.serving.run import complain
+
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve(started))
