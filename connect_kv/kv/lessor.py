@@ -12,13 +12,13 @@ before clients had a moment to reach it.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
+from connect_kv.kv.deadlines import Deadlines
 from connect_kv.kv.leases import LeaseTable
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
@@ -47,29 +47,24 @@ class Lessor:
         self._propose = propose
         self._is_leader = is_leader
         self._leads_since: float | None = None
-        self._deadlines: dict[int, float] = {}
+        self._deadlines = Deadlines()
         """When each lease has lived its time, by the local clock."""
         self._renewals: dict[int, int] = {}
         """The renewal that deadline counts from. The table's may be newer: one that is being applied."""
-        self._queue: list[tuple[float, int]] = []
-        """A heap with one item a lease, at its deadline or earlier: renewals only move the deadline."""
-        self._queued: set[int] = set()
         table.listen(self)
 
     def loaded(self) -> None:
         """The table was read from a database: go on with what was left to each lease then."""
         now = self._clock.now()
-        self._deadlines.clear()
+        deadlines: dict[int, float] = {}
         self._renewals.clear()
         for id in self._table:
             lease = self._table.get(id)
             if lease is not None:
                 used = max(0, self._table.log_time - lease.renewed_at) / 1e9
-                self._deadlines[id] = now + max(0.0, lease.ttl - used)
+                deadlines[id] = now + max(0.0, lease.ttl - used)
                 self._renewals[id] = lease.renewal
-        self._queue = [(deadline, id) for id, deadline in self._deadlines.items()]
-        self._queued = set(self._deadlines)
-        heapq.heapify(self._queue)
+        self._deadlines.replace(deadlines)
 
     def touched(self, leases: Iterable[int]) -> None:
         """These were granted, renewed or ended, just now."""
@@ -77,14 +72,11 @@ class Lessor:
         for id in leases:
             lease = self._table.get(id)
             if lease is None:
-                self._deadlines.pop(id, None)
+                self._deadlines.remove(id)
                 self._renewals.pop(id, None)
-                continue
-            self._renewals[id] = lease.renewal
-            deadline = self._deadlines[id] = now + lease.ttl
-            if id not in self._queued:
-                self._queued.add(id)
-                heapq.heappush(self._queue, (deadline, id))
+            else:
+                self._deadlines.set(id, now + lease.ttl)
+                self._renewals[id] = lease.renewal
 
     def remaining(self, lease: int) -> float | None:
         """Seconds until it may end, not positive if it is over; None if there is no such lease."""
@@ -96,7 +88,14 @@ class Lessor:
         held, remaining = self._table.get(lease), self.remaining(lease)
         if held is None or remaining is None:
             return LeaseTimeToLiveResponse(ID=lease, TTL=-1)
-        return LeaseTimeToLiveResponse(ID=lease, TTL=math.trunc(remaining), grantedTTL=held.ttl)
+        # Over but not ended, it has no time left; less than none would be taken for "no such lease".
+        left = max(0, math.trunc(remaining))
+        return LeaseTimeToLiveResponse(ID=lease, TTL=left, grantedTTL=held.ttl)
+
+    @property
+    def queued(self) -> int:
+        """How much the timer keeps: of the order of the leases there are."""
+        return len(self._deadlines)
 
     async def run(self) -> None:
         """End what has lived its time, while this member leads; until cancelled."""
@@ -115,13 +114,10 @@ class Lessor:
             self._leads_since = now
         if now < self._leads_since + GRACE:
             return False
-        over = self._take_over(now)
+        over = self._deadlines.take(now, BATCH)
         if not over:
             return False
-        items = [LeaseExpire.Item(id=id, renewal=self._renewals[id]) for id in over if id in self._renewals]
-        if not items:
-            self._put_back(over)
-            return False
+        items = [LeaseExpire.Item(id=id, renewal=self._renewals[id]) for id in over]
         batch = CommandBatch(commands=[Command(lease_expire=LeaseExpire(items=items))])
         try:
             await self._propose(batch.SerializeToString(), 1)
@@ -129,28 +125,6 @@ class Lessor:
             _log.warning("leases were not ended, and will be tried again: %s", error)
             return False
         finally:
-            self._put_back(over)
+            # Those that are still there have been renewed, or the proposal failed.
+            self._deadlines.put_back(over)
         return len(over) == BATCH
-
-    def _take_over(self, now: float) -> list[int]:
-        """Take the leases that are over out of the queue, at most a batch of them."""
-        over: list[int] = []
-        while self._queue and self._queue[0][0] <= now and len(over) < BATCH:
-            _, id = heapq.heappop(self._queue)
-            deadline = self._deadlines.get(id)
-            if deadline is None:
-                self._queued.discard(id)
-            elif deadline > now:
-                heapq.heappush(self._queue, (deadline, id))
-            else:
-                over.append(id)
-        return over
-
-    def _put_back(self, leases: list[int]) -> None:
-        """Those that still exist have been renewed, or the proposal failed: look at them again later."""
-        for id in leases:
-            deadline = self._deadlines.get(id)
-            if deadline is None:
-                self._queued.discard(id)
-            else:
-                heapq.heappush(self._queue, (deadline, id))

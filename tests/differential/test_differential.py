@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from connect_kv.testing.processes import ProcessCluster
+from tests.differential import again
 from tests.differential.generator import Generator
 from tests.differential.intended import CASES
 from tests.differential.session import Pair
@@ -48,6 +49,30 @@ async def test_random_requests_are_answered_as_by_etcd(nodes: int, tmp_path: Pat
         seeds = range(100 * nodes, 100 * nodes + SEEDS)
         total = await asyncio.to_thread(compare, etcd.client_address, cluster.endpoints, seeds)
     print(f"{total} requests answered alike by etcd and by {nodes} node(s)")
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+async def test_lease_ids_granted_again_end_when_their_own_time_is_over(nodes: int, tmp_path: Path) -> None:
+    program = etcd_or_skip()
+    async with (
+        Etcd(tmp_path / "etcd", program, fsync=False) as etcd,
+        ProcessCluster(tmp_path / "ours", nodes) as cluster,
+    ):
+        targets = Target("etcd", etcd.client_address), Target("connect-kv", cluster.endpoints)
+        both = await asyncio.gather(
+            *(asyncio.to_thread(again.grant_again, target, again.SHORT + again.LATE) for target in targets)
+        )
+        for target, told in zip(targets, both, strict=True):
+            target.close()
+            for one in told:
+                ttl, where = one.life.ttls[-1], f"{target.name}: {one}"
+                assert one.remaining, where
+                assert all(0 <= left <= ttl for left in one.remaining), where
+                if ttl == again.LONG:
+                    assert one.gone is None, where
+                else:
+                    assert one.gone is not None, where
+                    assert ttl <= one.gone < ttl + again.LATE, where
 
 
 async def test_intended_differences_are_as_listed(tmp_path: Path) -> None:

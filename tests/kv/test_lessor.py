@@ -37,6 +37,11 @@ class Member:
     def renew(self, *leases: int) -> None:
         self.kv.apply(Command(lease_renew=LeaseRenew(ids=leases)))
 
+    def revoke(self, lease: int) -> None:
+        command = Command()
+        command.lease_revoke.ID = lease
+        self.kv.apply(command)
+
     @property
     def leases(self) -> list[int]:
         return sorted(self.kv.machine.leases)
@@ -136,14 +141,66 @@ async def test_time_to_live_of_an_unknown_lease_is_minus_one(member: Member) -> 
 async def test_an_id_granted_again_counts_anew(member: Member) -> None:
     member.kv.grant(1, 4)
     await member.clock.advance(3)
-    command = Command()
-    command.lease_revoke.ID = 1
-    member.kv.apply(command)
+    member.revoke(1)
     member.kv.grant(1, 4)
     await member.clock.advance(3.5)
     assert member.leases == [1]
     await member.clock.advance(1.1)
     assert member.leases == []
+
+
+async def test_an_id_granted_again_for_less_ends_after_its_own_time(member: Member) -> None:
+    member.kv.grant(7, 40)
+    await member.clock.advance(1)
+    member.revoke(7)
+    member.kv.grant(7, 3)
+    await member.clock.advance(2.9)
+    assert member.leases == [7]
+    await member.clock.advance(0.7)
+    assert member.leases == []
+
+
+async def test_an_id_granted_again_while_its_end_is_proposed_is_not_ended(member: Member) -> None:
+    member.kv.grant(7, 5)
+    await member.clock.advance(4.9)
+
+    def again() -> None:
+        member.before_apply = lambda: None
+        member.revoke(7)
+        member.kv.grant(7, 3)
+
+    member.before_apply = again
+    await member.clock.advance(0.7)
+    assert member.proposals == [1]
+    assert member.leases == [7]
+    await member.clock.advance(3.1)
+    assert member.leases == []
+
+
+async def test_revoked_and_granted_again_in_one_slice(member: Member) -> None:
+    member.kv.grant(7, 40)
+    command = Command()
+    command.lease_revoke.ID = 7
+    again = Command()
+    again.lease_grant.ID, again.lease_grant.TTL = 7, 3
+    member.kv.apply(command, again)
+    await member.clock.advance(3.6)
+    assert member.leases == []
+
+
+async def test_what_remains_is_never_negative(member: Member) -> None:
+    member.kv.grant(1, 5)
+    member.leads = False
+    await member.clock.advance(60)
+    assert member.lessor.time_to_live(1).TTL == 0
+
+
+async def test_leases_that_come_and_go_are_not_kept_until_their_time(member: Member) -> None:
+    for lease in range(1, 20_001):
+        member.kv.grant(lease, 3600)
+        member.revoke(lease)
+    await member.clock.advance(1)
+    assert member.lessor.queued < 2000
 
 
 async def test_a_renewal_that_is_being_written_is_not_taken_for_the_one_the_timer_saw(member: Member) -> None:
