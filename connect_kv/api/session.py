@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from connect_kv.api.reads import Reads
@@ -21,6 +21,9 @@ WINDOW = 4096
 """Requests of one stream that may be unanswered: more are not read from it."""
 _READS_AT_ONCE = 256
 """Reads answered before others get a turn: about a millisecond."""
+REPLY_BYTES = (2 << 20) - 64
+"""Results of one message take no more, unless a single one is larger: a client takes 4 MiB by default, and
+one that refuses a message gets the same results again, together, each time it resumes."""
 _OPEN = field_number("session_open")
 
 
@@ -105,14 +108,15 @@ class _Door:
         await self._until(0)
 
     async def write(self, context: Context) -> None:
-        """Send whatever results wait, as one batch, again and again."""
+        """Send whatever results wait, as one batch or a few, again and again."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             results, self._results = self._results, []
-            await context.write(_replies(results))
-            self._outstanding -= len(results)
-            self._room.set()
+            for batch in _batches(results):
+                await context.write(_replies(batch))
+                self._outstanding -= len(batch)
+                self._room.set()
 
     def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
@@ -180,6 +184,19 @@ _RESULT = bytes(((SessionReplies.RESULTS_FIELD_NUMBER << 3) | 2,))
 def _head(size: int) -> bytes:
     """What stands before a result of that many bytes."""
     return _RESULT + varint(size)
+
+
+def _batches(results: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """As many at once as fit into a message."""
+    start = size = 0
+    for at, result in enumerate(results):
+        more = len(_head(len(result))) + len(result)
+        if at > start and size + more > REPLY_BYTES:
+            yield results[start:at]
+            start, size = at, 0
+        size += more
+    if start < len(results):
+        yield results[start:] if start else results
 
 
 def _replies(results: Sequence[bytes]) -> bytes:

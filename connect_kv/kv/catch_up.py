@@ -6,7 +6,7 @@ because the order of its answer is that of the revisions.
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from connect_kv.kv import layout, revision, scan
@@ -18,6 +18,8 @@ from connect_kv.storage.engine import Reader
 
 SLICE_CHANGES = 256
 """Changes looked at in one piece; about a millisecond."""
+SLICE_BYTES = 1 << 20
+"""Or so many bytes of them: a piece of large values is not to fill the memory."""
 
 
 class Piece(NamedTuple):
@@ -33,7 +35,8 @@ def read_piece(
 ) -> Piece:
     """Changes of the range from `position` on, none beyond revision `last`."""
     reader = reading.view
-    found = _of_key(reader, key, position, last) if not range_end else _of_all(reader, position, last)
+    walk = _of_key(reader, key, position, last) if not range_end else _of_all(reader, position, last)
+    found, at_end = _first(walk)
     compacted = reading.state.compacted
     changes = []
     for place, record in found:
@@ -44,26 +47,37 @@ def read_piece(
             # Before a compacted revision nothing can be told reliably, on all members alike.
             previous = scan.value_before(reader, name, main) if prev_kv and main > compacted else None
             changes.append(Change(name, main, None if deleted else record, previous))
-    if len(found) < SLICE_CHANGES:
+    if at_end:
         return Piece(changes, Revision(last + 1))
     main, sub = revision.unpack(found[-1][0])
     return Piece(changes, Revision(main, sub + 1))
 
 
-def _of_all(reader: Reader, position: Revision, last: int) -> list[tuple[bytes, bytes]]:
+def _first(walk: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The changes of one piece, and whether these are all."""
+    found: list[tuple[bytes, bytes]] = []
+    size = 0
+    for place, record in walk:
+        found.append((place, record))
+        size += len(record)
+        if len(found) >= SLICE_CHANGES or size >= SLICE_BYTES:
+            return found, False
+    return found, True
+
+
+def _of_all(reader: Reader, position: Revision, last: int) -> Iterator[tuple[bytes, bytes]]:
     start = HISTORY + position.encode()
     _, stop = layout.history_bounds(0, last)
-    return [(key[1:], record) for key, record in islice(reader.iterate(start, stop), SLICE_CHANGES)]
+    for key, record in reader.iterate(start, stop):
+        yield key[1:], record
 
 
-def _of_key(reader: Reader, key: bytes, position: Revision, last: int) -> list[tuple[bytes, bytes]]:
+def _of_key(reader: Reader, key: bytes, position: Revision, last: int) -> Iterator[tuple[bytes, bytes]]:
     prefix = layout.index_key(key)
     stop = prefix + revision.pack(last, revision.LAST_SUB) + b"\x00"
-    found = []
-    for entry, _ in islice(reader.iterate(prefix + position.encode(), stop), SLICE_CHANGES):
+    for entry, _ in reader.iterate(prefix + position.encode(), stop):
         place = entry[-revision.SIZE :]
         record = reader.get(HISTORY + place)
         if record is None:
             raise LookupError(f"the index names {revision.unpack(place)}, but history has no such record")
-        found.append((place, record))
-    return found
+        yield place, record

@@ -6,6 +6,8 @@ until something comes; watches that take the same piece share its encoded form.
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from connect_kv.kv.store import Change
@@ -15,6 +17,8 @@ BATCH_BYTES = 256 << 10
 """A watch takes about so much at a time, but always whole revisions."""
 _BATCHES = 16
 """Pieces whose encoded form is kept at once."""
+
+_REVISION = attrgetter("revision")
 
 Filters = frozenset[WatchCreateRequest.FilterType.ValueType]
 FeedKey = tuple[bytes, bytes, Filters]
@@ -63,6 +67,20 @@ class Batch:
         if self._encoded is None:
             self._encoded = b"".join([change.encoded(prev_kv=False) for change in self.changes])
         return self._encoded
+
+    def pieces(self, most: int, *, prev_kv: bool) -> list[Batch]:
+        """The same in several: the events of each take less than so many bytes, or are one revision."""
+        pieces: list[list[Change]] = [[]]
+        size = 0
+        for _, group in groupby(self.changes, _REVISION):
+            revision = list(group)
+            more = sum(len(change.encoded(prev_kv=prev_kv)) for change in revision)
+            if pieces[-1] and size + more >= most:
+                pieces.append([])
+                size = 0
+            pieces[-1] += revision
+            size += more
+        return [Batch(piece) for piece in pieces]
 
 
 class Held:

@@ -31,6 +31,10 @@ CATCH_UP_BYTES = 1 << 20
 CATCH_UP_REVISIONS = 1000
 """or so many revisions, but always whole revisions."""
 
+RESPONSE_BYTES = (2 << 20) - 256
+"""Events of one response take less, unless one revision has more: a client takes 4 MiB by default, and one
+that refuses a response gets the same again each time it resumes. What else is in it fits into the rest."""
+
 LONGEST_REST = 0.05
 """Seconds between two rounds at most: a slow consumer is held up no longer."""
 _SHORTEST_REST = 0.001
@@ -89,7 +93,7 @@ class WatchStream:
         """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
         self._queue: deque[Answer | _Progress | Watch] = deque()
-        self._fragments: deque[Answer] = deque()
+        self._parts: deque[Answer] = deque()
         self._wakeup = asyncio.Event()
         self._closed = False
         self._round_began = 0.0
@@ -104,7 +108,7 @@ class WatchStream:
     @property
     def backlog(self) -> int:
         """Items that wait for the consumer: while they are many, stop taking in requests."""
-        return len(self._queue) + len(self._fragments)
+        return len(self._queue) + len(self._parts)
 
     def handle(self, request: WatchRequest) -> None:
         """Do what the client asks; an unknown request is ignored."""
@@ -183,7 +187,7 @@ class WatchStream:
         for watch in list(self._watches.values()):
             self._drop(watch)
         self._queue.clear()
-        self._fragments.clear()
+        self._parts.clear()
         self._hub.forget(self)
         self.wake()
 
@@ -201,8 +205,8 @@ class WatchStream:
 
     async def _next(self) -> Answer:
         while True:
-            if self._fragments:
-                return self._fragments.popleft()
+            if self._parts:
+                return self._parts.popleft()
             if self._closed:
                 raise StopAsyncIteration
             if self._hub.closed:
@@ -297,7 +301,11 @@ class WatchStream:
         return self._events(watch, Batch(unsent), self._hub.revision)
 
     def _full_response(self, watch: Watch) -> Answer | None:
-        """A response of the whole revisions read so far, if they are enough for one."""
+        """A response of the whole revisions read so far, if they are enough for one.
+
+        Its header does not name the present, as etcd's does: a client that resumes by the header would
+        miss what follows.
+        """
         unsent = watch.unsent
         whole = len(unsent)
         while whole and unsent[whole - 1].revision == watch.position.main:
@@ -308,7 +316,8 @@ class WatchStream:
         if revisions < CATCH_UP_REVISIONS and sum(change.size for change in unsent) < CATCH_UP_BYTES:
             return None
         watch.unsent = unsent[whole:]
-        return self._events(watch, Batch(unsent[:whole]), self._hub.revision)
+        batch = Batch(unsent[:whole])
+        return self._events(watch, batch, batch.revision)
 
     def _overtaken(self, watch: Watch, compacted: int) -> Answer:
         """The history it needs was compacted: say from where on it could start again."""
@@ -318,15 +327,27 @@ class WatchStream:
         return Answer.of(WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compacted), 0)
 
     def _events(self, watch: Watch, batch: Batch, revision: int) -> Answer:
-        """One response, or its first fragment; the others come next."""
+        """One response, or the first of several; the others come next."""
         watch.quiet = False
         if not watch.fragment or len(batch.changes) == 1:
-            return Answer(revision, watch.fields, batch.encoded(prev_kv=watch.prev_kv))
+            return self._whole_revisions(watch, batch, revision)
         encoded = [change.encoded(prev_kv=watch.prev_kv) for change in batch.changes]
         parts = list(_split(encoded, self._hub.fragment_bytes))
-        self._fragments += [Answer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]]
-        self._fragments.append(Answer(revision, watch.fields, b"".join(parts[-1])))
-        return self._fragments.popleft()
+        self._parts += [Answer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]]
+        self._parts.append(Answer(revision, watch.fields, b"".join(parts[-1])))
+        return self._parts.popleft()
+
+    def _whole_revisions(self, watch: Watch, batch: Batch, revision: int) -> Answer:
+        """For who asked for no fragments: no revision is cut, and no response larger than it must be."""
+        events = batch.encoded(prev_kv=watch.prev_kv)
+        if len(events) < RESPONSE_BYTES:
+            return Answer(revision, watch.fields, events)
+        *first, last = batch.pieces(RESPONSE_BYTES, prev_kv=watch.prev_kv)
+        self._parts += [
+            Answer(piece.revision, watch.fields, piece.encoded(prev_kv=watch.prev_kv)) for piece in first
+        ]
+        self._parts.append(Answer(revision, watch.fields, last.encoded(prev_kv=watch.prev_kv)))
+        return self._parts.popleft()
 
     def _refusal(self, key: bytes, request: WatchCreateRequest) -> str | None:
         if request.start_revision < 0:

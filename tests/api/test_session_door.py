@@ -18,7 +18,7 @@ from connect_kv.api.session import SessionService
 from connect_kv.api.session_commands import SessionCommands
 from connect_kv.errors import NodeStopped, NoLeader, OutcomeUnknown
 from connect_kv.machines.sessions import SessionTable
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result, SessionOpened
+from connect_kv.rpc.command_pb2 import Command, CommandBatch, Failure, Result, SessionOpened
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse, ResponseHeader
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from tests.api.conftest import FakeNode, serving
@@ -140,6 +140,30 @@ async def test_what_a_session_does_not_carry_is_refused_and_not_proposed() -> No
     assert found[2].failure.message == "etcdserver: request is too large"
     assert "numbered" in found[0].failure.message
     assert [command.number for command in node.batches[-1].commands] == [3]
+
+
+async def test_a_message_of_results_is_not_larger_than_any_client_takes() -> None:
+    """Values of 900 kB, each allowed, together more than the 4 MiB that a client takes by default."""
+    failure = Failure(code=5, message="x" * 900_000)
+
+    def large(batch: CommandBatch) -> Sequence[Result]:
+        if batch.commands[0].HasField("session_open"):
+            return answer(batch)
+        return [Result(number=command.number, failure=failure) for command in batch.commands]
+
+    node = FakeNode(large)
+    async with opened(node) as stream:
+        await stream.write(SessionRequests(floor=1, commands=[put(number) for number in range(1, 8)]))
+        sizes: list[int] = []
+        found: set[int] = set()
+        async with asyncio.timeout(10):
+            while len(found) < 7:
+                replies = await stream.read()
+                assert isinstance(replies, SessionReplies), await stream.details()
+                sizes.append(replies.ByteSize())
+                found |= {result.number for result in replies.results}
+    assert max(sizes) < 2 << 20
+    assert len(sizes) == 4, "two fit into each"
 
 
 async def test_no_more_than_the_window_is_taken_in() -> None:

@@ -94,6 +94,29 @@ def _deleted_then_compacted(target: Target) -> Sequence[tuple[int, str]]:
     return _said(target, _create(start_revision=revision))
 
 
+def _missed_much(target: Target) -> Any:
+    """What a client that takes 4 MiB is told by a watch that missed more: numbers of events, or its end."""
+    begin = 0
+    for number in range(4):
+        put = target.call(kv.PutRequest(key=b"large/%d" % number, value=bytes(1_200_000)))
+        assert isinstance(put, kv.PutResponse)
+        begin = begin or put.header.revision
+    stream = target.watch(limited=True)
+    create = watch.WatchCreateRequest(key=b"large", range_end=b"largf", start_revision=begin)
+    stream.send(watch.WatchRequest(create_request=create))
+    told = [0]
+
+    def ended() -> bool:
+        told[0] = sum(len(one.events) for one in stream.received)
+        return told[0] == 4 or stream.failed is not None
+
+    assert stream.until(ended, 10)
+    failed = stream.failed
+    stream.close()
+    target.call(kv.DeleteRangeRequest(key=b"large", range_end=b"largf"))
+    return told[0] if failed is None else failed.code
+
+
 def _nested(depth: int) -> kv.TxnRequest:
     """So many transactions within each other, a put in the innermost."""
     request = kv.TxnRequest(success=[kv.RequestOp(request_put=kv.PutRequest(key=b"a"))])
@@ -126,6 +149,12 @@ CASES = [
         lambda target: [_status(target.call(_nested(depth))) for depth in (32, 33)],
         ["OK", "OK"],
         ["OK", ("INVALID_ARGUMENT", "connect-kv: transactions are nested too deeply")],
+    ),
+    Case(
+        "A watch that missed more than 4 MiB",
+        _missed_much,
+        "RESOURCE_EXHAUSTED",
+        4,
     ),
     Case(
         "A deletion exactly at the compacted revision",

@@ -95,7 +95,7 @@ class Pair:
         rng = self.generator.rng
         steps: list[tuple[Callable[[], None], float]] = [
             (self._call, 93), (self._watch, 3), (self._keep_alive, 3), (self._brief_lease, 0.5),
-            (self._progress, 0.3), (self._large, 0.1), (self._fragments, 0.05),
+            (self._progress, 0.3), (self._large, 0.1), (self._fragments, 0.05), (self._resume, 0.05),
         ]  # fmt: skip
         chosen = rng.choices([step for step, _ in steps], [weight for _, weight in steps], k=requests)
         for step in chosen:
@@ -255,6 +255,26 @@ class Pair:
         for stream in streams:
             if not any(one.fragment for one in stream.received):
                 raise self._difference(past, "a large response was not fragmented")
+            stream.close()
+        theirs, _ = self._ask(kv.DeleteRangeRequest(key=b"large", range_end=b"largf"))
+        self._learn(theirs)
+
+    def _resume(self) -> None:
+        """A watch that missed more than 4 MiB: ours tells it to a client that takes no larger message."""
+        begin = self.generator.revision + 1
+        for number in range(4):
+            value = bytes([self.generator.rng.randrange(256)]) * 1_200_000
+            theirs, _ = self._ask(kv.PutRequest(key=b"large/%d" % (number % 2), value=value))
+            self._learn(theirs)
+        missed = watch.WatchCreateRequest(
+            key=b"large", range_end=b"largf", start_revision=begin, prev_kv=self.generator.maybe(0.5)
+        )
+        streams = self.theirs.watch(), self.ours.watch(limited=True)
+        for stream in streams:
+            self._created(stream, watch.WatchRequest(create_request=missed))
+            stream.until(partial(has_told, stream, 0, self.generator.revision), PAUSE)
+        self._agree(*streams, [missed])
+        for stream in streams:
             stream.close()
         theirs, _ = self._ask(kv.DeleteRangeRequest(key=b"large", range_end=b"largf"))
         self._learn(theirs)

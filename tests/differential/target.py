@@ -48,6 +48,8 @@ class Stream:
     def __init__(self, method: Any) -> None:
         self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.received: list[Any] = []
+        self.failed: Failed | None = None
+        """How it ended, if not by us."""
         self.arrived = threading.Condition()
         self.catch_up: Callable[[], None] = lambda: None
         """Waits until the stream's node has everything acknowledged so far."""
@@ -65,8 +67,10 @@ class Stream:
                 with self.arrived:
                     self.received.append(response)
                     self.arrived.notify_all()
-        except grpc.RpcError:
-            pass
+        except grpc.RpcError as error:
+            with self.arrived:
+                self.failed = Failed.of(error)
+                self.arrived.notify_all()
 
     def send(self, request: Message) -> None:
         self._outgoing.put(request)
@@ -111,12 +115,13 @@ class Target:
     def keep_alive(self) -> Stream:
         return self._stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
 
-    def watch(self) -> Stream:
-        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse)
+    def watch(self, *, limited: bool = False) -> Stream:
+        """`limited`: by a client that takes messages of 4 MiB, as most do."""
+        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse, limited=limited)
 
-    def _stream(self, path: str, answer: Any) -> Stream:
+    def _stream(self, path: str, answer: Any, *, limited: bool = False) -> Stream:
         node = self._next()
-        stream = node.stream(path, answer)
+        stream = node.stream(path, answer, limited=limited)
         stream.catch_up = node.catch_up
         return stream
 
@@ -151,6 +156,7 @@ class Node:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        self._limited = grpc.insecure_channel(address)
         self._calls: dict[str, Any] = {
             request: self._channel.unary_unary(
                 path,
@@ -190,9 +196,10 @@ class Node:
             return Failed.of(error)
         return merged
 
-    def stream(self, path: str, answer: Any) -> Stream:
+    def stream(self, path: str, answer: Any, *, limited: bool) -> Stream:
+        channel = self._limited if limited else self._channel
         return Stream(
-            self._channel.stream_stream(
+            channel.stream_stream(
                 path,
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=answer.FromString,
@@ -201,3 +208,4 @@ class Node:
 
     def close(self) -> None:
         self._channel.close()
+        self._limited.close()

@@ -6,7 +6,10 @@ import random
 import pytest
 
 from connect_kv.errors import NodeStopped
+from connect_kv.kv import catch_up
 from connect_kv.kv import watch as hub
+from connect_kv.kv.catch_up import read_piece
+from connect_kv.kv.revision import Revision
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, PutRequest, TxnRequest
@@ -356,6 +359,54 @@ async def test_a_large_response_is_split_only_for_who_asks(kv: Kv, start: int) -
     assert [part.fragment for part in parts] == [True, False]
     assert all(part.ByteSize() < hub.FRAGMENT_BYTES for part in parts)
     assert [event for part in parts for event in part.events] == list(whole.events)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize("prev_kv", [True, False])
+async def test_no_response_is_larger_than_clients_take_unless_one_revision_is(
+    kv: Kv, behind: bool, prev_kv: bool
+) -> None:
+    """Most clients take 4 MiB; what they refuse they would be sent again each time they resume."""
+    client = Client(kv)
+    if not behind:
+        client.create(prev_kv=prev_kv)
+    for number in range(6):
+        kv.put(b"%d" % (number % 2), b"v" * 1_200_000)
+    kv.txn(TxnRequest(success=[put_op(b"%d" % key, b"v" * 900_000) for key in range(4)]))
+    kv.put(b"0", b"end")
+    if behind:
+        client.create(start_revision=2, prev_kv=prev_kv)
+    responses = [response for response in await client.responses() if response.events]
+    revisions = [[event.kv.mod_revision for event in response.events] for response in responses]
+    assert [revision for one in revisions for revision in one] == [2, 3, 4, 5, 6, 7, *[8] * 4, 9]
+    for response, found in zip(responses, revisions, strict=True):
+        assert not response.fragment
+        assert response.ByteSize() < hub.FRAGMENT_BYTES or len(set(found)) == 1
+        assert found[-1] <= response.header.revision <= (9 if response is responses[-1] else found[-1])
+    assert sum(8 in one for one in revisions) == 1, "a revision is never cut"
+
+
+async def test_many_small_revisions_still_travel_together(kv: Kv, client: Client) -> None:
+    for number in range(300):
+        kv.put(b"%d" % number, b"v" * 100)
+    client.create(start_revision=2)
+    (response,) = [response for response in await client.responses() if response.events]
+    assert len(response.events) == 300
+
+
+async def test_a_piece_of_the_history_is_bounded_by_bytes_too(kv: Kv) -> None:
+    for _ in range(40):
+        kv.put(b"a", b"v" * 300_000)
+    with kv.machine.hub.readings.open() as reading:
+        for key, end in ((b"a", b""), (b"a", b"b")):
+            position, pieces, seen = Revision(2), [], []
+            while position.main <= 41:
+                piece = read_piece(reading, key, end, position, 41, prev_kv=False)
+                pieces.append(sum(len(change.record or b"") for change in piece.changes))
+                seen += [change.revision for change in piece.changes]
+                position = piece.position
+            assert max(pieces) < catch_up.SLICE_BYTES + 400_000
+            assert seen == list(range(2, 42))
 
 
 async def test_progress_is_only_promised_when_all_watches_have_caught_up(kv: Kv, client: Client) -> None:

@@ -235,7 +235,7 @@ def progress_too_early() -> Any:
     """Whoever asks is told that all has been sent, while some of it still waits."""
 
     def request(self: WatchStream) -> None:
-        self._fragments.append(Answer.of(WatchResponse(watch_id=NO_WATCH), self._hub.revision))
+        self._parts.append(Answer.of(WatchResponse(watch_id=NO_WATCH), self._hub.revision))
         self.wake()
 
     return replaced(WatchStream, "request_progress", request)
@@ -250,7 +250,7 @@ def revision_split() -> Any:
         if not middle:
             return events(self, watch, batch, revision)
         second = Answer(revision, watch.fields, Batch(batch.changes[middle:]).encoded(prev_kv=watch.prev_kv))
-        self._fragments.append(second)
+        self._parts.append(second)
         return events(self, watch, Batch(batch.changes[:middle]), revision)
 
     return replaced(WatchStream, "_events", half)
