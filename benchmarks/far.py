@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks import loads
 from benchmarks.run import Run
 from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
-from connect_kv.testing.chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
-from connect_kv.testing.chaos.network import PERFECT, Links, Quality
+from chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
+from connect_kv.testing.network import PERFECT, Links, Quality
 
 FAR = Quality(delay=0.05)
 """Each way."""

@@ -15,7 +15,7 @@ import grpc.aio
 
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
-from connect_kv.testing.chaos.network import Place
+from connect_kv.testing.network import Place
 from connect_kv.testing.ports import free_ports
 from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
 

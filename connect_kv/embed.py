@@ -29,7 +29,7 @@ from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.types import ServiceType
 
 if TYPE_CHECKING:
-    from connect_kv.server import KvServer
+    from connect_kv.server.composition import KvServer
 
 
 class Server:
@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, cluster: Cluster, machines: Mapping[str, object] | None = None) -> None:
         """`machines` by the name under which clients call them: objects of `Replicated` classes."""
-        from connect_kv.serving.machines import hosted
+        from connect_kv.server.machines import hosted
 
         self.config: ServerConfig = from_cluster(cluster, os.environ)
         self._machines: dict[str, HostedMachine] = {
@@ -77,7 +77,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C. Ends the process, with one line that says why, if it cannot."""
-        from connect_kv.serving.run import run
+        from connect_kv.server.process import run
 
         code = run(self.config, self._machines)
         if code:
@@ -88,7 +88,7 @@ class Server:
 
         Raises what keeps it from starting: ConfigError, RefusedToStart, StorageError.
         """
-        from connect_kv.server import KvServer
+        from connect_kv.server.composition import KvServer
 
         return ServerHandle(KvServer(self.config, self._machines))
 
@@ -130,7 +130,7 @@ class ServerHandle:
     def _run(self, started: Future[None]) -> None:
         import uvloop
 
-        from connect_kv.serving.run import complain
+        from connect_kv.server.process import complain
 
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -85,7 +85,7 @@ def serve(config: str | None, **options: object) -> None:
     # Imported here: the other commands start faster without a server.
     from connect_kv.config import load
     from connect_kv.framework.cluster import Cluster
-    from connect_kv.serving.run import run
+    from connect_kv.server.process import run
 
     file = None
     if config is not None:

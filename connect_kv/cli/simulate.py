@@ -14,14 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from connect_kv.errors import ConfigError
 from connect_kv.framework.replicated import Replicated
-from connect_kv.sim import timeline
-from connect_kv.sim.determinism import check_determinism
-from connect_kv.sim.faults import ALL
-from connect_kv.sim.invariants import Violation
-from connect_kv.sim.machine import NAME, MachineSimulation
-from connect_kv.sim.runner import positive
-from connect_kv.sim.simulation import Report, RunConfig
-from connect_kv.sim.workloads import NotLinearizable
+from connect_kv.testing.checker import timeline
+from connect_kv.testing.simulation.determinism import check_determinism
+from connect_kv.testing.simulation.faults import ALL
+from connect_kv.testing.simulation.invariants import Violation
+from connect_kv.testing.simulation.machine import NAME, MachineSimulation
+from connect_kv.testing.simulation.runner import positive
+from connect_kv.testing.simulation.simulation import Report, RunConfig
+from connect_kv.testing.simulation.workloads import NotLinearizable
 
 SLICE_SECONDS = 20.0
 """A run of minutes is so many runs of this length, each a cluster of its own."""

@@ -57,7 +57,7 @@ def save(settings: Settings, file: Path, data_dir: Path | None, machines: tuple[
     for good, --data-dir makes it from the directory of a stopped node: take that whose log goes furthest
     (`connect-kv inspect`).
     """
-    from connect_kv.serving import backups
+    from connect_kv.server import backups
 
     with _bar(settings, f"saving {file.name}") as progress:
         if data_dir is None:
@@ -103,7 +103,7 @@ def restore(
     with the same --initial-cluster.
     """
     from connect_kv.config import from_options
-    from connect_kv.serving import restoring
+    from connect_kv.server import restoring
 
     found = from_options({**options, "config": config}, os.environ)
     with _bar(settings, f"restoring {found.name}") as progress:
@@ -138,7 +138,7 @@ async def _save(client: Client, file: Path, progress: Callable[[int, int], None]
 
 def _show(settings: Settings, file: Path) -> None:
     """What the file holds, after it was read and checked."""
-    from connect_kv.serving import backups
+    from connect_kv.server import backups
 
     with _bar(settings, f"checking {file.name}") as progress:
         found = asyncio.run(backups.contents(file, progress))
@@ -182,7 +182,7 @@ def _time(nanoseconds: int) -> str:
 
 def _machines(specs: tuple[str, ...]) -> dict[str, HostedMachine]:
     from connect_kv.config import load
-    from connect_kv.serving.run import load_machines
+    from connect_kv.server.process import load_machines
 
     return load_machines(load({"machines": specs}, {}).machines)
 

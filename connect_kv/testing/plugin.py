@@ -15,9 +15,9 @@ import pytest
 if TYPE_CHECKING:
     # At run time only when a test asks for them: every pytest run of its users imports this file.
     from connect_kv.framework.replicated import Replicated
-    from connect_kv.sim.machine import Arguments
     from connect_kv.testing.real import RealCluster
     from connect_kv.testing.simulated import SimCluster
+    from connect_kv.testing.simulation.machine import Arguments
 
     Machines = Mapping[str, Callable[[], Replicated]]
 
@@ -91,6 +91,6 @@ def real_cluster(tmp_path: Path) -> MakeRealCluster:
 @pytest.fixture
 def check_determinism() -> CheckDeterminism:
     """Runs the same calls on three members that differ in what no machine may depend on."""
-    from connect_kv.sim.determinism import check_determinism
+    from connect_kv.testing.simulation.determinism import check_determinism
 
     return check_determinism

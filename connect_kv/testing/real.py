@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from connect_kv.testing.chaos.network import Links, Quality
-from connect_kv.testing.chaos.proxy import ProxyNetwork
+from connect_kv.testing.network import Links, Quality
 from connect_kv.testing.processes import NodeProcess, ProcessCluster
+from connect_kv.testing.proxy import ProxyNetwork
 
 Member = NodeProcess | str
 """A node, or its name: ``n1`` and so on."""

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from connect_kv.client.client import Client
 from connect_kv.framework.replicated import Replicated
-from connect_kv.sim.host import Host
-from connect_kv.sim.world import World, WorldConfig
+from connect_kv.testing.simulation.host import Host
+from connect_kv.testing.simulation.world import World, WorldConfig
 
 T = TypeVar("T")
 Machines = Mapping[str, Callable[[], Replicated]]

@@ -9,7 +9,7 @@ import pytest
 
 from connect_kv.client.client import connect
 from connect_kv.config import ServerConfig
-from connect_kv.server import KvServer
+from connect_kv.server.composition import KvServer
 from tests.cli.conftest import Cli
 
 

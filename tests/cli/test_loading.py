@@ -9,7 +9,7 @@ import pytest
 
 from connect_kv.cli.main import COMMANDS, group
 
-SERVE = "import connect_kv.cli.main, connect_kv.cli.serve, connect_kv.serving.run"
+SERVE = "import connect_kv.cli.main, connect_kv.cli.serve, connect_kv.server.process"
 HELP = "from connect_kv.cli.main import group; group.main(['--help'], standalone_mode=False)"
 TELL = "import sys, json; print(json.dumps(list(sys.modules)), file=sys.stderr)"
 
@@ -40,8 +40,10 @@ def test_help_lists_all_of_them() -> None:
 def test_serving_loads_no_simulator_terminal_or_http() -> None:
     """Together these took as much processor time as all the rest of a start."""
     found = loaded(SERVE)
-    assert "connect_kv.serving.run" in found
-    assert found.isdisjoint({"aiohttp", "rich", "connect_kv.sim.world", "connect_kv.bench.load"})
+    assert "connect_kv.server.process" in found
+    assert found.isdisjoint(
+        {"aiohttp", "rich", "connect_kv.testing.simulation.world", "connect_kv.bench.load"}
+    )
 
 
 def test_the_list_of_commands_loads_none_of_them_and_no_grpc() -> None:

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from connect_kv.cli import simulate as command
-from connect_kv.sim.machine import MachineSimulation
-from connect_kv.sim.simulation import Report, RunConfig
-from tests.sim.machines import CachedVisits
+from connect_kv.testing.simulation.machine import MachineSimulation
+from connect_kv.testing.simulation.simulation import Report, RunConfig
+from tests.simulation.machines import CachedVisits
 
-GOOD, STALE = "tests.sim.machines:Counter", "tests.sim.machines:CachedVisits"
+GOOD, STALE = "tests.simulation.machines:Counter", "tests.simulation.machines:CachedVisits"
 
 
 def simulate(*words: str) -> Result:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 SERVER = {
-    "api", "cli", "interfaces", "kv", "machines", "metrics", "node", "raft", "server", "serving", "sim",
+    "cli", "frontend", "interfaces", "kv", "metrics", "node", "raft", "server", "services", "statemachine",
     "storage", "testing", "transport",
 }  # fmt: skip
 """Parts of the package that only a member runs, and tools."""

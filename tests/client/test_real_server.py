@@ -15,7 +15,7 @@ from connect_kv.client.client import Client, connect
 from connect_kv.config import ServerConfig
 from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.server import KvServer
+from connect_kv.server.composition import KvServer
 from connect_kv.testing.processes import until
 
 

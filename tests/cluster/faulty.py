@@ -20,7 +20,7 @@ from connect_kv.interfaces import LogStore, ReplicatedState
 from connect_kv.node.config import NodeConfig
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import SnapshotMeta
-from connect_kv.server import KvServer, Seams
+from connect_kv.server.composition import KvServer, Seams
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.state_dirs import StateDatabase
 
@@ -125,5 +125,5 @@ if __name__ == "__main__":
     StateDatabase.adopt = adopt_watched  # type: ignore[method-assign]
     seams = Seams(disk=Disk(), tune=tuned, log=watched_log, state=watched_state)
     # By its full name: in its package the module stands behind the function of that name.
-    vars(import_module("connect_kv.serving.run"))["KvServer"] = partial(KvServer, seams=seams)
+    vars(import_module("connect_kv.server.process"))["KvServer"] = partial(KvServer, seams=seams)
     main()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.testing.chaos import report
-from connect_kv.testing.chaos.nodes import PROGRAM
-from connect_kv.testing.chaos.run import Result, Run
+from chaos import report
+from chaos.nodes import PROGRAM
+from chaos.run import Result, Run
 
 
 async def run(

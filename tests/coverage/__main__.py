@@ -14,15 +14,15 @@ GROUPS = {
     "raft": ["tests/raft", "tests/scenarios"],
     "storage": ["tests/storage", "tests/contract"],
     "node": ["tests/node"],
-    "machines": ["tests/machines", "tests/framework", "tests/transport"],
+    "machines": ["tests/statemachine", "tests/framework", "tests/transport"],
     "kv": ["tests/kv"],
-    "api": ["tests/api", "tests/client", "tests/cli", "tests/testing"],
+    "api": ["tests/services", "tests/client", "tests/cli", "tests/testing"],
     "fuzz": ["tests/fuzz"],
-    "sim": ["tests/sim"],
+    "sim": ["tests/simulation"],
 }
 LEFT_OUT = {
-    "tests/sim/test_planted_bugs.py": "a bug that is planted reaches what must not be reached",
-    "tests/sim/test_linearizability.py": "none of the code in question",
+    "tests/simulation/test_planted_bugs.py": "a bug that is planted reaches what must not be reached",
+    "tests/simulation/test_linearizability.py": "none of the code in question",
     "tests/fuzz/test_records.py::test_looking_for_whole_records_in_a_tail_ends_soon": "measures time",
     "tests/fuzz/test_records.py::test_a_manifest_with_an_endless_number_is_refused_at_once": "measures time",
 }

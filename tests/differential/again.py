@@ -80,8 +80,8 @@ def _live(target: Target, life: Life, ttls: tuple[int, ...]) -> None:
 def _grant(target: Target, life: Life, ttl: int) -> None:
     granted = target.call(lease.LeaseGrantRequest(ID=life.id, TTL=ttl))
     assert isinstance(granted, lease.LeaseGrantResponse), granted
-    assert granted.ID == life.id
-    assert granted.TTL == ttl
+    assert life.id == granted.ID
+    assert ttl == granted.TTL
     assert not isinstance(target.call(kv.PutRequest(key=_key(life), lease=life.id)), Failed)
 
 

@@ -11,8 +11,8 @@ from connect_kv.errors import BadCall, CommandFailed, MachineBroken, UnknownEntr
 from connect_kv.framework.hosted import Call
 from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.types import Kind
-from connect_kv.machines.counter import Counter
 from connect_kv.raft.types import Entry
+from connect_kv.statemachine.counter import Counter
 
 
 def pack(**arguments: object) -> bytes:

@@ -10,16 +10,16 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.api.machine_calls import MachineCalls
-from connect_kv.api.session_commands import Place, SessionCommands
 from connect_kv.errors import BadCall, Refused, RequestTooLarge
 from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.kv import validation
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import TxnRequest
+from connect_kv.services.machine_calls import MachineCalls
+from connect_kv.services.session_commands import Place, SessionCommands
 from tests.fuzz.conftest import fuzz, integers, messages
-from tests.machines.conftest import Member, open_session
+from tests.statemachine.conftest import Member, open_session
 
 IN_SESSION = frozenset(
     [

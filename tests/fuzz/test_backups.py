@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import CorruptStorage
-from connect_kv.serving.restoring import restore
+from connect_kv.server.restoring import restore
 from connect_kv.storage.backup import MAGIC, BackupFile, BackupWriter, Head, new_file
 from tests.fuzz.conftest import damaged, fuzz
 from tests.fuzz.test_records import CHUNKS, META

@@ -16,9 +16,9 @@ from connect_kv.framework import data as wire
 from connect_kv.framework.hosted import Call, HostedMachine, ReplicatedMachine
 from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.replicated import Replicated, command
-from connect_kv.machines import counter, dict_kv, stored_states
-from connect_kv.machines.stored_states import MachineState
-from connect_kv.machines.user_machines import UserMachines
+from connect_kv.statemachine import counter, dict_kv, stored_states
+from connect_kv.statemachine.stored_states import MachineState
+from connect_kv.statemachine.user_machines import UserMachines
 from connect_kv.storage import codec
 from connect_kv.storage.memory import MemoryDisk
 from tests.fuzz.conftest import damaged, fuzz

@@ -26,7 +26,7 @@ from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDirs
 from tests.fuzz.conftest import damaged, fuzz
-from tests.machines.conftest import Member, add, put
+from tests.statemachine.conftest import Member, add, put
 from tests.storage.helpers import commands, member_entry, new_log, only_wal, ready, voters
 
 U64 = st.integers(0, 2**64 - 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import grpc
 
-from connect_kv.api.grpc_server import SERVICES
-from connect_kv.api.registrar import ETCD_NAMES
 from connect_kv.framework.hosted import ReplicatedMachine
+from connect_kv.frontend.grpc.router import ETCD_NAMES
+from connect_kv.frontend.grpc.server import SERVICES
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse, RangeRequest, TxnRequest
 from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest
@@ -22,9 +22,9 @@ from connect_kv.rpc.session_pb2 import SessionRequests
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest
 from connect_kv.testing.ports import free_ports
 from connect_kv.transport.limits import SERVICE
-from tests.api.cluster import Member, configs, running
 from tests.framework.machines import Counter
 from tests.fuzz.test_applied_commands import nested
+from tests.services.cluster import Member, configs, running
 
 TYPED = frozenset(code for code in grpc.StatusCode if code is not grpc.StatusCode.DEADLINE_EXCEEDED)
 

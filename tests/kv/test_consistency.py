@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from connect_kv.kv import layout, revision
-from connect_kv.machines.state_hash import state_hash
 from connect_kv.rpc.kv_pb2 import TxnRequest
+from connect_kv.statemachine.state_hash import state_hash
 from tests.kv.conftest import Kv, delete_op, put_op
 
 Change = Callable[[Kv], None]

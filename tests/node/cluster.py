@@ -16,9 +16,9 @@ from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member
-from connect_kv.sim.clock import VirtualClock
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
+from connect_kv.testing.simulation.clock import VirtualClock
 from connect_kv.transport.memory import MemoryNetwork, MemoryTransport
 from tests.node.fakes import GatedWorker, Tally, Vault, payload
 

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from connect_kv.sim.clock import VirtualLoop
+from connect_kv.testing.simulation.clock import VirtualLoop
 from tests.node.cluster import Trio
 
 

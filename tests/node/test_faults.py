@@ -12,9 +12,9 @@ from connect_kv.node.health import DiskHealth, is_low, watch_space
 from connect_kv.node.node import RaftNode
 from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.errors import RaftInvariantError
-from connect_kv.sim.clock import VirtualClock, VirtualLoop
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
+from connect_kv.testing.simulation.clock import VirtualClock, VirtualLoop
 from tests.node.cluster import Trio, eventually, put
 
 

@@ -13,9 +13,9 @@ from connect_kv.interfaces import Verdict
 from connect_kv.node.membership import Refusals, log_changes
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
-from connect_kv.serving.logs import fields_of
-from connect_kv.serving.node_metrics import PrometheusNodeMetrics
-from connect_kv.sim.clock import VirtualClock, VirtualLoop
+from connect_kv.server.logs import fields_of
+from connect_kv.server.node_metrics import PrometheusNodeMetrics
+from connect_kv.testing.simulation.clock import VirtualClock, VirtualLoop
 from tests.node.cluster import Trio, eventually, put
 
 

@@ -22,7 +22,7 @@ from connect_kv.node.workers import InlineWorker, ThreadWorker, _report
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, HardState, SnapshotMeta
-from connect_kv.sim.clock import VirtualClock, VirtualLoop
+from connect_kv.testing.simulation.clock import VirtualClock, VirtualLoop
 from tests.node.fakes import GatedWorker
 
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from connect_kv.sim.history import UNKNOWN, Operation
-from connect_kv.sim.linearizability import Verdict, check
-from connect_kv.testing.chaos import watches, workloads
-from connect_kv.testing.chaos.charts import longest_pause, percentile
-from connect_kv.testing.chaos.leases import Held, Locks
-from connect_kv.testing.chaos.network import Quality
-from connect_kv.testing.chaos.recording import Log, Sample
-from connect_kv.testing.chaos.switch import Switch
-from connect_kv.testing.chaos.watches import Seen, Watcher
+from chaos import watches, workloads
+from chaos.charts import longest_pause, percentile
+from chaos.leases import Held, Locks
+from chaos.recording import Log, Sample
+from chaos.switch import Switch
+from chaos.watches import Seen, Watcher
+from connect_kv.testing.checker.history import UNKNOWN, Operation
+from connect_kv.testing.checker.linearizability import Verdict, check
+from connect_kv.testing.network import Quality
 
 HISTORY = [
     Seen(2, b"a", False, b"1", 2, 1, None),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.sim.linearizability import Verdict
-from connect_kv.testing.chaos import __main__ as command
-from connect_kv.testing.chaos import report
-from connect_kv.testing.chaos.recording import Sample
-from connect_kv.testing.chaos.run import Interval, Result, Workload
+from chaos import __main__ as command
+from chaos import report
+from chaos.recording import Sample
+from chaos.run import Interval, Result, Workload
+from connect_kv.testing.checker.linearizability import Verdict
 
 
 def result(*verdicts: Verdict) -> Result:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connect_kv.testing.chaos.network import PERFECT, Place, Quality
-from connect_kv.testing.chaos.proxy import ProxyNetwork
+from connect_kv.testing.network import PERFECT, Place, Quality
+from connect_kv.testing.proxy import ProxyNetwork
 
 FAMILIES = {"IPv4": (socket.AF_INET, "127.0.0.1"), "both": (socket.AF_INET6, "::ffff:127.0.0.1")}
 

@@ -32,7 +32,7 @@ except SystemExit as end:
 PROGRAM = """
 import connect_kv
 import connect_kv.sync
-from connect_kv.server import KvServer
+from connect_kv.server.composition import KvServer
 """
 
 

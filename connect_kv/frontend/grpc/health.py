@@ -1,0 +1,72 @@
+"""grpc.health.v1: what a client or a load balancer asks before it sends calls here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
+
+from connect_kv.frontend.grpc.router import Context
+from connect_kv.interfaces import Clock
+
+ALL = ""
+"""The name that stands for the whole member."""
+_SERVING = int(HealthCheckResponse.SERVING)
+_NOT_SERVING = int(HealthCheckResponse.NOT_SERVING)
+_UNKNOWN = int(HealthCheckResponse.SERVICE_UNKNOWN)
+_LOOK_SECONDS = 0.1
+"""How often a Watch looks; there are few of them."""
+
+
+class HealthService:
+    """Every service by its full name, and the member as a whole by the empty one.
+
+    What is answered is looked up when asked, so it is never older than the answer.
+    """
+
+    def __init__(self, services: Sequence[str], serving: Callable[[str], bool], clock: Clock) -> None:
+        """`serving(name)` says whether calls of that service can be answered now."""
+        self._names = frozenset((ALL, *services))
+        self._serving = serving
+        self._clock = clock
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on nothing is served: who watches goes elsewhere before the connection ends."""
+        self._stopping = True
+
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        """Whether that service can be used now. NOT_FOUND if there is none of that name."""
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service}")
+        return HealthCheckResponse(status=self._status(request.service))
+
+    async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
+        """All of them."""
+        return HealthListResponse(
+            statuses={name: HealthCheckResponse(status=self._status(name)) for name in sorted(self._names)}
+        )
+
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[Any]:
+        """The same now and after every change, until this member stops."""
+        shown: int | None = None
+        while True:
+            status = self._status(request.service)
+            if status != shown:
+                yield HealthCheckResponse(status=status)
+                shown = status
+            if self._stopping:
+                return
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    def _status(self, service: str) -> int:
+        if service not in self._names:
+            return _UNKNOWN
+        return _SERVING if not self._stopping and self._serving(service) else _NOT_SERVING

@@ -1,0 +1,158 @@
+"""Server reflection under both names of every service.
+
+Our descriptors live in protobuf's default pool. Those under etcd's names are copies with the
+packages renamed, in a pool of their own: an application may import an etcd client's modules
+beside ours, and one pool takes a full name only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from connect_kv.frontend.grpc.router import ETCD_NAMES
+from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
+
+_OURS = ".connect_kv.v1."
+_MVCC = frozenset(("KeyValue", "Event"))
+"""Defined in etcd's package ``mvccpb``."""
+_PACKAGES = {"lock": "v3lockpb", "election": "v3electionpb"}
+"""By file; all others are ``etcdserverpb``."""
+_FILES = (kv_pb2, lease_pb2, watch_pb2, cluster_pb2, maintenance_pb2, lock_pb2, election_pb2)
+
+
+REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
+"""The later one has the same messages; the library only knows the earlier."""
+
+
+class ReflectionService:
+    """Answers from the default pool, or from the one with etcd's names."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._ours = _servicer(services)
+        self._etcd = _servicer(services, etcd_pool())
+
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """One answer per request."""
+        async for request in requests:
+            name = request.file_containing_symbol or request.file_by_filename.replace("/", ".")
+            chosen = self._etcd if _is_etcd(name) else self._ours
+            async for answer in chosen.ServerReflectionInfo(_only(request), context):
+                yield answer
+
+
+def reflection_handlers(service: ReflectionService) -> tuple[grpc.GenericRpcHandler, ...]:
+    """To be added to a server."""
+    method = grpc.stream_stream_rpc_method_handler(
+        service.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        for name in REFLECTION_NAMES
+    )
+
+
+def _servicer(*arguments: object) -> Any:
+    """The library's own; its type stubs do not know the asyncio form."""
+    return vars(reflection)["aio"].ReflectionServicer(*arguments)
+
+
+async def _only(request: Any) -> AsyncIterator[Any]:
+    yield request
+
+
+def _is_etcd(name: str) -> bool:
+    return name.split(".", 1)[0] in {"etcdserverpb", "mvccpb", "v3lockpb", "v3electionpb"}
+
+
+def etcd_pool() -> descriptor_pool.DescriptorPool:
+    """Our messages and services under the names etcd gives them."""
+    packages = _type_packages()
+    pool = descriptor_pool.DescriptorPool()
+    for module in _FILES:
+        for file in _renamed(module.DESCRIPTOR, packages):
+            pool.Add(file)
+    return pool
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".proto")
+
+
+def _package(stem: str) -> str:
+    return _PACKAGES.get(stem, "etcdserverpb")
+
+
+def _type_packages() -> dict[str, str]:
+    """The etcd package of each of our top-level types."""
+    packages = {}
+    for module in _FILES:
+        file = module.DESCRIPTOR
+        for name in (*file.message_types_by_name, *file.enum_types_by_name):
+            packages[name] = "mvccpb" if name in _MVCC else _package(_stem(file.name))
+    return packages
+
+
+def _renamed(ours: FileDescriptor, packages: dict[str, str]) -> list[descriptor_pb2.FileDescriptorProto]:
+    """The file under etcd's package; the one with KeyValue gives two."""
+    file = descriptor_pb2.FileDescriptorProto()
+    ours.CopyToProto(file)
+    stem = _stem(file.name)
+    file.package = _package(stem)
+    file.name = f"{file.package}/{stem}.proto"
+    dependencies = [_dependency(name) for name in file.dependency]
+    del file.dependency[:]
+    file.dependency.extend(dependencies)
+    _rename_types(file, packages)
+    mvcc = [message for message in file.message_type if message.name in _MVCC]
+    if not mvcc:
+        if stem == "watch":
+            file.dependency.append("mvccpb/kv.proto")
+        return [file]
+    split = descriptor_pb2.FileDescriptorProto(
+        name="mvccpb/kv.proto", package="mvccpb", syntax=file.syntax, message_type=mvcc
+    )
+    kept = [message for message in file.message_type if message.name not in _MVCC]
+    del file.message_type[:]
+    file.message_type.extend(kept)
+    file.dependency.append(split.name)
+    return [split, file]
+
+
+def _dependency(name: str) -> str:
+    stem = _stem(name)
+    return f"{_package(stem)}/{stem}.proto"
+
+
+def _rename_types(file: descriptor_pb2.FileDescriptorProto, packages: dict[str, str]) -> None:
+    def rename(name: str) -> str:
+        rest = name.removeprefix(_OURS)
+        return f".{packages[rest.split('.', 1)[0]]}.{rest}" if rest != name else name
+
+    def visit(message: descriptor_pb2.DescriptorProto) -> None:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = rename(field.type_name)
+        for nested in message.nested_type:
+            visit(nested)
+
+    for message in file.message_type:
+        visit(message)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = rename(method.input_type)
+            method.output_type = rename(method.output_type)
+
+
+def service_names(ours: Sequence[str]) -> list[str]:
+    """Every name a client may list: ours, etcd's, health and reflection themselves."""
+    short = [name.rsplit(".", 1)[-1] for name in ours]
+    return sorted({*ours, *(ETCD_NAMES[name] for name in short if name in ETCD_NAMES),
+                   "grpc.health.v1.Health", *REFLECTION_NAMES})  # fmt: skip

@@ -1,0 +1,120 @@
+"""What probes ask: is this member alive, may clients be sent to it, is the cluster well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.frontend.http.port import Check
+from connect_kv.interfaces import Clock
+from connect_kv.services.executor import Replica
+from connect_kv.services.status import status_of
+
+_ALWAYS = frozenset(("Maintenance", "Health", "ServerReflection"))
+"""Services that say how this member is, and so answer however it is."""
+_RETRY_SECONDS = 0.1
+_READ_SECONDS = 2.0
+"""A read that takes longer counts as failed: probes do not wait for ever."""
+
+
+class Health:
+    """The checks, over what this member knows."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        alarms: Callable[[], frozenset[str]],
+        is_learner: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        """`alarms` are the names of those that are on."""
+        self._replica = replica
+        self._alarms = alarms
+        self._is_learner = is_learner
+        self._clock = clock
+        self._caught_up = False
+        self.successes = 0
+        self.failures = 0
+
+    async def run(self) -> None:
+        """Until this member has everything that was committed when it started; then it may serve."""
+        while not self._caught_up:
+            try:
+                await self._replica.barrier()
+            except NodeStopped:
+                return
+            except (ConnectKvError, TimeoutError):
+                await self._clock.sleep(_RETRY_SECONDS)
+            else:
+                self._caught_up = True
+
+    def serving(self, service: str) -> bool:
+        """Whether clients may call that service here, by its full name; empty: this member.
+
+        What a learner and a member without a leader answer is for operators, not for load balancers.
+        NOSPACE is no reason: reads and deletes go on, and the other members have no more room.
+        """
+        if service.rpartition(".")[2] in _ALWAYS:
+            return True
+        return (
+            self._caught_up
+            and self._replica.has_leader()
+            and not self._is_learner()
+            and "CORRUPT" not in self._alarms()
+        )
+
+    @property
+    def live(self) -> Mapping[str, Check]:
+        """Whether the process works at all."""
+        return {"serializable_read": self._serializable}
+
+    @property
+    def ready(self) -> Mapping[str, Check]:
+        """Whether clients may be sent here. The first linearizable read also waits until this member
+        has applied everything that was committed when it started.
+        """
+        return {
+            "data_corruption": self._corruption,
+            "serializable_read": self._serializable,
+            "linearizable_read": self._linearizable,
+            "non_learner": self._non_learner,
+        }
+
+    async def health(self, serializable: bool, excluded: frozenset[str]) -> str | None:
+        """The reason why this member is not healthy, if there is one."""
+        reason = await self._health(serializable, excluded)
+        if reason is None:
+            self.successes += 1
+        else:
+            self.failures += 1
+        return reason
+
+    async def _health(self, serializable: bool, excluded: frozenset[str]) -> str | None:
+        for alarm in ("NOSPACE", "CORRUPT"):
+            if alarm in self._alarms() and alarm not in excluded:
+                return f"ALARM {alarm}"
+        if serializable:
+            return None
+        if not self._replica.has_leader():
+            return "RAFT NO LEADER"
+        failed = await self._linearizable()
+        return None if failed is None else f"RANGE ERROR:{failed}"
+
+    async def _corruption(self) -> str | None:
+        return "alarm activated: CORRUPT" if "CORRUPT" in self._alarms() else None
+
+    async def _serializable(self) -> str | None:
+        return None  # that this runs at all is the answer: local reads need nothing else
+
+    async def _linearizable(self) -> str | None:
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                await self._replica.barrier()
+        except Exception as error:
+            return status_of(error).text
+        return None
+
+    async def _non_learner(self) -> str | None:
+        return "this member is a learner" if self._is_learner() else None

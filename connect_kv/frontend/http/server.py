@@ -1,0 +1,77 @@
+"""Health, version and metrics over HTTP, for probes and dashboards; no client API here."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from aiohttp import web
+
+from connect_kv import metrics
+from connect_kv.frontend.http.port import Answers, Check
+
+
+class HttpServer:
+    """GET /health /livez /readyz (and ``/readyz/<check>``) /version /metrics."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Answer what comes to these, which listen already."""
+        app = web.Application()
+        app.router.add_get("/health", self._get_health)
+        for name, checks in (("livez", self._answers.live), ("readyz", self._answers.ready)):
+            app.router.add_get(f"/{name}", _probe(checks))
+            app.router.add_get(f"/{name}/{{check}}", _probe(checks))
+        app.router.add_get("/version", self._get_version)
+        app.router.add_get("/metrics", self._get_metrics)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        for one in sockets:
+            await web.SockSite(self._runner, one).start()
+
+    async def stop(self) -> None:
+        """Stop listening and end what is open."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _get_health(self, request: web.Request) -> web.Response:
+        serializable = request.query.get("serializable") == "true"
+        reason = await self._answers.health(serializable, frozenset(request.query.getall("exclude", [])))
+        body = {"health": "true" if reason is None else "false", "reason": reason or ""}
+        return _json(body, 200 if reason is None else 503)
+
+    async def _get_version(self, request: web.Request) -> web.Response:
+        return _json(dict(self._answers.version), 200)
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+def _json(body: Mapping[str, str], status: int) -> web.Response:
+    text = json.dumps(body, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type="application/json")
+
+
+def _probe(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def get(request: web.Request) -> web.Response:
+        chosen = request.match_info.get("check")
+        if chosen is not None and chosen not in checks:
+            raise web.HTTPNotFound
+        excluded = set(request.query.getall("exclude", []))
+        lines, failed = [], False
+        for name, check in checks.items():
+            if name in excluded or chosen not in (None, name):
+                continue
+            reason = await check()
+            failed = failed or reason is not None
+            lines.append(f"[+]{name} ok" if reason is None else f"[-]{name} failed: {reason}")
+        if failed or "verbose" in request.query:
+            lines.append("ok" if not failed else "not ok")
+            return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
+        return web.Response(text="ok\n")
+
+    return get

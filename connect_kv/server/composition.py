@@ -1,0 +1,402 @@
+"""The composition root: the only file that knows every concrete class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from connect_kv.config import ServerConfig
+from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.framework.hosted import HostedMachine
+from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
+from connect_kv.kv.auto_compaction import AutoCompactor, Retention
+from connect_kv.kv.lessor import Lessor
+from connect_kv.kv.machine import KvMachine
+from connect_kv.metrics import Metrics
+from connect_kv.node.clock import SystemClock
+from connect_kv.node.config import NodeConfig
+from connect_kv.node.node import RaftNode
+from connect_kv.node.workers import ThreadWorker
+from connect_kv.raft.config import RaftConfig
+from connect_kv.raft.core import RaftCore
+from connect_kv.raft.types import Entry
+from connect_kv.rpc.command_pb2 import Command, MemberPublish
+from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest, AlarmType
+from connect_kv.server.corruption import CorruptionCheck
+from connect_kv.server.directory import Directory, open_directory
+from connect_kv.server.node_metrics import PrometheusNodeMetrics
+from connect_kv.server.peer_metrics import peer_families
+from connect_kv.server.services import Services
+from connect_kv.services.executor import encode_command, field_number
+from connect_kv.statemachine.host import HostConfig, MachineHost
+from connect_kv.storage.engine import Disk
+from connect_kv.storage.leveldb import LevelDbDisk
+from connect_kv.transport.grpc_transport import GrpcTransport
+from connect_kv.transport.limits import TransportLimits
+
+logger = logging.getLogger(__name__)
+
+_FIRST_READ = 64
+"""Requests of `Command` from here on are reads, which no log holds."""
+HIGHEST_COMMAND = max(
+    one.number for one in Command.DESCRIPTOR.oneofs_by_name["request"].fields if one.number < _FIRST_READ
+)
+"""The largest command number that this version can apply."""
+
+_ENVELOPE_BYTES = 512 << 10
+"""What a proposal may have around a request."""
+_RETRY_SECONDS = 0.5
+_REPLAY_BYTES = 4 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seams:
+    """What a node takes from the world outside it; a simulator replaces exactly these."""
+
+    disk: Disk = field(default_factory=LevelDbDisk)
+    clock: Clock = field(default_factory=SystemClock)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    transport: Callable[[ServerConfig, Clock], Transport] = lambda config, clock: GrpcTransport(
+        config.listen_peer,
+        clock=clock,
+        limits=TransportLimits.for_election(config.election_ms / 1000),
+    )
+    worker: Callable[[str], Worker] = ThreadWorker
+    """Makes the thread of that name."""
+    listens: bool = True
+    """Whether clients reach it over gRPC and HTTP; if not, call ``services.handlers``."""
+    tune: Callable[[NodeConfig], NodeConfig] = lambda config: config
+    """Changes limits that are no settings."""
+    log: Callable[[LogStore], LogStore] = lambda log: log
+    """Stands between the node and its log, to watch it."""
+    state: Callable[[ReplicatedState[bytes]], ReplicatedState[bytes]] = lambda state: state
+    """Likewise between the node and what is replicated."""
+
+
+class KvServer:
+    """One member: disk, log, state, machines, core, transport, node and services, put together.
+
+    `start` once, `stop` once; a new object for a new start.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        machines: Mapping[str, HostedMachine] | None = None,
+        *,
+        seams: Seams | None = None,
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics(process=seams is None)
+        self._machines = dict(machines or {})
+        self._seams = seams or Seams()
+        self._workers: dict[str, Worker] = {}
+        self._directory: Directory | None = None
+        self._transport: Transport | None = None
+        self._host: MachineHost | None = None
+        self._node: RaftNode[bytes] | None = None
+        self._services: Services | None = None
+        self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._raising = False
+        self._stopping = False
+        self._failed: asyncio.Future[BaseException] | None = None
+
+    @property
+    def node(self) -> RaftNode[bytes]:
+        """The Raft node, once started."""
+        return _made(self._node)
+
+    @property
+    def services(self) -> Services:
+        """What clients reach, once started."""
+        return _made(self._services)
+
+    @property
+    def host(self) -> MachineHost:
+        """The replicated state, once started."""
+        return _made(self._host)
+
+    @property
+    def failed(self) -> asyncio.Future[BaseException]:
+        """Resolves with the error that ended it; stays open if it is stopped in order."""
+        return _made(self._failed)
+
+    @property
+    def client_address(self) -> str:
+        """``host:port`` for clients; with port 0 configured, the one that was free."""
+        host, _, port = self.config.client_address.rpartition(":")
+        return f"{host}:{port}" if int(port) else f"{host}:{self.services.client_port}"
+
+    async def start(self) -> None:
+        """Open the data directory, join the others, serve. Does not wait for a leader.
+
+        Raises RefusedToStart, ConfigError, MemberRemoved, StorageError; nothing is left open then.
+        """
+        try:
+            await self._open()
+            await self._listen()
+        except BaseException:
+            await self.stop()
+            raise
+        identity = self.node.identity
+        logger.info(
+            "serving",
+            extra={
+                "member": f"{identity.node_id:x}",
+                "cluster": f"{identity.cluster_id:x}",
+                "clients": self.client_address if self._seams.listens else "",
+                "peers": self.config.peer_address,
+                "data": str(self.config.data_dir),
+            },
+        )
+
+    async def stop(self) -> None:
+        """Take no new calls, hand leadership over, write what is queued, close everything."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._services is not None:
+            await self._services.stop()
+        if self._node is not None:
+            await self._node.stop()
+        else:
+            await self._close_unused()
+        for name in ("state", "apply", "space", "sync"):
+            if name in self._workers:
+                await self._workers[name].close()
+
+    async def _close_unused(self) -> None:
+        """What the node would have closed, if there had come to be one."""
+        if self._host is not None:
+            await self._host.close()
+        elif self._directory is not None:
+            self._directory.database.close()
+        if self._directory is not None:
+            self._directory.log.close()
+        if "log" in self._workers:
+            await self._workers["log"].close()
+
+    # Putting together, from the disk upwards.
+
+    async def _open(self) -> None:
+        config, seams = self.config, self._seams
+        self._failed = asyncio.get_running_loop().create_future()
+        for name in ("log", "state", "apply", "space", "sync"):
+            self._workers[name] = seams.worker(name)
+        log_worker = self._workers["log"]
+        self._transport = seams.transport(config, seams.clock)
+        directory = self._directory = await open_directory(
+            config,
+            disk=seams.disk,
+            worker=log_worker,
+            background=partial(self._give_back_space, asyncio.get_running_loop()),
+            transport=self._transport,
+            rng=seams.rng,
+        )
+        kv = KvMachine()
+        host = self._host = MachineHost(
+            dirs=directory.states,
+            state_name=directory.log.state_name,
+            database=directory.database,
+            kv=kv,
+            machines=self._machines,
+            state_worker=self._workers["state"],
+            apply_worker=self._workers["apply"],
+            clock=seams.clock,
+            config=HostConfig(snapshot_entries=config.snapshot_count),
+            space_worker=self._workers["space"],
+            sync_worker=self._workers["sync"],
+        )
+
+        async def read_log(start: int, end: int) -> Sequence[Entry]:
+            read = partial(directory.log.entries, start, end, _REPLAY_BYTES)
+            return await log_worker.run(read)
+
+        await host.start(read_log)
+        node = self._node = self._make_node(directory, host, self._transport)
+        if isinstance(self._transport, GrpcTransport):
+            traffic, own_id = self._transport.traffic, node.identity.node_id
+            self.metrics.families(lambda: peer_families(traffic, own_id))
+        node.failed.add_done_callback(lambda failed: self._fail(failed.result()))
+        lessor = Lessor(kv.leases, seams.clock, node.propose, lambda: node.is_leader)
+        self._services = Services(
+            config,
+            node=node,
+            host=host,
+            kv=kv,
+            lessor=lessor,
+            machines=self._machines,
+            clock=seams.clock,
+            metrics=self.metrics,
+            listens=seams.listens,
+            no_space=self._quota_exceeded,
+        )
+        check = CorruptionCheck(
+            node,
+            node.identity.node_id,
+            peers=self._services.peers,
+            hash_kv=self._services.maintenance.hash_kv,
+            difference=kv.difference,
+            corrupt=self._raise_corrupt,
+            clock=seams.clock,
+            every=config.corruption_check_seconds,
+        )
+        self._background = {
+            "lessor": lessor.run,
+            "watch progress": partial(kv.hub.run_progress, seams.clock),
+            "publish member": self._publish,
+            "measure space": self._services.quota.run,
+            "compare members": check.run,
+        }
+        seconds, revisions = config.retention
+        if seconds or revisions:
+            self._background["automatic compaction"] = AutoCompactor(
+                Retention(seconds=seconds, revisions=revisions),
+                clock=seams.clock,
+                revision=lambda: kv.revision,
+                propose=node.propose,
+                is_leader=lambda: node.is_leader,
+            ).run
+
+    def _make_node(self, directory: Directory, host: MachineHost, transport: Transport) -> RaftNode[bytes]:
+        config, seams = self.config, self._seams
+        raft = RaftConfig(
+            node_id=directory.identity.node_id,
+            election_ticks=config.election_ticks,
+            heartbeat_ticks=config.heartbeat_ticks,
+            first_election_ticks=2 * config.heartbeat_ticks,
+        )
+        node_config = seams.tune(
+            NodeConfig(
+                raft=raft,
+                tick_seconds=config.tick_ms / 1000,
+                highest_command=HIGHEST_COMMAND,
+                max_request_bytes=config.max_request_bytes + _ENVELOPE_BYTES,
+                keep_entries=config.catch_up_entries,
+            )
+        )
+        return RaftNode(
+            config=node_config,
+            core=RaftCore(node_config.raft, directory.restored, random.Random(seams.rng.getrandbits(64))),
+            restored=directory.restored,
+            log=seams.log(directory.log),
+            log_worker=self._workers["log"],
+            state=seams.state(host),
+            transport=transport,
+            clock=seams.clock,
+            rng=seams.rng,
+            metrics=PrometheusNodeMetrics(self.metrics.registry, seams.clock),
+            free_bytes=partial(seams.disk.free_bytes, config.data_dir),
+            space_low=self._space_low,
+            answer=self._answer,
+        )
+
+    async def _listen(self) -> None:
+        """Ports first: a node that cannot serve must not take part either."""
+        await self.services.bind()
+        await self.node.start(_made(self._directory).description)
+        await self.services.start()
+        for name, work in self._background.items():
+            self._spawn(work(), name)
+
+    def _give_back_space(self, loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+        """Called on the log's thread, which must go on: the space of old entries can wait."""
+
+        def begin() -> None:
+            if not self._stopping:
+                self._spawn(self._workers["space"].run(work), "give back space of the log")
+
+        loop.call_soon_threadsafe(begin)
+
+    async def _answer(self, method: str, request: bytes) -> bytes:
+        """Carry out a call for another member."""
+        return await self.services.peers.answer(method, request)
+
+    # What a running member does by itself.
+
+    def _space_low(self, low: bool, free: int) -> None:
+        """The disk is nearly full: raise the alarm while deletes can still be stored."""
+        if low:
+            logger.warning("little space is left on the disk", extra={"free_bytes": free})
+            self._spawn(self._raise_no_space(), "raise NOSPACE")
+
+    def _quota_exceeded(self) -> None:
+        """A request did not fit: the alarm keeps all members from taking any, until an operator ends it."""
+        if not self._raising and not self.host.cluster.active(NOSPACE):
+            self._raising = True
+            logger.warning(
+                "the space quota is used up",
+                extra={"quota_bytes": self.config.quota_bytes, "disk_bytes": self.host.disk_size},
+            )
+            self._spawn(self._raise_no_space(), "raise NOSPACE")
+
+    async def _raise_no_space(self) -> None:
+        try:
+            await self._raise(self.node.identity.node_id, NOSPACE)
+        finally:
+            self._raising = False
+
+    async def _raise_corrupt(self, member: int) -> None:
+        await self._raise(member, CORRUPT)
+
+    async def _raise(self, member: int, alarm: AlarmType.ValueType) -> None:
+        request = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=member, alarm=alarm)
+        await self._until_applied("alarm", request.SerializeToString())
+
+    async def _publish(self) -> None:
+        """Tell the cluster this member's name and where clients reach it."""
+        identity = self.node.identity
+        address = self.client_address if self._seams.listens else self.config.client_address
+        publish = MemberPublish(
+            id=identity.node_id,
+            name=identity.name,
+            client_urls=[f"http://{address}"],
+            highest_command=HIGHEST_COMMAND,
+        )
+        await self._until_applied("member_publish", publish.SerializeToString())
+
+    async def _until_applied(self, name: str, request: bytes) -> None:
+        """Propose something that does no harm twice, until it is known to be applied."""
+        payload = encode_command(field_number(name), request)
+        while True:
+            try:
+                await self.node.propose(payload)
+            except NodeStopped:
+                raise
+            except ConnectKvError:
+                await self._seams.clock.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A member without its timers would look healthy and not be: it ends instead."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, NodeStopped):
+            logger.error("a task failed", exc_info=error, extra={"task": task.get_name()})
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        failed = _made(self._failed)
+        if not failed.done():
+            failed.set_result(error)
+
+
+def _made(part: T | None) -> T:
+    if part is None:
+        raise RuntimeError("the server has not been started")
+    return part

@@ -1,0 +1,96 @@
+"""Values that are kept anyway, read when somebody asks for the metrics.
+
+Under etcd's names where they mean the same (docs/metrics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.frontend.http.probes import Health
+from connect_kv.kv.machine import KvMachine
+from connect_kv.metrics import Metrics
+from connect_kv.node.node import RaftNode
+from connect_kv.services.maintenance import ETCD_VERSION
+from connect_kv.services.membership import MemberChanges
+from connect_kv.services.quota import Quota
+from connect_kv.statemachine.host import MachineHost
+
+
+def show(
+    metrics: Metrics,
+    *,
+    node: RaftNode[bytes],
+    kv: KvMachine,
+    host: MachineHost,
+    quota: Quota,
+    is_learner: Callable[[], bool],
+    health: Health,
+    streams: Streams,
+    changes: MemberChanges,
+) -> None:
+    """All of them."""
+    _show_node(metrics, node)
+    _show_keys(metrics, kv)
+    gauge, counter = metrics.gauge, metrics.counter
+    gauge("etcd_server_version", "The version told to clients.", lambda: 1, server_version=ETCD_VERSION)
+    cluster_version = ETCD_VERSION.rpartition(".")[0]
+    gauge("etcd_cluster_version", "The same of the cluster.", lambda: 1, cluster_version=cluster_version)
+    gauge("etcd_server_is_learner", "Whether this member is a learner.", is_learner)
+    # Names of etcd that are counters without the ending that this library gives to counters.
+    gauge("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
+    gauge("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)
+    gauge("etcd_server_learner_promote_successes", "Learners promoted here.", lambda: changes.promotions)
+    gauge("etcd_server_quota_backend_bytes", "Space the keys may take.", lambda: quota.limit)
+    gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the state database.", lambda: host.disk_size)
+    gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes", "What a rewrite of it would leave.", lambda: host.used_size
+    )
+    counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
+    gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
+    gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
+
+
+def _show_node(metrics: Metrics, node: RaftNode[bytes]) -> None:
+    gauge, counter = metrics.gauge, metrics.counter
+    gauge("etcd_server_has_leader", "Whether a leader is known.", lambda: node.leader_id is not None)
+    gauge("etcd_server_is_leader", "Whether this member leads.", lambda: node.is_leader)
+    gauge("etcd_server_id", "This member.", lambda: 1, server_id=f"{node.identity.node_id:x}")
+    gauge(
+        "etcd_server_proposals_committed_total",
+        "Index up to which the log is committed.",
+        lambda: node.status().raft.commit_index,
+    )
+    gauge(
+        "etcd_server_proposals_applied_total", "Index up to which it is applied.", lambda: node.last_applied
+    )
+    counter("etcd_server_slow_read_indexes", "Read barriers asked for again.", lambda: node.slow_reads)
+    counter("etcd_server_read_indexes_failed", "Those without a leader.", lambda: node.failed_reads)
+    gauge("connect_kv_raft_term", "Current term.", lambda: node.term)
+    gauge("connect_kv_raft_applied_index", "Last applied entry.", lambda: node.last_applied)
+    gauge(
+        "connect_kv_raft_first_index",
+        "First entry the log still holds.",
+        lambda: node.status().raft.first_index,
+    )
+
+
+def _show_keys(metrics: Metrics, kv: KvMachine) -> None:
+    gauge, counter = metrics.gauge, metrics.counter
+    counter("etcd_mvcc_range", "Ranges and gets answered here.", lambda: kv.ranges)
+    counter("etcd_mvcc_put", "Puts applied, whoever was asked.", lambda: kv.puts)
+    counter("etcd_mvcc_delete", "Deletions applied.", lambda: kv.deletes)
+    counter("etcd_mvcc_txn", "Transactions applied, or read here.", lambda: kv.txns)
+    gauge("etcd_mvcc_db_open_read_transactions", "Frozen states in use.", lambda: kv.open_readings)
+    gauge("etcd_debugging_mvcc_current_revision", "Revision of the store.", lambda: kv.revision)
+    gauge("etcd_debugging_mvcc_compact_revision", "Compacted up to.", lambda: kv.compact_revision)
+    gauge("etcd_debugging_mvcc_keys_total", "Keys there are.", lambda: kv.keys)
+    gauge("etcd_debugging_mvcc_watcher_total", "Watches there are.", lambda: kv.hub.watches)
+    gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", lambda: kv.hub.streams)
+    gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", lambda: kv.hub.behind)
+    gauge("etcd_debugging_lease_count", "Leases there are.", lambda: len(kv.leases))
+    counter("etcd_debugging_lease_granted", "Leases granted.", lambda: kv.leases.granted)
+    counter("etcd_debugging_lease_renewed", "Keep-alives.", lambda: kv.leases.renewed)
+    counter("etcd_debugging_lease_revoked", "Leases ended, by whatever.", lambda: kv.leases.ended)
+    counter("etcd_debugging_server_lease_expired", "Those that ran out.", lambda: kv.expired_leases)

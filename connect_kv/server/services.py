@@ -1,0 +1,248 @@
+"""The client side of one node: every service, the gRPC port and the HTTP port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
+
+from connect_kv.config import ServerConfig, split_address
+from connect_kv.errors import RefusedToStart
+from connect_kv.framework.hosted import HostedMachine
+from connect_kv.frontend.grpc.router import Handlers
+from connect_kv.frontend.grpc.server import GrpcServer, add_services
+from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.frontend.http.port import Answers, HttpPort
+from connect_kv.frontend.http.probes import Health
+from connect_kv.interfaces import Clock
+from connect_kv.kv.lessor import Lessor
+from connect_kv.kv.machine import KvMachine
+from connect_kv.metrics import Metrics
+from connect_kv.node.node import RaftNode
+from connect_kv.rpc.maintenance_pb2 import AlarmType
+from connect_kv.server.server_metrics import show
+from connect_kv.services.cluster import ClusterService
+from connect_kv.services.election import ElectionService
+from connect_kv.services.executor import Replica
+from connect_kv.services.kv import KvService
+from connect_kv.services.lease import LeaseService
+from connect_kv.services.lock import LockService
+from connect_kv.services.lock_queue import Contests
+from connect_kv.services.machine import MachineService
+from connect_kv.services.machine_calls import MachineCalls
+from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
+from connect_kv.services.membership import MemberChanges
+from connect_kv.services.peer_calls import PeerCalls
+from connect_kv.services.quota import Quota
+from connect_kv.services.reads import Reads
+from connect_kv.services.renewals import Renewals
+from connect_kv.services.session import SessionService
+from connect_kv.services.session_commands import SessionCommands
+from connect_kv.services.watch import WatchService
+from connect_kv.statemachine.host import MachineHost
+
+_LEADER_PATIENCE = 3
+"""Election timeouts without a leader: then streams that need one end, and changes of members are refused."""
+_GRACE_SECONDS = 1.0
+"""How long calls under way may take to end when the node stops."""
+
+
+@cache
+def _version() -> str:
+    """Looked up in files: once, however many nodes a process has."""
+    return version("connect-kv")
+
+
+class Services:
+    """What clients reach of one node. `start` and `stop` once each."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        node: RaftNode[bytes],
+        host: MachineHost,
+        kv: KvMachine,
+        lessor: Lessor,
+        machines: Mapping[str, HostedMachine],
+        clock: Clock,
+        metrics: Metrics,
+        listens: bool,
+        no_space: Callable[[], None],
+    ) -> None:
+        """`listens`: whether there are ports at all; a simulator calls the handlers itself.
+        `no_space` is told that the quota is used up.
+        """
+        self._config = config
+        self._node = node
+        self._host = host
+        self._kv = kv
+        self._clock = clock
+        self.replica = Replica(
+            node,
+            cluster_id=node.identity.cluster_id,
+            member_id=node.identity.node_id,
+            revision=lambda: kv.revision,
+            time_limit=config.time_limit,
+            max_request_bytes=config.max_request_bytes,
+            understood=lambda field: host.cluster.understood_by_all(field, node.membership.node_ids),
+        )
+        self._streams = Streams(
+            self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
+        )
+        self._renewals = Renewals(self.replica)
+        self.peers = PeerCalls(node, self.replica)
+        """What this member does for others."""
+        changes = MemberChanges(
+            node,
+            self.replica,
+            lambda: host.cluster.members,
+            clock=clock,
+            election_seconds=config.election_ms / 1000,
+            max_learners=config.max_learners,
+        )
+        self.quota = Quota(config.quota_bytes, clock=clock, measure=host.measure, exceeded=no_space)
+        calls = MachineCalls(machines)
+        reads = Reads(kv, host, lessor)
+        commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
+        self._contests = Contests(self.replica, kv)
+        self.maintenance = MaintenanceService(
+            self.replica,
+            self._status,
+            node=node,
+            host=host,
+            kv=kv,
+            wall=clock.wall,
+            peers=self.peers,
+            metrics=metrics,
+        )
+        self.servicers: Mapping[str, object] = {
+            "KV": KvService(self.replica, kv, self.quota),
+            "Watch": WatchService(self.replica, kv.hub, clock),
+            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota),
+            "Cluster": ClusterService(
+                self.replica,
+                lambda: node.membership,
+                lambda: host.cluster.members,
+                changes,
+                self.peers,
+                clock=clock,
+                patience=_LEADER_PATIENCE * config.election_ms / 1000,
+            ),
+            "Maintenance": self.maintenance,
+            "Lock": LockService(self.replica, self._contests, self._streams),
+            "Election": ElectionService(self.replica, kv, self._contests, self._streams),
+            "Session": SessionService(self.replica, reads, commands, host.sessions),
+            "Machine": MachineService(self.replica, host, calls),
+        }
+        """By the service's short name."""
+        self.handlers = Handlers(self._streams, metrics, self.replica.has_leader, self._is_learner)
+        """Every method clients can call; a simulator calls them without a port."""
+        add_services(self.handlers, self.servicers)
+        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner, clock=clock)
+        self._grpc: GrpcServer | None = None
+        if listens:
+            self._grpc = GrpcServer(
+                self.handlers,
+                max_request_bytes=config.max_request_bytes,
+                serving=self.health.serving,
+                clock=clock,
+            )
+        self._http = HttpPort(
+            Answers(
+                health=self.health.health,
+                live=self.health.live,
+                ready=self.health.ready,
+                version={
+                    "etcdserver": ETCD_VERSION,
+                    "etcdcluster": ETCD_VERSION,
+                    "storage": ETCD_VERSION,
+                    "connect_kv": _version(),
+                },
+                metrics=metrics,
+            )
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        show(
+            metrics,
+            node=node,
+            kv=kv,
+            host=host,
+            quota=self.quota,
+            is_learner=self._is_learner,
+            health=self.health,
+            streams=self._streams,
+            changes=changes,
+        )
+
+    @property
+    def client_port(self) -> int:
+        """The gRPC port, once bound; 0 if there is none."""
+        return 0 if self._grpc is None else self._grpc.port
+
+    @property
+    def http_port(self) -> int:
+        """The HTTP port, once bound; 0 if there is none."""
+        return self._http.port
+
+    async def bind(self) -> None:
+        """Take both ports. Raises RefusedToStart naming the one that is in use.
+
+        HTTP is answered once clients are served.
+        """
+        if self._grpc is None:
+            return
+        await self._grpc.bind(self._config.listen_client)
+        if self._config.listen_http:
+            host, port = split_address(self._config.listen_http, "listen_http")
+            try:
+                await self._http.bind(host, port)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise RefusedToStart(
+                    f"cannot listen for HTTP on {self._config.listen_http}: {reason}"
+                ) from error
+
+    async def start(self) -> None:
+        """Serve clients."""
+        if self._grpc is not None:
+            await self._grpc.start()
+            self._tasks.append(asyncio.create_task(self.health.run(), name="until caught up"))
+        leader_watch = self._streams.watch_leader(self._clock.sleep)
+        self._tasks.append(asyncio.create_task(leader_watch, name="leader watch"))
+        await self._http.serve()
+
+    async def stop(self) -> None:
+        """End streams for a reason, give calls under way a moment, give both ports back."""
+        self._streams.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._grpc is not None:
+            await self._grpc.stop(_GRACE_SECONDS)
+        await self._renewals.close()
+        await self._contests.close()
+        await self._http.stop()
+
+    def _alarms(self) -> frozenset[str]:
+        cluster = self._host.cluster
+        return frozenset(name for name, number in AlarmType.items() if number and cluster.active(number))
+
+    def _is_learner(self) -> bool:
+        return self._node.identity.node_id in self._node.membership.learners
+
+    def _status(self) -> MemberStatus:
+        raft = self._node.status().raft
+        alarms = self._host.cluster.alarms()
+        return MemberStatus(
+            leader_id=self._node.leader_id,
+            commit_index=raft.commit_index,
+            last_applied=self._node.last_applied,
+            term=raft.term,
+            is_learner=self._is_learner(),
+            disk_bytes=self._host.disk_size,
+            used_bytes=self._host.used_size,
+            quota_bytes=self._config.quota_bytes,
+            errors=tuple(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
+        )

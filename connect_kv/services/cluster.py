@@ -1,0 +1,107 @@
+"""connect_kv.v1.Cluster and etcdserverpb.Cluster: any member answers, the leader carries out changes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from connect_kv.frontend.grpc.router import Context
+from connect_kv.interfaces import Clock
+from connect_kv.raft.types import Membership
+from connect_kv.rpc import cluster_pb2
+from connect_kv.services.executor import Replica
+from connect_kv.services.membership import LOOK_SECONDS, UNHEALTHY, MemberChanges, Published, described
+from connect_kv.services.peer_calls import Handler, PeerCalls
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar(
+    "A",
+    cluster_pb2.MemberAddResponse,
+    cluster_pb2.MemberRemoveResponse,
+    cluster_pb2.MemberUpdateResponse,
+    cluster_pb2.MemberPromoteResponse,
+)
+
+
+class ClusterService:
+    """Who is a member, and who shall be."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        membership: Callable[[], Membership],
+        published: Published,
+        changes: MemberChanges,
+        peers: PeerCalls,
+        *,
+        clock: Clock,
+        patience: float,
+    ) -> None:
+        """`patience`: seconds a change waits for a leader before it is refused."""
+        self._clock = clock
+        self._patience = patience
+        self._replica = replica
+        self._membership = membership
+        self._published = published
+        self._peers = peers
+        peers.serve("MemberAdd", _encoded(cluster_pb2.MemberAddRequest, changes.add))
+        peers.serve("MemberRemove", _encoded(cluster_pb2.MemberRemoveRequest, changes.remove))
+        peers.serve("MemberUpdate", _encoded(cluster_pb2.MemberUpdateRequest, changes.update))
+        peers.serve("MemberPromote", _encoded(cluster_pb2.MemberPromoteRequest, changes.promote))
+
+    async def MemberList(
+        self, request: cluster_pb2.MemberListRequest, context: Context
+    ) -> cluster_pb2.MemberListResponse:
+        """All members, sorted by id."""
+        if request.linearizable:
+            await self._replica.barrier()
+        return cluster_pb2.MemberListResponse(
+            header=self._replica.header(revision=0), members=described(self._membership(), self._published())
+        )
+
+    async def MemberAdd(
+        self, request: cluster_pb2.MemberAddRequest, context: Context
+    ) -> cluster_pb2.MemberAddResponse:
+        """Add a voter or a learner."""
+        return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
+
+    async def MemberRemove(
+        self, request: cluster_pb2.MemberRemoveRequest, context: Context
+    ) -> cluster_pb2.MemberRemoveResponse:
+        """Remove a member for good; it stops by itself."""
+        return await self._change("MemberRemove", request, cluster_pb2.MemberRemoveResponse())
+
+    async def MemberUpdate(
+        self, request: cluster_pb2.MemberUpdateRequest, context: Context
+    ) -> cluster_pb2.MemberUpdateResponse:
+        """Give a member another peer address."""
+        return await self._change("MemberUpdate", request, cluster_pb2.MemberUpdateResponse())
+
+    async def MemberPromote(
+        self, request: cluster_pb2.MemberPromoteRequest, context: Context
+    ) -> cluster_pb2.MemberPromoteResponse:
+        """Make a learner a voter."""
+        return await self._change("MemberPromote", request, cluster_pb2.MemberPromoteResponse())
+
+    async def _change(self, method: str, request: Message, response: A) -> A:
+        """Have the leader do it. Without one, after a few elections' time, the cluster is not well."""
+        until = self._clock.now() + self._patience
+        while not self._replica.has_leader():
+            if self._clock.now() >= until:
+                raise UNHEALTHY.error()
+            await self._clock.sleep(LOOK_SECONDS)
+        response.ParseFromString(await self._peers.ask_leader(method, request.SerializeToString()))
+        response.header.CopyFrom(self._replica.header(revision=0))
+        return response
+
+
+def _encoded(kind: type[Q], call: Callable[[Q], Awaitable[Message]]) -> Handler:
+    """The call on bytes, as members ask each other for it."""
+
+    async def handle(request: bytes) -> bytes:
+        response = await call(kind.FromString(request))
+        return response.SerializeToString()
+
+    return handle

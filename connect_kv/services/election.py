@@ -1,0 +1,123 @@
+"""connect_kv.v1.Election and v3electionpb.Election."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+from connect_kv.frontend.grpc.router import Context, needs_leader
+from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.refusals import Refusal
+from connect_kv.kv.watch_stream import WatchStream
+from connect_kv.rpc import election_pb2
+from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeRequest
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
+from connect_kv.services.executor import Replica
+from connect_kv.services.lock_queue import Contests
+
+NO_LEADER = Refusal(2, "election: no leader")
+NOT_LEADER = Refusal(2, "election: not leader")
+NO_LEADER_GIVEN = Refusal(2, '"leader" field must be provided')
+
+
+class ElectionService:
+    """One leader at a time under each name, who has said something."""
+
+    def __init__(self, replica: Replica, kv: KvMachine, contests: Contests, streams: Streams) -> None:
+        self._replica = replica
+        self._kv = kv
+        self._contests = contests
+        self._streams = streams
+
+    async def Campaign(
+        self, request: election_pb2.CampaignRequest, context: Context
+    ) -> election_pb2.CampaignResponse:
+        """Wait until this candidate leads."""
+        scope = self._streams.scope(needs_leader=needs_leader(context))
+        place = await self._contests.win(request.name, request.lease, request.value, scope)
+        leader = election_pb2.LeaderKey(
+            name=request.name, key=place.key, rev=place.revision, lease=place.lease
+        )
+        return election_pb2.CampaignResponse(header=self._replica.header(), leader=leader)
+
+    async def Proclaim(
+        self, request: election_pb2.ProclaimRequest, context: Context
+    ) -> election_pb2.ProclaimResponse:
+        """The leader says something else."""
+        if not request.HasField("leader"):
+            raise NO_LEADER_GIVEN.error()
+        leader = request.leader
+        if not await self._contests.replace(leader.key, leader.rev, leader.lease, request.value):
+            raise NOT_LEADER.error()
+        return election_pb2.ProclaimResponse(header=self._replica.header())
+
+    async def Leader(
+        self, request: election_pb2.LeaderRequest, context: Context
+    ) -> election_pb2.LeaderResponse:
+        """Who leads now."""
+        await self._replica.barrier()
+        leader, _ = await self._contests.first(request.name)
+        if leader is None:
+            raise NO_LEADER.error()
+        return election_pb2.LeaderResponse(header=self._replica.header(), kv=leader)
+
+    async def Resign(
+        self, request: election_pb2.ResignRequest, context: Context
+    ) -> election_pb2.ResignResponse:
+        """Lead no longer; who does not anyway resigns without an error."""
+        if not request.HasField("leader"):
+            raise NO_LEADER_GIVEN.error()
+        await self._contests.delete(request.leader.key, request.leader.rev)
+        return election_pb2.ResignResponse(header=self._replica.header())
+
+    async def Observe(
+        self, request: election_pb2.LeaderRequest, context: Context
+    ) -> AsyncIterator[election_pb2.LeaderResponse]:
+        """Who leads now, then every leader after that and everything each of them says, in order."""
+        prefix = request.name + b"/"
+        shown: KeyValue | None = None
+        while True:
+            await self._replica.barrier()
+            candidates, revision = await self._candidates(prefix)
+            async with aclosing(self._leaders(prefix, candidates, revision)) as leaders:
+                async for leader in leaders:
+                    if leader != shown:
+                        shown = leader
+                        yield election_pb2.LeaderResponse(header=self._replica.header(), kv=leader)
+
+    async def _candidates(self, prefix: bytes) -> tuple[dict[bytes, KeyValue], int]:
+        found = await self._kv.range(RangeRequest(key=prefix, range_end=prefix[:-1] + b"0"))
+        return {kv.key: kv for kv in found.kvs}, found.header.revision
+
+    async def _leaders(
+        self, prefix: bytes, candidates: dict[bytes, KeyValue], revision: int
+    ) -> AsyncGenerator[KeyValue, None]:
+        """The first candidate after every change; ends if a compaction overtook the watch."""
+        if candidates:
+            yield _first(candidates)
+        stream = WatchStream(self._kv.hub)
+        try:
+            create = WatchCreateRequest(key=prefix, range_end=prefix[:-1] + b"0", start_revision=revision + 1)
+            stream.handle(WatchRequest(create_request=create))
+            async for response in stream:
+                if response.canceled:
+                    return
+                for at, event in enumerate(response.events):
+                    if event.type == Event.DELETE:
+                        candidates.pop(event.kv.key, None)
+                    else:
+                        candidates[event.kv.key] = event.kv
+                    if candidates and _ends_revision(response.events, at):
+                        yield _first(candidates)
+        finally:
+            stream.close()
+
+
+def _first(candidates: dict[bytes, KeyValue]) -> KeyValue:
+    return min(candidates.values(), key=lambda kv: kv.create_revision)
+
+
+def _ends_revision(events: Sequence[Event], at: int) -> bool:
+    """Whether the changes of one revision, which happened at once, end there."""
+    return at + 1 == len(events) or events[at].kv.mod_revision != events[at + 1].kv.mod_revision

@@ -1,0 +1,78 @@
+"""connect_kv.v1.KV and etcdserverpb.KV."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from connect_kv.frontend.grpc.router import Context
+from connect_kv.kv import txn, validation
+from connect_kv.kv.machine import KvMachine
+from connect_kv.rpc import kv_pb2
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.quota import Quota
+
+_PUT = field_number("put")
+_DELETE_RANGE = field_number("delete_range")
+_TXN = field_number("txn")
+_COMPACT = field_number("compact")
+
+
+class KvService:
+    """Keys, values, transactions: writes through the log, reads behind a read barrier."""
+
+    def __init__(self, replica: Replica, kv: KvMachine, quota: Quota) -> None:
+        self._replica = replica
+        self._quota = quota
+        self._kv = kv
+
+    async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+        """Replicate one put."""
+        validation.check_put(request)
+        self._quota.admit_put(request)
+        result = await self._replica.execute(_PUT, request.SerializeToString())
+        response = result.put
+        self._replica.fill(response.header)
+        return response
+
+    async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, context: Context) -> bytes:
+        """Replicate one delete. The answer is serialized already, here and below: it may be large."""
+        validation.check_delete_range(request)
+        return await self._replica.respond(_DELETE_RANGE, request.SerializeToString())
+
+    async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> bytes:
+        """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
+        validation.check_txn(request)
+        if txn.is_read_only(request):
+            if not txn.is_serializable(request):
+                await self._replica.barrier()
+            return await self._kv.read_txn(request, self._replica.header(revision=0))
+        self._quota.admit_txn(request)
+        return await self._replica.respond(_TXN, request.SerializeToString())
+
+    async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
+        """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""
+        result = await self._replica.execute(_COMPACT, request.SerializeToString())
+        if request.physical:
+            await self._kv.cleaned(request.revision)
+        response = result.compact
+        self._replica.fill(response.header)
+        return response
+
+    async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> bytes:
+        """Read keys; linearizable unless the request says otherwise."""
+        validation.check_range(request)
+        if not request.serializable:
+            await self._replica.barrier()
+        return await self._kv.range_encoded(request, self._replica.header(revision=0))
+
+    async def RangeStream(
+        self, request: kv_pb2.RangeRequest, context: Context
+    ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
+        """The same in chunks of one pinned revision, for large results."""
+        validation.check_range_stream(request)
+        if not request.serializable:
+            await self._replica.barrier()
+        async for chunk in self._kv.range_stream(request):
+            if chunk.range_response.HasField("header"):
+                self._replica.fill(chunk.range_response.header)
+            yield chunk

@@ -1,0 +1,86 @@
+"""connect_kv.v1.Lease and etcdserverpb.Lease."""
+
+from __future__ import annotations
+
+import asyncio
+
+from connect_kv.frontend.grpc.router import Context, read
+from connect_kv.kv import validation
+from connect_kv.rpc import lease_pb2
+from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.quota import Quota
+from connect_kv.services.reads import Reads
+from connect_kv.services.renewals import Renewals
+
+_GRANT = field_number("lease_grant")
+_REVOKE = field_number("lease_revoke")
+_PIPELINE = 256
+"""Keep-alives of one stream that may await their answer at once."""
+
+_Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
+
+
+class LeaseService:
+    """Leases: granted, renewed and revoked through the log, read behind a read barrier."""
+
+    def __init__(self, replica: Replica, reads: Reads, renewals: Renewals, quota: Quota) -> None:
+        self._replica = replica
+        self._quota = quota
+        self._reads = reads
+        self._renewals = renewals
+
+    async def LeaseGrant(
+        self, request: lease_pb2.LeaseGrantRequest, context: Context
+    ) -> lease_pb2.LeaseGrantResponse:
+        """Grant a lease; without an id one is chosen when it is applied."""
+        validation.check_lease_grant(request)
+        self._quota.admit_lease()
+        result = await self._replica.execute(_GRANT, request.SerializeToString())
+        response = result.lease_grant
+        self._replica.fill(response.header)
+        return response
+
+    async def LeaseRevoke(
+        self, request: lease_pb2.LeaseRevokeRequest, context: Context
+    ) -> lease_pb2.LeaseRevokeResponse:
+        """End a lease and delete its keys."""
+        result = await self._replica.execute(_REVOKE, request.SerializeToString())
+        response = result.lease_revoke
+        self._replica.fill(response.header)
+        return response
+
+    async def LeaseTimeToLive(
+        self, request: lease_pb2.LeaseTimeToLiveRequest, context: Context
+    ) -> lease_pb2.LeaseTimeToLiveResponse:
+        """What remains of a lease; TTL -1 if there is none."""
+        await self._replica.barrier()
+        response = await self._reads.time_to_live(request)
+        self._replica.fill(response.header)
+        return response
+
+    async def LeaseLeases(
+        self, request: lease_pb2.LeaseLeasesRequest, context: Context
+    ) -> lease_pb2.LeaseLeasesResponse:
+        """All leases, those that end first in front."""
+        await self._replica.barrier()
+        response = self._reads.leases()
+        self._replica.fill(response.header)
+        return response
+
+    async def LeaseKeepAlive(self, context: Context) -> None:
+        """One answer per request, in order; many may be under way."""
+        answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_PIPELINE)
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self._write(context, answers))
+            while (request := await read(context)) is not None:
+                renewal = tasks.create_task(self._renewals.renew(request.ID))
+                await answers.put((request.ID, self._replica.header(), renewal))
+            await answers.put(None)
+            await writer
+
+    async def _write(self, context: Context, answers: asyncio.Queue[_Answer | None]) -> None:
+        while (answer := await answers.get()) is not None:
+            lease, header, renewal = answer
+            ttl = await renewal
+            await context.write(lease_pb2.LeaseKeepAliveResponse(header=header, ID=lease, TTL=ttl))

@@ -1,0 +1,203 @@
+"""Who of several has a name: the queue under locks and elections, as ordinary keys.
+
+A contender's key is ``<name>/<lease in hexadecimal>``, attached to its lease; the first is the one with the
+smallest create revision, which is also its fencing number. Each waits for the one just before it, so
+that an end wakes one waiter and not all. Who is first is decided behind a read barrier in one frozen
+state that also holds the contender's own key: one whose lease has expired while it waited is never first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, NamedTuple
+
+from connect_kv.errors import ConnectKvError
+from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.refusals import Refusal
+from connect_kv.kv.watch_stream import WatchStream
+from connect_kv.rpc.kv_pb2 import (
+    Compare,
+    KeyValue,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+    TxnResponse,
+)
+from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseRevokeRequest
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
+from connect_kv.services.executor import Replica, field_number
+
+OWN_LEASE_SECONDS = 60
+"""Of a lease granted for who brought none. Nobody renews it."""
+SESSION_EXPIRED = Refusal(2, "mutex: session is expired")
+
+_TXN = field_number("txn")
+_GRANT = field_number("lease_grant")
+_REVOKE = field_number("lease_revoke")
+
+
+class Place(NamedTuple):
+    """A contender's key."""
+
+    prefix: bytes
+    key: bytes
+    revision: int
+    """Its create revision."""
+    lease: int
+    own_lease: bool
+    """Whether the lease was granted here."""
+
+
+class Contests:
+    """Enters, waits and leaves for others. `close` ends what is still being cleaned up."""
+
+    def __init__(self, replica: Replica, kv: KvMachine) -> None:
+        self._replica = replica
+        self._kv = kv
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def win(
+        self, name: bytes, lease: int, value: bytes, scope: AbstractAsyncContextManager[None]
+    ) -> Place:
+        """Enter and wait, within `scope`, until this contender is the first.
+
+        If the caller goes away while it waits, the contender leaves; what it may hold by another call with
+        the same lease it keeps. If `scope` is interrupted, because this member stops or has no leader, it
+        keeps its place: the caller asks another member with the same lease.
+        Raises Refused: the lease is unknown, or expired meanwhile.
+        """
+        entering = asyncio.get_running_loop().create_task(self._enter(name, lease, value))
+        self._own(entering)
+        try:
+            async with scope:
+                place = await asyncio.shield(entering)
+                await self._wait(place)
+        except asyncio.CancelledError:
+            self._own(asyncio.get_running_loop().create_task(self._leave(entering)))
+            raise
+        return place
+
+    async def first(self, name: bytes) -> tuple[KeyValue | None, int]:
+        """Who is first in this member's state, and the revision of that state."""
+        request = TxnRequest()
+        oldest = request.success.add().request_range
+        oldest.CopyFrom(_contenders(name + b"/"))
+        oldest.sort_order = RangeRequest.ASCEND
+        response = TxnResponse.FromString(await self._kv.read_txn(request))
+        kvs = response.responses[0].response_range.kvs
+        return (kvs[0] if kvs else None), response.header.revision
+
+    async def close(self) -> None:
+        """Wait for nobody any more."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _enter(self, name: bytes, lease: int, value: bytes) -> Place:
+        own_lease = not lease
+        if own_lease:
+            grant = LeaseGrantRequest(TTL=OWN_LEASE_SECONDS)
+            lease = (await self._replica.execute(_GRANT, grant.SerializeToString())).lease_grant.ID
+        prefix = name + b"/"
+        key = prefix + b"%x" % (lease & 0xFFFF_FFFF_FFFF_FFFF)
+        request = TxnRequest(
+            compare=[created(key, 0)],
+            success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
+            failure=[RequestOp(request_range=RangeRequest(key=key))],
+        )
+        response = (await self._replica.execute(_TXN, request.SerializeToString())).txn
+        if response.succeeded:
+            return Place(prefix, key, response.header.revision, lease, own_lease)
+        present = response.responses[0].response_range.kvs[0]
+        place = Place(prefix, key, present.create_revision, lease, own_lease)
+        if present.value != value and not await self.replace(place.key, place.revision, lease, value):
+            raise SESSION_EXPIRED.error()
+        return place
+
+    async def replace(self, key: bytes, revision: int, lease: int, value: bytes) -> bool:
+        """Give a contender's key another value, if it is still the one of that create revision."""
+        request = TxnRequest(
+            compare=[created(key, revision)],
+            success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
+        )
+        return (await self._replica.execute(_TXN, request.SerializeToString())).txn.succeeded
+
+    async def delete(self, key: bytes, revision: int, *, behind: KeyValue | None = None) -> None:
+        """Take a contender's key away, if it is still that one, and as long as that other is there."""
+        request = TxnRequest(compare=[created(key, revision)])
+        if behind is not None:
+            request.compare.append(created(behind.key, behind.create_revision))
+        request.success.add().request_delete_range.key = key
+        await self._replica.execute(_TXN, request.SerializeToString())
+
+    async def _wait(self, place: Place) -> None:
+        while True:
+            await self._replica.barrier()
+            before, revision = await self._before(place)
+            if before is None:
+                return
+            await self._deleted((before.key, place.key), revision)
+
+    async def _before(self, place: Place) -> tuple[KeyValue | None, int]:
+        """The contender just before it, if any, and the revision of the state looked at."""
+        request = TxnRequest()
+        request.success.add().request_range.key = place.key
+        before = request.success.add().request_range
+        before.CopyFrom(_contenders(place.prefix))
+        before.sort_order = RangeRequest.DESCEND
+        before.max_create_revision = place.revision - 1
+        response = TxnResponse.FromString(await self._kv.read_txn(request))
+        own, others = (one.response_range.kvs for one in response.responses)
+        if not own or own[0].create_revision != place.revision:
+            raise SESSION_EXPIRED.error()
+        return (others[0] if others else None), response.header.revision
+
+    async def _deleted(self, keys: tuple[bytes, ...], revision: int) -> None:
+        """Wait until one of these keys was deleted after that revision."""
+        stream = WatchStream(self._kv.hub)
+        try:
+            for key in keys:
+                create = WatchCreateRequest(key=key, start_revision=revision + 1)
+                create.filters.append(WatchCreateRequest.NOPUT)
+                stream.handle(WatchRequest(create_request=create))
+            async for response in stream:
+                if response.events or response.canceled:
+                    return
+        finally:
+            stream.close()
+
+    async def _leave(self, entering: asyncio.Task[Place]) -> None:
+        """Whoever waited has gone: let the next one have its turn.
+
+        Nobody is taken out who may be the first: by another call with the same lease it may know so.
+        """
+        with suppress(ConnectKvError, TimeoutError):
+            place = await entering
+            if place.own_lease:  # nobody else has it
+                revoke = LeaseRevokeRequest(ID=place.lease)
+                await self._replica.execute(_REVOKE, revoke.SerializeToString())
+            elif (before := (await self._before(place))[0]) is not None:
+                await self.delete(place.key, place.revision, behind=before)
+
+    def _own(self, task: asyncio.Task[Any]) -> None:
+        """It runs on when its caller has gone; its failure is the caller's to hear, if there is one."""
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def created(key: bytes, revision: int) -> Compare:
+    """That the key has that create revision; 0: that there is none."""
+    return Compare(key=key, target=Compare.CREATE, result=Compare.EQUAL, create_revision=revision)
+
+
+def _contenders(prefix: bytes) -> RangeRequest:
+    """The one at the end of all of them that the caller sorts for."""
+    return RangeRequest(key=prefix, range_end=prefix[:-1] + b"0", sort_target=RangeRequest.CREATE, limit=1)

@@ -1,0 +1,77 @@
+"""connect_kv.v1.Machine: user machines from any language, with JSON or msgpack arguments."""
+
+from __future__ import annotations
+
+from connect_kv.framework.hosted import HostedMachine, MethodDescription
+from connect_kv.framework.types import Kind
+from connect_kv.frontend.grpc.router import Context
+from connect_kv.rpc import machine_pb2
+from connect_kv.rpc.command_pb2 import MachineCall
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
+from connect_kv.statemachine.host import MachineHost
+
+_CALL = field_number("machine_call")
+
+Describe = machine_pb2.MachineDescribeResponse
+
+
+class MachineService:
+    """Commands go through the log, queries behind a read barrier; which it is, the machine says."""
+
+    def __init__(self, replica: Replica, host: MachineHost, calls: MachineCalls) -> None:
+        self._replica = replica
+        self._host = host
+        self._calls = calls
+
+    async def Call(
+        self, request: machine_pb2.MachineCallRequest, context: Context
+    ) -> machine_pb2.MachineCallResponse:
+        """Call a command or a query."""
+        arguments: bytes | str
+        as_json = request.WhichOneof("arguments") != "msgpack"
+        arguments = request.json if as_json else request.msgpack
+        checked = self._calls.check(request.machine, request.method, arguments)
+        if checked.kind is Kind.QUERY:
+            await self._replica.barrier()
+            value = await self._host.query(request.machine, checked.method, checked.arguments)
+        else:
+            call = MachineCall(machine=request.machine, method=checked.method, arguments=checked.arguments)
+            result = await self._replica.execute(_CALL, call.SerializeToString())
+            value = result.machine_call.value
+        response = machine_pb2.MachineCallResponse(header=self._replica.header())
+        if as_json:
+            response.json = self._calls.machines[request.machine].value_json(checked.method, value)
+        else:
+            response.msgpack = value
+        return response
+
+    async def Describe(self, request: machine_pb2.MachineDescribeRequest, context: Context) -> Describe:
+        """List machines, their methods and the types of their arguments."""
+        known = self._calls.machines
+        if request.machine and request.machine not in known:
+            raise NoSuchMethod(f"connect-kv: unknown machine {request.machine!r}")
+        return Describe(
+            header=self._replica.header(),
+            machines=[
+                _machine(name, machine) for name, machine in known.items() if request.machine in ("", name)
+            ],
+        )
+
+
+def _machine(name: str, machine: HostedMachine) -> Describe.Machine:
+    doc, methods = machine.describe()
+    return Describe.Machine(name=name, doc=doc, methods=[_method(method) for method in methods])
+
+
+def _method(method: MethodDescription) -> Describe.Method:
+    return Describe.Method(
+        name=method.name,
+        query=method.kind is Kind.QUERY,
+        doc=method.doc,
+        parameters=[
+            Describe.Parameter(name=parameter.name, type=parameter.type, required=parameter.required)
+            for parameter in method.parameters
+        ],
+        returns=method.returns,
+    )

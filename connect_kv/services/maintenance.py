@@ -1,0 +1,207 @@
+"""connect_kv.v1.Maintenance and etcdserverpb.Maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from connect_kv.errors import NotLeader, Unavailable
+from connect_kv.frontend.grpc.router import Context
+from connect_kv.interfaces import Identity
+from connect_kv.kv import validation
+from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.refusals import Refusal
+from connect_kv.metrics import Metrics
+from connect_kv.raft.types import Membership
+from connect_kv.rpc import maintenance_pb2
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.peer_calls import PeerCalls
+from connect_kv.statemachine.backups import backup
+from connect_kv.statemachine.host import MachineHost
+
+ETCD_VERSION = "3.6.0"
+"""What etcd clients are told: they switch features on it."""
+
+BAD_TRANSFEREE = Refusal(9, "etcdserver: bad leader transferee")
+TRANSFER_TOO_LONG = Refusal(2, "etcdserver: request timed out, leader transfer took too long")
+
+_ALARM = field_number("alarm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatus:
+    """One member's state, gathered when asked."""
+
+    leader_id: int | None
+    commit_index: int
+    last_applied: int
+    term: int
+    is_learner: bool
+    disk_bytes: int
+    used_bytes: int
+    quota_bytes: int
+    errors: tuple[str, ...] = ()
+
+
+class Node(Protocol):
+    """The part of a RaftNode that is used here."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads."""
+
+    @property
+    def leader_id(self) -> int | None:
+        """Who leads, if known."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who this is."""
+
+    @property
+    def membership(self) -> Membership:
+        """Who the members are."""
+
+    async def transfer_leadership(self, to: int) -> None:
+        """Hand leadership over."""
+
+
+class MaintenanceService:
+    """What an operator asks of one member. Downgrade answers UNIMPLEMENTED by name."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        status: Callable[[], MemberStatus],
+        *,
+        node: Node,
+        host: MachineHost,
+        kv: KvMachine,
+        wall: Callable[[], int],
+        peers: PeerCalls,
+        metrics: Metrics,
+    ) -> None:
+        """`wall` is the time, nanoseconds since 1970."""
+        self._hashing = metrics.durations("etcd_mvcc_hash_duration_seconds", "Hash, answered here.")
+        self._hashing_keys = metrics.durations("etcd_mvcc_hash_rev_duration_seconds", "HashKV, for anybody.")
+        self._saving = metrics.durations("etcd_disk_backend_snapshot_duration_seconds", "Backups sent.")
+        self._defragmenting = metrics.durations("etcd_disk_backend_defrag_duration_seconds", "Defragment.")
+        self._defragmentations = 0
+        metrics.gauge(
+            "etcd_disk_defrag_inflight", "Defragmentations under way.", lambda: self._defragmentations
+        )
+        self._replica = replica
+        self._status = status
+        self._node = node
+        self._host = host
+        self._kv = kv
+        self._wall = wall
+        peers.serve("HashKV", self._hash_for_peer)
+
+    async def Alarm(
+        self, request: maintenance_pb2.AlarmRequest, context: Context
+    ) -> maintenance_pb2.AlarmResponse:
+        """List alarms, or raise or end one; listing needs no entry of the log."""
+        validation.check_alarm(request)
+        if request.action == maintenance_pb2.AlarmRequest.GET:
+            await self._replica.barrier()
+            response = maintenance_pb2.AlarmResponse(alarms=self._host.cluster.alarms(request.alarm))
+        else:
+            response = (await self._replica.execute(_ALARM, request.SerializeToString())).alarm
+        response.header.CopyFrom(self._replica.header())
+        return response
+
+    async def Status(
+        self, request: maintenance_pb2.StatusRequest, context: Context
+    ) -> maintenance_pb2.StatusResponse:
+        """This member's state; needs no leader."""
+        status = self._status()
+        errors = list(status.errors)
+        if status.leader_id is None:
+            errors.insert(0, "etcdserver: no leader")
+        return maintenance_pb2.StatusResponse(
+            header=self._replica.header(),
+            version=ETCD_VERSION,
+            dbSize=status.disk_bytes,
+            dbSizeInUse=status.used_bytes,
+            leader=status.leader_id or 0,
+            raftIndex=status.commit_index,
+            raftTerm=status.term,
+            raftAppliedIndex=status.last_applied,
+            errors=errors,
+            isLearner=status.is_learner,
+            storageVersion=ETCD_VERSION,
+            dbSizeQuota=status.quota_bytes,
+            downgradeInfo=maintenance_pb2.DowngradeInfo(),
+        )
+
+    async def HashKV(
+        self, request: maintenance_pb2.HashKVRequest, context: Context
+    ) -> maintenance_pb2.HashKVResponse:
+        """Of the keys and their history: equal on all members that have compacted up to the same revision."""
+        response = await self.hash_kv(request.revision)
+        self._replica.fill(response.header)
+        return response
+
+    async def hash_kv(self, revision: int) -> maintenance_pb2.HashKVResponse:
+        """This member's answer, without ids."""
+        with self._hashing_keys.time():
+            checksum, compacted, last = await self._kv.hash_kv(revision)
+        response = maintenance_pb2.HashKVResponse(
+            hash=checksum, compact_revision=compacted, hash_revision=last
+        )
+        response.header.revision = self._kv.revision
+        return response
+
+    async def Hash(
+        self, request: maintenance_pb2.HashRequest, context: Context
+    ) -> maintenance_pb2.HashResponse:
+        """Of everything replicated: equal on all members that have applied the same."""
+        with self._hashing.time():
+            checksum, revision = await self._host.hash()
+        return maintenance_pb2.HashResponse(header=self._replica.header(revision), hash=checksum)
+
+    async def Defragment(
+        self, request: maintenance_pb2.DefragmentRequest, context: Context
+    ) -> maintenance_pb2.DefragmentResponse:
+        """Give back this member's unneeded disk space; it serves meanwhile, unlike etcd."""
+        self._defragmentations += 1
+        try:
+            with self._defragmenting.time():
+                await self._host.defragment()
+        finally:
+            self._defragmentations -= 1
+        return maintenance_pb2.DefragmentResponse()
+
+    async def MoveLeader(
+        self, request: maintenance_pb2.MoveLeaderRequest, context: Context
+    ) -> maintenance_pb2.MoveLeaderResponse:
+        """Hand leadership to another voter; returns once that leads."""
+        if not self._node.is_leader:
+            raise NotLeader(self._node.leader_id)
+        if request.targetID not in self._node.membership.voters:
+            raise BAD_TRANSFEREE.error()
+        try:
+            await self._node.transfer_leadership(request.targetID)
+        except Unavailable:
+            raise TRANSFER_TOO_LONG.error() from None
+        return maintenance_pb2.MoveLeaderResponse()
+
+    async def Snapshot(
+        self, request: maintenance_pb2.SnapshotRequest, context: Context
+    ) -> AsyncIterator[maintenance_pb2.SnapshotResponse]:
+        """A backup of everything, in the frame that clients of etcd check; see `connect-kv snapshot`."""
+        with self._saving.time():
+            async with aclosing(backup(self._host, self._node.identity, self._wall())) as blobs:
+                async for blob in blobs:
+                    yield maintenance_pb2.SnapshotResponse(
+                        remaining_bytes=blob.remaining, blob=blob.data, version=ETCD_VERSION
+                    )
+
+    async def _hash_for_peer(self, request: bytes) -> bytes:
+        """The same for the leader, which compares: up to where it stands itself."""
+        await self._replica.barrier()
+        wanted = maintenance_pb2.HashKVRequest.FromString(request)
+        return (await self.hash_kv(wanted.revision)).SerializeToString()

@@ -1,0 +1,208 @@
+"""connect_kv.v1.Session: the fast door, many requests on one stream, each command exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from connect_kv.errors import BadCall, SessionExpired
+from connect_kv.frontend.grpc.router import Context, read
+from connect_kv.kv.wire import varint
+from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
+from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.reads import Reads
+from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.services.status import failure_of
+from connect_kv.statemachine.sessions import SessionTable
+
+WINDOW = 4096
+"""Requests of one stream that may be unanswered: more are not read from it."""
+_READS_AT_ONCE = 256
+"""Reads answered before others get a turn: about a millisecond."""
+REPLY_BYTES = (2 << 20) - 64
+"""Results of one message take no more, unless a single one is larger: a client takes 4 MiB by default, and
+one that refuses a message gets the same results again, together, each time it resumes."""
+_OPEN = field_number("session_open")
+
+
+class SessionService:
+    """Opens and resumes sessions; one `_Door` serves each stream."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        reads: Reads,
+        commands: SessionCommands,
+        sessions: SessionTable,
+        *,
+        window: int = WINDOW,
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._commands = commands
+        self._sessions = sessions
+        self._window = window
+
+    async def Open(self, context: Context) -> None:
+        """Serve one stream until the client half-closes it and everything is answered."""
+        first: SessionRequests | None = await read(context)
+        if first is None:
+            return
+        session, ttl = await (self._resume(first.session) if first.session else self._open(first.ttl))
+        await context.write(SessionReplies(session=session, window=self._window, ttl=ttl))
+        door = _Door(self._replica, self._reads, self._commands, session, self._window)
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(door.write(context))
+            await door.read(context, first, tasks)
+            await door.answered()
+            writer.cancel()
+
+    async def _open(self, ttl: int) -> tuple[int, int]:
+        result = await self._replica.execute(_OPEN, SessionOpen(ttl=ttl).SerializeToString())
+        return result.session_open.session, result.session_open.ttl
+
+    async def _resume(self, session: int) -> tuple[int, int]:
+        """Raises SessionExpired: the client learns it before it sends anything again."""
+        await self._replica.barrier()
+        ttl = self._sessions.ttl(session)
+        if ttl is None:
+            raise SessionExpired(f"connect-kv: session {session} has expired")
+        return session, ttl
+
+
+class _Door:
+    """One stream: requests come in batches, results leave in batches, in any order."""
+
+    def __init__(
+        self, replica: Replica, reads: Reads, commands: SessionCommands, session: int, window: int
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._commands = commands
+        self._session = session
+        self._window = window
+        self._outstanding = 0
+        self._results: list[bytes] = []
+        self._changed = asyncio.Event()
+        """Results wait to be written."""
+        self._room = asyncio.Event()
+        """Some were written: `_outstanding` is lower."""
+
+    async def read(self, context: Context, first: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+        """Take batches while the window has room, until the client half-closes."""
+        request: SessionRequests | None = first
+        while request is not None:
+            count = len(request.commands)
+            if count > self._window:
+                raise BadCall(f"connect-kv: a batch of {count} requests exceeds the window of {self._window}")
+            if count:
+                await self._until(self._window - count)
+                self._outstanding += count
+                self._accept(request, tasks)
+            request = await read(context)
+
+    async def answered(self) -> None:
+        """Wait until nothing is outstanding."""
+        await self._until(0)
+
+    async def write(self, context: Context) -> None:
+        """Send whatever results wait, as one batch or a few, again and again."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            results, self._results = self._results, []
+            for batch in _batches(results):
+                await context.write(_replies(batch))
+                self._outstanding -= len(batch)
+                self._room.set()
+
+    def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+        """Sort a batch: commands share one proposal, linearizable reads one barrier."""
+        sorted_: list[list[Command]] = [[] for _ in Place]
+        place, measure = self._commands.place, not self._commands.fits(request)
+        for command in request.commands:
+            try:
+                sorted_[place(command, measure=measure)].append(command)
+            except Exception as error:
+                self._fail([command.number], error)
+        commands, gets, reads, local_gets, local_reads = sorted_
+        if commands:
+            if len(commands) == len(request.commands):
+                payload = self._commands.whole_payload(request, self._session)
+            else:
+                payload = self._commands.payload(commands, self._session, request.floor)
+            tasks.create_task(self._commit(payload, commands))
+        if gets or reads:
+            tasks.create_task(self._read(gets, reads, barrier=True))
+        if local_gets or local_reads:
+            tasks.create_task(self._read(local_gets, local_reads, barrier=False))
+
+    async def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
+        try:
+            results = await self._replica.propose_in_session(payload, len(commands))
+        except Exception as error:
+            self._fail([command.number for command in commands], error)
+        else:
+            self._answer(results)
+
+    async def _read(self, gets: list[Command], reads: list[Command], *, barrier: bool) -> None:
+        try:
+            if barrier:
+                await self._replica.barrier()
+        except Exception as error:
+            self._fail([command.number for command in (*gets, *reads)], error)
+            return
+        for start in range(0, len(gets), _READS_AT_ONCE):
+            self._answer(self._reads.gets(gets[start : start + _READS_AT_ONCE]))
+            await asyncio.sleep(0)
+        for start in range(0, len(reads), _READS_AT_ONCE):
+            for command in reads[start : start + _READS_AT_ONCE]:
+                self._answer([await self._reads.answer(command)])
+            await asyncio.sleep(0)
+
+    def _fail(self, numbers: Iterable[int], error: Exception) -> None:
+        failure = failure_of(error)
+        self._answer([Result(number=number, failure=failure).SerializeToString() for number in numbers])
+
+    def _answer(self, results: Iterable[bytes]) -> None:
+        """Send encoded results."""
+        self._results.extend(results)
+        self._changed.set()
+
+    async def _until(self, outstanding: int) -> None:
+        while self._outstanding > outstanding:
+            self._room.clear()
+            await self._room.wait()
+
+
+_RESULT = bytes(((SessionReplies.RESULTS_FIELD_NUMBER << 3) | 2,))
+
+
+@lru_cache(4096)
+def _head(size: int) -> bytes:
+    """What stands before a result of that many bytes."""
+    return _RESULT + varint(size)
+
+
+def _batches(results: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """As many at once as fit into a message."""
+    start = size = 0
+    for at, result in enumerate(results):
+        more = len(_head(len(result))) + len(result)
+        if at > start and size + more > REPLY_BYTES:
+            yield results[start:at]
+            start, size = at, 0
+        size += more
+    if start < len(results):
+        yield results[start:] if start else results
+
+
+def _replies(results: Sequence[bytes]) -> bytes:
+    """``SessionReplies(results=...)`` encoded, of results that are encoded already."""
+    parts: list[bytes] = []
+    for result in results:
+        parts.append(_head(len(result)))
+        parts.append(result)
+    return b"".join(parts)

@@ -1,0 +1,110 @@
+"""Which requests a session may carry, checked and sorted before anything is replicated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+from connect_kv.errors import BadCall, RequestTooLarge
+from connect_kv.framework.types import Kind
+from connect_kv.kv import validation
+from connect_kv.kv.gets import is_plain
+from connect_kv.rpc.command_pb2 import Command, SessionBatch
+from connect_kv.rpc.kv_pb2 import RangeRequest
+from connect_kv.rpc.session_pb2 import SessionRequests
+from connect_kv.services.executor import encode_command, field_number
+from connect_kv.services.machine_calls import MachineCalls
+from connect_kv.services.quota import Quota
+
+_SESSION_BATCH = field_number("session_batch")
+
+
+class Place(IntEnum):
+    """Where a request is answered. An index: a dictionary of Enums would hash each in Python."""
+
+    LOG = 0
+    """Replicated: its result comes from apply."""
+    GET = 1
+    """One key (`kv.gets.is_plain`), read here once everything acknowledged before is visible."""
+    READ = 2
+    """Another read, made then, too."""
+    LOCAL_GET = 3
+    """One key, read here at once."""
+    LOCAL_READ = 4
+    """Another read, made at once."""
+
+
+_KV = frozenset(("put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew"))
+_LEASE_READS = frozenset(("lease_time_to_live", "lease_leases"))
+
+
+class SessionCommands:
+    """Checks requests of a session and encodes commands for the log."""
+
+    def __init__(self, calls: MachineCalls, *, max_request_bytes: int, quota: Quota | None = None) -> None:
+        self._calls = calls
+        self._quota = quota
+        self._max_request_bytes = max_request_bytes
+
+    def place(self, command: Command, *, measure: bool = True) -> Place:
+        """Where it goes. Raises Refused, BadCall, RequestTooLarge: then it never happened, and its
+        number stays unused. Not to `measure` it saves a third where its size is known to be right.
+        """
+        if not command.number:
+            raise BadCall("connect-kv: requests of a session are numbered from 1")
+        if measure and command.ByteSize() > self._max_request_bytes:
+            raise RequestTooLarge
+        if self._quota is not None and self._quota.close:
+            self._quota.admit(command)
+        name = command.WhichOneof("request")
+        if name == "put":
+            validation.check_put(command.put)
+            return Place.LOG
+        if name == "range":
+            return _place_range(command.range)
+        if name in _KV:
+            validation.check_command(command)
+            return Place.LOG
+        if name in _LEASE_READS:
+            return Place.READ
+        if name in ("machine_call", "machine_query"):
+            return self._place_call(command, name)
+        if name == "session_close":
+            return Place.LOG
+        raise BadCall(f"connect-kv: a session does not carry {name or 'an empty or unknown request'}")
+
+    def _place_call(self, command: Command, name: str) -> Place:
+        call = command.machine_call if name == "machine_call" else command.machine_query
+        checked = self._calls.check(call.machine, call.method, call.arguments)
+        call.arguments = checked.arguments
+        if checked.kind is Kind.QUERY:
+            return Place.READ
+        if name == "machine_query":
+            raise BadCall(f"{call.method!r} is a command, not a query")
+        return Place.LOG
+
+    def fits(self, requests: SessionRequests) -> bool:
+        """Whether none of them can be too large, because they are not together."""
+        return requests.ByteSize() <= self._max_request_bytes
+
+    def payload(self, commands: Sequence[Command], session: int, floor: int) -> bytes:
+        """One proposal with some commands of a batch."""
+        return _proposal(SessionBatch(session=session, floor=floor, commands=commands))
+
+    def whole_payload(self, requests: SessionRequests, session: int) -> bytes:
+        """One proposal with all of them, which are copied as a whole."""
+        requests.session = session
+        requests.ClearField("ttl")
+        return _proposal(requests)
+
+
+def _place_range(request: RangeRequest) -> Place:
+    if is_plain(request):  # with nothing else in it, there is nothing else to check
+        return Place.LOCAL_GET if request.serializable else Place.GET
+    validation.check_range(request)
+    return Place.LOCAL_READ if request.serializable else Place.READ
+
+
+def _proposal(batch: SessionBatch | SessionRequests) -> bytes:
+    """A SessionRequests without a TTL *is* a SessionBatch: they have the same fields (command.proto)."""
+    return encode_command(_SESSION_BATCH, batch.SerializeToString())

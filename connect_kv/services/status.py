@@ -1,0 +1,101 @@
+"""Errors to gRPC statuses: one table, with the texts etcd clients compare letter by letter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+
+from connect_kv import errors
+from connect_kv.rpc.command_pb2 import Failure, Result
+from connect_kv.services.machine_calls import NoSuchMethod
+
+ERROR_KEY = "connect-kv-error"
+"""Trailing metadata: which class of `connect_kv.errors` this was."""
+TYPE_KEY = "connect-kv-error-type"
+"""Trailing metadata of a machine's own exception: its class name, which also heads the text.
+SessionExpired travels the same way, so that a client can tell it from other refusals."""
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a caller is told."""
+
+    code: grpc.StatusCode
+    text: str
+    trailing: tuple[tuple[str, str], ...] = ()
+    expected: bool = True
+    """False: nobody thought of this error; it belongs in the log with its traceback."""
+
+
+_TABLE: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
+    errors.NoLeader: (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader"),
+    errors.NotProposed: (grpc.StatusCode.UNAVAILABLE, "etcdserver: leader changed"),
+    errors.OutcomeUnknown: (
+        grpc.StatusCode.UNAVAILABLE,
+        "etcdserver: request timed out, its outcome is unknown: it may still take effect",
+    ),
+    errors.NodeStopped: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.MemberRemoved: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.StorageError: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.UnknownEntry: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: request is too large"),
+    errors.NotLeader: (grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: not leader"),
+    TimeoutError: (grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out"),
+}
+"""Errors whose text is fixed. The other classes speak for themselves, below."""
+
+_OWN_TEXT: dict[type[BaseException], grpc.StatusCode] = {
+    errors.SessionExpired: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.CommandFailed: grpc.StatusCode.ABORTED,
+    NoSuchMethod: grpc.StatusCode.NOT_FOUND,
+    errors.BadCall: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.MembershipRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    NotImplementedError: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+def status_of(error: BaseException) -> Status:
+    """The status for any exception; an unknown one is UNKNOWN with its text, as in etcd."""
+    if isinstance(error, errors.Refused):
+        return Status(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
+    for kind in type(error).__mro__:
+        if (fixed := _TABLE.get(kind)) is not None:
+            return Status(*fixed, trailing=_trailing(error))
+        if (code := _OWN_TEXT.get(kind)) is not None:
+            return Status(code, str(error), trailing=_trailing(error))
+    return Status(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}", expected=False)
+
+
+def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
+    public = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), type(error))
+    named = ((ERROR_KEY, public.__name__),)
+    kind = _type_of(error)
+    return (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode())) if kind else named
+
+
+def _type_of(error: BaseException) -> str:
+    if isinstance(error, errors.CommandFailed):
+        return error.type
+    return type(error).__name__ if isinstance(error, errors.SessionExpired) else ""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The same as a message, for one result within a session stream."""
+    status = status_of(error)
+    text = error.message if isinstance(error, errors.CommandFailed) else status.text
+    return Failure(code=status.code.value[0], message=text, type=_type_of(error))
+
+
+def raise_failure(result: Result) -> NoReturn:
+    """Raise what a replicated result says was refused or failed."""
+    failure = result.failure
+    if failure.type == errors.SessionExpired.__name__:
+        raise errors.SessionExpired(failure.message)
+    if failure.type:
+        raise errors.CommandFailed(failure.type, failure.message)
+    raise errors.Refused(failure.code, failure.message)

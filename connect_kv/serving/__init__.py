@@ -1,1 +1,0 @@
-"""What the composition root puts around a node: its directory, ports, health, logs, the process."""

@@ -1,0 +1,301 @@
+"""One slice of entries from parsing to results: who runs a command, and what its session says."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
+from connect_kv.framework.hosted import Call, Outcome
+from connect_kv.interfaces import Clock, Worker
+from connect_kv.kv.layout import Changes, Source
+from connect_kv.kv.scan import Walk
+from connect_kv.raft.types import Entry, EntryKind
+from connect_kv.rpc.command_pb2 import Command, Done, Failure, MachineReply, Result, SessionBatch
+from connect_kv.rpc.kv_pb2 import PutRequest
+from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
+from connect_kv.statemachine.batches import parse, with_session
+from connect_kv.statemachine.cluster import ClusterTable
+from connect_kv.statemachine.sessions import SessionTable, Slot
+from connect_kv.statemachine.stored_states import skip_key
+from connect_kv.statemachine.user_machines import UserMachines
+
+LOOP_SECONDS = 0.002
+"""How long a slice holds the loop before others get a turn."""
+_LOOK_AT_CLOCK = 8
+"""Commands between two looks."""
+
+_ABORTED = 10
+_INTERNAL = 13
+_PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()
+"""Stands where a result will be."""
+
+
+class KeyValue(Protocol):
+    """The key/value machine as the host uses it."""
+
+    REQUESTS: frozenset[str]
+    no_space: bool
+    corrupt: bool
+
+    @property
+    def revision(self) -> int:
+        """Of the last published slice."""
+
+    @property
+    def applied_revision(self) -> int:
+        """Of the last command: within a slice, and the same on every member."""
+
+    @property
+    def cleanup_pending(self) -> bool:
+        """Whether `cleanup` has something to do."""
+
+    def load(self, source: Source) -> None:
+        """Continue from that database."""
+
+    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Walk[bytes]:
+        """Execute one command, with pauses: its encoded Result."""
+
+    def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
+        """The same for a put without options, its Result encoded; None if it is not one."""
+
+    def seal(self, overlay: Changes) -> None:
+        """The slice ends: write what is written once."""
+
+    def published(self) -> None:
+        """The slice is in the database."""
+
+    def cleanup(self, overlay: Changes) -> None:
+        """Remove a little of what compactions left."""
+
+    def take_emptied(self) -> tuple[bytes, bytes] | None:
+        """Once after each finished cleanup: where it has deleted."""
+
+    async def cleaned(self, compacted: int) -> None:
+        """Wait until nothing below that compacted revision is left."""
+
+    @property
+    def compact_revision(self) -> int:
+        """What was compacted last."""
+
+    def close(self) -> None:
+        """End reads and watches."""
+
+
+@dataclass(slots=True)
+class Slice:
+    """What applying some entries has given so far."""
+
+    overlay: Changes
+    log_time: int
+    rows: list[list[bytes]] = field(default_factory=list)
+    """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    """Machine calls to run, by machine."""
+    call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
+    """Where their results belong, and the numbers they bear."""
+    unfinished: Walk[bytes] | None = None
+    """The command whose result is to take the last place of its row, if it paused. Ended before the next."""
+    copies: list[tuple[Slot, Slot]] = field(default_factory=list)
+    """Duplicates within the slice: (where the answer will be, where it is wanted too)."""
+
+
+class Dispatcher:
+    """Applies slices; owns nothing, knows all machines."""
+
+    def __init__(
+        self,
+        *,
+        kv: KeyValue,
+        sessions: SessionTable,
+        cluster: ClusterTable,
+        machines: UserMachines,
+        apply_worker: Worker,
+        clock: Clock,
+    ) -> None:
+        self._kv = kv
+        self._sessions = sessions
+        self._cluster = cluster
+        self._machines = machines
+        self._in_memory = frozenset(machines.in_memory)
+        self._apply_worker = apply_worker
+        self._clock = clock
+
+    async def run(self, entries: Sequence[Entry], log_time: int, overlay: Changes) -> Slice:
+        """Apply entries into `overlay`. Raises UnknownEntry, and whatever else must stop the node."""
+        work = Slice(overlay, log_time)
+        self._sessions.begin(entries[-1].index)
+        for entry in entries:
+            row: list[bytes] = []
+            work.rows.append(row)
+            if entry.kind == EntryKind.COMMAND:
+                try:
+                    await self._entry(entry, row, work)
+                except (DecodeError, struct.error) as error:
+                    reason = f"a record that entry {entry.index} needs cannot be read: {error}"
+                    raise CorruptStorage("state", reason) from error
+        if work.calls:
+            await self._run_calls(work)
+        for source, target in work.copies:
+            target.row[target.position] = source.row[source.position]
+        self._sessions.finish(overlay)
+        self._kv.seal(overlay)
+        return work
+
+    async def _entry(self, entry: Entry, row: list[bytes], work: Slice) -> None:
+        batch = parse(entry)
+        work.log_time = max(work.log_time, batch.log_time)
+        self._sessions.advance(work.log_time, work.overlay)
+        now, started = self._clock.now, self._clock.now()
+        for position, command in enumerate(batch.commands):
+            kind = command.WhichOneof("request")
+            if kind == "session_batch":
+                await self._session_batch(command.session_batch, row, entry.index, work)
+            else:
+                row.append(self._command(command, kind, row, entry.index, work))
+                if work.unfinished is not None:
+                    await self._finish(work, row)
+            if not position % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
+                await asyncio.sleep(0)
+                started = now()
+
+    async def _session_batch(self, batch: SessionBatch, row: list[bytes], index: int, work: Slice) -> None:
+        """Commands of one session, admitted together if all are new, as they nearly always are."""
+        commands = batch.commands
+        numbers = [command.number for command in commands]
+        kinds = [command.WhichOneof("request") for command in commands]
+        now, started = self._clock.now, self._clock.now()
+        together = "session_close" not in kinds and self._sessions.admit_all(
+            batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.log_time, work.overlay
+        )
+        if not together:
+            for command, kind in zip(with_session(batch), kinds, strict=True):
+                row.append(self._command(command, kind, row, index, work))
+                if work.unfinished is not None:
+                    await self._finish(work, row)
+            return
+        put, log_time, overlay = self._kv.plain_put, work.log_time, work.overlay
+        for number, kind, command in zip(numbers, kinds, commands, strict=True):
+            result = put(command.put, number, log_time, overlay) if kind == "put" else None
+            row.append(result or self._execute(command, kind, row, index, work))
+            if work.unfinished is not None:
+                await self._finish(work, row)
+            if not number % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
+                await asyncio.sleep(0)
+                started = now()
+
+    async def _finish(self, work: Slice, row: list[bytes]) -> None:
+        """Run a command that touches many keys to its end; others get the loop in between."""
+        walk, work.unfinished = work.unfinished, None
+        assert walk is not None
+        now, started = self._clock.now, self._clock.now()
+        with closing(walk):
+            while True:
+                if now() - started > LOOP_SECONDS:
+                    await asyncio.sleep(0)
+                    started = now()
+                try:
+                    next(walk)
+                except StopIteration as end:
+                    row[-1] = end.value
+                    return
+
+    def _command(
+        self, command: Command, kind: str | None, row: list[bytes], index: int, work: Slice
+    ) -> bytes:
+        """The result of one command, or a placeholder until it is known."""
+        if kind == "session_close":
+            return self._sessions.close(command, work.overlay).SerializeToString()
+        if command.session and kind != "session_open":
+            slot = Slot(row, len(row))
+            answer = self._sessions.admit(command, slot, index, work.log_time, work.overlay, work.overlay)
+            if answer is not None:
+                if kind == "machine_call" and command.machine_call.machine in self._in_memory:
+                    work.overlay.put(skip_key(index, len(row)), b"")
+                if isinstance(answer, Slot):
+                    work.copies.append((answer, slot))
+                    return _PENDING
+                return answer
+        return self._execute(command, kind, row, index, work)
+
+    def _execute(
+        self, command: Command, kind: str | None, row: list[bytes], index: int, work: Slice
+    ) -> bytes:
+        """Run a command that its session, if it has one, admitted."""
+        number = command.number
+        if kind == "put":
+            done = self._kv.plain_put(command.put, number, work.log_time, work.overlay)
+            if done is not None:
+                return done
+        if kind in self._kv.REQUESTS:
+            walk = self._kv.apply(command, index, work.log_time, work.overlay)
+            try:
+                next(walk)
+            except StopIteration as end:
+                return bytes(end.value)
+            work.unfinished = walk
+            return _PENDING
+        if kind == "machine_call":
+            return self._machine_call(command, row, index, work)
+        if kind == "session_open":
+            request, position = command.session_open, len(row)
+            result = self._sessions.open(request, index, position, work.log_time, work.overlay)
+        elif kind in ("alarm", "member_publish"):
+            result = self._of_cluster(command, kind, work)
+        else:
+            raise UnknownEntry(
+                f"entry {index} holds a command ({kind or 'of an unknown kind'}) that this version "
+                "cannot apply: upgrade this member"
+            )
+        if number:
+            result.number = number
+        return result.SerializeToString()
+
+    def _machine_call(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
+        call = command.machine_call
+        name = call.machine
+        if not self._machines.knows(name):
+            raise UnknownEntry(f"entry {index} calls machine {name!r}, which is not configured here: add it")
+        if name not in work.calls:
+            work.calls[name], work.call_slots[name] = [], []
+        work.calls[name].append(Call(call.method, call.arguments, work.log_time, index))
+        work.call_slots[name].append((Slot(row, len(row)), command.number))
+        return _PENDING
+
+    def _of_cluster(self, command: Command, kind: str, work: Slice) -> Result:
+        result = Result()
+        if kind == "alarm":
+            result.alarm.CopyFrom(self._cluster.alarm(command.alarm, work.overlay))
+            result.alarm.header.revision = self._kv.applied_revision
+            set_alarms(self._kv, self._cluster)
+        else:
+            self._cluster.publish(command.member_publish, work.overlay)
+            result.member_publish.CopyFrom(Done())
+        return result
+
+    async def _run_calls(self, work: Slice) -> None:
+        """All machine calls of the slice, in one call on the apply thread."""
+        outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.calls, work.overlay))
+        for name, slots in work.call_slots.items():
+            for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
+                slot.row[slot.position] = result_of(outcome, number).SerializeToString()
+
+
+def result_of(outcome: Outcome, number: int) -> Result:
+    """What a machine returned or raised, as it travels."""
+    if isinstance(outcome, CommandFailed):
+        failure = Failure(code=_ABORTED, message=outcome.message, type=outcome.type)
+        return Result(number=number, failure=failure)
+    return Result(number=number, machine_call=MachineReply(value=outcome))
+
+
+def set_alarms(kv: KeyValue, cluster: ClusterTable) -> None:
+    """Alarms decide which requests the key/value machine refuses."""
+    kv.no_space = cluster.active(NOSPACE)
+    kv.corrupt = cluster.active(CORRUPT)

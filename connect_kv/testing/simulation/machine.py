@@ -1,0 +1,197 @@
+"""Simulating a machine of a user's own: calls with arguments from the seed, checked against the class itself.
+
+The class is its own specification: run by one thread, one call after another, it says what each call must
+answer. A cluster of it under faults has to answer as if that had happened.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, NamedTuple
+
+from connect_kv import errors
+from connect_kv.errors import ConfigError
+from connect_kv.framework import data
+from connect_kv.framework.hosted import Outcome, ReplicatedMachine
+from connect_kv.framework.methods import methods_of
+from connect_kv.framework.replicated import Replicated
+from connect_kv.framework.types import Kind
+from connect_kv.testing.checker.linearizability import Model
+from connect_kv.testing.simulation.executed import Executed, ObservedMachine
+from connect_kv.testing.simulation.random_arguments import made_up
+from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, RunConfig, Simulation
+from connect_kv.testing.simulation.telling import arguments_in_words, value_in_words
+from connect_kv.testing.simulation.workloads import Caller, Recorder
+from connect_kv.testing.simulation.world import WorldConfig
+
+NAME = "machine"
+STATE_CHARACTERS = 200
+CLIENTS = 5
+Factory = Callable[[], Replicated]
+Arguments = Callable[[str, random.Random], dict[str, Any]]
+"""Arguments for a call of the method of that name."""
+Answer = bytes | str
+"""A value as it travels, or what was raised."""
+State = tuple[int, tuple[bytes, ...]]
+
+
+class Asked(NamedTuple):
+    """A call, in a history."""
+
+    name: str
+    arguments: bytes
+    reads: bool
+
+
+class Told(NamedTuple):
+    """What came of it."""
+
+    answer: Answer
+    log_times: tuple[int, ...] = ()
+    """Of a query: one of these was the log time of the answer."""
+
+
+class MachineSimulation(Simulation):
+    """Members that host one machine, clients that call it, faults."""
+
+    def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
+        self.make = make
+        self.kind = type(first_of(make))
+        self.executed = Executed()
+        owner: type = self.kind
+        self.methods = methods_of(owner)
+        self.arguments = arguments or (lambda name, rng: made_up(self.kind, self.methods[name], rng))
+        super().__init__(config)
+        self.recorders = {NAME: Recorder(self.world, NAME, model_of(make, self.executed))}
+        self.watchers = []
+
+    def world_config(self, skew: float) -> WorldConfig:
+        """The machine alone."""
+        config = self.config
+        return WorldConfig(
+            seed=config.seed,
+            machines={NAME: lambda: ObservedMachine(self.make(), self.executed)},
+            clock_skew=skew,
+            step_limit=config.step_limit,
+        )
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """Callers of all its methods."""
+        recorder = self.recorders[NAME]
+        return [
+            self._call(Caller(recorder, f"c{number}", session=True, timeout=2)) for number in range(CLIENTS)
+        ]
+
+    async def comes_to_rest(self) -> None:
+        """All members apply all there is; that each result was the same on all is checked with each."""
+        await self.world.until(self.all_applied, SETTLE_SECONDS, "all members to apply everything")
+
+    async def _call(self, caller: Caller) -> None:
+        rng, names = caller.rng, sorted(self.methods)
+        async with caller.client as client:
+            machine = client.machine(NAME, self.kind)
+            while True:
+                name = rng.choice(names)
+                given = self.arguments(name, rng)
+                reads = self.methods[name].kind is Kind.QUERY
+                input = Asked(name, self.methods[name].bind((), given), reads)
+                work = machine.call(getattr(self.kind, name), **given)
+                await caller.call(input, self._told(input, work), lambda told: told, reads=reads)
+                await caller.rest(self.config.pause)
+
+    async def _told(self, asked: Asked, work: Awaitable[Any]) -> Told:
+        """What the call gives, with the log times at which members were asked meanwhile."""
+        before = len(self.executed.queries(asked.name, asked.arguments))
+        answer = await _outcome(work)
+        times = self.executed.queries(asked.name, asked.arguments)[before:] if asked.reads else ()
+        return Told(answer, tuple(dict.fromkeys(times)))
+
+
+async def _outcome(work: Awaitable[Any]) -> Answer:
+    """A value as it travels, or what was raised: both are answers."""
+    try:
+        return data.encode(await work)
+    except errors.CommandFailed as failed:
+        return _in_words(failed)
+
+
+def first_of(make: Factory) -> Replicated:
+    """A new object of it. Raises ConfigError saying why it is none that can be simulated."""
+    name = getattr(make, "__name__", repr(make))
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot be made without arguments: {error}; give each of them a default"
+        ) from None
+    machine = make()
+    ReplicatedMachine(machine)
+    return machine
+
+
+def model_of(make: Factory, executed: Executed) -> Model:
+    """The class as a sequential specification, which runs each call at the log time at which members did.
+
+    A state is how many commands took effect, and the snapshot they left. Commands take effect in the order
+    of the log: what would be out of turn is not allowed.
+    """
+
+    def at(state: State) -> ReplicatedMachine:
+        machine = ReplicatedMachine(make())
+        machine.restore(state[1])
+        return machine
+
+    def step(state: State, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
+        if asked.reads:
+            if not known or told is None:
+                return state
+            allowed = any(_query(at(state), asked, log_time) == told.answer for log_time in told.log_times)
+            return state if allowed else None
+        place, _ = state
+        if place == len(commands := executed.commands):
+            return None
+        call = commands[place]
+        if (call.method, call.arguments) != (asked.name, asked.arguments):
+            return None
+        machine = at(state)
+        (outcome,) = machine.execute([call], None)
+        if known and told is not None and told.answer != _answer(outcome):
+            return None
+        return place + 1, tuple(machine.snapshot())
+
+    def describe_state(state: Any) -> str:
+        machine = make()
+        machine.restore(state[1])
+        return ", ".join(f"{name} = {value!r}" for name, value in vars(machine).items())[:STATE_CHARACTERS]
+
+    return Model(
+        init=lambda: (0, tuple(ReplicatedMachine(make()).snapshot())),
+        step=step,
+        reads=lambda asked: bool(asked.reads),
+        describe=_described,
+        describe_state=describe_state,
+    )
+
+
+def _query(machine: ReplicatedMachine, asked: Asked, log_time: int) -> Answer:
+    try:
+        return machine.query(asked.name, asked.arguments, log_time, None)
+    except errors.CommandFailed as failed:
+        return _in_words(failed)
+
+
+def _answer(outcome: Outcome) -> Answer:
+    return _in_words(outcome) if isinstance(outcome, errors.CommandFailed) else outcome
+
+
+def _in_words(failed: errors.CommandFailed) -> str:
+    return f"{failed.type}: {failed.message}"
+
+
+def _described(asked: Asked, told: Told | None, known: bool) -> str:
+    answer: object = told.answer if known and told is not None else "?"
+    if isinstance(answer, bytes):
+        answer = value_in_words(answer)
+    return f"{asked.name}({arguments_in_words(asked.arguments)}) → {answer}"

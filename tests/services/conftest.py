@@ -1,0 +1,104 @@
+"""Helpers of the API tests: a node that answers at once, and a server around any servicer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from connect_kv.frontend.grpc.router import AUTH_METHODS, Handlers
+from connect_kv.frontend.grpc.server import SERVICES
+from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.metrics import Metrics
+from connect_kv.rpc.command_pb2 import CommandBatch, Result
+from connect_kv.statemachine.batches import commands_of
+
+M = TypeVar("M", bound=Message)
+UnaryCall = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
+StreamCall = grpc.aio.StreamStreamCall[Any, Any]
+Answer = Callable[[CommandBatch], Sequence[Result]]
+
+
+async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Let the loop run until the condition holds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
+            await asyncio.sleep(0.001)
+
+
+def unary(channel: grpc.aio.Channel, path: str) -> UnaryCall:
+    """A unary method by path, of bytes."""
+    method: UnaryCall = channel.unary_unary(path)
+    return method
+
+
+async def listed(channel: grpc.aio.Channel, path: str, request: bytes, kind: type[M]) -> list[M]:
+    """All that a server stream gives."""
+    method: grpc.aio.UnaryStreamMultiCallable[Any, Any] = channel.unary_stream(path)
+    return [kind.FromString(answer) async for answer in method(request)]
+
+
+async def next_of(call: StreamCall, kind: type[M]) -> M:
+    """The next message of a stream of bytes."""
+    answer = await call.read()
+    assert isinstance(answer, bytes), await call.details()
+    return kind.FromString(answer)
+
+
+def streaming(channel: grpc.aio.Channel, path: str, *metadata: tuple[str, str]) -> StreamCall:
+    """A bidirectional call by path, of bytes."""
+    method: grpc.aio.StreamStreamMultiCallable[Any, Any] = channel.stream_stream(path)
+    return method(metadata=metadata)
+
+
+class FakeNode:
+    """Answers proposals by a function; remembers what was proposed."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.term = 3
+        self.leader_id: int | None = 1
+        self.answer = answer or (lambda batch: [Result(number=c.number) for c in batch.commands])
+        self.batches: list[CommandBatch] = []
+        self.barriers = 0
+        self.failures: list[Exception] = []
+        """Raised by the next proposals or barriers, in order."""
+
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
+        if self.failures:
+            raise self.failures.pop(0)
+        batch = CommandBatch(commands=commands_of(CommandBatch.FromString(payload)))
+        assert len(batch.commands) == count
+        self.batches.append(batch)
+        return [result.SerializeToString() for result in self.answer(batch)]
+
+    async def read_barrier(self) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.barriers += 1
+        return 7
+
+
+@asynccontextmanager
+async def serving(
+    servicers: dict[str, object], *, has_leader: Callable[[], bool] = lambda: True
+) -> AsyncIterator[tuple[grpc.aio.Channel, Streams, Metrics]]:
+    """A grpc.aio server with these servicers and a channel to it."""
+    metrics = Metrics(process=False)
+    streams = Streams(has_leader, patience=0.05)
+    handlers = Handlers(streams, metrics, has_leader)
+    for service in SERVICES:
+        handlers.add(service, servicers.get(service.name))
+    handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel, streams, metrics
+    finally:
+        await server.stop(0)

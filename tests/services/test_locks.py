@@ -1,0 +1,211 @@
+"""Locks and elections: one at a time, in order, and nobody whose lease is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, nullcontext, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+import connect_kv
+from connect_kv import sync
+from connect_kv.client.client import Client
+from connect_kv.errors import Refused
+from connect_kv.rpc import lock_pb2
+from connect_kv.services.lock_queue import Contests
+from connect_kv.testing.processes import until
+from tests.services.cluster import Member, configs, running
+
+
+@pytest.fixture
+async def only(tmp_path: Path) -> AsyncIterator[Member]:
+    async with running(configs(tmp_path, 1)) as (member,):
+        yield member
+
+
+@pytest.fixture
+async def client(only: Member) -> AsyncIterator[Client]:
+    async with connect_kv.connect(only.server.client_address) as client:
+        yield client
+
+
+async def contenders(client: Client, name: str, count: int) -> None:
+    """Wait until there are so many."""
+
+    async def there() -> bool:
+        return len(await client.get_prefix(f"{name}/")) == count
+
+    await until(there, 10, f"{count} contenders")
+
+
+async def lock(member: Member, name: str, lease: int) -> lock_pb2.LockResponse:
+    """As any client of etcd does it."""
+    request = lock_pb2.LockRequest(name=name.encode(), lease=lease)
+    return await member.call("/v3lockpb.Lock/Lock", request, lock_pb2.LockResponse)
+
+
+async def test_a_lock_is_held_by_one_at_a_time_in_the_order_of_asking(client: Client) -> None:
+    order: list[int] = []
+    revisions: list[int] = []
+    holders = 0
+
+    async def work(number: int) -> None:
+        nonlocal holders
+        async with client.lock("name") as held:
+            holders += 1
+            assert holders == 1
+            assert held.held
+            order.append(number)
+            revisions.append(held.revision)
+            await asyncio.sleep(0)
+            holders -= 1
+
+    async with client.lock("name") as first, asyncio.TaskGroup() as tasks:
+        revisions.append(first.revision)
+        for number in range(10):
+            tasks.create_task(work(number))
+            await contenders(client, "name", number + 2)
+        await first._give_up()
+    assert order == list(range(10))
+    assert revisions == sorted(revisions)
+    assert not await client.get_prefix("name/")
+
+
+async def test_a_waiter_whose_lease_expired_never_gets_the_lock(only: Member, client: Client) -> None:
+    async with client.lock("name"):
+        lease, _ = await client.grant_lease(100)
+        waiting = asyncio.create_task(lock(only, "name", lease))
+        await contenders(client, "name", 2)
+        await client.revoke_lease(lease)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await waiting
+        assert failed.value.code() is grpc.StatusCode.UNKNOWN
+        assert failed.value.details() == "mutex: session is expired"
+
+
+async def test_a_waiter_that_goes_away_leaves_the_queue(only: Member, client: Client) -> None:
+    async with client.lock("name"):
+        waiting = asyncio.create_task(lock(only, "name", 0))
+        await contenders(client, "name", 2)
+        waiting.cancel()
+        await contenders(client, "name", 1)
+
+        async def forgotten() -> bool:
+            return len(await client.leases()) == 1
+
+        await until(forgotten, 10, "the lease granted for it to be revoked")
+
+
+async def test_who_asks_again_for_what_it_holds_and_goes_away_still_holds_it(
+    only: Member, client: Client
+) -> None:
+    """At whichever moment its second call ends: the next one waits on."""
+    lease, _ = await client.grant_lease(100)
+    held = await lock(only, "name", lease)
+    waiting = asyncio.create_task(lock(only, "name", 0))
+    await contenders(client, "name", 2)
+    contests = only.server.services._contests  # nearer than a call: its end can be timed
+    for moment in range(40):
+        again = asyncio.create_task(contests.win(b"name", lease, b"", nullcontext()))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        again.cancel()
+        with suppress(asyncio.CancelledError):
+            await again
+    await until_idle(contests)
+    assert await client.get(held.key) is not None
+    assert not waiting.done()
+    await only.call("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=held.key), lock_pb2.UnlockResponse)
+    await waiting
+
+
+async def until_idle(contests: Contests) -> None:
+    """Wait until it has cleaned up after everybody who went away."""
+
+    async def idle() -> bool:
+        return not contests._running
+
+    await until(idle, 10, "the cleaning up")
+
+
+async def test_a_waiter_with_a_lease_of_its_own_that_goes_away_leaves_the_queue(
+    only: Member, client: Client
+) -> None:
+    lease, _ = await client.grant_lease(100)
+    async with client.lock("name"):
+        waiting = asyncio.create_task(lock(only, "name", lease))
+        await contenders(client, "name", 2)
+        waiting.cancel()
+        await contenders(client, "name", 1)
+    assert lease in await client.leases()
+
+
+async def test_the_same_lease_has_the_same_place(only: Member, client: Client) -> None:
+    lease, _ = await client.grant_lease(100)
+    first = await lock(only, "name", lease)
+    assert first.key == f"name/{lease:x}".encode()
+    assert (await lock(only, "name", lease)).key == first.key
+    await only.call("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=first.key), lock_pb2.UnlockResponse)
+    await only.call("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=first.key), lock_pb2.UnlockResponse)
+    with pytest.raises(grpc.aio.AioRpcError, match="requested lease not found"):
+        await lock(only, "name", 12345)
+
+
+async def test_an_election_has_one_leader_and_observers_see_them_all(client: Client) -> None:
+    seen: list[bytes] = []
+    watched = client.election("name")
+
+    async def observe() -> None:
+        async with aclosing(watched.observe()) as leaders:
+            async for leader in leaders:
+                seen.append(leader.value)
+
+    observing = asyncio.create_task(observe())
+    assert await watched.leader() is None
+    async with client.election("name", "one") as first, asyncio.TaskGroup() as tasks:
+        second = client.election("name", "two")
+        tasks.create_task(second.__aenter__())
+        await contenders(client, "name", 2)
+        found = await watched.leader()
+        assert found is not None
+        assert found.value == b"one"
+        await first.proclaim("one again")
+        await first._give_up()
+    with pytest.raises(connect_kv.ConnectKvError):
+        await first.proclaim("no longer")
+    await second.proclaim("two again")
+
+    async def all_seen() -> bool:
+        return len(seen) == 4
+
+    await until(all_seen, 10, "four changes")
+    observing.cancel()
+    assert seen == [b"one", b"one again", b"two", b"two again"]
+    await second.__aexit__(None, None, None)
+    assert await watched.leader() is None
+
+
+async def test_who_does_not_lead_cannot_proclaim(client: Client) -> None:
+    async with client.election("name", "one"):
+        other = client.election("name")
+        other.key, other.revision, other._lease = b"name/1", 2, await client.lease(10)
+        with pytest.raises(Refused, match="election: not leader"):
+            await other.proclaim("me")
+
+
+async def test_locks_and_elections_for_threads(only: Member) -> None:
+    def work() -> None:
+        with sync.connect(only.server.client_address) as client:
+            with client.lock("name") as held:
+                assert held.held
+                assert held.revision > 0
+            with client.election("name", "me") as election:
+                election.proclaim("still me")
+                leader = election.leader()
+                assert leader is not None
+                assert leader.value == b"still me"
+
+    await asyncio.to_thread(work)
