@@ -4,10 +4,12 @@ from connect_kv.client.client import Client, connect
 from connect_kv.embed import Server, ServerHandle
 from connect_kv.errors import (
     BadCall,
+    ClientNotOpen,
     CommandFailed,
     Compacted,
     ConfigError,
     ConnectKvError,
+    NotHeld,
     OutcomeUnknown,
     Overloaded,
     Refused,
@@ -27,6 +29,7 @@ __all__ = [
     "CALLBACKS",
     "BadCall",
     "Client",
+    "ClientNotOpen",
     "Cluster",
     "CommandFailed",
     "Compacted",
@@ -35,6 +38,7 @@ __all__ = [
     "MessageType",
     "Messages",
     "Node",
+    "NotHeld",
     "OutcomeUnknown",
     "Overloaded",
     "Refused",

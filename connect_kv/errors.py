@@ -68,6 +68,14 @@ class Unavailable(ConnectKvError):
     """No member answered in time; the request did not and will not take effect. Retry."""
 
 
+class ClientNotOpen(ConnectKvError, RuntimeError):
+    """The client was not opened, or was closed, and nothing was done: open it, do not just retry."""
+
+
+class NotHeld(ConnectKvError, RuntimeError):
+    """The lock or election was not entered. A mistake of the program."""
+
+
 class CommandFailed(ConnectKvError):
     """A machine's command or query raised. `type` and `message` are those of its exception."""
 

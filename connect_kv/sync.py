@@ -7,9 +7,9 @@ with connect_kv.sync.connect("127.0.0.1:2379") as client:
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
@@ -73,25 +73,88 @@ class _LoopThread:
     """An event loop on a thread of its own."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="connect-kv client", daemon=True)
+        self._started: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._accepting = True
+        self._thread = threading.Thread(target=self._run, name="connect-kv client", daemon=True)
         self._thread.start()
+        self._started.result()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs in this process: a fork has no threads."""
+        return self._thread.is_alive()
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run it there and wait here. An interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        # Never behind `stop` in the loop's queue: nobody would run it there, or say so.
+        with self._lock:
+            if not self._accepting:
+                coroutine.close()
+                raise errors.ClientNotOpen("the client was closed")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
-        except concurrent.futures.CancelledError:
-            raise errors.Unavailable("the client is closed") from None
+        except CancelledError:
+            raise errors.ClientNotOpen("the client was closed") from None
         finally:
             future.cancel()
 
     def stop(self) -> None:
-        """End the thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """End all that runs there, and the thread."""
+        with self._lock:
+            self._accepting = False
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
-        self.loop.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_report)
+        self._stopping = asyncio.Event()
+        self._started.set_result(None)
+        await self._stopping.wait()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """As usual, but for what is nothing: gRPC wakes every loop of a process, and all but one read in vain."""
+    if not isinstance(context.get("exception"), BlockingIOError):
+        loop.default_exception_handler(context)
+
+
+class _SharedLoop:
+    """The loop of all blocking clients of a process; its thread lives while one of them is open.
+
+    One loop for all, because gRPC's asyncio side wakes each loop of a process for the events of every other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: _LoopThread | None = None
+        self._users = 0
+
+    def acquire(self) -> _LoopThread:
+        """For one more client, which must release it."""
+        with self._lock:
+            if self._thread is None or not self._thread.alive:
+                self._thread, self._users = _LoopThread(), 0
+            self._users += 1
+            return self._thread
+
+    def release(self, thread: _LoopThread) -> None:
+        """The last one ends the thread."""
+        with self._lock:
+            if thread is not self._thread:  # of the process before a fork
+                return
+            self._users -= 1
+            if self._users == 0:
+                self._thread = None
+                thread.stop()
+
+
+_SHARED = _SharedLoop()
 
 
 class Client:
@@ -99,24 +162,52 @@ class Client:
 
     def __init__(self, client: asynchronous.Client) -> None:
         self._client = client
+        self._lock = threading.Lock()
         self._thread: _LoopThread | None = None
+        self._entered = 0
+        """How many ``with`` are in it."""
+
+    def open(self) -> Self:
+        """Make it ready for calls; it connects when the first one is made. Safe to repeat.
+
+        ``with`` does this, and `close` at its end.
+        """
+        with self._lock:
+            if self._thread is None:
+                thread = _SHARED.acquire()
+                try:
+                    thread.run(self._client.open())
+                except BaseException:
+                    _SHARED.release(thread)
+                    raise
+                self._thread = thread
+        return self
+
+    def close(self) -> None:
+        """End the session and all connections; calls that wait fail. Safe to repeat, and to open again."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                try:
+                    thread.run(self._client.close())
+                finally:
+                    _SHARED.release(thread)
 
     def __enter__(self) -> Self:
-        self._thread = _LoopThread()
-        self._run(self._client.__aenter__())
+        """Open it. Entered several times, it is closed when the last body ends."""
+        self.open()
+        with self._lock:
+            self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the session and all connections. Safe to repeat."""
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            thread.run(self._client.close())
-            thread.stop()
+        with self._lock:
+            self._entered -= 1
+            last = self._entered <= 0
+        if last:
+            self.close()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -319,7 +410,9 @@ class Client:
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         if self._thread is None:
             coroutine.close()
-            raise errors.Unavailable("the client is not open: use it as `with connect(...) as client`")
+            raise errors.ClientNotOpen(
+                "the client is not open: use it as `with connect(...) as client`, or call open()"
+            )
         return self._thread.run(coroutine)
 
 
@@ -433,7 +526,7 @@ class Held(Generic[H]):
 class Election(Held[AsyncElection]):
     """A candidacy, and then a leadership."""
 
-    def proclaim(self, value: bytes | str) -> None:
+    def proclaim(self, value: Text) -> None:
         """Say something else to those who observe."""
         self._run(self._held.proclaim(value))
 
@@ -452,3 +545,9 @@ class MachineClient(Generic[M]):
     def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of the class with its own arguments; what it returns comes back typed."""
         return self._run(self._machine.call(method, *args, **kwargs))
+
+    def within(
+        self, timeout: float, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call a method of the class within `timeout` seconds."""
+        return self._run(self._machine.within(timeout, method, *args, **kwargs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -15,6 +16,7 @@ from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import ChannelTo, Endpoints, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
+from connect_kv.client.limits import within
 from connect_kv.client.lock import Election, Lock
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
@@ -59,13 +61,14 @@ def connect(
     rng: random.Random | None = None,
     channel_to: ChannelTo | None = None,
 ) -> Client:
-    """A client of the cluster with these members, for use with ``async with``.
+    """A client of the cluster with these members, for use with ``async with``, or between open and close.
 
     `endpoints` are ``HOST:PORT``, several or comma-separated: some or all members. `timeout` is
-    the seconds a call may take unless it says otherwise. Through a session (the default) each
-    command is executed exactly once however often connections break; without one, a write whose
-    answer is lost raises OutcomeUnknown at once. A session that nobody uses for `session_ttl`
-    seconds ends. `rng` and `channel_to` are for tests. Raises ConfigError for a malformed endpoint.
+    the seconds a call may take unless it says otherwise; 0 does not wait at all. Through a session
+    (the default) each command is executed exactly once however often connections break; without
+    one, a write whose answer is lost raises OutcomeUnknown at once. A session that nobody uses for
+    `session_ttl` seconds ends. `rng` and `channel_to` are for tests. Raises ConfigError for a
+    malformed endpoint.
     """
     return Client(
         endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng, channel_to=channel_to
@@ -76,9 +79,10 @@ class Client:
     """The client of one cluster, made by `connect`.
 
     Any number of tasks of one event loop may use it at once; their calls travel together.
-    Keys and values are bytes; text is taken as UTF-8. Every call raises Unavailable when nobody
+    Keys and values are bytes or bytes-like; text is taken as UTF-8. Every call raises Unavailable when nobody
     answered in time and nothing was done, OutcomeUnknown when a write may or may not have
-    happened, and Refused with etcd's code and text when the cluster refuses it.
+    happened, Refused with etcd's code and text when the cluster refuses it, and ClientNotOpen before
+    `open` and after `close`.
     """
 
     def __init__(
@@ -92,37 +96,53 @@ class Client:
         channel_to: ChannelTo | None = None,
     ) -> None:
         self._addresses = parse_endpoints(endpoints)
-        self._timeout = timeout
+        self._timeout = within(timeout, timeout)
         self._use_session = session
         self._session_ttl = session_ttl
         self._rng = rng or random.Random()
         self._channel_to = channel_to
         self._opened: tuple[Endpoints, Door, LeaseKeeper] | None = None
+        self._entered = 0
+        """How many ``async with`` are in it."""
+
+    async def open(self) -> Self:
+        """Make it ready for calls, on the running event loop; it connects when the first one is made.
+
+        Safe to repeat. ``async with`` does this, and `close` at its end.
+        """
+        if self._opened is None:
+            endpoints = Endpoints(self._addresses, self._rng, self._channel_to)
+            door: Door = UnaryDoor(endpoints)
+            if self._use_session:
+                session = Session(endpoints, ttl=self._session_ttl)
+                session.start()
+                door = session
+            self._opened = endpoints, door, LeaseKeeper(endpoints)
+        return self
+
+    async def close(self) -> None:
+        """End the session and all connections; calls that wait fail. Safe to repeat, and to open again."""
+        if self._opened is None:
+            return
+        endpoints, door, keeper = self._opened
+        self._opened = None
+        async with AsyncExitStack() as stack:  # whichever fails, the others are closed
+            stack.push_async_callback(endpoints.close)
+            stack.push_async_callback(door.close)
+            stack.push_async_callback(keeper.close)
 
     async def __aenter__(self) -> Self:
-        endpoints = Endpoints(self._addresses, self._rng, self._channel_to)
-        door: Door = UnaryDoor(endpoints)
-        if self._use_session:
-            session = Session(endpoints, ttl=self._session_ttl)
-            session.start()
-            door = session
-        self._opened = endpoints, door, LeaseKeeper(endpoints)
+        """Open it. Entered several times, it is closed when the last body ends."""
+        await self.open()
+        self._entered += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """End the session and all connections. Safe to repeat."""
-        if self._opened is None:
-            return
-        endpoints, door, keeper = self._opened
-        self._opened = None
-        await keeper.close()
-        await door.close()
-        await endpoints.close()
+        self._entered -= 1
+        if self._entered <= 0:
+            await self.close()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -147,15 +167,15 @@ class Client:
         """
         command = Command()
         request = command.put
-        request.key = key.encode() if isinstance(key, str) else key
-        request.value = value.encode() if isinstance(value, str) else value
+        request.key = to_bytes(key)
+        request.value = to_bytes(value)
         if lease:
             request.lease = lease.id if isinstance(lease, Lease) else lease
         if prev_kv or ignore_value or ignore_lease:
             request.prev_kv = prev_kv
             request.ignore_value = ignore_value
             request.ignore_lease = ignore_lease
-        return (await self._door.call(command, timeout or self._timeout, writes=True)).put
+        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).put
 
     async def get(
         self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
@@ -167,11 +187,11 @@ class Client:
         """
         command = Command()
         request = command.range
-        request.key = key.encode() if isinstance(key, str) else key
+        request.key = to_bytes(key)
         if revision or serializable:
             request.revision = revision
             request.serializable = serializable
-        kvs = (await self._door.call(command, timeout or self._timeout, writes=False)).range.kvs
+        kvs = (await self._door.call(command, within(timeout, self._timeout), writes=False)).range.kvs
         return kvs[0] if kvs else None
 
     async def get_prefix(
@@ -223,7 +243,7 @@ class Client:
         return await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.range(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=False,
         )
 
@@ -241,7 +261,7 @@ class Client:
         request = command.delete_range
         request.key, request.range_end = span(key, range_end, prefix)
         request.prev_kv = prev_kv
-        return (await self._door.call(command, timeout or self._timeout, writes=True)).delete_range
+        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).delete_range
 
     async def transaction(
         self,
@@ -260,7 +280,7 @@ class Client:
         command.txn.compare.extend(compare)
         command.txn.success.extend(success)
         command.txn.failure.extend(failure)
-        return (await self._door.call(command, timeout or self._timeout, writes=True)).txn
+        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).txn
 
     async def compact(
         self, revision: int, *, physical: bool = False, timeout: float | None = None
@@ -269,7 +289,7 @@ class Client:
         command = Command()
         command.compact.revision = revision
         command.compact.physical = physical
-        return (await self._door.call(command, timeout or self._timeout, writes=True)).compact
+        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).compact
 
     def watch(
         self,
@@ -312,7 +332,7 @@ class Client:
             command.lease_grant.TTL = ttl
             command.lease_grant.ID = id
             asked_at = asyncio.get_running_loop().time()
-            answer = (await self._door.call(command, timeout or self._timeout, writes=True)).lease_grant
+            answer = (await self._door.call(command, within(timeout, self._timeout), writes=True)).lease_grant
             lease = Lease(answer.ID, answer.TTL, asked_at, self.revoke_lease)
             self._keeper.keep(lease)
             return lease
@@ -324,14 +344,14 @@ class Client:
         command = Command()
         command.lease_grant.TTL = ttl
         command.lease_grant.ID = id
-        answer = (await self._door.call(command, timeout or self._timeout, writes=True)).lease_grant
+        answer = (await self._door.call(command, within(timeout, self._timeout), writes=True)).lease_grant
         return answer.ID, answer.TTL
 
     async def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
         """End a lease and delete its keys, in one revision."""
         command = Command()
         command.lease_revoke.ID = id
-        await self._door.call(command, timeout or self._timeout, writes=True)
+        await self._door.call(command, within(timeout, self._timeout), writes=True)
 
     async def keep_lease_alive(self, id: int, ttl: int) -> Lease:
         """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
@@ -348,7 +368,7 @@ class Client:
             async with asyncio.timeout(seconds):
                 return await renew_once(stubs, id)
 
-        return await retry.call(self._endpoints, renew, timeout=timeout or self._timeout, writes=False)
+        return await retry.call(self._endpoints, renew, timeout=within(timeout, self._timeout), writes=False)
 
     async def lease_time_to_live(
         self, id: int, *, keys: bool = False, timeout: float | None = None
@@ -357,14 +377,14 @@ class Client:
         command = Command()
         command.lease_time_to_live.ID = id
         command.lease_time_to_live.keys = keys
-        result = await self._door.call(command, timeout or self._timeout, writes=False)
+        result = await self._door.call(command, within(timeout, self._timeout), writes=False)
         return result.lease_time_to_live
 
     async def leases(self, *, timeout: float | None = None) -> list[int]:
         """Ids of all leases."""
         command = Command()
         command.lease_leases.SetInParent()
-        result = await self._door.call(command, timeout or self._timeout, writes=False)
+        result = await self._door.call(command, within(timeout, self._timeout), writes=False)
         return [lease.ID for lease in result.lease_leases.leases]
 
     def lock(self, name: Text, *, ttl: int = 10) -> Lock:
@@ -404,7 +424,7 @@ class Client:
         answer = await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.machine_call(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=True,
         )
         return answer.json
@@ -417,7 +437,7 @@ class Client:
         answer = await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.machine_describe(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=False,
         )
         return list(answer.machines)
@@ -425,7 +445,7 @@ class Client:
     async def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
         """How one member is: that at `endpoint`, or the first that answers."""
         request = StatusRequest()
-        seconds = timeout or self._timeout
+        seconds = within(timeout, self._timeout)
         if endpoint:
             return await retry.call_one(
                 self._endpoints.find(endpoint),
@@ -467,5 +487,7 @@ class Client:
 
     def _open(self) -> tuple[Endpoints, Door, LeaseKeeper]:
         if self._opened is None:
-            raise errors.Unavailable("the client is not open: use it as `async with connect(...) as client`")
+            raise errors.ClientNotOpen(
+                "the client is not open: use it as `async with connect(...) as client`, or call open()"
+            )
         return self._opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoints
+from connect_kv.client.limits import within
 from connect_kv.rpc.cluster_pb2 import (
     Member,
     MemberAddRequest,
@@ -31,7 +32,7 @@ class ClusterClient:
         answer = await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.member_list(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=False,
         )
         return list(answer.members)
@@ -45,7 +46,7 @@ class ClusterClient:
         answer = await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.member_add(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=True,
         )
         return answer.member
@@ -56,7 +57,7 @@ class ClusterClient:
         await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.member_promote(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=True,
         )
 
@@ -66,7 +67,7 @@ class ClusterClient:
         await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.member_update(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=True,
         )
 
@@ -76,7 +77,7 @@ class ClusterClient:
         await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.member_remove(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=True,
         )
 

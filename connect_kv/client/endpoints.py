@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
 from connect_kv import errors
@@ -48,10 +49,13 @@ class Endpoint:
         self.retry_at = 0.0
         self._channel: grpc.aio.Channel | None = None
         self._stubs: Stubs | None = None
+        self._closed = False
 
     @property
     def stubs(self) -> Stubs:
-        """The calls of this member."""
+        """The calls of this member. Raises ClientNotOpen after `close`: nobody connects again then."""
+        if self._closed:
+            raise errors.ClientNotOpen("the client was closed")
         if self._stubs is None:
             # Imported here: it loads gRPC, which nobody needs who only imports the client.
             from connect_kv.client.stubs import Stubs, open_channel
@@ -61,7 +65,8 @@ class Endpoint:
         return self._stubs
 
     async def close(self) -> None:
-        """End its connection; calls on it fail."""
+        """End its connection for good; calls on it fail."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close()
             self._channel = self._stubs = None
@@ -112,5 +117,6 @@ class Endpoints:
 
     async def close(self) -> None:
         """Close all channels."""
-        for endpoint in self.all:
-            await endpoint.close()
+        async with AsyncExitStack() as stack:
+            for endpoint in self.all:
+                stack.push_async_callback(endpoint.close)

@@ -13,6 +13,7 @@ from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoints
 from connect_kv.client.failures import CallFailed, Fate, fate, from_rpc
 from connect_kv.client.lease import Lease, PendingLease
+from connect_kv.client.ranges import Text, to_bytes
 from connect_kv.client.watch import Watch
 from connect_kv.rpc.election_pb2 import CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeResponse
@@ -45,7 +46,7 @@ class Held:
     def lease(self) -> Lease:
         """What it hangs on."""
         if self._lease is None:
-            raise errors.Unavailable("not held: use it as a context manager")
+            raise errors.NotHeld("use it as a context manager")
         return self._lease
 
     @property
@@ -162,10 +163,10 @@ class Election(Held):
         answer = await self._patiently(lambda stubs: stubs.campaign(request, metadata=NEEDS_LEADER))
         self.key, self.revision = answer.leader.key, answer.leader.rev
 
-    async def proclaim(self, value: bytes | str) -> None:
+    async def proclaim(self, value: Text) -> None:
         """Say something else to those who observe. Raises Refused if this candidate does not lead."""
         leader = LeaderKey(name=self.name, key=self.key, rev=self.revision, lease=self.lease.id)
-        request = ProclaimRequest(leader=leader, value=value.encode() if isinstance(value, str) else value)
+        request = ProclaimRequest(leader=leader, value=to_bytes(value))
         await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.proclaim(request, timeout=seconds),

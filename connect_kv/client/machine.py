@@ -8,6 +8,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
 from connect_kv import errors
 from connect_kv.client.door import Door
 from connect_kv.client.failures import INVALID_ARGUMENT, NOT_FOUND
+from connect_kv.client.limits import within
 from connect_kv.framework.methods import Method, methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
@@ -45,7 +46,7 @@ class MachineClient(Generic[M]):
     ) -> R:
         """The same, within `timeout` seconds."""
         found = self._find(method)
-        result = await self._send(found, found.bind(args, kwargs), timeout)
+        result = await self._send(found, found.bind(args, kwargs), within(timeout, self._timeout))
         reply = result.machine_call if found.kind is Kind.COMMAND else result.machine_query
         # The method's own annotation decoded it: that is the type its caller sees.
         return cast(R, found.value(reply.value))

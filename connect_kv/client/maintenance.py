@@ -9,6 +9,7 @@ from contextlib import aclosing
 from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoint, Endpoints
 from connect_kv.client.failures import CallFailed, from_rpc
+from connect_kv.client.limits import within
 from connect_kv.rpc.maintenance_pb2 import (
     NONE,
     AlarmMember,
@@ -52,7 +53,7 @@ class MaintenanceClient:
         Alike on all members at the same revision and compacted revision.
         """
         request = HashKVRequest(revision=revision)
-        seconds = timeout or self._timeout
+        seconds = within(timeout, self._timeout)
         if endpoint:
             return await retry.call_one(
                 self._endpoints.find(endpoint),
@@ -71,7 +72,7 @@ class MaintenanceClient:
         await retry.call_one(
             self._endpoints.find(endpoint),
             lambda stubs, left: stubs.defragment(DefragmentRequest(), timeout=left),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
         )
 
     async def move_leader(self, endpoint: str, to: int, *, timeout: float | None = None) -> None:
@@ -79,7 +80,7 @@ class MaintenanceClient:
         await retry.call_one(
             self._endpoints.find(endpoint),
             lambda stubs, left: stubs.move_leader(MoveLeaderRequest(targetID=to), timeout=left),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
         )
 
     async def snapshot(self, endpoint: str = "") -> AsyncGenerator[SnapshotResponse, None]:
@@ -101,7 +102,7 @@ class MaintenanceClient:
         answer = await retry.call(
             self._endpoints,
             lambda stubs, seconds: stubs.alarm(request, timeout=seconds),
-            timeout=timeout or self._timeout,
+            timeout=within(timeout, self._timeout),
             writes=writes,
         )
         return list(answer.alarms)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-Text = str | bytes
-"""Keys and values are bytes; text is encoded as UTF-8."""
+Text = str | bytes | bytearray | memoryview
+"""Keys and values are bytes; text is encoded as UTF-8, what is like bytes is copied."""
 
 EVERYTHING = b"\0"
 """As a range's end: all keys from its start."""
 
 
 def to_bytes(text: Text) -> bytes:
-    """UTF-8, or the bytes themselves."""
-    return text.encode() if isinstance(text, str) else text
+    """UTF-8, or the bytes themselves. Raises TypeError for anything else."""
+    if isinstance(text, bytes):
+        return text
+    if isinstance(text, str):
+        return text.encode()
+    if isinstance(text, bytearray | memoryview):
+        return bytes(text)
+    raise TypeError(f"expected text, bytes, a bytearray or a memoryview, got {type(text).__name__}")
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -52,6 +52,8 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
 
 async def call_one(endpoint: Endpoint, make: Call[T], *, timeout: float) -> T:
     """Ask exactly this member, once; a read."""
+    if timeout <= 0:
+        raise errors.Unavailable(f"{endpoint.address}: no time was given to answer")
     try:
         return await make(endpoint.stubs, timeout)
     except CallFailed as error:

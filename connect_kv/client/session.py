@@ -80,7 +80,9 @@ class Session:
     def call(self, command: Command, timeout: float, *, writes: bool) -> asyncio.Future[Result]:
         """See Door. A cancelled caller stops waiting; a command it already sent may still run."""
         if self._task is None or self._task.done():
-            raise errors.Unavailable("the client is closed")
+            raise errors.ClientNotOpen("the client was closed")
+        if timeout <= 0:
+            raise errors.Unavailable("no time was given to answer")
         future: asyncio.Future[Result] = self._loop.create_future()
         deadline = self._loop.time() + timeout
         self._state.add(command, future, deadline, writes=writes)
@@ -105,7 +107,7 @@ class Session:
         for timer in (self._sweep, self._pause):
             if timer is not None:
                 timer.cancel()
-        self._state.fail_all(errors.Unavailable("the client is closed"))
+        self._state.fail_all(errors.ClientNotOpen("the client was closed"))
 
     async def _run(self) -> None:
         """One stream after another, whenever there is anything to send."""

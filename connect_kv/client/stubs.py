@@ -65,6 +65,8 @@ class Unary(Generic[Request, Response]):
             return await self._method(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _failed(error) from error
+        except asyncio.CancelledError as cancelled:
+            raise _ended(cancelled) from None
 
 
 class ServerStream(Generic[Request, Response]):
@@ -81,6 +83,8 @@ class ServerStream(Generic[Request, Response]):
                 yield answer
         except grpc.aio.AioRpcError as error:
             raise _failed(error) from error
+        except asyncio.CancelledError as cancelled:
+            raise _ended(cancelled) from None
         finally:
             call.cancel()
 
@@ -97,6 +101,8 @@ class Stream(Generic[Request, Response]):
             await self._call.write(request)
         except grpc.aio.AioRpcError as error:
             raise _failed(error) from error
+        except asyncio.CancelledError as cancelled:
+            raise _ended(cancelled) from None
         except asyncio.InvalidStateError:  # the library's word for: that call is over
             raise await self._end() from None
 
@@ -106,12 +112,8 @@ class Stream(Generic[Request, Response]):
             answer = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise _failed(error) from error
-        except asyncio.CancelledError:
-            # The library also raises this when some other task ended the call on our side.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise EndedHere from None
+        except asyncio.CancelledError as cancelled:
+            raise _ended(cancelled) from None
         if answer is grpc.aio.EOF:
             raise await self._end()
         return answer  # type: ignore[return-value]  # the end of the stream was told apart above
@@ -284,6 +286,15 @@ class Stubs:
 
 def _failed(error: grpc.aio.AioRpcError) -> CallFailed:
     return CallFailed(error.code().value[0], error.details() or "", _texts(error.trailing_metadata()))
+
+
+def _ended(cancelled: asyncio.CancelledError) -> asyncio.CancelledError | EndedHere:
+    """The library raises CancelledError as well when some other task ended the call on our side.
+
+    Whoever waits must not take that for its own cancellation: a task group would end as if all were well.
+    """
+    task = asyncio.current_task()
+    return cancelled if task is None or task.cancelling() else EndedHere()
 
 
 def _texts(metadata: grpc.aio.Metadata | None) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Watch:
         except EndedHere:
             if self._closed:
                 raise StopAsyncIteration from None
-            raise errors.Unavailable("the client is closed") from None
+            raise errors.ClientNotOpen("the client was closed") from None
 
     def _take(self, response: WatchResponse) -> None:
         """Note how far the watch has come, and what it saw."""

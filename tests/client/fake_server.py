@@ -159,6 +159,8 @@ class FakeMember:
         self._awake = asyncio.Event()
         self._awake.set()
         self.calls: Counter[str] = Counter()
+        self.asked = asyncio.Event()
+        """A call has come."""
         self.port = 0
         self.unary_failure: tuple[grpc.StatusCode, str] | None = None
         self._server: grpc.aio.Server | None = None
@@ -185,6 +187,7 @@ class FakeMember:
         ) -> grpc.RpcMethodHandler[Message, Message]:
             async def serve(message: Message, context: Context) -> Message:
                 self.calls[request.__name__] += 1
+                self.asked.set()
                 await self._pause()
                 if self.unary_failure is not None:
                     await context.abort(*self.unary_failure)

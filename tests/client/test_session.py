@@ -251,9 +251,9 @@ async def test_a_command_too_large_is_refused_before_it_harms_the_stream(endpoin
 
 async def test_calls_after_close_say_so(endpoints: str) -> None:
     client = connect(endpoints)
-    with pytest.raises(errors.Unavailable, match="not open"):
+    with pytest.raises(errors.ClientNotOpen, match="not open"):
         await client.put("a", "1")
     async with client:
         await client.put("a", "1")
-    with pytest.raises(errors.Unavailable, match="not open"):
+    with pytest.raises(errors.ClientNotOpen, match="not open"):
         await client.put("a", "1")

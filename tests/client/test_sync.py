@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import pytest
 
@@ -88,5 +90,98 @@ def test_the_blocking_client_has_the_calls_of_the_other() -> None:
 
 
 def test_calls_before_opening_say_so() -> None:
-    with pytest.raises(errors.Unavailable, match="not open"):
+    with pytest.raises(errors.ClientNotOpen, match="not open"):
         connect_kv.sync.connect("127.0.0.1:1").put("a", "1")
+
+
+SEVERAL = """
+import asyncio, gc, sys, threading
+import connect_kv.sync
+
+def program(number):
+    for _ in range(5):
+        with connect_kv.sync.connect(sys.argv[1]) as client:
+            with client.watch(f"k{number}") as changes:
+                for i in range(20):
+                    client.put(f"k{number}", str(i))
+                    next(changes)
+            with client.lease(5):
+                pass
+
+threads = [threading.Thread(target=program, args=(number,)) for number in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+gc.collect()
+print([thread.name for thread in threading.enumerate()])
+"""
+
+
+async def test_several_in_one_process_say_nothing_and_leave_no_thread(endpoints: str) -> None:
+    """Each had a loop, and gRPC wakes all loops for the events of each: a traceback for each in vain."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SEVERAL, endpoints), stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate()
+    assert (out.decode(), err.decode()) == ("['MainThread']\n", "")
+
+
+def loops() -> int:
+    """Threads of blocking clients."""
+    return sum(thread.name == "connect-kv client" for thread in threading.enumerate())
+
+
+class Breaks(asynchronous.Client):
+    """A client that cannot be opened, or not be closed in order."""
+
+    def __init__(self, *, opens: bool) -> None:
+        super().__init__("127.0.0.1:1", timeout=1, session=True, session_ttl=9, rng=None)
+        self._opens = opens
+
+    async def open(self) -> Self:
+        if not self._opens:
+            raise OSError("cannot open")
+        return await super().open()
+
+    async def close(self) -> None:
+        await super().close()
+        raise OSError("cannot close")
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_no_thread_is_left_when_opening_or_closing_fails(opens: bool) -> None:
+    client = connect_kv.sync.Client(Breaks(opens=opens))
+    with pytest.raises(OSError, match="cannot"), client:
+        assert loops() == 1
+    assert loops() == 0
+    client.close()
+
+
+async def test_entered_twice_it_has_one_thread_until_the_last_leaves(endpoints: str) -> None:
+    def program() -> None:
+        with connect_kv.sync.connect(endpoints) as client:
+            with client:
+                client.put("a", "1")
+                assert loops() == 1
+            client.put("a", "2")
+        assert loops() == 0
+        with client.open():
+            client.put("a", "3")
+        assert loops() == 0
+
+    await in_thread(program)
+
+
+async def test_closing_one_client_ends_its_calls_and_not_those_of_others(endpoints: str) -> None:
+    def program() -> None:
+        with connect_kv.sync.connect(endpoints) as other, ThreadPoolExecutor(1) as pool:
+            client = connect_kv.sync.connect(endpoints).open()
+            waiting = pool.submit(next, client.watch("never"))
+            client.close()
+            with pytest.raises(errors.ClientNotOpen):
+                waiting.result(10)
+            other.put("a", "1")
+
+    await in_thread(program)
+    assert loops() == 0
