@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -21,7 +22,12 @@ from connect_kv.client.failures import (
     refusal,
 )
 from connect_kv.rpc.kv_pb2 import Event
-from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+from connect_kv.rpc.watch_pb2 import (
+    WatchCreateRequest,
+    WatchProgressRequest,
+    WatchRequest,
+    WatchResponse,
+)
 
 if TYPE_CHECKING:
     from connect_kv.client import stubs
@@ -29,15 +35,21 @@ if TYPE_CHECKING:
 CREATE_TIMEOUT = 3.0
 """Seconds a member may take to confirm a watch before another is asked."""
 
+PROGRESS_SECONDS = 10.0
+"""A watch that heard nothing for so long asks how far it has seen: so much of the history must be kept for it
+to go on at another member, however long ago its last event was."""
+_PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
+
 Stream: TypeAlias = "stubs.Stream[WatchRequest, WatchResponse]"
 
 
 class Watch:
     """One watch: an async iterator of events, in the order of their revisions.
 
-    It survives the member it runs on: it goes on at another from the revision after the last one
-    it gave out, as long as that is not compacted away. As a context manager, it is in force when
-    the body begins. One task iterates. Raises Compacted, Refused.
+    It survives the member it runs on: it goes on at another from the revision up to which it has seen
+    everything, as long as that is not compacted away. While it is iterated, this is confirmed every
+    PROGRESS_SECONDS, events or not. As a context manager, it is in force when the body begins. One task
+    iterates. Raises Compacted, Refused.
     """
 
     def __init__(self, endpoints: Endpoints, request: WatchCreateRequest, timeout: float) -> None:
@@ -50,6 +62,12 @@ class Watch:
         self._fragments: list[Event] = []
         self._endpoint: Endpoint | None = None
         self._stream: Stream | None = None
+        self._asking: asyncio.Task[None] | None = None
+        """Asks for progress on the stream."""
+        self._waiting = False
+        """Somebody iterates: an answer will be read."""
+        self._heard = False
+        """Something was received since progress was thought of last."""
         self._closed = False
 
     @property
@@ -120,6 +138,7 @@ class Watch:
                 self._take(response)
                 if response.created:
                     self._endpoints.worked(endpoint)
+                    self._asking = asyncio.create_task(self._ask_progress(self._stream))
                     return
         except BaseException:
             self._drop()
@@ -129,6 +148,7 @@ class Watch:
         stream = self._stream
         if stream is None:
             return
+        self._waiting = True
         try:
             self._take(await self._read(stream))
         except asyncio.CancelledError:
@@ -137,6 +157,17 @@ class Watch:
             raise
         except CallFailed as error:
             self._judge(error)
+        finally:
+            self._waiting = False
+
+    async def _ask_progress(self, stream: Stream) -> None:
+        """While nothing comes, ask how far this watch has seen; the answer moves the point of resumption."""
+        with suppress(CallFailed):  # whoever reads hears of it too
+            while True:
+                self._heard = False
+                await asyncio.sleep(PROGRESS_SECONDS)
+                if self._waiting and not self._heard:
+                    await stream.write(_PROGRESS)
 
     async def _read(self, stream: Stream) -> WatchResponse:
         try:
@@ -148,6 +179,7 @@ class Watch:
 
     def _take(self, response: WatchResponse) -> None:
         """Note how far the watch has come, and what it saw."""
+        self._heard = True
         if response.canceled:
             self._drop()
             self._closed = True
@@ -189,6 +221,9 @@ class Watch:
 
     def _drop(self) -> None:
         self._fragments.clear()
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None

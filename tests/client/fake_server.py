@@ -164,6 +164,7 @@ class FakeMember:
         self.port = 0
         self.unary_failure: tuple[grpc.StatusCode, str] | None = None
         self._server: grpc.aio.Server | None = None
+        self._listening: list[asyncio.Future[None]] = []
 
     @property
     def address(self) -> str:
@@ -180,6 +181,9 @@ class FakeMember:
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+            for one in self._listening:
+                one.cancel()
+            await asyncio.gather(*self._listening, return_exceptions=True)
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         def unary(
@@ -297,6 +301,17 @@ class FakeMember:
         if position < cluster.compacted:
             yield WatchResponse(canceled=True, compact_revision=cluster.compacted)
             await asyncio.Event().wait()
+        asked = 0
+
+        async def listen() -> None:
+            nonlocal asked
+            async for later in requests:
+                assert isinstance(later, WatchRequest)
+                async with cluster.changed:
+                    asked += later.HasField("progress_request")
+                    cluster.changed.notify_all()
+
+        self._listening.append(asyncio.ensure_future(listen()))
         while True:
             events = [event for event in cluster.history if event.kv.mod_revision >= position]
             if events:
@@ -306,8 +321,12 @@ class FakeMember:
                 yield WatchResponse(header=cluster.header(), events=[event])
                 await self._drop("after event", context)
                 continue
+            if asked:
+                asked -= 1
+                yield WatchResponse(header=cluster.header(), watch_id=-1)
+                continue
             async with cluster.changed:
-                while cluster.revision < position:
+                while not asked and not any(e.kv.mod_revision >= position for e in cluster.history):
                     await cluster.changed.wait()
 
     async def _keep_alive(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:

@@ -11,6 +11,7 @@ import pytest
 
 from connect_kv import errors
 from connect_kv.client import txn
+from connect_kv.client import watch as watches
 from connect_kv.client.client import Client, connect
 from connect_kv.config import ServerConfig
 from connect_kv.framework.hosted import ReplicatedMachine
@@ -200,6 +201,30 @@ async def test_a_session_and_a_watch_outlive_a_restart(tmp_path: Path) -> None:
         await client.put("k2", "v")
         async with asyncio.timeout(10):
             assert [(await anext(watch)).kv.key for _ in range(2)] == [b"k1", b"k2"]
+        await watch.close()
+        await client.close()
+
+
+async def test_a_quiet_watch_outlives_a_compaction_and_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "PROGRESS_SECONDS", 0.05)
+    async with node(tmp_path) as server:
+        address = server.client_address
+        client = await connect(address, timeout=20).__aenter__()
+        watch = await client.watch("quiet").__aenter__()
+        event = asyncio.ensure_future(anext(watch))
+        for number in range(20):
+            written = await client.put("busy", str(number))
+
+        async def confirmed() -> bool:
+            return watch.next_revision > written.header.revision
+
+        await until(confirmed, 10, "the watch to be told that it missed nothing")
+        await client.compact(written.header.revision)
+    async with node(tmp_path, int(address.rpartition(":")[2])):
+        await client.put("quiet", "v")
+        assert (await asyncio.wait_for(event, 10)).kv.value == b"v"
         await watch.close()
         await client.close()
 

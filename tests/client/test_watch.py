@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from connect_kv import errors
+from connect_kv.client import watch as watches
 from connect_kv.client.client import connect
 from connect_kv.client.watch import Watch
 from connect_kv.rpc.watch_pb2 import WatchResponse
@@ -16,6 +17,13 @@ from tests.client.fake_server import FakeCluster, FakeMember, every
 async def take(watch: Watch, count: int) -> list[int]:
     async with asyncio.timeout(10):
         return [(await anext(watch)).kv.mod_revision for _ in range(count)]
+
+
+async def confirmed(watch: Watch, revision: int) -> None:
+    """Wait until the watch goes on from there."""
+    async with asyncio.timeout(10):
+        while watch.next_revision != revision:  # noqa: ASYNC110  # it has no event for it
+            await asyncio.sleep(0.001)
 
 
 async def test_an_iteration_that_is_given_up_costs_no_event(endpoints: str) -> None:
@@ -112,6 +120,36 @@ async def test_progress_moves_the_point_of_resumption(cluster: FakeCluster, endp
         cluster.revision = 90
         watch._take(WatchResponse(header=cluster.header()))
         assert watch.next_revision == 91
+
+
+async def test_a_quiet_watch_goes_on_where_it_was_confirmed_to_be(
+    cluster: FakeCluster, members: list[FakeMember], endpoints: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It missed nothing, though all it could have missed is compacted since."""
+    monkeypatch.setattr(watches, "PROGRESS_SECONDS", 0.01)
+    async with connect(endpoints) as client, client.watch("k") as watch:
+        waiting = asyncio.ensure_future(take(watch, 1))
+        cluster.revision = 90  # by keys that it does not watch
+        await confirmed(watch, 91)
+        cluster.compacted = 90
+        await members[0].stop()
+        await client.put("k", "v")
+        assert await waiting == [91]
+
+
+async def test_who_does_not_iterate_asks_nothing(
+    cluster: FakeCluster, endpoints: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that nobody reads would only gather."""
+    monkeypatch.setattr(watches, "PROGRESS_SECONDS", 0.0)
+    async with connect(endpoints) as client, client.watch("k") as idle, client.watch("k") as other:
+        waiting = asyncio.ensure_future(take(other, 1))
+        cluster.revision = 90
+        await confirmed(other, 91)
+        assert idle.next_revision == 2
+        await client.put("k", "v")
+        assert await waiting == [91]
+        assert await take(idle, 1) == [91]
 
 
 async def test_closing_ends_the_iteration(endpoints: str) -> None:
