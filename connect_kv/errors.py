@@ -60,6 +60,10 @@ class OutcomeUnknown(ConnectKvError):
     """The request may or may not take effect. Only a session may safely send it again."""
 
 
+class TimedOut(ConnectKvError, TimeoutError):
+    """A read did not get through in time; says why, if that is known. Retry."""
+
+
 class SessionExpired(OutcomeUnknown):
     """The session is gone: whether its unanswered calls took effect is unknown."""
 

@@ -227,6 +227,15 @@ class Description:
     term: int
 
 
+class Loss(Enum):
+    """Why messages to a member were lost, as far as its transport can tell."""
+
+    DROPPED = "dropped on this side: too many waited, or it was known to be away"
+    REFUSED = "nobody listens at its address"
+    UNRESOLVED = "its address has no number"
+    SILENT = "no answer, or the connection broke"
+
+
 class PeerReceiver(Protocol):
     """What a transport hands incoming traffic to. Called on the loop."""
 
@@ -239,7 +248,7 @@ class PeerReceiver(Protocol):
     def receive(self, message: PeerMessage) -> None:
         """One message, from a sender that was welcomed. Never blocks or raises."""
 
-    def unreachable(self, node_id: int) -> None:
+    def unreachable(self, node_id: int, loss: Loss) -> None:
         """A stream to that member broke, or messages to it were dropped."""
 
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:

@@ -73,7 +73,7 @@ class Fate(enum.Enum):
 
 def fate(code: int, text: str) -> Fate:
     """Whether a call that failed so took effect."""
-    if text in NOT_CARRIED_OUT:
+    if text in NOT_CARRIED_OUT or text.startswith(f"{NO_LEADER}: "):
         return Fate.NOTHING_DONE
     if code == UNAVAILABLE:
         return Fate.NOTHING_DONE if NEVER_SENT.search(text) else Fate.UNKNOWN

@@ -22,9 +22,9 @@ class Refusal(NamedTuple):
     code: int
     message: str
 
-    def error(self) -> Refused:
-        """To raise, before anything was proposed."""
-        return Refused(self.code, self.message)
+    def error(self, why: str = "") -> Refused:
+        """To raise, before anything was proposed; `why` is said after the text."""
+        return Refused(self.code, f"{self.message}: {why}" if why else self.message)
 
     def result(self) -> Result:
         """To return from apply: a refusal is a result like any other."""

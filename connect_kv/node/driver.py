@@ -14,14 +14,16 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
-from connect_kv.interfaces import ForwardRequest, ForwardResponse, PeerMessage, SnapshotOffer
+from connect_kv.interfaces import ForwardRequest, ForwardResponse, Loss, PeerMessage, SnapshotOffer
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
+from connect_kv.node.contacts import Contacts
 from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
 from connect_kv.node.membership import log_changes
 from connect_kv.node.notices import CommitNotices
+from connect_kv.node.outage import Outage, outage
 from connect_kv.node.parts import Parts
 from connect_kv.node.peers import Peers
 from connect_kv.node.pipeline import Pipeline
@@ -34,6 +36,9 @@ from connect_kv.raft.ready import LogRead, Ready
 from connect_kv.raft.types import Entry, SnapshotMeta
 
 R = TypeVar("R")
+
+_SILENT_TIMEOUTS = 4
+"""Election timeouts without a word of a member after which it counts as silent."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +63,7 @@ class Driver(Generic[R]):
         self._input = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
-        self.heard: dict[int, float] = {}
-        """When a message of each member last came."""
+        self.contacts = Contacts(parts.clock)
         self._watchers: list[asyncio.Future[None]] = []
         self._listening = asyncio.Event()
         self.running = asyncio.Event()
@@ -87,6 +91,7 @@ class Driver(Generic[R]):
         self._notices = CommitNotices(parts.core, parts.clock, self.wake)
         self.peers: Peers[R] = Peers(
             parts,
+            self.contacts,
             receive=self._receive,
             unreachable=self._unreachable,
             snapshot=self._receive_snapshot,
@@ -276,12 +281,13 @@ class Driver(Generic[R]):
 
     def _receive(self, message: PeerMessage) -> None:
         if self._group is not None:
-            self.heard[message.source] = self._parts.clock.now()
+            self.contacts.message(message.source)
             self._inbox.append(message)
             self.wake()
 
-    def _unreachable(self, node_id: int) -> None:
+    def _unreachable(self, node_id: int, loss: Loss) -> None:
         if self._group is not None:
+            self.contacts.lost(node_id, loss)
             self._core.report_unreachable(node_id)
             self.pipeline.unreachable(node_id)
             self.wake()
@@ -402,6 +408,34 @@ class Driver(Generic[R]):
             # There is nobody to wait for.
             self._core.campaign()
         self.wake()
+
+    def outage(self) -> Outage | None:
+        """Why nothing can be committed, as far as is known here."""
+        core, log = self._parts.core, self._parts.log
+        # Without a leader each voter is asked for its vote at least every second election timeout.
+        elsewhere = core.leader_id is not None and not self.leadership.leads
+        patience = None if elsewhere else _SILENT_TIMEOUTS * self._parts.config.election_seconds
+        contacts = {
+            node_id: self.contacts.of(
+                node_id, known=log.noted_directory(node_id) is not None, patience=patience
+            )
+            for node_id in core.membership.node_ids
+            if node_id != self._parts.identity.node_id
+        }
+        return outage(
+            core.membership,
+            contacts,
+            node_id=self._parts.identity.node_id,
+            leader_id=core.leader_id,
+            own=self._own_trouble(),
+        )
+
+    def _own_trouble(self) -> str:
+        if self.health.sick:
+            return "this member's disk does not answer"
+        if not self._parts.log.confirmed:
+            return "this member does not vote yet: too few others have noted its data directory"
+        return ""
 
     # Tasks
 

@@ -24,6 +24,7 @@ from connect_kv.node.driver import Driver
 from connect_kv.node.history import History
 from connect_kv.node.membership import added_id
 from connect_kv.node.metrics import NodeMetrics, NoMetrics
+from connect_kv.node.outage import Outage
 from connect_kv.node.parts import Answer, Parts, answer_nothing
 from connect_kv.node.status import NodeStatus
 from connect_kv.raft.core import RaftCore
@@ -261,8 +262,7 @@ class RaftNode(Generic[R]):
 
     def heard_since(self, moment: float) -> frozenset[int]:
         """Members of which a message came after that time of the node's clock, this one included."""
-        heard = {node_id for node_id, at in self._driver.heard.items() if at > moment}
-        return frozenset(heard | {self._parts.identity.node_id})
+        return self._driver.contacts.messages_since(moment) | {self._parts.identity.node_id}
 
     @property
     def common_highest_command(self) -> int:
@@ -280,7 +280,12 @@ class RaftNode(Generic[R]):
             disk_sick=self._driver.health.sick,
             waiting_commands=self._driver.pipeline.queue.commands,
             common_highest_command=self.common_highest_command,
+            outage=self.outage(),
         )
+
+    def outage(self) -> Outage | None:
+        """Why nothing can be committed, as far as this member knows; None if it knows of no reason."""
+        return self._driver.outage()
 
     def raft_status(self) -> RaftStatus:
         """The part of it that is Raft's own."""

@@ -13,10 +13,12 @@ from connect_kv.interfaces import (
     Hello,
     HelloReply,
     LogStore,
+    Loss,
     PeerMessage,
     SnapshotOffer,
     Verdict,
 )
+from connect_kv.node.contacts import Contacts
 from connect_kv.node.membership import (
     Abilities,
     AddressBook,
@@ -44,15 +46,17 @@ class Peers(Generic[R]):
     def __init__(
         self,
         parts: Parts[R],
+        contacts: Contacts,
         *,
         receive: Callable[[PeerMessage], None],
-        unreachable: Callable[[int], None],
+        unreachable: Callable[[int, Loss], None],
         snapshot: Callable[[SnapshotOffer, AsyncIterator[bytes]], Awaitable[None]],
         confirmed: Callable[[], None],
         fail: Callable[[ConnectKvError], None],
         spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
         self._parts = parts
+        self._contacts = contacts
         self._receive = receive
         self._unreachable = unreachable
         self._snapshot = snapshot
@@ -109,6 +113,7 @@ class Peers(Generic[R]):
         verdict = await self._verdict(hello)
         if verdict is Verdict.WELCOME:
             self._abilities.heard(hello.source, hello)
+            self._contacts.greeted(hello.source)
             self._refused.welcome(hello.source)
         elif self._refused.news(hello.source, verdict):
             logger.warning(
@@ -119,6 +124,7 @@ class Peers(Generic[R]):
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
         """What a peer answered to our own hello."""
         self._cluster_runs = self._cluster_runs or reply.term > 0
+        self._contacts.replied(node_id, reply.verdict)
         if reply.verdict is Verdict.WELCOME:
             self._abilities.heard(node_id, reply)
             self._welcomed.add(node_id)
@@ -138,9 +144,9 @@ class Peers(Generic[R]):
         """One message of a welcome sender."""
         self._receive(message)
 
-    def unreachable(self, node_id: int) -> None:
+    def unreachable(self, node_id: int, loss: Loss) -> None:
         """Messages to that member were lost."""
-        self._unreachable(node_id)
+        self._unreachable(node_id, loss)
 
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Stage and install it."""

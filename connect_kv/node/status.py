@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connect_kv.interfaces import Identity
+from connect_kv.node.outage import Outage
 from connect_kv.raft.status import RaftStatus
 
 
@@ -25,3 +26,5 @@ class NodeStatus:
     """Commands that wait to be proposed or passed on."""
     common_highest_command: int
     """Largest command number that every member can apply; 0 while one has not been heard."""
+    outage: Outage | None
+    """Why nothing can be committed, as far as this member knows."""

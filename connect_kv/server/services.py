@@ -87,6 +87,7 @@ class Services:
             time_limit=config.time_limit,
             max_request_bytes=config.max_request_bytes,
             understood=lambda field: host.cluster.understood_by_all(field, node.membership.node_ids),
+            why=self._why,
         )
         self._streams = Streams(
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
@@ -229,12 +230,26 @@ class Services:
         cluster = self._host.cluster
         return frozenset(name for name, number in AlarmType.items() if number and cluster.active(number))
 
+    def _why(self) -> str:
+        """The reason why nothing can be committed, if one is known."""
+        outage = self._node.outage()
+        return "" if outage is None else outage.text(self._name)
+
+    def _name(self, node_id: int) -> str:
+        """What people call that member; its peer address before it has started and said its name."""
+        published = self._host.cluster.members.get(node_id)
+        member = self._node.raft_status().membership.member(node_id)
+        if published is not None:
+            return published.name
+        return f"{node_id:x}" if member is None else member.name or member.peer_address
+
     def _is_learner(self) -> bool:
         return self._node.identity.node_id in self._node.membership.learners
 
     def _status(self) -> MemberStatus:
         raft = self._node.status().raft
         alarms = self._host.cluster.alarms()
+        why = self._why()
         return MemberStatus(
             leader_id=self._node.leader_id,
             commit_index=raft.commit_index,
@@ -244,5 +259,8 @@ class Services:
             disk_bytes=self._host.disk_size,
             used_bytes=self._host.used_size,
             quota_bytes=self._config.quota_bytes,
-            errors=tuple(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
+            errors=(
+                *((why,) if why else ()),
+                *(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
+            ),
         )

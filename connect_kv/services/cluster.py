@@ -90,7 +90,7 @@ class ClusterService:
         until = self._clock.now() + self._patience
         while not self._replica.has_leader():
             if self._clock.now() >= until:
-                raise UNHEALTHY.error()
+                raise UNHEALTHY.error(self._replica.why())
             await self._clock.sleep(LOOK_SECONDS)
         response.ParseFromString(await self._peers.ask_leader(method, request.SerializeToString()))
         response.header.CopyFrom(self._replica.header(revision=0))

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
+from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
 from connect_kv.kv.refusals import Refusal
 from connect_kv.kv.wire import HEADER, read_varint, varint
 from connect_kv.kv.wire import field as framed
@@ -91,6 +91,7 @@ class Replica:
         max_request_bytes: int = 1536 * 1024,
         max_waiting: int = MOST_WAITING,
         understood: Callable[[int], bool] = lambda field: True,
+        why: Callable[[], str] = lambda: "",
     ) -> None:
         """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts.
 
@@ -98,8 +99,11 @@ class Replica:
 
         `understood` says whether every member can apply commands of that number, so that one that was
         not upgraded yet never meets what it must stop at.
+
+        `why` is the reason why nothing can be committed, empty if none is known: told to whom it delays.
         """
         self._understood = understood
+        self.why = why
         self._max_waiting = max_waiting
         self._waiting = 0
         self._node = node
@@ -187,17 +191,18 @@ class Replica:
 
     async def barrier(self) -> int:
         """Wait until every write acknowledged before this call is visible here; the index that is."""
-        return await self.within_limit(self._node.read_barrier, TimeoutError)
+        return await self.within_limit(self._node.read_barrier, TimedOut)
 
     async def within_limit(
         self,
         call: Callable[[], Awaitable[T]],
-        late: type[Exception],
+        late: type[OutcomeUnknown | TimedOut],
         retry: tuple[type[Exception], ...] = (NoLeader, NotProposed),
     ) -> T:
         """Call until it gets through: without a leader a call waits, up to the limit.
 
-        Raises NoLeader if the time ended while nothing was under way, otherwise `late`; Overloaded at
+        Raises NoLeader if the time ended while nothing was under way, otherwise `late`, each with the
+        reason if one is known; Overloaded at
         once if too many wait already: who is refused early can go elsewhere, and memory stays bounded.
         """
         if self._waiting >= self._max_waiting:
@@ -209,7 +214,10 @@ class Replica:
             self._waiting -= 1
 
     async def _until_through(
-        self, call: Callable[[], Awaitable[T]], late: type[Exception], retry: tuple[type[Exception], ...]
+        self,
+        call: Callable[[], Awaitable[T]],
+        late: type[OutcomeUnknown | TimedOut],
+        retry: tuple[type[Exception], ...],
     ) -> T:
         under_way, doubtful, leaderless = True, False, False
         try:
@@ -226,4 +234,4 @@ class Replica:
                             under_way, leaderless = doubtful, isinstance(error, NoLeader)
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
-            raise (late() if under_way else NoLeader()) from None
+            raise (late if under_way else NoLeader)(self.why()) from None

@@ -203,7 +203,7 @@ class MemberChanges:
         begun = self._clock.now()
         while len(voters & self._node.heard_since(begun)) < needed:
             if self._clock.now() >= begun + self._patience:
-                raise UNHEALTHY.error()
+                raise UNHEALTHY.error(self._replica.why())
             await self._clock.sleep(LOOK_SECONDS)
 
 

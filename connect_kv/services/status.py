@@ -17,6 +17,7 @@ TYPE_KEY = "connect-kv-error-type"
 """Trailing metadata of a machine's own exception: its class name, which also heads the text.
 SessionExpired travels the same way, so that a client can tell it from other refusals."""
 
+_NO_LEADER = "etcdserver: no leader"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -32,7 +33,7 @@ class Status:
 
 
 _TABLE: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
-    errors.NoLeader: (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader"),
+    errors.NoLeader: (grpc.StatusCode.UNAVAILABLE, _NO_LEADER),
     errors.NotProposed: (grpc.StatusCode.UNAVAILABLE, "etcdserver: leader changed"),
     errors.OutcomeUnknown: (
         grpc.StatusCode.UNAVAILABLE,
@@ -48,6 +49,9 @@ _TABLE: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
     TimeoutError: (grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out"),
 }
 """Errors whose text is fixed. The other classes speak for themselves, below."""
+
+_WITH_REASON = (errors.NoLeader, errors.OutcomeUnknown, errors.TimedOut)
+"""Errors that may say why after their fixed text: who gives up waiting should know what to mend."""
 
 _OWN_TEXT: dict[type[BaseException], grpc.StatusCode] = {
     errors.SessionExpired: grpc.StatusCode.FAILED_PRECONDITION,
@@ -65,10 +69,18 @@ def status_of(error: BaseException) -> Status:
         return Status(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
     for kind in type(error).__mro__:
         if (fixed := _TABLE.get(kind)) is not None:
-            return Status(*fixed, trailing=_trailing(error))
+            return Status(fixed[0], _with_reason(fixed[1], error), trailing=_trailing(error))
         if (code := _OWN_TEXT.get(kind)) is not None:
             return Status(code, str(error), trailing=_trailing(error))
     return Status(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}", expected=False)
+
+
+def _with_reason(text: str, error: BaseException) -> str:
+    why = str(error) if isinstance(error, _WITH_REASON) else ""
+    if why.startswith(text):
+        return why  # another member's answer, handed on
+    why = why.removeprefix("no leader: ") if text == _NO_LEADER else why
+    return f"{text}: {why}" if why else text
 
 
 def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:

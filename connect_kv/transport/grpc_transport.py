@@ -25,6 +25,7 @@ from connect_kv.interfaces import (
     ForwardRequest,
     ForwardResponse,
     Hello,
+    Loss,
     PeerMessage,
     PeerReceiver,
     SnapshotOffer,
@@ -150,7 +151,7 @@ class GrpcTransport:
             sent = False
         if not sent:
             self.traffic.of(message.target).send_failures += 1
-            local.unreachable(message.target)
+            local.unreachable(message.target, Loss.DROPPED)
 
     def _route(self, message: PeerMessage, local: Local) -> bool:
         kind, target = type(message), message.target

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from connect_kv.interfaces import HelloReply, Verdict
+from connect_kv.interfaces import HelloReply, Loss, Verdict
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.local import Local
 from connect_kv.transport.outbox import Outbox
@@ -16,6 +16,7 @@ from connect_kv.transport.stream import (
     StreamBroken,
     describe_failure,
     exchange,
+    loss_of,
     read_frame,
 )
 
@@ -44,6 +45,7 @@ class PeerLink:
         self._eager = eager
         self._outbox = Outbox(local.limits)
         self._away = False
+        self._loss = Loss.SILENT
         self._pause = local.limits.reconnect_first
         self._last_verdict = Verdict.WELCOME
 
@@ -61,7 +63,7 @@ class PeerLink:
             pause = await self._attempt(wait_for_ready)
             self._away = True
             self._outbox.clear()
-            self._local.unreachable(self._node_id)
+            self._local.unreachable(self._node_id, self._loss)
             await self._local.clock.sleep(pause)
             # The first attempt fails at once if nobody listens. Later ones of an eager link wait in
             # the channel, which notices first when the peer is back; nothing waits for them.
@@ -70,10 +72,12 @@ class PeerLink:
     async def _attempt(self, wait_for_ready: bool) -> float:
         """One stream from hello to end; returns how long to pause before the next."""
         call = self._open_call(wait_for_ready)
+        self._loss = Loss.SILENT
         try:
             reply = await self._introduce(call)
             if reply.verdict is not Verdict.WELCOME:
                 self._note_refusal(reply)
+                self._loss = Loss.DROPPED  # it lives, and the reply says what is wrong
                 return self._local.limits.refused_pause
             self._away, self._last_verdict = False, Verdict.WELCOME
             self._pause = self._local.limits.reconnect_first
@@ -81,6 +85,7 @@ class PeerLink:
             traffic = self._local.traffic.of(self._node_id)
             await exchange(call, self._outbox, self._node_id, own_id, self._local.receive, traffic)
         except (*RPC_FAILURES, BadMessage) as error:
+            self._loss = loss_of(error)
             _log.debug(
                 "a stream broke", extra={"member": f"{self._node_id:x}", "reason": describe_failure(error)}
             )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connect_kv.interfaces import Clock, Hello, PeerMessage, PeerReceiver
+from connect_kv.interfaces import Clock, Hello, Loss, PeerMessage, PeerReceiver
 from connect_kv.raft.messages import HeartbeatResponse
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.traffic import Traffic
@@ -21,7 +21,7 @@ class Local:
     clock: Clock
     limits: TransportLimits
     traffic: Traffic = field(default_factory=Traffic)
-    _unreachable: set[int] = field(default_factory=set)
+    _unreachable: dict[int, Loss] = field(default_factory=dict)
 
     def receive(self, message: PeerMessage) -> None:
         """Hand it over; the answer to a heartbeat also tells how long that took."""
@@ -29,16 +29,17 @@ class Local:
             self.traffic.of(message.source).answered(message.round, self.clock.now())
         self.receiver.receive(message)
 
-    def unreachable(self, node_id: int) -> None:
-        """Report it soon, once however many messages were lost until then.
+    def unreachable(self, node_id: int, loss: Loss) -> None:
+        """Report it soon, once however many messages were lost until then; what tells most about it wins.
 
         Not at once: `send` is called while its caller is at work on something else.
         """
         if not self._unreachable:
             asyncio.get_running_loop().call_soon(self._report)
-        self._unreachable.add(node_id)
+        if loss is not Loss.DROPPED or node_id not in self._unreachable:
+            self._unreachable[node_id] = loss
 
     def _report(self) -> None:
-        node_ids, self._unreachable = sorted(self._unreachable), set()
-        for node_id in node_ids:
-            self.receiver.unreachable(node_id)
+        lost, self._unreachable = sorted(self._unreachable.items(), key=lambda one: one[0]), {}
+        for node_id, loss in lost:
+            self.receiver.unreachable(node_id, loss)

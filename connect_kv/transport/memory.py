@@ -16,6 +16,7 @@ from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import (
     Description,
     Hello,
+    Loss,
     PeerMessage,
     PeerReceiver,
     SnapshotOffer,
@@ -124,7 +125,7 @@ class MemoryTransport:
         self._links: dict[int, MemoryLink] = {}
         self._answers: dict[int, MemoryLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unreachable: dict[int, None] = {}
+        self._unreachable: dict[int, Loss] = {}
         self._early_peers: Mapping[int, str] = {}
         self._closed = False
 
@@ -163,7 +164,7 @@ class MemoryTransport:
         if not sent and back is not None:
             sent = back.send_back(message)
         if not sent:
-            self.unreachable(message.target)
+            self.unreachable(message.target, Loss.DROPPED)
 
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Hand it over piece by piece; breaks when the network does. Raises OSError."""
@@ -269,19 +270,20 @@ class MemoryTransport:
         """A link to here was welcomed: answers to its owner may go back on it."""
         self._answers[source] = link
 
-    def unreachable(self, node_id: int) -> None:
+    def unreachable(self, node_id: int, loss: Loss) -> None:
         """Report it soon, once however much was lost until then."""
         if self._closed:
             return
         if not self._unreachable:
             asyncio.get_running_loop().call_soon(self._report)
-        self._unreachable[node_id] = None
+        if loss is not Loss.DROPPED or node_id not in self._unreachable:
+            self._unreachable[node_id] = loss
 
     def _report(self) -> None:
-        node_ids, self._unreachable = list(self._unreachable), {}
-        for node_id in node_ids:
+        lost, self._unreachable = list(self._unreachable.items()), {}
+        for node_id, loss in lost:
             if not self._closed:
-                self._receiver().unreachable(node_id)
+                self._receiver().unreachable(node_id, loss)
 
     def _receiver(self) -> PeerReceiver:
         if self.receiver is None:
@@ -345,8 +347,11 @@ class MemoryLink:
                 pause = self._owner.network.faults.retry
             self._away = True
             self._waiting.clear()
-            self._owner.unreachable(self._node_id)
+            self._owner.unreachable(self._node_id, self._loss())
             await asyncio.sleep(pause)
+
+    def _loss(self) -> Loss:
+        return Loss.SILENT if self.address in self._owner.network.transports() else Loss.REFUSED
 
     async def _connect(self) -> float | None:
         """None once connected; otherwise how long to pause."""

@@ -13,7 +13,7 @@ from connect_kv.transport.codec import BadMessage, decode_frame
 from connect_kv.transport.limits import SERVICE, channel_options
 from connect_kv.transport.link import Call, PeerLink
 from connect_kv.transport.local import Local
-from connect_kv.transport.stream import RPC_FAILURES, Lane, describe_failure
+from connect_kv.transport.stream import RPC_FAILURES, Lane, describe_failure, loss_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Peer:
                 extra={"member": f"{self.node_id:x}", "method": method, "reason": describe_failure(error)},
             )
             self._local.traffic.of(self.node_id).send_failures += 1
-            self._local.unreachable(self.node_id)
+            self._local.unreachable(self.node_id, loss_of(error))
             return
         self._local.traffic.of(self.node_id).sent_bytes += len(frame)
         if reply is not None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import grpc
 
-from connect_kv.interfaces import PeerMessage
+from connect_kv.interfaces import Loss, PeerMessage
 from connect_kv.transport.codec import BadMessage, Frame, decode_frame
 from connect_kv.transport.outbox import Outbox
 from connect_kv.transport.traffic import PeerTraffic
@@ -136,3 +136,14 @@ def describe_failure(error: BaseException) -> str:
             return f"{error.code().name}: {found['address']}: {found['reason']}"
         return f"{error.code().name}: {details}"
     return str(error) or type(error).__name__
+
+
+def loss_of(error: BaseException) -> Loss:
+    """What a failed call tells of the member at its other end."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        details = (error.details() or "").lower()
+        if "connection refused" in details:
+            return Loss.REFUSED
+        if "dns resolution failed" in details or "errors resolving" in details:
+            return Loss.UNRESOLVED
+    return Loss.SILENT

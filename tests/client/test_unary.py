@@ -81,6 +81,7 @@ def test_a_malformed_endpoint_is_named(text: str) -> None:
     ("code", "text", "expected"),
     [
         (14, "etcdserver: no leader", Fate.NOTHING_DONE),
+        (14, "etcdserver: no leader: 1 of 3 voters answers, 2 needed", Fate.NOTHING_DONE),
         (14, "failed to connect to all addresses; last error: ...", Fate.NOTHING_DONE),
         (14, "errors resolving n9:2379: [field:hostname lookup error:...]", Fate.NOTHING_DONE),
         (8, "etcdserver: too many requests", Fate.NOTHING_DONE),

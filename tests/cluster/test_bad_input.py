@@ -135,7 +135,9 @@ async def test_without_a_leader_a_call_waits_until_its_deadline_then_is_unavaila
                 failure(calls.put(PutRequest(key=b"k"), timeout=60)),
                 failure(calls.range(RangeRequest(key=b"k"), timeout=60)),
             )
-            assert write == read == (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+            missing = ", ".join(sorted(node.name for node in cluster.nodes if node is not alone))
+            why = f"no leader: 1 of 3 voters answers, 2 needed; {missing} refuse connections"
+            assert write == read == (grpc.StatusCode.UNAVAILABLE, f"etcdserver: {why}")
             # A local read needs no leader.
             await calls.range(RangeRequest(key=b"k", serializable=True), timeout=5)
         async with connect_kv.connect(alone.client_address, session=False) as client:

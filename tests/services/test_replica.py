@@ -15,6 +15,7 @@ from connect_kv.errors import (
     Refused,
     RequestTooLarge,
     SessionExpired,
+    TimedOut,
 )
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Failure, Result
 from connect_kv.rpc.kv_pb2 import PutRequest
@@ -22,7 +23,7 @@ from connect_kv.services import session_commands
 from connect_kv.services.executor import FIRST_COMMANDS, Replica, encode_command, field_number
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import SessionCommands
-from connect_kv.services.status import raise_failure
+from connect_kv.services.status import raise_failure, status_of
 from tests.services.conftest import FakeNode
 
 PUT = field_number("put")
@@ -180,3 +181,27 @@ def test_a_session_carries_only_kinds_that_every_version_knows() -> None:
             getattr(command, field.name).SetInParent()
             with pytest.raises(BadCall):
                 places.place(command)
+
+
+async def test_who_waited_in_vain_is_told_why() -> None:
+    """The reason follows the fixed text, without saying twice what both say."""
+    node = FakeNode()
+    node.failures = [NoLeader("of the node's own")]
+    node.leader_id = None
+    ours = Replica(
+        node,
+        cluster_id=1,
+        member_id=1,
+        revision=lambda: 1,
+        time_limit=0.05,
+        why=lambda: "no leader: 1 of 3 voters answers, 2 needed",
+    )
+    with pytest.raises(NoLeader) as raised:
+        await ours.execute(PUT, b"")
+    assert status_of(raised.value).text == "etcdserver: no leader: 1 of 3 voters answers, 2 needed"
+
+    unknown = "etcdserver: request timed out, its outcome is unknown: it may still take effect"
+    assert status_of(OutcomeUnknown("because")).text == f"{unknown}: because"
+    assert status_of(OutcomeUnknown(f"{unknown}: because")).text == f"{unknown}: because"
+    assert status_of(TimedOut("because")).text == "etcdserver: request timed out: because"
+    assert status_of(TimeoutError(110, "of the system")).text == "etcdserver: request timed out"

@@ -12,6 +12,7 @@ from connect_kv.interfaces import (
     Description,
     Hello,
     HelloReply,
+    Loss,
     PeerMessage,
     SnapshotOffer,
     Transport,
@@ -57,6 +58,7 @@ class Recorder:
         self.replies: list[tuple[int, Verdict]] = []
         self.messages: list[PeerMessage] = []
         self.unreachable_ids: list[int] = []
+        self.losses: list[tuple[int, Loss]] = []
         self.offers: list[SnapshotOffer] = []
         self.pieces: list[bytes] = []
         self.installed = 0
@@ -79,8 +81,9 @@ class Recorder:
         self.messages.append(message)
         self._changed.set()
 
-    def unreachable(self, node_id: int) -> None:
+    def unreachable(self, node_id: int, loss: Loss) -> None:
         self.unreachable_ids.append(node_id)
+        self.losses.append((node_id, loss))
         self._changed.set()
 
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:

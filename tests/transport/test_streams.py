@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from connect_kv.interfaces import Verdict
+from connect_kv.interfaces import Loss, Verdict
 from connect_kv.raft.messages import TimeoutNow
 from connect_kv.transport.codec import decode_frame, encode_frame
 from connect_kv.transport.limits import TransportLimits
@@ -178,3 +178,16 @@ async def test_streams_open_again_only_slowly_while_the_peer_is_away(network: Ne
 
     assert all(pause >= 0.1 for pause in network.clock.pauses)
     assert max(network.clock.pauses) <= 1.0
+
+
+async def test_what_became_of_a_lost_peer_is_told(network: Network) -> None:
+    """A connection that broke, nobody who listens, no such name: an operator mends each elsewhere."""
+    one, two = await network.pair()
+    address = two.transport.address
+    await two.transport.close()
+    await one.recorder.until(lambda: (2, Loss.SILENT) in one.recorder.losses)
+    one.transport.send(TimeoutNow(source=1, target=2, term=1))
+    await one.recorder.until(lambda: (2, Loss.REFUSED) in one.recorder.losses)
+
+    one.transport.set_peers({2: address, 3: "no-such-host.invalid:1"})
+    await one.recorder.until(lambda: (3, Loss.UNRESOLVED) in one.recorder.losses)

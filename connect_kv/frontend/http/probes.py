@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.errors import ConnectKvError, NodeStopped, TimedOut
 from connect_kv.frontend.http.port import Check
 from connect_kv.interfaces import Clock
 from connect_kv.services.executor import Replica
@@ -112,6 +112,8 @@ class Health:
         try:
             async with asyncio.timeout(_READ_SECONDS):
                 await self._replica.barrier()
+        except TimeoutError as error:
+            return status_of(TimedOut(str(error) or self._replica.why())).text
         except Exception as error:
             return status_of(error).text
         return None

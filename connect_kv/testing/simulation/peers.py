@@ -14,6 +14,7 @@ from connect_kv.interfaces import (
     Description,
     Hello,
     HelloReply,
+    Loss,
     PeerMessage,
     PeerReceiver,
     SnapshotOffer,
@@ -136,8 +137,8 @@ class _Gate:
         # By way of the loop it would be one more step, and the network has made it wait already.
         self._process.call_now(self._receiver.receive, message)
 
-    def unreachable(self, node_id: int) -> None:
-        self._process.call_soon(self._receiver.unreachable, node_id)
+    def unreachable(self, node_id: int, loss: Loss) -> None:
+        self._process.call_soon(self._receiver.unreachable, node_id, loss)
 
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         install = self._process.spawn(self._receiver.receive_snapshot(offer, chunks))
