@@ -111,6 +111,9 @@ class Client:
         Safe to repeat. ``async with`` does this, and `close` at its end.
         """
         if self._opened is None:
+            # Loads gRPC, now: it should not take the time of a call.
+            import connect_kv.client.stubs  # noqa: F401
+
             endpoints = Endpoints(self._addresses, self._rng, self._channel_to)
             door: Door = UnaryDoor(endpoints)
             if self._use_session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -9,6 +10,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeAlias
 
 from connect_kv import errors
+from connect_kv.client import trouble
+from connect_kv.client.failures import CallFailed
+from connect_kv.rpc.maintenance_pb2 import StatusRequest
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 1.0
 """Seconds. A member that failed is asked again after at most this, and a little chance."""
+LOOK_AHEAD = 1.0
+"""Seconds before a call is given up, and at most half of its time: then members are asked how they are."""
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -46,6 +52,8 @@ class Endpoint:
         self.address = address
         self._channel_to = channel_to
         self.failures = 0
+        self.trouble = ""
+        """What was wrong with it when it was asked last; empty: nothing."""
         self.retry_at = 0.0
         self._channel: grpc.aio.Channel | None = None
         self._stubs: Stubs | None = None
@@ -57,7 +65,7 @@ class Endpoint:
         if self._closed:
             raise errors.ClientNotOpen("the client was closed")
         if self._stubs is None:
-            # Imported here: it loads gRPC, which nobody needs who only imports the client.
+            # Here, and not above: nobody needs gRPC who only imports the client.
             from connect_kv.client.stubs import Stubs, open_channel
 
             self._channel = (self._channel_to or open_channel)(self.address)
@@ -81,6 +89,7 @@ class Endpoints:
         self.all = [Endpoint(address, channel_to) for address in parse_endpoints(endpoints)]
         self._rng = rng
         self._current = 0
+        self._looking: asyncio.Task[None] | None = None
 
     def pick(self, now: float) -> tuple[Endpoint, float]:
         """Whom to ask, and in how many seconds (0: now).
@@ -104,19 +113,54 @@ class Endpoints:
                 return endpoint
         raise errors.ConfigError(f"{address} is not one of the client's endpoints")
 
-    def failed(self, endpoint: Endpoint, now: float) -> None:
-        """It did not answer: go on to others, and leave it alone for a while."""
+    def failed(self, endpoint: Endpoint, now: float, why: str) -> None:
+        """It did not answer, or could not help: go on to others, and leave it alone for a while."""
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(endpoint.failures, 10))
         endpoint.failures += 1
         endpoint.retry_at = now + backoff * (0.5 + self._rng.random() / 2)
+        endpoint.trouble = why
 
-    def worked(self, endpoint: Endpoint) -> None:
-        """It answered."""
+    def reached(self, endpoint: Endpoint) -> None:
+        """There is a connection."""
         endpoint.failures = 0
         endpoint.retry_at = 0.0
 
+    def worked(self, endpoint: Endpoint) -> None:
+        """It did what it was asked."""
+        self.reached(endpoint)
+        endpoint.trouble = ""
+
+    def account(self) -> str:
+        """What is wrong with which members, in one line; empty if nothing is known."""
+        return trouble.account((endpoint.address, endpoint.trouble) for endpoint in self.all)
+
+    def look(self, seconds: float) -> None:
+        """Ask every member how it is, beside all else: `account` has the answers within `seconds`.
+
+        A member without a leader keeps calls waiting in the hope of one. Who gives up before it does
+        would otherwise know only that it was silent.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._ask_all(seconds))
+
+    async def _ask_all(self, seconds: float) -> None:
+        await asyncio.gather(*(self._ask(endpoint, seconds) for endpoint in self.all))
+
+    async def _ask(self, endpoint: Endpoint, seconds: float) -> None:
+        try:
+            status = await endpoint.stubs.status(StatusRequest(), timeout=0.8 * seconds)
+        except CallFailed as error:
+            endpoint.trouble = trouble.of(error)
+        except errors.ClientNotOpen:
+            pass
+        else:
+            endpoint.trouble = trouble.told(status)
+
     async def close(self) -> None:
         """Close all channels."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         async with AsyncExitStack() as stack:
             for endpoint in self.all:
                 stack.push_async_callback(endpoint.close)

@@ -37,6 +37,10 @@ NEVER_SENT = re.compile(
     r"failed to connect to (all|remote)|connection refused|dns resolution failed|errors? resolving", re.I
 )
 """How the gRPC library words that there was no connection to send the call on."""
+LOST = re.compile(r"timed out|stream removed", re.I)
+"""With status UNKNOWN: nothing that the cluster has answered."""
+NO_SUCH_METHOD = "Method not found!"
+"""How gRPC servers word that they do not serve this at all."""
 SESSION_EXPIRED = "SessionExpired"
 """`Failure.type` of a command whose session is gone."""
 
@@ -77,7 +81,7 @@ def fate(code: int, text: str) -> Fate:
         return Fate.NOTHING_DONE
     if code == UNAVAILABLE:
         return Fate.NOTHING_DONE if NEVER_SENT.search(text) else Fate.UNKNOWN
-    if code in (CANCELLED, DEADLINE_EXCEEDED, INTERNAL) or (code == UNKNOWN and "timed out" in text):
+    if code in (CANCELLED, DEADLINE_EXCEEDED, INTERNAL) or (code == UNKNOWN and LOST.search(text)):
         return Fate.UNKNOWN
     return Fate.REFUSED
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from connect_kv import errors
+from connect_kv.client import trouble
 from connect_kv.client.endpoints import Endpoints
 from connect_kv.client.failures import CallFailed
 from connect_kv.client.tasks import first_to_end
@@ -155,7 +156,8 @@ class LeaseKeeper:
                 logger.debug(
                     "leases: leaving a member", extra={"member": endpoint.address, "reason": str(error)}
                 )
-                self._endpoints.failed(endpoint, loop.time())
+                why = trouble.of(error) if isinstance(error, CallFailed) else trouble.SILENT
+                self._endpoints.failed(endpoint, loop.time(), why)
             finally:
                 stream.cancel()
                 self._unanswered.clear()

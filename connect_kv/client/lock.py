@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from connect_kv import errors
-from connect_kv.client import retry
+from connect_kv.client import retry, trouble
 from connect_kv.client.endpoints import Endpoints
 from connect_kv.client.failures import CallFailed, Fate, fate, from_rpc
 from connect_kv.client.lease import Lease, PendingLease
@@ -110,7 +110,7 @@ class Held:
             except CallFailed as error:
                 if fate(error.code, error.text) is Fate.REFUSED:
                     raise from_rpc(error, writes=False) from error
-                self._endpoints.failed(endpoint, loop.time())
+                self._endpoints.failed(endpoint, loop.time(), trouble.of(error))
 
 
 class Lock(Held):

@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from connect_kv import errors
-from connect_kv.client.endpoints import Endpoint, Endpoints
-from connect_kv.client.failures import CallFailed, Fate, fate, from_rpc
+from connect_kv.client import trouble
+from connect_kv.client.endpoints import LOOK_AHEAD, Endpoint, Endpoints
+from connect_kv.client.failures import DEADLINE_EXCEEDED, CallFailed, Fate, fate, from_rpc
 
 if TYPE_CHECKING:
     from connect_kv.client.stubs import Stubs
 
 T = TypeVar("T")
+_EARLY = 0.05
+"""Seconds by which gRPC's clock may be ahead of the loop's."""
 Call: TypeAlias = "Callable[[Stubs, float], Awaitable[T]]"
 """Makes the call on a member's stubs with so many seconds to answer."""
 
@@ -29,22 +32,33 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    last: errors.ConnectKvError | None = None
+    ahead = min(LOOK_AHEAD, timeout / 2)
+    looking = loop.call_at(deadline - ahead, endpoints.look, ahead)
+    try:
+        return await _until(deadline, endpoints, make, timeout, writes)
+    finally:
+        looking.cancel()
+
+
+async def _until(deadline: float, endpoints: Endpoints, make: Call[T], timeout: float, writes: bool) -> T:
+    loop = asyncio.get_running_loop()
     while True:
         endpoint, wait = endpoints.pick(loop.time())
         if loop.time() + wait >= deadline:
-            raise last or errors.Unavailable(f"no member answered within {timeout:g} s")
+            raise errors.Unavailable(endpoints.account() or f"no member answered within {timeout:g} s")
         if wait > 0:
             await asyncio.sleep(wait)
         try:
             answer = await make(endpoint.stubs, deadline - loop.time())
         except TimeoutError:
-            raise last or errors.Unavailable(f"{endpoint.address} did not answer in time") from None
+            raise errors.Unavailable(_in_vain(endpoints, endpoint)) from None
         except CallFailed as error:
-            last = _named(endpoint, from_rpc(error, writes=writes))
+            if error.code == DEADLINE_EXCEEDED and loop.time() >= deadline - _EARLY:
+                text = _in_vain(endpoints, endpoint)
+                raise (errors.OutcomeUnknown(text) if writes else errors.Unavailable(text)) from error
             if not _may_repeat(error, writes):
-                raise last from error
-            endpoints.failed(endpoint, loop.time())
+                raise _named(endpoint, error, writes) from error
+            endpoints.failed(endpoint, loop.time(), trouble.of(error))
         else:
             endpoints.worked(endpoint)
             return answer
@@ -57,14 +71,24 @@ async def call_one(endpoint: Endpoint, make: Call[T], *, timeout: float) -> T:
     try:
         return await make(endpoint.stubs, timeout)
     except CallFailed as error:
-        raise _named(endpoint, from_rpc(error, writes=False)) from error
+        raise _named(endpoint, error, writes=False) from error
 
 
-def _named(endpoint: Endpoint, error: errors.ConnectKvError) -> errors.ConnectKvError:
-    """With the member's address, where it is about reaching it."""
-    if isinstance(error, errors.Unavailable | errors.OutcomeUnknown):
-        return type(error)(f"{endpoint.address}: {error}")
-    return error
+def _in_vain(endpoints: Endpoints, endpoint: Endpoint) -> str:
+    if endpoint.trouble:
+        return endpoints.account()
+    return f"{endpoint.address} did not answer in time: {endpoints.account() or 'no reason is known'}"
+
+
+def _named(endpoint: Endpoint, error: CallFailed, writes: bool) -> errors.ConnectKvError:
+    """The error to raise; with the member's address, where it is about reaching it."""
+    what = from_rpc(error, writes=writes)
+    words = trouble.account([(endpoint.address, trouble.of(error))])
+    if isinstance(what, errors.Unavailable | errors.OutcomeUnknown):
+        return type(what)(words)
+    if trouble.of(error) == trouble.NOT_FOR_CLIENTS:
+        return errors.Refused(error.code, words)
+    return what
 
 
 def _may_repeat(error: CallFailed, writes: bool) -> bool:

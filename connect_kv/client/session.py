@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from connect_kv import errors
-from connect_kv.client.endpoints import Endpoint, Endpoints
+from connect_kv.client import trouble
+from connect_kv.client.endpoints import LOOK_AHEAD, Endpoint, Endpoints
 from connect_kv.client.failures import (
     SESSION_EXPIRED,
     UNIMPLEMENTED,
@@ -19,7 +20,6 @@ from connect_kv.client.failures import (
     CallFailed,
     Fate,
     fate,
-    readable,
     refusal,
     type_of,
 )
@@ -52,7 +52,7 @@ class _StreamOver(Exception):
 
 
 class _Trouble(_StreamOver):
-    """The member could not carry out a command, or does not answer."""
+    """The member could not carry out a command, or does not answer; says which, in words of `trouble`."""
 
 
 class Session:
@@ -64,6 +64,7 @@ class Session:
         self._work = asyncio.Event()
         """There may be something to send."""
         self._sweep: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._sweep_due = math.inf
         self._pause: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -88,6 +89,7 @@ class Session:
         self._state.add(command, future, deadline, writes=writes)
         if deadline < self._sweep_due:
             self._sweep_at(deadline)
+            self._look_at(deadline - min(LOOK_AHEAD, timeout / 2))
         if not self._work.is_set():
             self._gather()
         return future
@@ -104,7 +106,7 @@ class Session:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        for timer in (self._sweep, self._pause):
+        for timer in (self._sweep, self._look, self._pause):
             if timer is not None:
                 timer.cancel()
         self._state.fail_all(errors.ClientNotOpen("the client was closed"))
@@ -142,10 +144,9 @@ class Session:
         try:
             await self._open(stream)
             self._stream = stream
-            self._endpoints.worked(endpoint)
-            self._state.last_trouble = ""
+            self._endpoints.reached(endpoint)
             self._last_progress = self._loop.time()
-            await first_to_end(self._send(stream), self._receive(stream), self._watch_progress())
+            await first_to_end(self._send(stream), self._receive(endpoint, stream), self._watch_progress())
         finally:
             stream.cancel()
 
@@ -155,7 +156,7 @@ class Session:
                 await stream.write(self._state.head())
                 first = await stream.read()
         except TimeoutError:
-            raise _Trouble("does not answer") from None
+            raise _Trouble(trouble.SILENT) from None
         self._state.opened(first)
         if self._state.expired:
             raise _StreamOver
@@ -192,15 +193,17 @@ class Session:
         self._pause = None
         self._work.set()
 
-    async def _receive(self, stream: Stream) -> None:
+    async def _receive(self, endpoint: Endpoint, stream: Stream) -> None:
         state = self._state
         while True:
             replies = await stream.read()
             self._last_progress = self._loop.time()
             self._stall_timeout = STALL_TIMEOUT
             state.replies(replies)
+            if state.troubled is None:
+                self._endpoints.worked(endpoint)
             if state.troubled is not None:
-                raise _Trouble(str(state.troubled))
+                raise _Trouble(trouble.of(state.troubled))
             if state.expired and state.in_flight <= 0:  # every command has been told so by now
                 raise _StreamOver
             self._gather()
@@ -212,7 +215,7 @@ class Session:
             idle = self._loop.time() - self._last_progress
             if self._state.in_flight > 0 and idle > self._stall_timeout:
                 self._stall_timeout *= 2
-                raise _Trouble(f"silent for {idle:.1f} s")
+                raise _Trouble(trouble.SILENT)
 
     def _judge(self, endpoint: Endpoint, error: CallFailed) -> None:
         """The stream ended with a status: ask another member, or give up what waits."""
@@ -221,19 +224,18 @@ class Session:
             self._state.expired = True
         elif fate(code, text) is Fate.REFUSED and code != UNKNOWN:
             self._state.fail_all(
-                errors.Refused(code, f"{endpoint.address} does not offer sessions")
+                errors.Refused(code, f"{endpoint.address} {_without_sessions(error)}")
                 if code == UNIMPLEMENTED
                 else refusal(code, text)
             )
             self._state.expired = True  # whatever the reason, resuming it would be refused again
         else:
-            self._blame(endpoint, text)
+            self._blame(endpoint, trouble.of(error))
 
     def _blame(self, endpoint: Endpoint, why: str) -> None:
         """Note why this member was left, and leave it alone for a while."""
         logger.debug("session: leaving a member", extra={"member": endpoint.address, "reason": why})
-        self._state.last_trouble = f"{endpoint.address}: {readable(why)}"
-        self._endpoints.failed(endpoint, self._loop.time())
+        self._endpoints.failed(endpoint, self._loop.time(), why)
 
     def _sweep_at(self, when: float) -> None:
         if self._sweep is not None:
@@ -245,6 +247,23 @@ class Session:
         """One timer for all calls: they share deadlines, so it seldom fires."""
         self._sweep = None
         self._sweep_due = math.inf
-        upcoming = self._state.expire(self._loop.time())
+        upcoming = self._state.expire(self._loop.time(), self._endpoints.account())
         if upcoming is not None:
             self._sweep_at(upcoming)
+            self._look_at(upcoming - LOOK_AHEAD)
+
+    def _look_at(self, when: float) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        self._look = self._loop.call_at(when, self._look_around)
+
+    def _look_around(self) -> None:
+        """Before calls are given up: find out why. Those that share the deadline were mostly answered."""
+        self._look = None
+        if self._state.waits_until(self._sweep_due):
+            self._endpoints.look(max(0.1, self._sweep_due - self._loop.time()))
+
+
+def _without_sessions(error: CallFailed) -> str:
+    words = trouble.of(error)
+    return words if words == trouble.NOT_FOR_CLIENTS else "does not offer sessions"

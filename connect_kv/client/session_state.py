@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from connect_kv import errors
-from connect_kv.client.failures import SESSION_EXPIRED, Fate, failure, fate
+from connect_kv.client.failures import SESSION_EXPIRED, CallFailed, Fate, failure, fate
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 
@@ -52,10 +52,8 @@ class SessionState:
         self.id = 0
         self.expired = False
         """The cluster has forgotten this session: nothing more is sent in it."""
-        self.troubled: errors.ConnectKvError | None = None
+        self.troubled: CallFailed | None = None
         """Why this member could not carry out a command; another should be asked."""
-        self.last_trouble = ""
-        """What went wrong last, for those who get nothing in time."""
         self.in_flight = 0
         """Sent on the present stream and not answered there,"""
         self.bytes_in_flight = 0
@@ -161,9 +159,20 @@ class SessionState:
         if self.expired:
             self._renew()
 
-    def expire(self, now: float) -> float | None:
-        """Fail every call whose deadline is over; returns the next deadline, if any."""
-        why = f" ({self.last_trouble})" if self.last_trouble else ""
+    def waits_until(self, deadline: float) -> bool:
+        """Whether anybody still waits who gives up at `deadline` or before."""
+        return any(
+            call.deadline <= deadline and not call.future.done()
+            for calls in (self._unanswered.values(), self._waiting)
+            for call in calls
+        )
+
+    def expire(self, now: float, account: str) -> float | None:
+        """Fail every call whose deadline is over; returns the next deadline, if any.
+
+        `account` says what is wrong with the members, as far as is known.
+        """
+        why = f": {account}" if account else ""
         for call in self._waiting:
             if call.deadline <= now and not call.future.done():
                 call.future.set_exception(errors.Unavailable(f"no member took the request in time{why}"))
@@ -205,7 +214,7 @@ class SessionState:
             if call.sends == 1:  # it was refused the only time it was sent: it never ran
                 call.sends = 0
         elif not why.type and fate(why.code, why.message) is not Fate.REFUSED:
-            self.troubled = errors.Unavailable(why.message)  # sending the same number again is safe
+            self.troubled = CallFailed(why.code, why.message)  # sending the same number again is safe
         else:
             del self._unanswered[result.number]
             if not call.future.done():

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from connect_kv import errors
+from connect_kv.client import trouble
 from connect_kv.client.endpoints import Endpoint, Endpoints
 from connect_kv.client.failures import (
     DATA_LOSS,
@@ -113,7 +114,8 @@ class Watch:
         while self._stream is None and not self._closed:
             endpoint, wait = self._endpoints.pick(loop.time())
             if deadline is not None and loop.time() + wait >= deadline:
-                raise errors.Unavailable(f"no member took the watch within {self._timeout:g} s")
+                why = self._endpoints.account() or "no reason is known"
+                raise errors.Unavailable(f"no member took the watch within {self._timeout:g} s: {why}")
             if wait > 0:
                 await asyncio.sleep(wait)
             self._endpoint = endpoint
@@ -121,7 +123,7 @@ class Watch:
                 async with asyncio.timeout(CREATE_TIMEOUT):
                     await self._create(endpoint)
             except TimeoutError:
-                self._lost()
+                self._lost(trouble.SILENT)
             except CallFailed as error:
                 self._judge(error)
 
@@ -211,13 +213,13 @@ class Watch:
             self._drop()
             self._closed = True
             raise from_rpc(error, writes=False) from error
-        self._lost()
+        self._lost(trouble.of(error))
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
         """Go on elsewhere."""
         self._drop()
         if self._endpoint is not None:
-            self._endpoints.failed(self._endpoint, asyncio.get_running_loop().time())
+            self._endpoints.failed(self._endpoint, asyncio.get_running_loop().time(), why)
 
     def _drop(self) -> None:
         self._fragments.clear()

@@ -162,6 +162,7 @@ class FakeMember:
         self.asked = asyncio.Event()
         """A call has come."""
         self.port = 0
+        self.status: StatusResponse | None = None
         self.unary_failure: tuple[grpc.StatusCode, str] | None = None
         self._server: grpc.aio.Server | None = None
         self._listening: list[asyncio.Future[None]] = []
@@ -192,6 +193,8 @@ class FakeMember:
             async def serve(message: Message, context: Context) -> Message:
                 self.calls[request.__name__] += 1
                 self.asked.set()
+                if self.status is not None and request is StatusRequest:
+                    return self.status  # also while all else waits
                 await self._pause()
                 if self.unary_failure is not None:
                     await context.abort(*self.unary_failure)

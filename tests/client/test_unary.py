@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+import grpc.aio
 import pytest
 
 from connect_kv import errors
@@ -94,3 +95,14 @@ def test_a_malformed_endpoint_is_named(text: str) -> None:
 )
 def test_what_a_failure_says_of_the_effect(code: int, text: str, expected: Fate) -> None:
     assert fate(code, text) is expected
+
+
+async def test_a_server_that_is_none_for_clients_is_named() -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    for session in (True, False):
+        async with connect(f"127.0.0.1:{port}", session=session) as client:
+            with pytest.raises(errors.Refused, match=f"127.0.0.1:{port} does not serve clients"):
+                await client.put("a", "1")
+    await server.stop(None)

@@ -130,6 +130,16 @@ async def test_without_a_leader_a_call_waits_until_its_deadline_then_is_unavaila
             with pytest.raises(connect_kv.Unavailable):
                 await client.get("k", timeout=3)
             assert loop.time() - started >= 2.7
+        dead = [node.client_address for node in cluster.nodes if node is not alone]
+        for session in (True, False):
+            everybody = ",".join(node.client_address for node in cluster.nodes)
+            async with connect_kv.connect(everybody, session=session, timeout=3) as client:
+                for call in (client.get("k"), client.put("k", "v")):
+                    with pytest.raises((connect_kv.Unavailable, connect_kv.OutcomeUnknown)) as caught:
+                        await call
+                    told = str(caught.value)
+                    assert "no leader" in told
+                    assert f"{', '.join(dead)} refuse connections" in told
         async with stubs(alone) as calls:
             write, read = await asyncio.gather(
                 failure(calls.put(PutRequest(key=b"k"), timeout=60)),
