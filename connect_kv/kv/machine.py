@@ -12,8 +12,9 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
+from connect_kv import etcd_errors
 from connect_kv.errors import Refused, UnknownEntry
-from connect_kv.kv import consistency, gets, hashing, refusals, scan, txn, wire
+from connect_kv.kv import consistency, gets, hashing, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import Changes, Source, StoreState
@@ -214,22 +215,22 @@ class KvMachine:
         self.leases.published()
         self._tell_cleaned()
 
-    def _alarm_refusal(self, command: Command, kind: str) -> refusals.Refusal | None:
+    def _alarm_refusal(self, command: Command, kind: str) -> etcd_errors.Refusal | None:
         if self.corrupt and kind not in ("lease_renew", "lease_expire"):
-            return refusals.CORRUPT
+            return etcd_errors.CORRUPT
         if self.no_space and (kind in ("put", "lease_grant") or (kind == "txn" and _puts(command.txn))):
-            return refusals.NO_SPACE
+            return etcd_errors.NO_SPACE
         return None
 
     def _put(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         request: PutRequest = command.put
         lease = request.lease
         if lease and self.leases.get(lease) is None:
-            return refusals.LEASE_NOT_FOUND.result()
+            return etcd_errors.LEASE_NOT_FOUND.result()
         store = self._store
         if request.ignore_value or request.ignore_lease:
             if store.get(overlay, request.key) is None:
-                return refusals.KEY_NOT_FOUND.result()
+                return etcd_errors.KEY_NOT_FOUND.result()
             result = Result(put=txn.put(store, overlay, request))
         else:
             result = Result()
@@ -257,9 +258,9 @@ class KvMachine:
         request: CompactionRequest = command.compact
         store = self._store
         if request.revision <= store.compacted:
-            return refusals.COMPACTED.result()
+            return etcd_errors.COMPACTED.result()
         if request.revision > store.revision:
-            return refusals.FUTURE_REVISION.result()
+            return etcd_errors.FUTURE_REVISION.result()
         store.compacted = request.revision
         self._cleaner.compact(request.revision)
         header = ResponseHeader(revision=store.finish())
@@ -268,10 +269,10 @@ class KvMachine:
     def _lease_grant(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
         request = command.lease_grant
         if request.TTL > MAXIMUM_TTL:
-            return refusals.LEASE_TTL_TOO_LARGE.result()
+            return etcd_errors.LEASE_TTL_TOO_LARGE.result()
         lease = request.ID or self.leases.choose_id(index, log_time)
         if self.leases.get(lease) is not None:
-            return refusals.LEASE_EXISTS.result()
+            return etcd_errors.LEASE_EXISTS.result()
         ttl = self.leases.grant(overlay, lease, request.TTL, index, log_time)
         header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
@@ -279,7 +280,7 @@ class KvMachine:
     def _lease_revoke(self, command: Command, overlay: Changes) -> Walk[Parts]:
         lease = command.lease_revoke.ID
         if self.leases.get(lease) is None:
-            raise refusals.LEASE_NOT_FOUND.error()
+            raise etcd_errors.LEASE_NOT_FOUND.error()
         header = ResponseHeader(revision=(yield from self._end_lease(lease, overlay)))
         return Parts(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
 

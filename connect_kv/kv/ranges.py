@@ -9,7 +9,8 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
-from connect_kv.kv import refusals, scan, wire
+from connect_kv import etcd_errors
+from connect_kv.kv import scan, wire
 from connect_kv.kv.census import Census
 from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import StoreState
@@ -31,9 +32,9 @@ _FEW_RECORDS = 4 * scan.SLICE_RECORDS
 def check_revision(wanted: int, state: StoreState) -> None:
     """Refuse a revision that is not there any more, or not yet. Not positive means now."""
     if wanted > state.revision:
-        raise refusals.FUTURE_REVISION.error()
+        raise etcd_errors.FUTURE_REVISION.error()
     if 0 < wanted < state.compacted:
-        raise refusals.COMPACTED.error()
+        raise etcd_errors.COMPACTED.error()
 
 
 class RangeRead:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from operator import eq, gt, lt, ne
 from typing import TypeAlias
 
-from connect_kv.kv import layout, refusals, scan, wire
+from connect_kv import etcd_errors
+from connect_kv.kv import layout, scan, wire
 from connect_kv.kv.census import Census
 from connect_kv.kv.layout import Changes, StoreState
 from connect_kv.kv.leases import LeaseTable
@@ -180,9 +181,9 @@ def _flat(branch: Branch) -> Iterator[Operation]:
 def _check_range(request: RangeRequest, state: StoreState) -> None:
     """Unlike outside a transaction, a negative revision is one that was compacted (as in etcd)."""
     if request.revision > state.revision:
-        raise refusals.FUTURE_REVISION.error()
+        raise etcd_errors.FUTURE_REVISION.error()
     if request.revision != 0 and request.revision < state.compacted:
-        raise refusals.COMPACTED.error()
+        raise etcd_errors.COMPACTED.error()
 
 
 def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest, deleted_from: bytes | None) -> None:
@@ -192,9 +193,9 @@ def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest, deleted_
     if request.ignore_value or request.ignore_lease:
         gone = deleted_from is not None and request.key >= deleted_from
         if gone or reader.get(layout.CURRENT + request.key) is None:
-            raise refusals.KEY_NOT_FOUND.error()
+            raise etcd_errors.KEY_NOT_FOUND.error()
     if request.lease and leases.get(request.lease) is None:
-        raise refusals.LEASE_NOT_FOUND.error()
+        raise etcd_errors.LEASE_NOT_FOUND.error()
 
 
 class TxnWrite:

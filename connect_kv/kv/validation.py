@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from connect_kv.kv import layout, refusals
+from connect_kv import etcd_errors
+from connect_kv.kv import layout
 from connect_kv.kv.intervals import IntervalIndex
 from connect_kv.kv.leases import MAXIMUM_TTL
 from connect_kv.rpc.command_pb2 import Command
@@ -33,7 +34,7 @@ _ALARMS = frozenset(AlarmType.values())
 def check_size(size: int, maximum: int = MAXIMUM_REQUEST_BYTES) -> None:
     """Of a command as it would be replicated, in bytes."""
     if size > maximum:
-        raise refusals.TOO_LARGE.error()
+        raise etcd_errors.TOO_LARGE.error()
 
 
 def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -> None:
@@ -56,16 +57,16 @@ def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -
 def check_range(request: RangeRequest) -> None:
     """A key, and a sort we know."""
     if not request.key:
-        raise refusals.EMPTY_KEY.error()
+        raise etcd_errors.EMPTY_KEY.error()
     if request.sort_order not in _SORT_ORDERS or request.sort_target not in _SORT_TARGETS:
-        raise refusals.INVALID_SORT.error()
+        raise etcd_errors.INVALID_SORT.error()
 
 
 def check_range_stream(request: RangeRequest) -> None:
     """As for Range; besides, chunks come in key order and unfiltered."""
     check_range(request)
     if request.sort_order != RangeRequest.NONE or request.sort_target != RangeRequest.KEY:
-        raise refusals.STREAM_SORT.error()
+        raise etcd_errors.STREAM_SORT.error()
     filters = (
         request.min_mod_revision,
         request.max_mod_revision,
@@ -73,35 +74,35 @@ def check_range_stream(request: RangeRequest) -> None:
         request.max_create_revision,
     )
     if any(filters):
-        raise refusals.STREAM_FILTERS.error()
+        raise etcd_errors.STREAM_FILTERS.error()
 
 
 def check_put(request: PutRequest) -> None:
     """A key, and nothing given that is to be ignored."""
     if not request.key:
-        raise refusals.EMPTY_KEY.error()
+        raise etcd_errors.EMPTY_KEY.error()
     if request.ignore_value and request.value:
-        raise refusals.VALUE_PROVIDED.error()
+        raise etcd_errors.VALUE_PROVIDED.error()
     if request.ignore_lease and request.lease:
-        raise refusals.LEASE_PROVIDED.error()
+        raise etcd_errors.LEASE_PROVIDED.error()
 
 
 def check_delete_range(request: DeleteRangeRequest) -> None:
     """A key."""
     if not request.key:
-        raise refusals.EMPTY_KEY.error()
+        raise etcd_errors.EMPTY_KEY.error()
 
 
 def check_lease_grant(request: LeaseGrantRequest) -> None:
     """A TTL that can be counted."""
     if request.TTL > MAXIMUM_TTL:
-        raise refusals.LEASE_TTL_TOO_LARGE.error()
+        raise etcd_errors.LEASE_TTL_TOO_LARGE.error()
 
 
 def check_alarm(request: AlarmRequest) -> None:
     """An action and a type of alarm that we know: enums of the wire hold any number."""
     if request.action not in _ALARM_ACTIONS or request.alarm not in _ALARMS:
-        raise refusals.UNKNOWN_ALARM.error()
+        raise etcd_errors.UNKNOWN_ALARM.error()
 
 
 def check_txn(request: TxnRequest, maximum_ops: int = MAXIMUM_TXN_OPS) -> None:
@@ -136,12 +137,12 @@ def _only_puts_keys(request: TxnRequest, budget: int) -> bool:
 
 def _check_operations(request: TxnRequest, budget: int, depth: int = 1) -> None:
     if depth > MAXIMUM_TXN_DEPTH:
-        raise refusals.TXN_TOO_DEEP.error()
+        raise etcd_errors.TXN_TOO_DEEP.error()
     used = max(len(request.compare), len(request.success), len(request.failure))
     if used > budget:
-        raise refusals.TOO_MANY_OPS.error()
+        raise etcd_errors.TOO_MANY_OPS.error()
     if not all(compare.key for compare in request.compare):
-        raise refusals.EMPTY_KEY.error()
+        raise etcd_errors.EMPTY_KEY.error()
     for branch in (request.success, request.failure):
         for op in branch:
             _check_operation(op, budget - used, depth)
@@ -158,7 +159,7 @@ def _check_operation(op: RequestOp, budget: int, depth: int) -> None:
         case "request_txn":
             _check_operations(op.request_txn, budget, depth + 1)
         case _:
-            raise refusals.KEY_NOT_FOUND.error()
+            raise etcd_errors.KEY_NOT_FOUND.error()
 
 
 class _Writes:
@@ -192,7 +193,7 @@ class _Writes:
             self._add_nested(request)
         keys = set(puts)
         if len(keys) < len(puts):
-            raise refusals.DUPLICATE_KEY.error()
+            raise etcd_errors.DUPLICATE_KEY.error()
         self._add_puts(keys)
 
     def _add_nested(self, request: TxnRequest) -> None:
@@ -212,7 +213,7 @@ class _Writes:
 
     def _add_puts(self, keys: set[bytes]) -> None:
         if not self.puts.isdisjoint(keys) or not self._deleted_keys.isdisjoint(keys):
-            raise refusals.DUPLICATE_KEY.error()
+            raise etcd_errors.DUPLICATE_KEY.error()
         if self._deleted_ranges and any(self._deleted_ranges.stab(key) for key in keys):
-            raise refusals.DUPLICATE_KEY.error()
+            raise etcd_errors.DUPLICATE_KEY.error()
         self.puts |= keys

@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from connect_kv import etcd_errors
 from connect_kv.errors import NodeStopped
-from connect_kv.kv import refusals, wire
+from connect_kv.kv import wire
 from connect_kv.kv.catch_up import read_piece
 from connect_kv.kv.feed import Batch, passes
 from connect_kv.kv.layout import FIRST_KEY, FROM_KEY
@@ -351,7 +352,7 @@ class WatchStream:
 
     def _refusal(self, key: bytes, request: WatchCreateRequest) -> str | None:
         if request.start_revision < 0:
-            return refusals.COMPACTED.message
+            return etcd_errors.COMPACTED.message
         if request.range_end and request.range_end != FROM_KEY and request.range_end <= key:
             return EMPTY_RANGE
         if request.watch_id and self._taken(request.watch_id):

@@ -71,7 +71,7 @@ class Seams:
     worker: Callable[[str], Worker] = ThreadWorker
     """Makes the thread of that name."""
     listens: bool = True
-    """Whether clients reach it over gRPC and HTTP; if not, call ``services.handlers``."""
+    """Whether clients reach it over gRPC and HTTP; if not, call ``services.router``."""
     tune: Callable[[NodeConfig], NodeConfig] = lambda config: config
     """Changes limits that are no settings."""
     log: Callable[[LogStore], LogStore] = lambda log: log

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from connect_kv.frontend.grpc.streams import Streams
 from connect_kv.frontend.http.probes import Health
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -15,6 +14,7 @@ from connect_kv.node.node import RaftNode
 from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
+from connect_kv.services.streams import Streams
 from connect_kv.statemachine.host import MachineHost
 
 

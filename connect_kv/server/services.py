@@ -10,9 +10,10 @@ from importlib.metadata import version
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.errors import RefusedToStart
 from connect_kv.framework.hosted import HostedMachine
-from connect_kv.frontend.grpc.router import Handlers
-from connect_kv.frontend.grpc.server import GrpcServer, add_services
-from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
+from connect_kv.frontend.grpc.health import HealthService
+from connect_kv.frontend.grpc.router import Router
+from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
 from connect_kv.frontend.http.port import Answers, HttpPort
 from connect_kv.frontend.http.probes import Health
 from connect_kv.interfaces import Clock
@@ -39,6 +40,7 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.renewals import Renewals
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
+from connect_kv.services.streams import Streams
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
 
@@ -71,7 +73,7 @@ class Services:
         listens: bool,
         no_space: Callable[[], None],
     ) -> None:
-        """`listens`: whether there are ports at all; a simulator calls the handlers itself.
+        """`listens`: whether there are ports at all; a simulator calls the router itself.
         `no_space` is told that the quota is used up.
         """
         self._config = config
@@ -138,18 +140,15 @@ class Services:
             "Machine": MachineService(self.replica, host, calls),
         }
         """By the service's short name."""
-        self.handlers = Handlers(self._streams, metrics, self.replica.has_leader, self._is_learner)
+        self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner)
         """Every method clients can call; a simulator calls them without a port."""
-        add_services(self.handlers, self.servicers)
+        add_services(self.router, self.servicers)
         self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner, clock=clock)
-        self._grpc: GrpcServer | None = None
+        self._grpc_health = HealthService(NAMES, self.health.serving, clock)
+        add_health_and_reflection(self.router, self._grpc_health)
+        self._grpc: GrpcioServer | None = None
         if listens:
-            self._grpc = GrpcServer(
-                self.handlers,
-                max_request_bytes=config.max_request_bytes,
-                serving=self.health.serving,
-                clock=clock,
-            )
+            self._grpc = GrpcioServer(self.router, max_request_bytes=config.max_request_bytes, clock=clock)
         self._http = HttpPort(
             Answers(
                 health=self.health.health,
@@ -221,6 +220,7 @@ class Services:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._grpc is not None:
+            self._grpc_health.stop()
             await self._grpc.stop(_GRACE_SECONDS)
         await self._renewals.close()
         await self._contests.close()

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from connect_kv.frontend.grpc.router import Context
 from connect_kv.interfaces import Clock
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import cluster_pb2
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica
 from connect_kv.services.membership import LOOK_SECONDS, UNHEALTHY, MemberChanges, Published, described
 from connect_kv.services.peer_calls import Handler, PeerCalls
@@ -52,7 +52,7 @@ class ClusterService:
         peers.serve("MemberPromote", _encoded(cluster_pb2.MemberPromoteRequest, changes.promote))
 
     async def MemberList(
-        self, request: cluster_pb2.MemberListRequest, context: Context
+        self, request: cluster_pb2.MemberListRequest, caller: Caller
     ) -> cluster_pb2.MemberListResponse:
         """All members, sorted by id."""
         if request.linearizable:
@@ -62,25 +62,25 @@ class ClusterService:
         )
 
     async def MemberAdd(
-        self, request: cluster_pb2.MemberAddRequest, context: Context
+        self, request: cluster_pb2.MemberAddRequest, caller: Caller
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
         return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
 
     async def MemberRemove(
-        self, request: cluster_pb2.MemberRemoveRequest, context: Context
+        self, request: cluster_pb2.MemberRemoveRequest, caller: Caller
     ) -> cluster_pb2.MemberRemoveResponse:
         """Remove a member for good; it stops by itself."""
         return await self._change("MemberRemove", request, cluster_pb2.MemberRemoveResponse())
 
     async def MemberUpdate(
-        self, request: cluster_pb2.MemberUpdateRequest, context: Context
+        self, request: cluster_pb2.MemberUpdateRequest, caller: Caller
     ) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
         return await self._change("MemberUpdate", request, cluster_pb2.MemberUpdateResponse())
 
     async def MemberPromote(
-        self, request: cluster_pb2.MemberPromoteRequest, context: Context
+        self, request: cluster_pb2.MemberPromoteRequest, caller: Caller
     ) -> cluster_pb2.MemberPromoteResponse:
         """Make a learner a voter."""
         return await self._change("MemberPromote", request, cluster_pb2.MemberPromoteResponse())

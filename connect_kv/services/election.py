@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from connect_kv.frontend.grpc.router import Context, needs_leader
-from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.refusals import Refusal
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc import election_pb2
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica
 from connect_kv.services.lock_queue import Contests
+from connect_kv.services.streams import Streams
 
-NO_LEADER = Refusal(2, "election: no leader")
-NOT_LEADER = Refusal(2, "election: not leader")
-NO_LEADER_GIVEN = Refusal(2, '"leader" field must be provided')
+NO_LEADER = Refusal(Code.UNKNOWN, "election: no leader")
+NOT_LEADER = Refusal(Code.UNKNOWN, "election: not leader")
+NO_LEADER_GIVEN = Refusal(Code.UNKNOWN, '"leader" field must be provided')
 
 
 class ElectionService:
@@ -31,10 +31,10 @@ class ElectionService:
         self._streams = streams
 
     async def Campaign(
-        self, request: election_pb2.CampaignRequest, context: Context
+        self, request: election_pb2.CampaignRequest, caller: Caller
     ) -> election_pb2.CampaignResponse:
         """Wait until this candidate leads."""
-        scope = self._streams.scope(needs_leader=needs_leader(context))
+        scope = self._streams.scope(needs_leader=caller.needs_leader)
         place = await self._contests.win(request.name, request.lease, request.value, scope)
         leader = election_pb2.LeaderKey(
             name=request.name, key=place.key, rev=place.revision, lease=place.lease
@@ -42,7 +42,7 @@ class ElectionService:
         return election_pb2.CampaignResponse(header=self._replica.header(), leader=leader)
 
     async def Proclaim(
-        self, request: election_pb2.ProclaimRequest, context: Context
+        self, request: election_pb2.ProclaimRequest, caller: Caller
     ) -> election_pb2.ProclaimResponse:
         """The leader says something else."""
         if not request.HasField("leader"):
@@ -53,7 +53,7 @@ class ElectionService:
         return election_pb2.ProclaimResponse(header=self._replica.header())
 
     async def Leader(
-        self, request: election_pb2.LeaderRequest, context: Context
+        self, request: election_pb2.LeaderRequest, caller: Caller
     ) -> election_pb2.LeaderResponse:
         """Who leads now."""
         await self._replica.barrier()
@@ -63,7 +63,7 @@ class ElectionService:
         return election_pb2.LeaderResponse(header=self._replica.header(), kv=leader)
 
     async def Resign(
-        self, request: election_pb2.ResignRequest, context: Context
+        self, request: election_pb2.ResignRequest, caller: Caller
     ) -> election_pb2.ResignResponse:
         """Lead no longer; who does not anyway resigns without an error."""
         if not request.HasField("leader"):
@@ -72,7 +72,7 @@ class ElectionService:
         return election_pb2.ResignResponse(header=self._replica.header())
 
     async def Observe(
-        self, request: election_pb2.LeaderRequest, context: Context
+        self, request: election_pb2.LeaderRequest, caller: Caller
     ) -> AsyncIterator[election_pb2.LeaderResponse]:
         """Who leads now, then every leader after that and everything each of them says, in order."""
         prefix = request.name + b"/"

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
-from connect_kv.kv.refusals import Refusal
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv.wire import HEADER, read_varint, varint
 from connect_kv.kv.wire import field as framed
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
@@ -28,7 +28,7 @@ _SESSION_RETRIES = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
 
 FIRST_COMMANDS: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
 """Every version that ever ran can apply commands up to this number; new kinds get higher ones."""
-NOT_CAPABLE = Refusal(9, "etcdserver: not capable")
+NOT_CAPABLE = Refusal(Code.FAILED_PRECONDITION, "etcdserver: not capable")
 
 
 class Proposer(Protocol):

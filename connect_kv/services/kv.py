@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from connect_kv.frontend.grpc.router import Context
 from connect_kv.kv import txn, validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.rpc import kv_pb2
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
 
@@ -25,7 +25,7 @@ class KvService:
         self._quota = quota
         self._kv = kv
 
-    async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> kv_pb2.PutResponse:
         """Replicate one put."""
         validation.check_put(request)
         self._quota.admit_put(request)
@@ -34,12 +34,12 @@ class KvService:
         self._replica.fill(response.header)
         return response
 
-    async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, context: Context) -> bytes:
+    async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
         """Replicate one delete. The answer is serialized already, here and below: it may be large."""
         validation.check_delete_range(request)
         return await self._replica.respond(_DELETE_RANGE, request.SerializeToString())
 
-    async def Txn(self, request: kv_pb2.TxnRequest, context: Context) -> bytes:
+    async def Txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
         """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
         validation.check_txn(request)
         if txn.is_read_only(request):
@@ -49,7 +49,7 @@ class KvService:
         self._quota.admit_txn(request)
         return await self._replica.respond(_TXN, request.SerializeToString())
 
-    async def Compact(self, request: kv_pb2.CompactionRequest, context: Context) -> kv_pb2.CompactionResponse:
+    async def Compact(self, request: kv_pb2.CompactionRequest, caller: Caller) -> kv_pb2.CompactionResponse:
         """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""
         result = await self._replica.execute(_COMPACT, request.SerializeToString())
         if request.physical:
@@ -58,7 +58,7 @@ class KvService:
         self._replica.fill(response.header)
         return response
 
-    async def Range(self, request: kv_pb2.RangeRequest, context: Context) -> bytes:
+    async def Range(self, request: kv_pb2.RangeRequest, caller: Caller) -> bytes:
         """Read keys; linearizable unless the request says otherwise."""
         validation.check_range(request)
         if not request.serializable:
@@ -66,7 +66,7 @@ class KvService:
         return await self._kv.range_encoded(request, self._replica.header(revision=0))
 
     async def RangeStream(
-        self, request: kv_pb2.RangeRequest, context: Context
+        self, request: kv_pb2.RangeRequest, caller: Caller
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
         """The same in chunks of one pinned revision, for large results."""
         validation.check_range_stream(request)

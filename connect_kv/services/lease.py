@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from connect_kv.frontend.grpc.router import Context, read
 from connect_kv.kv import validation
 from connect_kv.rpc import lease_pb2
 from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
 from connect_kv.services.reads import Reads
@@ -31,7 +31,7 @@ class LeaseService:
         self._renewals = renewals
 
     async def LeaseGrant(
-        self, request: lease_pb2.LeaseGrantRequest, context: Context
+        self, request: lease_pb2.LeaseGrantRequest, caller: Caller
     ) -> lease_pb2.LeaseGrantResponse:
         """Grant a lease; without an id one is chosen when it is applied."""
         validation.check_lease_grant(request)
@@ -42,7 +42,7 @@ class LeaseService:
         return response
 
     async def LeaseRevoke(
-        self, request: lease_pb2.LeaseRevokeRequest, context: Context
+        self, request: lease_pb2.LeaseRevokeRequest, caller: Caller
     ) -> lease_pb2.LeaseRevokeResponse:
         """End a lease and delete its keys."""
         result = await self._replica.execute(_REVOKE, request.SerializeToString())
@@ -51,7 +51,7 @@ class LeaseService:
         return response
 
     async def LeaseTimeToLive(
-        self, request: lease_pb2.LeaseTimeToLiveRequest, context: Context
+        self, request: lease_pb2.LeaseTimeToLiveRequest, caller: Caller
     ) -> lease_pb2.LeaseTimeToLiveResponse:
         """What remains of a lease; TTL -1 if there is none."""
         await self._replica.barrier()
@@ -60,7 +60,7 @@ class LeaseService:
         return response
 
     async def LeaseLeases(
-        self, request: lease_pb2.LeaseLeasesRequest, context: Context
+        self, request: lease_pb2.LeaseLeasesRequest, caller: Caller
     ) -> lease_pb2.LeaseLeasesResponse:
         """All leases, those that end first in front."""
         await self._replica.barrier()
@@ -68,19 +68,21 @@ class LeaseService:
         self._replica.fill(response.header)
         return response
 
-    async def LeaseKeepAlive(self, context: Context) -> None:
+    async def LeaseKeepAlive(self, channel: Channel[lease_pb2.LeaseKeepAliveRequest]) -> None:
         """One answer per request, in order; many may be under way."""
         answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_PIPELINE)
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write(context, answers))
-            while (request := await read(context)) is not None:
+            writer = tasks.create_task(self._write(channel, answers))
+            while (request := await channel.read()) is not None:
                 renewal = tasks.create_task(self._renewals.renew(request.ID))
                 await answers.put((request.ID, self._replica.header(), renewal))
             await answers.put(None)
             await writer
 
-    async def _write(self, context: Context, answers: asyncio.Queue[_Answer | None]) -> None:
+    async def _write(
+        self, channel: Channel[lease_pb2.LeaseKeepAliveRequest], answers: asyncio.Queue[_Answer | None]
+    ) -> None:
         while (answer := await answers.get()) is not None:
             lease, header, renewal = answer
             ttl = await renewal
-            await context.write(lease_pb2.LeaseKeepAliveResponse(header=header, ID=lease, TTL=ttl))
+            await channel.write(lease_pb2.LeaseKeepAliveResponse(header=header, ID=lease, TTL=ttl))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from connect_kv.frontend.grpc.router import Context, needs_leader
-from connect_kv.frontend.grpc.streams import Streams
 from connect_kv.kv import validation
 from connect_kv.rpc import lock_pb2
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.lock_queue import Contests
+from connect_kv.services.streams import Streams
 
 _DELETE_RANGE = field_number("delete_range")
 
@@ -21,17 +21,17 @@ class LockService:
         self._contests = contests
         self._streams = streams
 
-    async def Lock(self, request: lock_pb2.LockRequest, context: Context) -> lock_pb2.LockResponse:
+    async def Lock(self, request: lock_pb2.LockRequest, caller: Caller) -> lock_pb2.LockResponse:
         """Wait for the lock. `key` is deleted by Unlock, or with the lease.
 
         Its create revision is the number to fence off earlier holders with. Asking again with the same
         lease gives the same place.
         """
-        scope = self._streams.scope(needs_leader=needs_leader(context))
+        scope = self._streams.scope(needs_leader=caller.needs_leader)
         place = await self._contests.win(request.name, request.lease, b"", scope)
         return lock_pb2.LockResponse(header=self._replica.header(), key=place.key)
 
-    async def Unlock(self, request: lock_pb2.UnlockRequest, context: Context) -> lock_pb2.UnlockResponse:
+    async def Unlock(self, request: lock_pb2.UnlockRequest, caller: Caller) -> lock_pb2.UnlockResponse:
         """Give it back; one that is gone already is no error."""
         delete = DeleteRangeRequest(key=request.key)
         validation.check_delete_range(delete)

@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 
 from connect_kv.errors import ConnectKvError
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.refusals import Refusal
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.kv_pb2 import (
     Compare,
@@ -31,7 +31,7 @@ from connect_kv.services.executor import Replica, field_number
 
 OWN_LEASE_SECONDS = 60
 """Of a lease granted for who brought none. Nobody renews it."""
-SESSION_EXPIRED = Refusal(2, "mutex: session is expired")
+SESSION_EXPIRED = Refusal(Code.UNKNOWN, "mutex: session is expired")
 
 _TXN = field_number("txn")
 _GRANT = field_number("lease_grant")

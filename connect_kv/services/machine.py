@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from connect_kv.framework.hosted import HostedMachine, MethodDescription
 from connect_kv.framework.types import Kind
-from connect_kv.frontend.grpc.router import Context
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
 from connect_kv.statemachine.host import MachineHost
@@ -25,7 +25,7 @@ class MachineService:
         self._calls = calls
 
     async def Call(
-        self, request: machine_pb2.MachineCallRequest, context: Context
+        self, request: machine_pb2.MachineCallRequest, caller: Caller
     ) -> machine_pb2.MachineCallResponse:
         """Call a command or a query."""
         arguments: bytes | str
@@ -46,7 +46,7 @@ class MachineService:
             response.msgpack = value
         return response
 
-    async def Describe(self, request: machine_pb2.MachineDescribeRequest, context: Context) -> Describe:
+    async def Describe(self, request: machine_pb2.MachineDescribeRequest, caller: Caller) -> Describe:
         """List machines, their methods and the types of their arguments."""
         known = self._calls.machines
         if request.machine and request.machine not in known:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from connect_kv.errors import NotLeader, Unavailable
-from connect_kv.frontend.grpc.router import Context
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.interfaces import Identity
 from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.refusals import Refusal
 from connect_kv.metrics import Metrics
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import maintenance_pb2
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.statemachine.backups import backup
@@ -24,8 +24,8 @@ from connect_kv.statemachine.host import MachineHost
 ETCD_VERSION = "3.6.0"
 """What etcd clients are told: they switch features on it."""
 
-BAD_TRANSFEREE = Refusal(9, "etcdserver: bad leader transferee")
-TRANSFER_TOO_LONG = Refusal(2, "etcdserver: request timed out, leader transfer took too long")
+BAD_TRANSFEREE = Refusal(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
+TRANSFER_TOO_LONG = Refusal(Code.UNKNOWN, "etcdserver: request timed out, leader transfer took too long")
 
 _ALARM = field_number("alarm")
 
@@ -101,7 +101,7 @@ class MaintenanceService:
         peers.serve("HashKV", self._hash_for_peer)
 
     async def Alarm(
-        self, request: maintenance_pb2.AlarmRequest, context: Context
+        self, request: maintenance_pb2.AlarmRequest, caller: Caller
     ) -> maintenance_pb2.AlarmResponse:
         """List alarms, or raise or end one; listing needs no entry of the log."""
         validation.check_alarm(request)
@@ -114,7 +114,7 @@ class MaintenanceService:
         return response
 
     async def Status(
-        self, request: maintenance_pb2.StatusRequest, context: Context
+        self, request: maintenance_pb2.StatusRequest, caller: Caller
     ) -> maintenance_pb2.StatusResponse:
         """This member's state; needs no leader."""
         status = self._status()
@@ -138,7 +138,7 @@ class MaintenanceService:
         )
 
     async def HashKV(
-        self, request: maintenance_pb2.HashKVRequest, context: Context
+        self, request: maintenance_pb2.HashKVRequest, caller: Caller
     ) -> maintenance_pb2.HashKVResponse:
         """Of the keys and their history: equal on all members that have compacted up to the same revision."""
         response = await self.hash_kv(request.revision)
@@ -156,7 +156,7 @@ class MaintenanceService:
         return response
 
     async def Hash(
-        self, request: maintenance_pb2.HashRequest, context: Context
+        self, request: maintenance_pb2.HashRequest, caller: Caller
     ) -> maintenance_pb2.HashResponse:
         """Of everything replicated: equal on all members that have applied the same."""
         with self._hashing.time():
@@ -164,7 +164,7 @@ class MaintenanceService:
         return maintenance_pb2.HashResponse(header=self._replica.header(revision), hash=checksum)
 
     async def Defragment(
-        self, request: maintenance_pb2.DefragmentRequest, context: Context
+        self, request: maintenance_pb2.DefragmentRequest, caller: Caller
     ) -> maintenance_pb2.DefragmentResponse:
         """Give back this member's unneeded disk space; it serves meanwhile, unlike etcd."""
         self._defragmentations += 1
@@ -176,7 +176,7 @@ class MaintenanceService:
         return maintenance_pb2.DefragmentResponse()
 
     async def MoveLeader(
-        self, request: maintenance_pb2.MoveLeaderRequest, context: Context
+        self, request: maintenance_pb2.MoveLeaderRequest, caller: Caller
     ) -> maintenance_pb2.MoveLeaderResponse:
         """Hand leadership to another voter; returns once that leads."""
         if not self._node.is_leader:
@@ -190,7 +190,7 @@ class MaintenanceService:
         return maintenance_pb2.MoveLeaderResponse()
 
     async def Snapshot(
-        self, request: maintenance_pb2.SnapshotRequest, context: Context
+        self, request: maintenance_pb2.SnapshotRequest, caller: Caller
     ) -> AsyncIterator[maintenance_pb2.SnapshotResponse]:
         """A backup of everything, in the frame that clients of etcd check; see `connect-kv snapshot`."""
         with self._saving.time():

@@ -15,8 +15,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from connect_kv.errors import NotLeader, Unavailable
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.interfaces import Clock
-from connect_kv.kv.refusals import Refusal
 from connect_kv.node.status import NodeStatus
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
@@ -24,14 +24,18 @@ from connect_kv.rpc import cluster_pb2
 from connect_kv.rpc.command_pb2 import MemberPublish
 from connect_kv.services.executor import Replica
 
-BAD_URLS = Refusal(3, "etcdserver: given member URLs are invalid")
-URL_EXISTS = Refusal(9, "etcdserver: Peer URLs already exists")
-NOT_FOUND = Refusal(5, "etcdserver: member not found")
-TOO_FEW_STARTED = Refusal(9, "etcdserver: re-configuration failed due to not enough started members")
-UNHEALTHY = Refusal(14, "etcdserver: unhealthy cluster")
-TOO_MANY_LEARNERS = Refusal(9, "etcdserver: too many learner members in cluster")
-NOT_A_LEARNER = Refusal(9, "etcdserver: can only promote a learner member")
-NOT_IN_SYNC = Refusal(9, "etcdserver: can only promote a learner member which is in sync with leader")
+BAD_URLS = Refusal(Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+URL_EXISTS = Refusal(Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
+NOT_FOUND = Refusal(Code.NOT_FOUND, "etcdserver: member not found")
+TOO_FEW_STARTED = Refusal(
+    Code.FAILED_PRECONDITION, "etcdserver: re-configuration failed due to not enough started members"
+)
+UNHEALTHY = Refusal(Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
+TOO_MANY_LEARNERS = Refusal(Code.FAILED_PRECONDITION, "etcdserver: too many learner members in cluster")
+NOT_A_LEARNER = Refusal(Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member")
+NOT_IN_SYNC = Refusal(
+    Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member which is in sync with leader"
+)
 
 Published = Callable[[], Mapping[int, MemberPublish]]
 """By node id: the name and client URLs that a member publishes once it has started."""

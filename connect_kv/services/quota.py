@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
+from connect_kv import etcd_errors
 from connect_kv.interfaces import Clock
-from connect_kv.kv import refusals
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import PutRequest, RequestOp, TxnRequest
 
@@ -80,7 +80,7 @@ class Quota:
             return
         if self._size + self._since + cost >= self.limit:
             self._exceeded()
-            raise refusals.NO_SPACE.error()
+            raise etcd_errors.NO_SPACE.error()
         self._since += cost
 
 

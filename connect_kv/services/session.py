@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from connect_kv.errors import BadCall, SessionExpired
-from connect_kv.frontend.grpc.router import Context, read
 from connect_kv.kv.wire import varint
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
+from connect_kv.services.caller import Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import Place, SessionCommands
@@ -45,17 +45,17 @@ class SessionService:
         self._sessions = sessions
         self._window = window
 
-    async def Open(self, context: Context) -> None:
+    async def Open(self, channel: Channel[SessionRequests]) -> None:
         """Serve one stream until the client half-closes it and everything is answered."""
-        first: SessionRequests | None = await read(context)
+        first: SessionRequests | None = await channel.read()
         if first is None:
             return
         session, ttl = await (self._resume(first.session) if first.session else self._open(first.ttl))
-        await context.write(SessionReplies(session=session, window=self._window, ttl=ttl))
+        await channel.write(SessionReplies(session=session, window=self._window, ttl=ttl))
         door = _Door(self._replica, self._reads, self._commands, session, self._window)
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(door.write(context))
-            await door.read(context, first, tasks)
+            writer = tasks.create_task(door.write(channel))
+            await door.read(channel, first, tasks)
             await door.answered()
             writer.cancel()
 
@@ -90,7 +90,9 @@ class _Door:
         self._room = asyncio.Event()
         """Some were written: `_outstanding` is lower."""
 
-    async def read(self, context: Context, first: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+    async def read(
+        self, channel: Channel[SessionRequests], first: SessionRequests, tasks: asyncio.TaskGroup
+    ) -> None:
         """Take batches while the window has room, until the client half-closes."""
         request: SessionRequests | None = first
         while request is not None:
@@ -101,20 +103,20 @@ class _Door:
                 await self._until(self._window - count)
                 self._outstanding += count
                 self._accept(request, tasks)
-            request = await read(context)
+            request = await channel.read()
 
     async def answered(self) -> None:
         """Wait until nothing is outstanding."""
         await self._until(0)
 
-    async def write(self, context: Context) -> None:
+    async def write(self, channel: Channel[SessionRequests]) -> None:
         """Send whatever results wait, as one batch or a few, again and again."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             results, self._results = self._results, []
             for batch in _batches(results):
-                await context.write(_replies(batch))
+                await channel.write(_replies(batch))
                 self._outstanding -= len(batch)
                 self._room.set()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-import grpc
-
 from connect_kv import errors
+from connect_kv.etcd_errors import Code
 from connect_kv.rpc.command_pb2 import Failure, Result
 from connect_kv.services.machine_calls import NoSuchMethod
 
@@ -18,61 +17,67 @@ TYPE_KEY = "connect-kv-error-type"
 SessionExpired travels the same way, so that a client can tell it from other refusals."""
 
 _NO_LEADER = "etcdserver: no leader"
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a caller is told."""
 
-    code: grpc.StatusCode
+    code: Code
     text: str
     trailing: tuple[tuple[str, str], ...] = ()
     expected: bool = True
     """False: nobody thought of this error; it belongs in the log with its traceback."""
 
 
-_TABLE: dict[type[BaseException], tuple[grpc.StatusCode, str]] = {
-    errors.NoLeader: (grpc.StatusCode.UNAVAILABLE, _NO_LEADER),
-    errors.NotProposed: (grpc.StatusCode.UNAVAILABLE, "etcdserver: leader changed"),
+_TABLE: dict[type[BaseException], tuple[Code, str]] = {
+    errors.NoLeader: (Code.UNAVAILABLE, _NO_LEADER),
+    errors.NotProposed: (Code.UNAVAILABLE, "etcdserver: leader changed"),
     errors.OutcomeUnknown: (
-        grpc.StatusCode.UNAVAILABLE,
+        Code.UNAVAILABLE,
         "etcdserver: request timed out, its outcome is unknown: it may still take effect",
     ),
-    errors.NodeStopped: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
-    errors.MemberRemoved: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
-    errors.StorageError: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
-    errors.UnknownEntry: (grpc.StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
-    errors.Overloaded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
-    errors.RequestTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: request is too large"),
-    errors.NotLeader: (grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: not leader"),
-    TimeoutError: (grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out"),
+    errors.NodeStopped: (Code.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.MemberRemoved: (Code.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.StorageError: (Code.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.UnknownEntry: (Code.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.Overloaded: (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    errors.RequestTooLarge: (Code.INVALID_ARGUMENT, "etcdserver: request is too large"),
+    errors.NotLeader: (Code.FAILED_PRECONDITION, "etcdserver: not leader"),
+    TimeoutError: (Code.UNAVAILABLE, "etcdserver: request timed out"),
 }
 """Errors whose text is fixed. The other classes speak for themselves, below."""
 
 _WITH_REASON = (errors.NoLeader, errors.OutcomeUnknown, errors.TimedOut)
 """Errors that may say why after their fixed text: who gives up waiting should know what to mend."""
 
-_OWN_TEXT: dict[type[BaseException], grpc.StatusCode] = {
-    errors.SessionExpired: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.CommandFailed: grpc.StatusCode.ABORTED,
-    NoSuchMethod: grpc.StatusCode.NOT_FOUND,
-    errors.BadCall: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.MembershipRefused: grpc.StatusCode.FAILED_PRECONDITION,
-    NotImplementedError: grpc.StatusCode.UNIMPLEMENTED,
+_OWN_TEXT: dict[type[BaseException], Code] = {
+    errors.SessionExpired: Code.FAILED_PRECONDITION,
+    errors.CommandFailed: Code.ABORTED,
+    NoSuchMethod: Code.NOT_FOUND,
+    errors.BadCall: Code.INVALID_ARGUMENT,
+    errors.MembershipRefused: Code.FAILED_PRECONDITION,
+    NotImplementedError: Code.UNIMPLEMENTED,
 }
 
 
 def status_of(error: BaseException) -> Status:
     """The status for any exception; an unknown one is UNKNOWN with its text, as in etcd."""
     if isinstance(error, errors.Refused):
-        return Status(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message)
+        return Status(_code_of(error.code), error.message)
     for kind in type(error).__mro__:
         if (fixed := _TABLE.get(kind)) is not None:
             return Status(fixed[0], _with_reason(fixed[1], error), trailing=_trailing(error))
         if (code := _OWN_TEXT.get(kind)) is not None:
             return Status(code, str(error), trailing=_trailing(error))
-    return Status(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}", expected=False)
+    return Status(Code.UNKNOWN, f"{type(error).__name__}: {error}", expected=False)
+
+
+def _code_of(number: int) -> Code:
+    try:
+        return Code(number)
+    except ValueError:
+        return Code.UNKNOWN
 
 
 def _with_reason(text: str, error: BaseException) -> str:
@@ -100,7 +105,7 @@ def failure_of(error: BaseException) -> Failure:
     """The same as a message, for one result within a session stream."""
     status = status_of(error)
     text = error.message if isinstance(error, errors.CommandFailed) else status.text
-    return Failure(code=status.code.value[0], message=text, type=_type_of(error))
+    return Failure(code=status.code, message=text, type=_type_of(error))
 
 
 def raise_failure(result: Result) -> NoReturn:

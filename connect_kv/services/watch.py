@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from connect_kv.frontend.grpc.router import Context, read
 from connect_kv.interfaces import Clock
 from connect_kv.kv.watch import WatchHub
 from connect_kv.kv.watch_stream import WatchStream
+from connect_kv.rpc.watch_pb2 import WatchRequest
+from connect_kv.services.caller import Channel
 from connect_kv.services.executor import Replica
 
 _BACKLOG = 4096
@@ -23,7 +24,7 @@ class WatchService:
         self._clock = clock
         self._hub = hub
 
-    async def Watch(self, context: Context) -> None:
+    async def Watch(self, channel: Channel[WatchRequest]) -> None:
         """Serve one stream until the client cancels it.
 
         That it half-closes does not end it: a client that asks for one watch and only listens then
@@ -32,17 +33,17 @@ class WatchService:
         stream = WatchStream(self._hub)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._requests(context, stream))
+                tasks.create_task(self._requests(channel, stream))
                 while True:
-                    await context.write(await stream.next_encoded(self._replica.encoded_header))
+                    await channel.write(await stream.next_encoded(self._replica.encoded_header))
         finally:
             try:
                 await stream.close_slowly()
             finally:
                 stream.close()
 
-    async def _requests(self, context: Context, stream: WatchStream) -> None:
-        while (request := await read(context)) is not None:
+    async def _requests(self, channel: Channel[WatchRequest], stream: WatchStream) -> None:
+        while (request := await channel.read()) is not None:
             stream.handle(request)
             while stream.backlog > _BACKLOG:
                 # Whoever sends requests and reads no answers waits: its stream's own window holds it back.

@@ -13,7 +13,7 @@ import grpc
 
 from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.frontend.grpc.router import ETCD_NAMES
-from connect_kv.frontend.grpc.server import SERVICES
+from connect_kv.frontend.grpc.services import SERVICES
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse, RangeRequest, TxnRequest
 from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest

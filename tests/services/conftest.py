@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from connect_kv.frontend.grpc.router import AUTH_METHODS, Handlers
-from connect_kv.frontend.grpc.server import SERVICES
-from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.frontend.grpc.grpcio_server import GrpcioHandlers
+from connect_kv.frontend.grpc.router import Router
+from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
+from connect_kv.services.streams import Streams
 from connect_kv.statemachine.batches import commands_of
 
 M = TypeVar("M", bound=Message)
@@ -89,12 +90,10 @@ async def serving(
     """A grpc.aio server with these servicers and a channel to it."""
     metrics = Metrics(process=False)
     streams = Streams(has_leader, patience=0.05)
-    handlers = Handlers(streams, metrics, has_leader)
-    for service in SERVICES:
-        handlers.add(service, servicers.get(service.name))
-    handlers.refuse("etcdserverpb.Auth", AUTH_METHODS)
+    router = Router(streams, metrics, has_leader)
+    add_services(router, servicers)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    server.add_generic_rpc_handlers((handlers,))
+    server.add_generic_rpc_handlers((GrpcioHandlers(router),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -14,14 +14,16 @@ import pytest
 
 from connect_kv.client.failures import Fate, fate
 from connect_kv.frontend.grpc.admission import LOOK_SECONDS, SETTLE_SECONDS, UNCERTAIN_SECONDS, Backlog
-from connect_kv.frontend.grpc.router import Context, Handlers
-from connect_kv.frontend.grpc.server import GrpcServer, add_services
-from connect_kv.frontend.grpc.streams import Streams
+from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
+from connect_kv.frontend.grpc.router import Router
+from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
 from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.cluster_pb2 import MemberListRequest, MemberListResponse
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.watch_pb2 import WatchRequest, WatchResponse
+from connect_kv.services.caller import Caller, Channel
+from connect_kv.services.streams import Streams
 
 MOST = 200
 BURST = 2000
@@ -31,25 +33,23 @@ TOO_MANY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 class Slow:
     """Takes the event loop for half a millisecond with each put."""
 
-    async def Put(self, request: PutRequest, context: Context) -> PutResponse:
+    async def Put(self, request: PutRequest, caller: Caller) -> PutResponse:
         time.sleep(0.0005)  # noqa: ASYNC251
         return PutResponse()
 
-    async def MemberList(self, request: MemberListRequest, context: Context) -> MemberListResponse:
+    async def MemberList(self, request: MemberListRequest, caller: Caller) -> MemberListResponse:
         return MemberListResponse()
 
-    async def Watch(self, context: Context) -> None:
-        await context.write(WatchResponse())
+    async def Watch(self, channel: Channel[WatchRequest]) -> None:
+        await channel.write(WatchResponse())
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[tuple[grpc.aio.Channel, Metrics]]:
     metrics, clock = Metrics(process=False), SystemClock()
-    handlers = Handlers(Streams(lambda: True, patience=0.05), metrics, lambda: True)
-    add_services(handlers, {"KV": Slow(), "Cluster": Slow(), "Watch": Slow()})
-    server = GrpcServer(
-        handlers, max_request_bytes=1 << 20, serving=lambda name: True, clock=clock, most_untaken=MOST
-    )
+    router = Router(Streams(lambda: True, patience=0.05), metrics, lambda: True)
+    add_services(router, {"KV": Slow(), "Cluster": Slow(), "Watch": Slow()})
+    server = GrpcioServer(router, max_request_bytes=1 << 20, clock=clock, most_untaken=MOST)
     await server.bind("127.0.0.1:0")
     await server.start()
     try:

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from connect_kv.errors import CommandFailed, NoLeader, OutcomeUnknown
-from connect_kv.frontend.grpc.router import Context
 from connect_kv.rpc import kv_pb2, watch_pb2
+from connect_kv.services.caller import Caller, Channel
 from tests.services.conftest import listed, serving, streaming, unary, until
 
 PUT = kv_pb2.PutRequest(key=b"k", value=b"v")
@@ -20,13 +20,13 @@ class Keys:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    async def Put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
+    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> kv_pb2.PutResponse:
         if self.error is not None:
             raise self.error
         return kv_pb2.PutResponse(header=kv_pb2.ResponseHeader(revision=len(request.key)))
 
     async def RangeStream(
-        self, request: kv_pb2.RangeRequest, context: Context
+        self, request: kv_pb2.RangeRequest, caller: Caller
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
         for key in (b"a", b"b"):
             yield kv_pb2.RangeStreamResponse(
@@ -37,7 +37,7 @@ class Keys:
 class Silent:
     """A watch that never says anything."""
 
-    async def Watch(self, context: Context) -> None:
+    async def Watch(self, channel: Channel[watch_pb2.WatchRequest]) -> None:
         await asyncio.Event().wait()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import grpc
 from grpc_health.v1.health_pb2 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -13,8 +12,9 @@ from grpc_health.v1.health_pb2 import (
     HealthListResponse,
 )
 
-from connect_kv.frontend.grpc.router import Context
+from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.interfaces import Clock
+from connect_kv.services.caller import Caller
 
 ALL = ""
 """The name that stands for the whole member."""
@@ -42,19 +42,19 @@ class HealthService:
         """From now on nothing is served: who watches goes elsewhere before the connection ends."""
         self._stopping = True
 
-    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+    async def Check(self, request: HealthCheckRequest, caller: Caller) -> HealthCheckResponse:
         """Whether that service can be used now. NOT_FOUND if there is none of that name."""
         if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service}")
+            raise Refusal(Code.NOT_FOUND, f"no service {request.service}").error()
         return HealthCheckResponse(status=self._status(request.service))
 
-    async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
+    async def List(self, request: HealthListRequest, caller: Caller) -> HealthListResponse:
         """All of them."""
         return HealthListResponse(
             statuses={name: HealthCheckResponse(status=self._status(name)) for name in sorted(self._names)}
         )
 
-    async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[Any]:
+    async def Watch(self, request: HealthCheckRequest, caller: Caller) -> AsyncIterator[Any]:
         """The same now and after every change, until this member stops."""
         shown: int | None = None
         while True:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
 
 from connect_kv.frontend.grpc.router import ETCD_NAMES
 from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
+from connect_kv.services.caller import Channel
 
 _OURS = ".connect_kv.v1."
 _MVCC = frozenset(("KeyValue", "Event"))
@@ -37,26 +37,13 @@ class ReflectionService:
         self._ours = _servicer(services)
         self._etcd = _servicer(services, etcd_pool())
 
-    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def ServerReflectionInfo(self, channel: Channel[Any]) -> None:
         """One answer per request."""
-        async for request in requests:
+        while (request := await channel.read()) is not None:
             name = request.file_containing_symbol or request.file_by_filename.replace("/", ".")
             chosen = self._etcd if _is_etcd(name) else self._ours
-            async for answer in chosen.ServerReflectionInfo(_only(request), context):
-                yield answer
-
-
-def reflection_handlers(service: ReflectionService) -> tuple[grpc.GenericRpcHandler, ...]:
-    """To be added to a server."""
-    method = grpc.stream_stream_rpc_method_handler(
-        service.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    return tuple(
-        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-        for name in REFLECTION_NAMES
-    )
+            async for answer in chosen.ServerReflectionInfo(_only(request), None):
+                await channel.write(answer)
 
 
 def _servicer(*arguments: object) -> Any:

@@ -1,39 +1,40 @@
-"""Registers servicers under our service names and etcd's, around every handler the same wrapper.
+"""From the full name of a method to who carries it out: one table for every server and every wire.
 
-A servicer is a plain object with one method per RPC, named as in the .proto:
+A service is a plain object with one method per RPC, named as in the .proto:
 
-- unary: ``async def Put(self, request, context) -> response``
-- server stream: ``def RangeStream(self, request, context) -> AsyncIterator[response]``
-- bidirectional: ``async def Watch(self, context) -> None``, which uses ``context.read/write``
+- unary: ``async def Put(self, request, caller) -> response``
+- server stream: ``def RangeStream(self, request, caller) -> AsyncIterator[response]``
+- bidirectional: ``async def Watch(self, channel) -> None``, which uses ``channel.read/write``
 
-It raises what `connect_kv.errors` has; here that becomes a status. An RPC it does not have
-answers UNIMPLEMENTED by name.
+A response may be a message or its bytes. A service raises what `connect_kv.errors` has; here that becomes a
+`Status`, which a server puts on its wire. An RPC that a service does not have answers UNIMPLEMENTED by name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NoReturn, Protocol
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.errors import NoLeader, Overloaded
-from connect_kv.frontend.grpc.admission import Backlog
-from connect_kv.frontend.grpc.streams import Streams
-from connect_kv.kv.refusals import Refusal
-from connect_kv.metrics import CallCount, Metrics
-from connect_kv.services.status import status_of
+from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.metrics import Metrics
+from connect_kv.services.caller import Caller
+from connect_kv.services.status import Status, status_of
+from connect_kv.services.streams import Streams
 
 logger = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
-"""What grpc hands a handler: read, write, metadata, abort."""
+Metadata = Sequence[tuple[str, str | bytes]]
+"""Header fields that came with a call: lower-case names; bytes where the name ends in ``-bin``."""
 
 ETCD_NAMES = {
     "KV": "etcdserverpb.KV",
@@ -53,7 +54,11 @@ AUTH_METHODS = (
 )  # fmt: skip
 """Of ``etcdserverpb.Auth``, which has no message of ours: each is refused by name."""
 
-NOT_FOR_LEARNER = Refusal(9, "etcdserver: rpc not supported for learner")
+NOT_FOR_LEARNER = Refusal(Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
+
+NOT_A_MESSAGE = Refusal(
+    Code.INTERNAL, "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
+)
 
 _LEARNERS: dict[str, Callable[[Any], bool]] = {
     "Maintenance.Status": lambda request: True,
@@ -62,13 +67,57 @@ _LEARNERS: dict[str, Callable[[Any], bool]] = {
 }
 """What a learner answers, as in etcd."""
 
-
 _ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster"})
 """Services whose calls are few, and needed where something is wrong."""
 
 
-class Handlers(grpc.GenericRpcHandler):
-    """One table from full method name to handler, for all services of a server."""
+class RpcFailed(Exception):
+    """The call ends with this status; counted and logged already."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.text)
+        self.status = status
+
+
+class Wire(Protocol):
+    """One stream as a server gives it: encoded messages, in order."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What came with the call."""
+
+    async def read(self) -> bytes | None:
+        """The next message; None once the client has half-closed."""
+
+    async def write(self, message: bytes) -> None:
+        """Send one. Waits while the client takes nothing."""
+
+
+class Kind(Enum):
+    """How many messages go each way; the values are those of the metrics' label ``grpc_type``."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server_stream"
+    BIDI_STREAM = "bidi_stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method under one of its names. Both ways of serving raise RpcFailed."""
+
+    service: str
+    method: str
+    kind: Kind
+    unary: Callable[[bytes, Metadata], Awaitable[bytes]]
+    """For UNARY: the encoded request in, the encoded response out."""
+    stream: Callable[[Wire], Awaitable[None]]
+    """For the other kinds: serve it to its end."""
+    overloaded: Callable[[], RpcFailed] | None
+    """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
+
+
+class Router:
+    """Every method that clients can call."""
 
     def __init__(
         self,
@@ -82,127 +131,196 @@ class Handlers(grpc.GenericRpcHandler):
         self._streams = streams
         self._metrics = metrics
         self._has_leader = has_leader
-        self._table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._refusals: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        """What takes the place of a handler while too many calls wait: of single calls only."""
-        self._backlog: Backlog | None = None
+        self._table: dict[str, Route] = {}
 
-    def refuse_beyond(self, backlog: Backlog) -> None:
-        """Refuse single calls, unread, while `backlog` says so."""
-        self._backlog = backlog
+    def route(self, path: str) -> Route | None:
+        """Who serves ``/package.Service/Method``."""
+        return self._table.get(path)
 
-    def add(self, service: ServiceDescriptor, servicer: object) -> None:
-        """Serve a servicer's methods under the service's own name and, if it has one, etcd's."""
-        names = [service.full_name]
-        if service.name in ETCD_NAMES:
-            names.append(ETCD_NAMES[service.name])
-        for name in names:
+    def add(
+        self, service: ServiceDescriptor, servicer: object, *, names: Sequence[str] = (), always: bool = False
+    ) -> None:
+        """Serve a service's methods under its own name and, if it has one, etcd's; or under `names`.
+
+        `always`: whatever state this member is in, also as a learner, without a leader, and while it stops.
+        """
+        etcd = ETCD_NAMES.get(service.name)
+        for name in names or (service.full_name, *((etcd,) if etcd else ())):
             for method in service.methods:
-                self._table[f"/{name}/{method.name}"] = self._handler(name, method, servicer)
+                call = getattr(servicer, method.name, None)
+                if call is None:
+                    self._table[f"/{name}/{method.name}"] = _unimplemented(name, method.name)
+                    continue
+                guard = _open if always else self._guard(method)
+                streams = None if always else self._streams
+                surrounded = _Method(guard, streams, self._metrics, name, method, call)
+                self._table[f"/{name}/{method.name}"] = surrounded.route()
 
     def refuse(self, service: str, methods: Iterable[str]) -> None:
         """Answer UNIMPLEMENTED, naming the method, without knowing its messages."""
         for method in methods:
             self._table[f"/{service}/{method}"] = _unimplemented(service, method)
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """What grpc asks for every call."""
-        method = handler_call_details.method
-        backlog = self._backlog
-        if backlog is not None:
-            backlog.taken += 1
-            if backlog.excess and method in self._refusals:
-                backlog.excess -= 1
-                return self._refusals[method]
-        return self._table.get(method)
+    def _guard(self, method: MethodDescriptor) -> Callable[[Any, Caller], None]:
+        """Raises for a call that this member cannot carry out now, whatever it asks for."""
+        name = method.full_name.removeprefix(f"{method.containing_service.file.package}.")
+        allowed = _LEARNERS.get(name)
+        unary = not method.client_streaming and not method.server_streaming
 
-    def _handler(
-        self, service: str, method: MethodDescriptor, servicer: object
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        call = getattr(servicer, method.name, None)
-        if call is None:
-            return _unimplemented(service, method.name)
-        learner = _LEARNERS.get(method.full_name.removeprefix(f"{method.containing_service.file.package}."))
-        refused = self._refused_to_learners(learner)
-        request: type[Message] = GetMessageClass(method.input_type)
-        response: type[Message] = GetMessageClass(method.output_type)
-        kind = "server_stream" if method.server_streaming else "unary"
-        if method.client_streaming:
-            kind = "bidi_stream"
-        count = self._metrics.call(service, method.name, kind)
-        codec = (_deserializer(request, count), _serializer(response, count))
-        if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._bidirectional(call, count, refused), *codec)
-        if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._server_stream(call, count, refused), *codec)
-        if method.containing_service.name not in _ALWAYS_TAKEN:
-            self._refusals[f"/{service}/{method.name}"] = _overloaded(count)
-        return grpc.unary_unary_rpc_method_handler(self._unary(call, count, refused), *codec)
+        def guard(request: Any, caller: Caller) -> None:
+            if self._is_learner() and not (allowed is not None and allowed(request)):
+                raise NOT_FOR_LEARNER.error()
+            # A stream is refused by its scope (`Streams`), which also ends it when the leader goes.
+            if unary and caller.needs_leader and not self._has_leader():
+                raise NoLeader
 
-    def _refused_to_learners(self, allowed: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
-        is_learner = self._is_learner
-        return lambda request: is_learner() and not (allowed is not None and allowed(request))
+        return guard
 
-    def _unary(
-        self, call: Callable[[Any, Context], Awaitable[Any]], count: CallCount, refused: Callable[[Any], bool]
-    ) -> Any:
-        has_leader = self._has_leader
 
-        async def handle(request: Any, context: Context) -> Any:
-            count.started += 1
-            try:
-                if refused(request):
-                    raise NOT_FOR_LEARNER.error()
-                if not has_leader() and needs_leader(context):
-                    raise NoLeader
-                response = await call(request, context)
-            except BaseException as error:
-                await _fail(context, error, count)
-            count.ok += 1
-            return response
+class _Method:
+    """What surrounds one method of a service: decoding, counting, errors."""
 
-        return handle
-
-    def _server_stream(
+    def __init__(
         self,
-        call: Callable[[Any, Context], AsyncIterator[Any]],
-        count: CallCount,
-        refused: Callable[[Any], bool],
-    ) -> Any:
-        async def handle(request: Any, context: Context) -> None:
-            count.started += 1
-            try:
-                if refused(request):
-                    raise NOT_FOR_LEARNER.error()
-                async with (
-                    self._streams.scope(needs_leader=needs_leader(context)),
-                    _closed_after(call(request, context)) as responses,
-                ):
-                    async for response in responses:
-                        await context.write(response)
-            except BaseException as error:
-                await _fail(context, error, count)
-            count.ok += 1
+        guard: Callable[[Any, Caller], None],
+        streams: Streams | None,
+        metrics: Metrics,
+        service: str,
+        method: MethodDescriptor,
+        call: Any,
+    ) -> None:
+        self._guard = guard
+        self._streams = streams
+        self._method = method
+        self._call = call
+        self._parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
+        self._kind = Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY
+        if method.client_streaming:
+            self._kind = Kind.BIDI_STREAM
+        self._count = metrics.call(service, method.name, self._kind.value)
 
-        return handle
+    def route(self) -> Route:
+        """How a server finds it."""
+        refusable = self._kind is Kind.UNARY and self._method.containing_service.name not in _ALWAYS_TAKEN
+        return Route(
+            service=self._count.service,
+            method=self._count.method,
+            kind=self._kind,
+            unary=self._unary,
+            stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
+            overloaded=self._overloaded if refusable else None,
+        )
 
-    def _bidirectional(
-        self, call: Callable[[Context], Awaitable[None]], count: CallCount, refused: Callable[[Any], bool]
-    ) -> Any:
-        async def handle(_: Any, context: Context) -> None:
-            count.started += 1
-            try:
-                if refused(None):
-                    raise NOT_FOR_LEARNER.error()
-                async with self._streams.scope(needs_leader=needs_leader(context)):
-                    await call(context)
-            except BaseException as error:
-                await _fail(context, error, count)
-            count.ok += 1
+    async def _unary(self, data: bytes, metadata: Metadata) -> bytes:
+        self._count.started += 1
+        try:
+            request, caller = self.decode(data), _caller(metadata)
+            self._guard(request, caller)
+            response = await self._call(request, caller)
+        except BaseException as error:
+            self._fail(error)
+        self._count.ok += 1
+        return self.encode(response)
 
-        return handle
+    async def _server_stream(self, wire: Wire) -> None:
+        self._count.started += 1
+        try:
+            data = await wire.read()
+            if data is None:
+                raise Refusal(Code.INTERNAL, "a request is missing").error()
+            request, caller = self.decode(data), _caller(wire.metadata)
+            self._guard(request, caller)
+            async with (
+                self._scope(caller),
+                _closed_after(self._call(request, caller)) as responses,
+            ):
+                async for response in responses:
+                    await wire.write(self.encode(response))
+        except BaseException as error:
+            self._fail(error)
+        self._count.ok += 1
+
+    async def _bidirectional(self, wire: Wire) -> None:
+        self._count.started += 1
+        try:
+            channel = _Channel(self, wire)
+            self._guard(None, channel.caller)
+            async with self._scope(channel.caller):
+                await self._call(channel)
+        except BaseException as error:
+            self._fail(error)
+        self._count.ok += 1
+
+    def _scope(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        return (
+            nullcontext() if self._streams is None else self._streams.scope(needs_leader=caller.needs_leader)
+        )
+
+    def decode(self, data: bytes) -> Any:
+        """A request, which is counted."""
+        self._count.received += 1
+        self._count.received_bytes += len(data)
+        try:
+            return self._parse(data)
+        except DecodeError:
+            raise NOT_A_MESSAGE.error() from None
+
+    def encode(self, response: Message | bytes) -> bytes:
+        """A response, which is counted; one that is encoded already, such as a large range, stays."""
+        data = response if isinstance(response, bytes) else response.SerializeToString()
+        self._count.sent += 1
+        self._count.sent_bytes += len(data)
+        return data
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Raise RpcFailed for `error`; what is no error of the call passes as it is."""
+        inner = error
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        count = self._count
+        if isinstance(inner, asyncio.CancelledError):
+            count.fail(Code.CANCELLED.name)
+            raise inner
+        if not isinstance(inner, Exception):
+            raise inner
+        status = status_of(inner)
+        count.fail(status.code.name)
+        if not status.expected:
+            logger.error("call failed", exc_info=inner, extra={"method": f"{count.service}/{count.method}"})
+        raise RpcFailed(status) from inner
+
+    def _overloaded(self) -> RpcFailed:
+        """Reads nothing: what a refusal costs is what it spares the member."""
+        status = status_of(Overloaded("too many calls wait to be taken"))
+        self._count.started += 1
+        self._count.fail(status.code.name)
+        return RpcFailed(status)
+
+
+class _Channel:
+    """A `services.caller.Channel` over the wire of some server."""
+
+    def __init__(self, method: _Method, wire: Wire) -> None:
+        self._method = method
+        self._wire = wire
+        self.caller = _caller(wire.metadata)
+
+    async def read(self) -> Any:
+        """The next request."""
+        data = await self._wire.read()
+        return None if data is None else self._method.decode(data)
+
+    async def write(self, response: Message | bytes) -> None:
+        """Send one response."""
+        await self._wire.write(self._method.encode(response))
+
+
+def _open(request: Any, caller: Caller) -> None:
+    """The guard of what is always answered."""
+
+
+def _caller(metadata: Metadata) -> Caller:
+    return Caller(needs_leader=any(key == "hasleader" for key, _ in metadata))
 
 
 @asynccontextmanager
@@ -215,79 +333,16 @@ async def _closed_after(responses: AsyncIterator[Any]) -> AsyncIterator[AsyncIte
             await responses.aclose()
 
 
-def _deserializer(request: type[Message], count: CallCount) -> Callable[[bytes], Any]:
-    """Of requests, which are counted."""
-    parse = request.FromString
-
-    def from_bytes(data: bytes) -> Any:
-        count.received += 1
-        count.received_bytes += len(data)
-        return parse(data)
-
-    return from_bytes
-
-
-def _serializer(response: type[Message], count: CallCount) -> Callable[[Any], bytes]:
-    """Of responses, which are counted.
-
-    A servicer may also give one that is serialized already, such as a large range.
-    """
-    serialize = response.SerializeToString
-
-    def to_bytes(message: Any) -> bytes:
-        data: bytes = message if type(message) is bytes else serialize(message)
-        count.sent += 1
-        count.sent_bytes += len(data)
-        return data
-
-    return to_bytes
-
-
-def needs_leader(context: Context) -> bool:
-    """Whether the caller asked to be refused while there is no leader."""
-    return any(key == "hasleader" for key, _ in context.invocation_metadata() or ())
-
-
-async def read(context: Context) -> Any:
-    """The next message of a stream; None once the client has half-closed it."""
-    message = await context.read()
-    return None if message is grpc.aio.EOF else message
-
-
-async def _fail(context: Context, error: BaseException, count: CallCount) -> NoReturn:
-    """End the call with the status of `error`."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, asyncio.CancelledError):
-        count.fail("CANCELLED")
-        raise error
-    if not isinstance(error, Exception):
-        raise error
-    status = status_of(error)
-    count.fail(status.code.name)
-    if not status.expected:
-        logger.error("call failed", exc_info=error, extra={"method": f"{count.service}/{count.method}"})
-    await context.abort(status.code, status.text, status.trailing)
-    raise AssertionError("abort returned")
-
-
-def _overloaded(count: CallCount) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler that reads nothing: what a refusal costs is what it spares the member."""
-    status = status_of(Overloaded("too many calls wait to be taken"))
-
-    async def handle(_: Any, context: Context) -> None:
-        count.started += 1
-        count.fail(status.code.name)
-        await context.abort(status.code, status.text, status.trailing)
-
-    return grpc.stream_stream_rpc_method_handler(handle)
-
-
-def _unimplemented(service: str, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-    """A handler for any kind of call: it reads nothing, so it needs to know no message."""
+def _unimplemented(service: str, method: str) -> Route:
+    """For any kind of call: it reads nothing, so it needs to know no message."""
     text = f"connect-kv: {service}/{method} is not implemented"
 
-    async def handle(_: Any, context: Context) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+    async def unary(data: bytes, metadata: Metadata) -> bytes:
+        raise RpcFailed(Status(Code.UNIMPLEMENTED, text))
 
-    return grpc.stream_stream_rpc_method_handler(handle)
+    async def stream(wire: Wire) -> None:
+        raise RpcFailed(Status(Code.UNIMPLEMENTED, text))
+
+    return Route(
+        service=service, method=method, kind=Kind.BIDI_STREAM, unary=unary, stream=stream, overloaded=None
+    )

@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from random import Random
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
+from connect_kv.etcd_errors import Code
+from connect_kv.frontend.grpc.router import Kind, Metadata, Route, RpcFailed
+from connect_kv.services.status import Status
 from connect_kv.testing.simulation.process import Process
 
 KEEPALIVE_SECONDS = 13.0
@@ -26,6 +29,7 @@ CONNECT_SECONDS = 3.0
 
 _NO_CONNECTION = "failed to connect to all addresses; last error: connection refused"
 _NO_METADATA = grpc.aio.Metadata()
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Listener(Protocol):
@@ -35,8 +39,8 @@ class Listener(Protocol):
     def process(self) -> Process | None:
         """Who runs the handlers; None: nobody yet."""
 
-    def handler(self, method: str) -> Any:
-        """The `grpc.RpcMethodHandler` of a full method name."""
+    def route(self, method: str) -> Route | None:
+        """Who carries out the method of that full name."""
 
 
 class ClientNetwork:
@@ -275,7 +279,7 @@ class SimCall:
             self._refused()
             return
         connection = Connection(self._network, self._client, self._address, listener)
-        server = _ServerSide(connection, listener.handler(self._path), self._metadata)
+        server = _ServerSide(connection, listener.route(self._path), self._metadata)
         connection.server = connection.process.spawn(server.run())
         self._connection = connection
         self._decided.set()
@@ -406,36 +410,31 @@ class SimCall:
         raise self._failure or asyncio.CancelledError
 
 
-class _Aborted(Exception):
-    """The handler ended its call with a status."""
-
-
 class _ServerSide:
-    """Runs a handler; it is also the handler's `ServicerContext`."""
+    """Runs a route; it is also the route's `Wire`."""
 
-    def __init__(self, connection: Connection, handler: Any, metadata: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, connection: Connection, route: Route | None, metadata: Metadata) -> None:
         self._connection = connection
-        self._handler = handler
-        self._metadata = metadata
+        self._route = route
+        self.metadata = metadata
 
     async def run(self) -> None:
         """Serve the call to its end."""
-        handler = self._handler
+        route = self._route
         try:
-            if handler is None:
-                await self.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-            elif handler.stream_stream is not None:
-                await handler.stream_stream(None, self)
+            if route is None:
+                raise RpcFailed(Status(Code.UNIMPLEMENTED, "Method not found!"))
+            if route.kind is not Kind.UNARY:
+                await route.stream(self)
             else:
                 request = await self.read()
-                if request is grpc.aio.EOF:
-                    await self.abort(grpc.StatusCode.CANCELLED, "cancelled")
-                elif handler.unary_stream is not None:
-                    await handler.unary_stream(request, self)
-                else:
-                    self._answer(await handler.unary_unary(request, self))
-                    return
-        except _Aborted:
+                if request is None:
+                    raise RpcFailed(Status(Code.CANCELLED, "cancelled"))
+                self._answer(await route.unary(request, self.metadata))
+                return
+        except RpcFailed as failed:
+            status = failed.status
+            self._end(_CODES[status.code], status.text, grpc.aio.Metadata(*status.trailing))
             return
         except asyncio.CancelledError:
             if not self._connection.process.dead:
@@ -443,50 +442,37 @@ class _ServerSide:
             raise
         self._end(grpc.StatusCode.OK, "")
 
-    async def read(self) -> Any:
-        """The next request; EOF once the client has half-closed."""
+    async def read(self) -> bytes | None:
+        """The next request; None once the client has half-closed."""
         connection = self._connection
         while not connection.requests:
             if connection.half_closed:
-                return grpc.aio.EOF
+                return None
             connection.request_arrived.clear()
             await connection.request_arrived.wait()
-        return self._handler.request_deserializer(connection.requests.popleft())
+        return connection.requests.popleft()
 
-    async def write(self, response: Any) -> None:
+    async def write(self, message: bytes) -> None:
         """Send one response."""
         connection = self._connection
-        data = self._handler.response_serializer(response)
 
         def arrive() -> None:
-            connection.responses.append(data)
+            connection.responses.append(message)
             connection.response_arrived.set()
 
         if not connection.process.dead:
             connection.down(arrive)
 
-    def _answer(self, response: Any) -> None:
+    def _answer(self, response: bytes) -> None:
         """The only response, and the status with it."""
         connection = self._connection
-        data = self._handler.response_serializer(response)
 
         def arrive() -> None:
-            connection.responses.append(data)
+            connection.responses.append(response)
             connection.end(grpc.StatusCode.OK, "")
 
         if not connection.process.dead:
             connection.down(arrive)
-
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str]] = ()
-    ) -> NoReturn:
-        """End the call with a status."""
-        self._end(code, details, grpc.aio.Metadata(*trailing_metadata))
-        raise _Aborted
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        """What the client sent beside the call."""
-        return self._metadata
 
     def _end(self, code: grpc.StatusCode, details: str, trailing: grpc.aio.Metadata = _NO_METADATA) -> None:
         connection = self._connection

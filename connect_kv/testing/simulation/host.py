@@ -6,12 +6,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
+from connect_kv.frontend.grpc.router import Route
 from connect_kv.interfaces import Clock, LogStore, PeerMessage
 from connect_kv.node.config import NodeConfig
 from connect_kv.server.composition import KvServer, Seams
@@ -51,14 +52,6 @@ class Surroundings(Protocol):
 
     def broken(self, host: Host, error: BaseException) -> None:
         """A member ended with an error that none of the faults explains."""
-
-
-@dataclass
-class _Details:
-    """`grpc.HandlerCallDetails`."""
-
-    method: str
-    invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class Host:
@@ -144,9 +137,9 @@ class Host:
         """Whether a fault explains that the member ends with an error."""
         return self.excused or self.disk.failing()
 
-    def handler(self, method: str) -> Any:
+    def route(self, method: str) -> Route | None:
         """See `channel.Listener`."""
-        return self.running.services.handlers.service(_Details(method))
+        return self.running.services.router.route(method)
 
     # Like an operator.
 

@@ -12,8 +12,8 @@ from typing import Any
 from connect_kv import errors
 from connect_kv.client import txn
 from connect_kv.client.client import Client
+from connect_kv.etcd_errors import NO_SPACE
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.kv.refusals import NO_SPACE
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.testing.checker import models
 from connect_kv.testing.checker.history import History, check_assumptions

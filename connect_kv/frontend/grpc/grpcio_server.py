@@ -1,0 +1,172 @@
+"""The port clients call, served by the gRPC library: every service, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+
+from connect_kv.config import split_address
+from connect_kv.errors import RefusedToStart
+from connect_kv.frontend.grpc.admission import MOST_UNTAKEN, Backlog, calls_begun
+from connect_kv.frontend.grpc.router import Kind, Metadata, Route, Router, RpcFailed
+from connect_kv.interfaces import Clock
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""What the library hands a handler: read, write, metadata, abort."""
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_RECEIVE_MARGIN = 512 * 1024
+"""Above the request limit, so that a request somewhat too large is refused with a text of ours."""
+_MOST_PENDING = 16 * 1024
+"""Calls the library keeps for us. It cancels those beyond, without a reason, which a client cannot tell
+from a lost answer; they are refused long before (`Backlog`), so this only bounds memory, at 0.4 GiB."""
+
+
+class GrpcioHandlers(grpc.GenericRpcHandler):
+    """The routes in the library's form. Messages pass as bytes: the router decodes and encodes them."""
+
+    def __init__(self, router: Router, backlog: Backlog | None = None) -> None:
+        """Single calls are refused, unread, while `backlog` says so."""
+        self._router = router
+        self._backlog = backlog
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """What the library asks for every call."""
+        route = self._router.route(handler_call_details.method)
+        if self._backlog is not None:
+            self._backlog.taken += 1
+            if self._backlog.excess and route is not None and route.overloaded is not None:
+                self._backlog.excess -= 1
+                return _refusing(route.overloaded)
+        return None if route is None else _handler(route)
+
+
+def _handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+    if route.kind is Kind.UNARY:
+
+        async def unary(request: bytes, context: Context) -> bytes:
+            try:
+                return await route.unary(request, _metadata(context))
+            except RpcFailed as failed:
+                await _abort(context, failed)
+
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+    async def stream(_: object, context: Context) -> None:
+        try:
+            await route.stream(_GrpcioWire(context))
+        except RpcFailed as failed:
+            await _abort(context, failed)
+
+    # A stream of requests for server streams too: there is one, and the router reads it.
+    return grpc.stream_stream_rpc_method_handler(stream)
+
+
+def _refusing(overloaded: Callable[[], RpcFailed]) -> grpc.RpcMethodHandler[Any, Any]:
+    async def refuse(_: object, context: Context) -> None:
+        await _abort(context, overloaded())
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+class _GrpcioWire:
+    """A `router.Wire` over a call of the library."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.metadata = _metadata(context)
+
+    async def read(self) -> bytes | None:
+        """The next message."""
+        message = await self._context.read()
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: bytes) -> None:
+        """Send one."""
+        await self._context.write(message)
+
+
+def _metadata(context: Context) -> Metadata:
+    return tuple(context.invocation_metadata() or ())
+
+
+async def _abort(context: Context, failed: RpcFailed) -> NoReturn:
+    status = failed.status
+    await context.abort(_CODES[status.code], status.text, status.trailing)
+    raise AssertionError("abort returned")
+
+
+class GrpcioServer:
+    """Listens for clients. Start it once, stop it once."""
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        max_request_bytes: int,
+        clock: Clock,
+        most_untaken: int = MOST_UNTAKEN,
+    ) -> None:
+        """`most_untaken`: calls that may wait for the event loop to take them."""
+        self._server = grpc.aio.server(
+            options=(
+                # Otherwise a second process binds the same port without an error and takes half the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_request_bytes + _RECEIVE_MARGIN),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.server.max_pending_requests", _MOST_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+                ("grpc.enable_channelz", 1),
+            )
+        )
+        self._backlog = Backlog(calls_begun(), clock, most_untaken)
+        self._server.add_generic_rpc_handlers((GrpcioHandlers(router, self._backlog),))
+        self._port = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return self._port
+
+    async def bind(self, address: str) -> None:
+        """Take the address. Raises RefusedToStart, with the system's reason, if that is not possible."""
+        await check_free(address)
+        try:
+            self._port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise RefusedToStart(f"cannot listen for clients on {address}") from error
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start()
+        self._watching = asyncio.create_task(self._backlog.watch())
+
+    async def stop(self, grace: float) -> None:
+        """Take no new call, give those under way `grace` seconds."""
+        await self._server.stop(grace)
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+async def check_free(address: str) -> None:
+    """Raise RefusedToStart with the system's reason; gRPC only says that it failed, and at length."""
+    host, port = split_address(address, "listen_client")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise RefusedToStart(f"cannot listen for clients on {address}: {error.strerror or error}") from error
