@@ -1,23 +1,40 @@
-"""The default snapshot: all attributes of an object, each by its annotation."""
+"""The default snapshot: all attributes of an object, exactly as they are.
+
+An attribute that is what its annotation says, and shares nothing, is stored as msgpack by that
+annotation: short, fast, and readable after the annotation was widened. Everything else is stored as it is
+(`exact`), all such attributes together: an object that two of them hold is one object afterwards.
+"""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, MutableMapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, MutableMapping
 
 import msgspec
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework import data
+from connect_kv.framework import data, exact
+from connect_kv.framework.declared import (
+    annotations_of,
+    cached_properties,
+    classes_of,
+    refuse_hidden_state,
+    refuse_late,
+)
+from connect_kv.framework.known import KnownClasses, Unstorable
+from connect_kv.framework.shapes import Shape, shape_of
 
-_SCALARS = (int, str, bytes, bool, float)
-_SHARED = (list, dict, set, bytearray)
-_FORMAT = 1
+_BY_ANNOTATION, _WITH_EXACT = 1, 2
+"""Formats. The first is that of old; the second has a part for what is stored as it is."""
+_EXAMPLES: dict[type, str] = {
+    list: "list[str]",
+    dict: "dict[str, int]",
+    frozenset: "frozenset[str]",
+    set: "set[str]",
+    tuple: "tuple[int, ...]",
+    types.NoneType: "str | None",
+}
 
 
 class Attributes:
@@ -29,243 +46,173 @@ class Attributes:
 
     def __init__(self, machine: object, base: type) -> None:
         self._owner = type(machine)
-        classes = [one for one in self._owner.__mro__ if issubclass(one, base) and one is not base]
-        _refuse_hidden_state(classes)
-        self._annotations = _annotations(self._owner, classes)
-        self._decoders: dict[str, _Decoders] = {}
-        state = vars(machine)
+        classes = classes_of(self._owner, base)
+        refuse_hidden_state(classes)
+        self.caches = cached_properties(classes)
+        """Names of cached properties."""
+        self._annotations = annotations_of(self._owner, classes)
+        state = {name: value for name, value in vars(machine).items() if name not in self.caches}
         for one in classes:
-            self._refuse_late(one, state)
-        self._first = {name: self._checked(name, value) for name, value in state.items()}
-
-    def dump(self, state: MutableMapping[str, object]) -> list[bytes]:
-        """All attributes, in pieces. Raises ConfigError for one that could not be read again.
-
-        Better now than at the next start: the log, from which it can be rebuilt, is still there.
-        """
-        stored = {}
+            refuse_late(self._owner, one, {*state, *self._annotations})
         for name, value in state.items():
-            where = f"{self._owner.__name__}.{name}"
-            if name not in self._first and name not in self._annotations:
-                raise ConfigError(f"{where} appeared after the start: set or annotate it in __init__")
-            try:
-                stored[name] = self._encode(name, value)
-                self._decode(name, stored[name])
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{where} cannot be stored: {error}") from None
-        return data.in_chunks(data.encode([_FORMAT, stored]))
+            self._note_type(name, value)
+        for name, hint in self._annotations.items():
+            if reason := KnownClasses([hint]).refused():
+                raise ConfigError(f"{self._owner.__name__}.{name}: {reason}; or define snapshot and restore")
+        self.known = KnownClasses(self._annotations.values())
+        self._shapes: dict[str, Shape | None] = {
+            name: shape_of(hint) for name, hint in self._annotations.items()
+        }
+        self._decoders: dict[str, msgspec.msgpack.Decoder[object]] = {}
+        for name, value in state.items():
+            self._check_round_trip(name, value)
+        self._first, self._first_names = self._pack(state), tuple(state)
 
-    def load(self, state: MutableMapping[str, object], chunks: Iterable[bytes]) -> None:
-        """Replace all attributes. One that the snapshot does not know gets its first value again."""
-        stored = _read(b"".join(chunks), self._owner.__name__)
-        restored = {name: self._decode(name, value) for name, value in {**self._first, **stored}.items()}
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all attributes that there may be."""
+        return frozenset(self._annotations)
+
+    def dump(self, state: Mapping[str, object]) -> list[bytes]:
+        """All attributes, in pieces. Raises ConfigError for one that would not come back as it is."""
+        return data.in_chunks(self._pack(state))
+
+    def load(
+        self, state: MutableMapping[str, object], chunks: Iterable[bytes], *, complete: bool = True
+    ) -> None:
+        """Replace all attributes. One that the snapshot does not know gets its first value if `complete`."""
+        restored = self._unpack(b"".join(chunks))
         state.clear()
         state.update(restored)
+        if complete:
+            self.complete(state)
 
-    def _checked(self, name: str, value: object) -> bytes:
-        where = f"{self._owner.__name__}.{name}"
+    def complete(self, state: MutableMapping[str, object]) -> None:
+        """Give each attribute that is not there its first value."""
+        if not state.keys() >= set(self._first_names):
+            first = self._unpack(self._first)
+            state.update((name, first[name]) for name in self._first_names if name not in state)
+
+    def digest(self, state: Mapping[str, object]) -> bytes:
+        """The same bytes for the same state in every process, whatever the order of its sets."""
+        shown = {name: value for name, value in state.items() if name not in self.caches}
+        return exact.encode(shown, self.known, canonical=True)
+
+    def refusal(self, name: str, value: object) -> str | None:
+        """Why an attribute with that value cannot be stored, with the path to the cause; None if it can."""
+        shape = self._shapes.get(name)
+        if shape is not None and shape.holds((value,), set()):
+            return None
         try:
-            encoded = self._encode(name, value)
-            back = self._decode(name, encoded)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ConfigError(f"{where} cannot be stored: {error}") from None
-        if not data.same(value, back):
-            annotation = data.text_of(self._annotation(name, value))
+            exact.encode(value, self.known)
+        except Unstorable as error:
+            return f"{self._owner.__name__}.{name}{error.path} cannot be stored: {error.reason}"
+        return None
+
+    def _check_round_trip(self, name: str, value: object) -> None:
+        """Raises ConfigError for a first value that does not come back."""
+        try:
+            back = self._unpack(self._pack({name: value}))[name]
+            alike = self.digest({name: back}) == self.digest({name: value})
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ConfigError(f"{self._owner.__name__}.{name} cannot be stored: {error}") from None
+        if not alike:
             raise ConfigError(
-                f"{where}: {value!r}, stored as {annotation}, does not come back equal but as {back!r}; "
-                "correct its annotation, or define snapshot and restore"
+                f"{self._owner.__name__}.{name}: {value!r} does not come back equal but as {back!r}; "
+                "define snapshot and restore"
             )
-        return encoded
 
-    def _encode(self, name: str, value: object) -> bytes:
-        self._decoders_of(name, value)
-        try:
-            return b"m" + data.encode(value)
-        except OverflowError:
-            return b"j" + msgspec.json.encode(value)  # slower, but its integers have no limit
-
-    def _decode(self, name: str, encoded: bytes) -> object:
-        decoders = self._decoders.get(name)
-        if decoders is None:
+    def _pack(self, state: Mapping[str, object]) -> bytes:
+        by_annotation: dict[str, bytes] = {}
+        as_they_are: dict[str, object] = {}
+        met: set[int] = set()
+        for name, value in state.items():
+            if name in self.caches:
+                continue
             if name not in self._annotations:
                 raise ConfigError(
-                    f"{self._owner.__name__}: a snapshot has an attribute {name!r} that the class does not "
-                    "declare; keep it, or define restore"
+                    f"{self._owner.__name__}.{name} appeared after the start: set or annotate it in __init__"
                 )
-            decoders = self._decoders_of(name, None)
-        decoder = decoders.msgpack if encoded[:1] == b"m" else decoders.json
-        return decoder.decode(memoryview(encoded)[1:])
+            packed = self._by_annotation(name, value, met)
+            if packed is None:
+                as_they_are[name] = value
+            else:
+                by_annotation[name] = packed
+        if not as_they_are:
+            return data.encode([_BY_ANNOTATION, by_annotation])
+        return self._pack_exact(state, by_annotation, as_they_are, met)
 
-    def _decoders_of(self, name: str, value: object) -> _Decoders:
-        if (decoders := self._decoders.get(name)) is None:
-            decoders = self._decoders[name] = _Decoders(self._annotation(name, value))
-        return decoders
+    def _by_annotation(self, name: str, value: object, met: set[int]) -> bytes | None:
+        shape = self._shapes[name]
+        own: set[int] = set()
+        if shape is None or not shape.holds((value,), own) or not own.isdisjoint(met):
+            return None
+        try:
+            packed = b"m" + data.encode(value)
+        except (OverflowError, UnicodeEncodeError):
+            return None  # an integer beyond 64 bits, or text that is no UTF-8
+        met |= own
+        return packed
 
-    def _annotation(self, name: str, value: object) -> object:
-        where = f"{self._owner.__name__}.{name}"
-        annotation = self._annotations.get(name)
-        if annotation is None:
-            annotation = type(value)
-            if isinstance(value, list | dict | set | tuple | frozenset | types.NoneType):
-                example = f"self.{name}: {_EXAMPLES[next(t for t in _EXAMPLES if isinstance(value, t))]}"
-                raise ConfigError(f"{where} needs an annotation, such as '{example} = ...'")
-        if reason := data.not_data(annotation, exact=True):
-            raise ConfigError(f"{where}: {reason}; or define snapshot and restore")
-        return annotation
+    def _pack_exact(
+        self,
+        state: Mapping[str, object],
+        by_annotation: dict[str, bytes],
+        as_they_are: dict[str, object],
+        met: set[int],
+    ) -> bytes:
+        writer = exact.Writer(self.known)
+        try:
+            stored = writer.encode(as_they_are)
+            if not met.isdisjoint(writer.numbers):
+                # One of them holds an object of those stored by annotation, which would become two.
+                shown = {name: value for name, value in state.items() if name not in self.caches}
+                by_annotation, stored = {}, exact.encode(shown, self.known)
+        except Unstorable as error:
+            raise ConfigError(
+                f"{self._owner.__name__}{_dotted(error.path)} cannot be stored: {error}"
+            ) from None
+        return data.encode([_WITH_EXACT, by_annotation, stored])
 
-    def _refuse_late(self, one: type, state: MutableMapping[str, object]) -> None:
-        """An attribute first set by a command would be missing, or untyped, in a snapshot."""
-        for function, self_name, tree in _methods(one):
-            for node in ast.walk(tree):
-                if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
-                    continue
-                if node.value.id != self_name or isinstance(node.ctx, ast.Load):
-                    continue
-                name = _mangled(one, node.attr)
-                where = f"{self._owner.__name__}.{node.attr}"
-                if isinstance(node.ctx, ast.Del):
-                    raise ConfigError(f"{where} is deleted in {function}: set it to None instead")
-                known = name in state or name in self._annotations
-                if not known and not _is_descriptor(one, name):
-                    raise ConfigError(f"{where} is first set in {function}: set or annotate it in __init__")
+    def _unpack(self, packed: bytes) -> dict[str, object]:
+        owner = self._owner.__name__
+        try:
+            version, attributes, *as_they_are = msgspec.msgpack.decode(packed, type=list[typing.Any])
+            parts = msgspec.convert(attributes, dict[str, bytes])
+        except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+            raise ValueError(f"not a snapshot of {owner}: {error}") from None
+        if version not in (_BY_ANNOTATION, _WITH_EXACT) or len(as_they_are) != version - 1:
+            raise ValueError(f"a snapshot of {owner} in format {version}, which this version does not know")
+        restored = {name: self._decode(name, part) for name, part in parts.items()}
+        for part in as_they_are:
+            restored.update(exact.decode(part, self.known))
+        if strangers := sorted(restored.keys() - self._annotations.keys()):
+            raise ConfigError(
+                f"{owner}: a snapshot has an attribute {strangers[0]!r} that the class does not "
+                "declare; keep it, or define restore"
+            )
+        return restored
 
+    def _decode(self, name: str, packed: bytes) -> object:
+        """By annotation, as ``m``: msgpack, or of old ``j``: JSON, whose integers have no limit."""
+        wanted = typing.cast(type, self._annotations.get(name, typing.Any))  # the stub only knows classes
+        if packed[:1] == b"j":
+            return msgspec.json.decode(memoryview(packed)[1:], type=wanted)
+        if (decoder := self._decoders.get(name)) is None:
+            decoder = self._decoders[name] = msgspec.msgpack.Decoder(wanted)
+        return decoder.decode(memoryview(packed)[1:])
 
-_EXAMPLES: dict[type, str] = {
-    list: "list[str]",
-    dict: "dict[str, int]",
-    frozenset: "frozenset[str]",
-    set: "set[str]",
-    tuple: "tuple[int, ...]",
-    types.NoneType: "str | None",
-}
-
-
-class _Decoders:
-    """The two ways back for one annotation."""
-
-    def __init__(self, annotation: object) -> None:
-        wanted = typing.cast(type, annotation)  # msgspec takes any annotation; its stub only knows classes
-        self.msgpack: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(wanted)
-        self.json: msgspec.json.Decoder[object] = msgspec.json.Decoder(wanted)
-
-
-def _read(stored: bytes, owner: str) -> dict[str, bytes]:
-    try:
-        version, attributes = msgspec.msgpack.decode(stored, type=tuple[int, dict[str, bytes]])
-    except msgspec.DecodeError as error:
-        raise ValueError(f"not a snapshot of {owner}: {error}") from None
-    if version != _FORMAT:
-        raise ValueError(f"a snapshot of {owner} in format {version}, which this version does not know")
-    return attributes
-
-
-def _refuse_hidden_state(classes: Iterable[type]) -> None:
-    """State that is not in the object's `__dict__` would be left out."""
-    for one in classes:
-        if "__slots__" in vars(one):
-            raise ConfigError(f"{one.__name__}: __slots__ would hide attributes from snapshots; remove it")
-        constants = {name for name, hint in _raw_annotations(one).items() if "ClassVar" in str(hint)}
-        for name, value in vars(one).items():
-            if isinstance(value, _SHARED) and not name.startswith("__") and name not in constants:
-                raise ConfigError(
-                    f"{one.__name__}.{name} belongs to the class and would be left out of snapshots: "
-                    "set it in __init__, or annotate it as ClassVar if nothing changes it"
-                )
+    def _note_type(self, name: str, value: object) -> None:
+        """A value of a type that says it all needs no annotation. Raises ConfigError for others."""
+        if name in self._annotations:
+            return
+        if isinstance(value, list | dict | set | tuple | frozenset | types.NoneType):
+            example = f"self.{name}: {_EXAMPLES[next(t for t in _EXAMPLES if isinstance(value, t))]}"
+            raise ConfigError(f"{self._owner.__name__}.{name} needs an annotation, such as '{example} = ...'")
+        self._annotations[name] = type(value)
 
 
-def _annotations(owner: type, classes: list[type]) -> dict[str, object]:
-    """Annotation of each attribute, as far as the classes and their `__init__` give one."""
-    found: dict[str, object] = {}
-    for one in reversed(classes):
-        raw = {name: hint for name, hint in _raw_annotations(one).items() if "ClassVar" not in str(hint)}
-        for name, hint in {**raw, **_init_annotations(one)}.items():
-            found[name] = _resolve(owner, one, name, hint)
-    return found
-
-
-def _raw_annotations(one: type) -> dict[str, object]:
-    return dict(inspect.get_annotations(one))
-
-
-def _init_annotations(one: type) -> dict[str, object]:
-    """``self.x: T = ...`` and ``self.x = parameter``, as text, from the source of `__init__`."""
-    found: dict[str, object] = {}
-    for function, self_name, tree in _methods(one):
-        if function != "__init__":
-            continue
-        arguments = tree.args
-        parameters = {
-            argument.arg: ast.unparse(argument.annotation)
-            for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-            if argument.annotation is not None
-        }
-        for node in ast.walk(tree):
-            if isinstance(node, ast.AnnAssign) and _is_attribute(node.target, self_name):
-                found[_attribute(one, node.target)] = ast.unparse(node.annotation)
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
-                for target in node.targets:
-                    if _is_attribute(target, self_name) and node.value.id in parameters:
-                        found.setdefault(_attribute(one, target), parameters[node.value.id])
-    return found
-
-
-def _is_attribute(target: ast.expr, self_name: str) -> bool:
-    return (
-        isinstance(target, ast.Attribute)
-        and isinstance(target.value, ast.Name)
-        and target.value.id == self_name
-    )
-
-
-def _attribute(one: type, target: ast.expr) -> str:
-    assert isinstance(target, ast.Attribute)
-    return _mangled(one, target.attr)
-
-
-def _mangled(one: type, name: str) -> str:
-    """The name under which Python keeps ``self.__name``."""
-    private = name.startswith("__") and not name.endswith("__")
-    return f"_{one.__name__.lstrip('_')}{name}" if private else name
-
-
-def _methods(one: type) -> Iterator[tuple[str, str, ast.FunctionDef]]:
-    """(name, name of self, source) of a class's own methods; nothing where there is no source."""
-    for name, function in vars(one).items():
-        if not inspect.isfunction(function):
-            continue
-        tree = _tree(function)
-        if tree is not None and (tree.args.posonlyargs or tree.args.args):
-            first = (*tree.args.posonlyargs, *tree.args.args)[0]
-            yield name, first.arg, tree
-
-
-@lru_cache(maxsize=1024)
-def _tree(function: types.FunctionType) -> ast.FunctionDef | None:
-    """Its source, read once however many objects of its class there are."""
-    try:
-        source = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(source).body[0]
-    except (OSError, TypeError, SyntaxError):
-        return None  # typed at a prompt, or made by a dataclass: the values themselves are still checked
-    return tree if isinstance(tree, ast.FunctionDef) else None
-
-
-def _resolve(owner: type, one: type, name: str, hint: object) -> object:
-    module = inspect.getmodule(one)
-    names = dict(vars(module)) if module is not None else {}
-    if "__init__" in vars(one) and inspect.isfunction(vars(one)["__init__"]):
-        names.update(inspect.getclosurevars(vars(one)["__init__"]).nonlocals)
-    holder = types.SimpleNamespace(__annotations__={name: hint})
-    try:
-        return typing.get_type_hints(
-            holder, globalns=names, localns={one.__name__: one}, include_extras=False
-        )[name]
-    except NameError as error:
-        raise ConfigError(
-            f"{owner.__name__}.{name}: {error}: annotations must name what its module knows"
-        ) from None
-
-
-def _is_descriptor(one: type, name: str) -> bool:
-    """Whether assignment goes to a property, which sets something else."""
-    return isinstance(inspect.getattr_static(one, name, None), property)
+def _dotted(path: str) -> str:
+    """``['rates'][3]`` as ``.rates[3]``: attributes were written as a dict."""
+    name, quote, rest = path.removeprefix("['").partition("']")
+    return f".{name}{rest}" if quote else path

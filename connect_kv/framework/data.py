@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -66,30 +65,9 @@ def too_deep(packed: bytes) -> bool:
     return True
 
 
-def same(one: object, other: object) -> bool:
-    """Equal, and of the same types all the way down: 1, 1.0 and True differ, NaN equals itself."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, float):
-        return one == other or (one != one and other != other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return _all_same(one, other) and _all_same(one.values(), other.values())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return _all_same(one, other)
-    if dataclasses.is_dataclass(one) and not isinstance(one, type):
-        names = [field.name for field in dataclasses.fields(one)]
-        return all(same(getattr(one, name), getattr(other, name)) for name in names)
-    return bool(one == other)
-
-
 def in_chunks(data: bytes) -> list[bytes]:
     """Cut into pieces; at least one."""
     return [data[at : at + CHUNK_BYTES] for at in range(0, len(data) or 1, CHUNK_BYTES)]
-
-
-def _all_same(ones: Iterable[object], others: Iterable[object]) -> bool:
-    ones, others = list(ones), list(others)
-    return len(ones) == len(others) and all(map(same, ones, others))
 
 
 def _held(value: object) -> Iterable[object]:

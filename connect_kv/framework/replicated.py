@@ -73,9 +73,16 @@ class Replicated:
         return self.__attributes
 
     @staticmethod
+    def _attributes_of(machine: Replicated) -> Attributes:
+        return machine.__stored()
+
+    @staticmethod
     def _set_log_time(machine: Replicated, log_time: int) -> None:
         machine.__log_time = log_time
 
 
 set_log_time = Replicated._set_log_time
 """For the host, before each call."""
+
+attributes_of = Replicated._attributes_of
+"""For the host: how the attributes of a machine without a snapshot of its own are stored."""
