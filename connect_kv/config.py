@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import NAME_VARIABLE, Cluster
+from connect_kv.options import OPTIONS, Kind
+from connect_kv.units import seconds, size, whole
 
-ENVIRONMENT_PREFIX = "CONNECT_KV_"
 DEFAULT_DATA_DIR = "connect-kv.data"
 DEFAULT_NAME = "default"
 
 MAX_REQUEST_BYTES = 32 << 20
 """The largest `max_request_bytes`: members take no larger messages from each other."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NEGATIVE = re.compile(r"-[0-9]+")
 _ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
 
 
@@ -104,12 +106,15 @@ class ServerConfig:
         text = self.auto_compaction
         if not text or text == "0":
             return 0, 0
-        number, unit = (text[:-1], text[-1]) if text[-1] in _UNITS else (text, "")
-        if not number.isdecimal() or int(number) == 0:
+        try:
+            found = (0, int(text)) if text.isdecimal() else (seconds(text), 0)
+        except ValueError:
+            found = 0, 0
+        if not any(found):
             raise ConfigError(
                 f"auto_compaction: {text!r}: expected a duration such as 30s or 12h, or a number of revisions"
             )
-        return (int(number) * _UNITS[unit], 0) if unit else (0, int(number))
+        return found
 
     @property
     def election_ticks(self) -> int:
@@ -132,7 +137,7 @@ def from_options(options: Mapping[str, object], environ: Mapping[str, str]) -> S
 
     Raises ConfigError.
     """
-    path = options.get("config") or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    path = options.get("config") or environ.get(OPTIONS["config"].variable)
     if not path:
         return load(options, environ)
     name = options.get("name")
@@ -172,12 +177,14 @@ def load(
     """
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
-    for key, parse in _PARSERS.items():
+    for key, option in OPTIONS.items():
+        if option.kind is Kind.FILE:  # its content is `file`
+            continue
         found = _find(key, options, environ, file or {}, file_name)
         if found is None:
             continue
         raw, origin = found
-        values[key] = parse(raw, origin)
+        values[key] = _READERS[option.kind](raw, origin)
         origins[key] = origin
     if file and "client_addresses" in file:
         values["client_addresses"] = file["client_addresses"]
@@ -191,13 +198,13 @@ def load(
 def _find(
     key: str, options: Mapping[str, object], environ: Mapping[str, str], file: Mapping[str, object], name: str
 ) -> tuple[object, str] | None:
-    variable = ENVIRONMENT_PREFIX + key.upper()
+    variable = OPTIONS[key].variable
     if options.get(key) == "" and key != "listen_http":
         raise ConfigError(f"{_flag(key)}: '': expected a value")
     for source, origin in (
         (options.get(key), _flag(key)),
         (environ.get(variable), variable),
-        (file.get(key), f"{name}: {key}"),
+        (file.get(key), f"{name}: {OPTIONS[key].file_key}"),
     ):
         off = source == "" and key == "listen_http"
         if source is not None and (off or source not in ("", ())):
@@ -206,7 +213,7 @@ def _find(
 
 
 def _flag(key: str) -> str:
-    return "--machine" if key == "machines" else "--" + key.replace("_", "-")
+    return OPTIONS[key].flag if key in OPTIONS else key
 
 
 def _text(raw: object, origin: str) -> str:
@@ -224,6 +231,26 @@ def _number(raw: object, origin: str) -> int:
         return int(str(raw))
     except ValueError:
         raise ConfigError(f"{origin}: {raw!r}: expected a whole number") from None
+
+
+def _whole(unit: str) -> Callable[[object, str], int]:
+    """Reads a duration as a whole number of `unit`."""
+
+    def read(raw: object, origin: str) -> int:
+        try:
+            return whole(str(raw), unit)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+
+    return read
+
+
+def _bytes(raw: object, origin: str) -> int:
+    text = str(raw).strip()
+    try:
+        return -1 if _NEGATIVE.fullmatch(text) else size(text)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def _pairs(raw: object, origin: str, example: str) -> list[tuple[str, str]]:
@@ -264,32 +291,20 @@ def _machines(raw: object, origin: str) -> tuple[MachineSpec, ...]:
     return tuple(specs)
 
 
-_PARSERS = {
-    "name": _text,
-    "data_dir": _path,
-    "listen_client": _text,
-    "listen_peer": _text,
-    "listen_http": _text,
-    "advertise_client": _text,
-    "advertise_peer": _text,
-    "initial_cluster": _members,
-    "initial_cluster_state": _text,
-    "initial_cluster_token": _text,
-    "machines": _machines,
-    "heartbeat_ms": _number,
-    "election_ms": _number,
-    "tick_ms": _number,
-    "max_request_bytes": _number,
-    "snapshot_count": _number,
-    "catch_up_entries": _number,
-    "max_learners": _number,
-    "quota_bytes": _number,
-    "auto_compaction": _text,
-    "corruption_check_seconds": _number,
-    "log_format": _text,
-    "log_level": _text,
+_READERS: Mapping[Kind, Callable[[object, str], object]] = {
+    Kind.TEXT: _text,
+    Kind.NAME: _text,
+    Kind.PATH: _path,
+    Kind.ADDRESS: _text,
+    Kind.NUMBER: _number,
+    Kind.MILLISECONDS: _whole("ms"),
+    Kind.SECONDS: _whole("s"),
+    Kind.BYTES: _bytes,
+    Kind.MEMBERS: _members,
+    Kind.MACHINES: _machines,
+    Kind.HISTORY: _text,
 }
-"""Every key that may be given, and how its text is read."""
+"""How the text of each kind of option is read."""
 
 
 def _check(config: ServerConfig) -> None:

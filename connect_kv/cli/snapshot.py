@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from connect_kv.cli import output
+from connect_kv.cli.serve import server_options
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
 from connect_kv.framework.hosted import HostedMachine
@@ -77,15 +78,9 @@ def status(settings: Settings, file: Path) -> None:
 
 @snapshot.command(cls=ClusterCommand)
 @_FILE
-@click.option("--name", metavar="NAME", help="The member's name.  [default: default]")
-@click.option("--data-dir", metavar="DIR", help="Its new directory.  [default: ./connect-kv.data]")
-@click.option("--listen-peer", metavar="HOST:PORT", help="Where it will listen for the others.")
-@click.option("--advertise-peer", metavar="HOST:PORT", help="What they dial.  [default: --listen-peer]")
-@click.option(
-    "--initial-cluster", metavar="NAME=HOST:PORT,...", help="All members.  [default: only this one]"
+@server_options(
+    "name", "data_dir", "listen_peer", "advertise_peer", "initial_cluster", "initial_cluster_token", "config"
 )
-@click.option("--initial-cluster-token", metavar="TEXT", help="Tells clusters of the same members apart.")
-@click.option("--config", metavar="FILE", help="A Connect.toml with these settings.")
 @click.option(
     "--bump-revision",
     type=click.IntRange(min=0, max=1 << 62),
@@ -94,9 +89,7 @@ def status(settings: Settings, file: Path) -> None:
     help="Raise the revision by N and compact all before it: more than the old cluster can have gone on.",
 )
 @pass_settings
-def restore(
-    settings: Settings, /, file: Path, config: str | None, bump_revision: int, **options: object
-) -> None:
+def restore(settings: Settings, /, file: Path, bump_revision: int, **options: object) -> None:
     """Make the data directory of one member of a new cluster from FILE.
 
     Do so for each member, with the same file, --initial-cluster and --bump-revision; then start them
@@ -105,7 +98,7 @@ def restore(
     from connect_kv.config import from_options
     from connect_kv.server import restoring
 
-    found = from_options({**options, "config": config}, os.environ)
+    found = from_options(options, os.environ)
     with _bar(settings, f"restoring {found.name}") as progress:
         identity = asyncio.run(restoring.restore(file, found, bump_revision=bump_revision, progress=progress))
     if settings.output == "json":

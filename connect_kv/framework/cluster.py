@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.cluster_file import SETTINGS, Reading, refuse_giants
+from connect_kv.framework.cluster_file import Reading, refuse_giants
+from connect_kv.options import FILE_SETTINGS, OPTIONS
 
-NAME_VARIABLE = "CONNECT_KV_NAME"
+NAME_VARIABLE = OPTIONS["name"].variable
 CLIENT_PORT, PEER_PORT, HTTP_PORT = 2379, 2380, 2381
 
 
@@ -172,6 +173,12 @@ class Cluster:
     def server_settings(self) -> dict[str, object]:
         """What a server of this member is to be told, by the names of its options."""
         own = self._own
+        # Where it listens may be said apart from where others reach it: on all addresses of a container, say.
+        advertised = {
+            f"advertise_{door}": address
+            for door, address in (("client", own.client_address), ("peer", own.peer_address))
+            if f"listen_{door}" in self._settings
+        }
         return {
             "name": own.name,
             "data_dir": str(self._data_dir),
@@ -180,6 +187,7 @@ class Cluster:
             "listen_http": own.http_address,
             "initial_cluster": {node.name: node.peer_address for node in self._nodes},
             "client_addresses": {node.name: node.client_address for node in self._nodes},
+            **advertised,
             **self._settings,
         }
 
@@ -193,13 +201,13 @@ class Cluster:
         return cluster
 
     def _fill(self, reading: Reading, name: str | None) -> None:
-        reading.refuse_others({"node", "data_dir", "members", *SETTINGS})
+        reading.refuse_others({"node", "data_dir", "members", *FILE_SETTINGS})
         self._nodes = tuple(_node(member) for member in reading.tables("members", Node))
         _refuse_conflicts(reading, self._nodes)
         self._own = _own(reading, self._nodes, name)
         self._data_dir = Path(reading.text("data_dir", f"data/{self._own.name}"))
         self._settings = MappingProxyType(
-            {key: reading.given[key] for key in SETTINGS if key in reading.given}
+            {key: reading.given[key] for key in sorted(FILE_SETTINGS) if key in reading.given}
         )
 
 

@@ -9,12 +9,6 @@ from typing import TypeVar
 
 from connect_kv.errors import ConfigError
 
-SETTINGS = (
-    "initial_cluster_state", "initial_cluster_token", "machines", "heartbeat_ms", "election_ms", "tick_ms",
-    "max_request_bytes", "snapshot_count", "catch_up_entries", "quota_bytes", "log_format", "log_level",
-)  # fmt: skip
-"""Keys that a server checks itself; the same as its options."""
-
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -9,7 +9,7 @@ import pytest
 from connect_kv.config import load
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import Cluster, Node
-from connect_kv.framework.cluster_file import SETTINGS
+from connect_kv.options import FILE_SETTINGS
 
 TEXT = """
 node = "n1"
@@ -89,7 +89,7 @@ def test_a_server_takes_every_setting_a_file_may_have() -> None:
     config = load({}, {}, cluster.server_settings())
     assert (config.heartbeat_ms, config.log_format, config.machines[0].name) == (50, "json", "c")
     assert (config.listen_client, str(config.data_dir)) == ("127.0.0.1:2379", "/d")
-    for key in SETTINGS:
+    for key in FILE_SETTINGS:
         assert hasattr(config, key), f"{key} is accepted in the file and ignored"
 
 

@@ -17,9 +17,10 @@ from connect_kv.cli.machine import encoded
 from connect_kv.cli.ports import FILE, choose
 from connect_kv.client.endpoints import parse_endpoints
 from connect_kv.client.messages import Compare, RequestOp
-from connect_kv.config import _PARSERS, from_cluster, load
+from connect_kv.config import from_cluster, load
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import Cluster
+from connect_kv.options import OPTIONS
 from tests.fuzz.conftest import damaged, fuzz
 
 GOOD = b"""
@@ -54,7 +55,7 @@ member = st.fixed_dictionaries(
 )
 files = st.fixed_dictionaries(
     {"members": st.lists(member, min_size=1, max_size=2) | values},
-    optional={name: values for name in (*_PARSERS, "node", "data_dir")},
+    optional={name: values for name in (*OPTIONS, "node", "data_dir")},
 )
 
 
@@ -94,9 +95,9 @@ def test_a_mapping_of_any_content(given_: dict[str, object], name: str | None) -
 
 @fuzz(400)
 @given(
-    st.dictionaries(st.sampled_from(list(_PARSERS)), values, max_size=4),
+    st.dictionaries(st.sampled_from(list(OPTIONS)), values, max_size=4),
     st.dictionaries(
-        st.sampled_from([f"CONNECT_KV_{name.upper()}" for name in _PARSERS]),
+        st.sampled_from([f"CONNECT_KV_{name.upper()}" for name in OPTIONS]),
         st.text(max_size=8) | st.sampled_from(["127.0.0.1:5", "n1=127.0.0.1:2380", ":" + "1" * 5000]),
         max_size=4,
     ),

@@ -1,0 +1,218 @@
+"""Everything a node can be told, in one table: by options of ``serve``, by Connect.toml, by the environment.
+
+docs/configuration.md is made from it; `connect_kv.config` reads the values and checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+PREFIX = "CONNECT_KV_"
+"""Of the environment variables."""
+
+
+class Kind(Enum):
+    """How a value is read."""
+
+    TEXT = auto()
+    NAME = auto()
+    PATH = auto()
+    FILE = auto()
+    ADDRESS = auto()
+    NUMBER = auto()
+    MILLISECONDS = auto()
+    """A duration; a bare number counts milliseconds."""
+    SECONDS = auto()
+    """A duration; a bare number counts seconds."""
+    BYTES = auto()
+    MEMBERS = auto()
+    MACHINES = auto()
+    HISTORY = auto()
+
+
+_TAKES: Mapping[Kind, str] = {
+    Kind.TEXT: "TEXT",
+    Kind.NAME: "NAME",
+    Kind.PATH: "DIR",
+    Kind.FILE: "FILE",
+    Kind.ADDRESS: "HOST:PORT",
+    Kind.NUMBER: "N",
+    Kind.MILLISECONDS: "DURATION",
+    Kind.SECONDS: "DURATION",
+    Kind.BYTES: "SIZE",
+    Kind.MEMBERS: "NAME=HOST:PORT,...",
+    Kind.MACHINES: "NAME=module:Class",
+    Kind.HISTORY: "KEEP",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One thing a node can be told."""
+
+    key: str
+    """Field of ServerConfig."""
+    kind: Kind
+    help: str
+    default: str
+    """In words; the value itself is that of the field."""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The option of ``serve``."""
+        return "--machine" if self.key == "machines" else "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.key.upper()
+
+    @property
+    def file_key(self) -> str:
+        """The key in Connect.toml; empty if it has none there."""
+        return _ELSEWHERE.get(self.key, self.key)
+
+    @property
+    def takes(self) -> str:
+        """What it takes, as help shows it."""
+        return "|".join(self.choices) if self.choices else _TAKES[self.kind]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the option may be given several times."""
+        return self.kind is Kind.MACHINES
+
+
+_ELSEWHERE: Mapping[str, str] = {"name": "node", "initial_cluster": "[[members]]", "config": ""}
+
+GROUPS: Mapping[str, tuple[Option, ...]] = {
+    "Who and where": (
+        Option(
+            key="config",
+            kind=Kind.FILE,
+            help="A Connect.toml; options and environment win over it.",
+            default="none",
+        ),
+        Option(key="name", kind=Kind.NAME, help="This member's name.", default="default"),
+        Option(
+            key="data_dir", kind=Kind.PATH, help="Where it keeps everything.", default="./connect-kv.data"
+        ),
+        Option(key="listen_client", kind=Kind.ADDRESS, help="For clients.", default="127.0.0.1:2379"),
+        Option(key="listen_peer", kind=Kind.ADDRESS, help="For other members.", default="127.0.0.1:2380"),
+        Option(
+            key="listen_http",
+            kind=Kind.ADDRESS,
+            help="Health and metrics; empty: none.",
+            default="127.0.0.1:2381",
+        ),
+        Option(
+            key="advertise_client",
+            kind=Kind.ADDRESS,
+            help="What clients are told.",
+            default="--listen-client",
+        ),
+        Option(key="advertise_peer", kind=Kind.ADDRESS, help="What members dial.", default="--listen-peer"),
+    ),
+    "The cluster": (
+        Option(
+            key="initial_cluster",
+            kind=Kind.MEMBERS,
+            help="All members, when it first starts.",
+            default="only this one",
+        ),
+        Option(
+            key="initial_cluster_state",
+            kind=Kind.TEXT,
+            help="Found a cluster, or join one that has added this member.",
+            default="new",
+            choices=("new", "existing"),
+        ),
+        Option(
+            key="initial_cluster_token",
+            kind=Kind.TEXT,
+            help="Tells clusters with the same names and addresses apart.",
+            default="none",
+        ),
+        Option(
+            key="machines",
+            kind=Kind.MACHINES,
+            help="Host this replicated class; the option may be given several times.",
+            default="none",
+        ),
+        Option(key="max_learners", kind=Kind.NUMBER, help="Learners there may be at once.", default="1"),
+    ),
+    "Time": (
+        Option(key="heartbeat_ms", kind=Kind.MILLISECONDS, help="Leader's heartbeat.", default="100ms"),
+        Option(
+            key="election_ms",
+            kind=Kind.MILLISECONDS,
+            help="Silence before an election; at least five heartbeats.",
+            default="1s",
+        ),
+        Option(
+            key="tick_ms",
+            kind=Kind.MILLISECONDS,
+            help="The step in which both are counted.",
+            default="50ms",
+        ),
+        Option(
+            key="corruption_check_seconds",
+            kind=Kind.SECONDS,
+            help="How often the members' data is compared; 0: never.",
+            default="12h",
+        ),
+    ),
+    "Space": (
+        Option(
+            key="max_request_bytes", kind=Kind.BYTES, help="Largest request, up to 32MiB.", default="1536KiB"
+        ),
+        Option(
+            key="quota_bytes",
+            kind=Kind.BYTES,
+            help="Space for keys and values; negative: no limit.",
+            default="2GiB",
+        ),
+        Option(
+            key="auto_compaction",
+            kind=Kind.HISTORY,
+            help="History to keep: 12h, 30m, or 5000 revisions.",
+            default="all",
+        ),
+        Option(
+            key="snapshot_count",
+            kind=Kind.NUMBER,
+            help="Entries between compactions of the log.",
+            default="10000",
+        ),
+        Option(
+            key="catch_up_entries",
+            kind=Kind.NUMBER,
+            help="Entries kept for slow members.",
+            default="5000",
+        ),
+    ),
+    "Logs": (
+        Option(
+            key="log_level",
+            kind=Kind.TEXT,
+            help="What is logged, and what is worse.",
+            default="info",
+            choices=("debug", "info", "warning", "error"),
+        ),
+        Option(
+            key="log_format",
+            kind=Kind.TEXT,
+            help="How each line is written.",
+            default="text",
+            choices=("text", "json"),
+        ),
+    ),
+}
+
+OPTIONS: Mapping[str, Option] = {option.key: option for group in GROUPS.values() for option in group}
+
+FILE_SETTINGS: frozenset[str] = frozenset(OPTIONS) - {"config", "name", "data_dir", "initial_cluster"}
+"""Keys of Connect.toml that a server checks itself; they are named like the options."""
