@@ -18,7 +18,7 @@ OUTSIDE = ("chaos", "benchmarks", "examples")
 HOUSES = {"frontend", "testing"}
 """Packages whose rooms are their own packages."""
 
-GROUND = {"errors", "etcd_errors", "rpc"}
+GROUND = {"errors", "etcd_errors", "protowire", "rpc"}
 PEOPLE = {"config", "metrics"}
 """What settings and figures look like."""
 
@@ -26,16 +26,18 @@ ALLOWED: dict[str, set[str]] = {
     # the ground
     "errors": set(),
     "etcd_errors": {"errors", "rpc"},
+    "protowire": set(),
     "rpc": set(),
     "metrics": set(),
     "grpc_core": set(),
     "options": set(),
     "units": set(),
     "raft": {"errors"},
-    "interfaces": {"raft"},
-    "storage": {"interfaces", "raft", "errors"},
-    "transport": {"interfaces", "raft", *GROUND},
-    "node": {"raft", "interfaces", "errors"},
+    "peer_protocol": {"raft"},
+    "interfaces": {"peer_protocol", "raft"},
+    "storage": {"interfaces", "raft", "protowire", "errors"},
+    "transport": {"peer_protocol", "interfaces", "raft", *GROUND},
+    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors"},
     # what is replicated
     "kv": {"interfaces", "raft", "storage", *GROUND},
     "framework": {"interfaces", "raft", "options", "errors"},
@@ -49,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "framework", "options", "units"},
     "server": {
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
-        "storage", "transport", "interfaces", *GROUND, *PEOPLE,
+        "storage", "transport", "interfaces", "peer_protocol", *GROUND, *PEOPLE,
     },
     # programs and people
     "client": {"framework", *GROUND},
@@ -57,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"client", "framework", *GROUND},
     "testing.checker": set(),
     "testing.simulation": {
-        "frontend.grpc", "services",
+        "frontend.grpc", "services", "peer_protocol",
         "testing.checker", "client", "server", "statemachine", "kv", "framework", "node", "raft", "storage",
         "transport", "interfaces", "config", *GROUND,
     },

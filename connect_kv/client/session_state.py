@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from connect_kv import errors
 from connect_kv.client.failures import SESSION_EXPIRED, CallFailed, Fate, failure, fate
+from connect_kv.protowire import tag, varint
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 
@@ -235,18 +236,13 @@ class SessionState:
         self.expired = False
 
 
-_COMMAND = bytes(((SessionRequests.COMMANDS_FIELD_NUMBER << 3) | 2,))
+_COMMAND = tag(SessionRequests.COMMANDS_FIELD_NUMBER)
 
 
 @lru_cache(4096)
 def _field_head(size: int) -> bytes:
-    """What stands before a command of that many bytes: its field, and its size in groups of seven bits."""
-    octets = bytearray(_COMMAND)
-    while size > 0x7F:
-        octets.append(size & 0x7F | 0x80)
-        size >>= 7
-    octets.append(size)
-    return bytes(octets)
+    """What stands before a command of that many bytes."""
+    return _COMMAND + varint(size)
 
 
 def _encode(session: int, floor: int, calls: Iterable[Call]) -> bytes:

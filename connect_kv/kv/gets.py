@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from connect_kv import protowire
 from connect_kv.kv import wire
 from connect_kv.kv.layout import CURRENT
 from connect_kv.kv.readings import Reading
@@ -21,7 +22,7 @@ def is_plain(request: RangeRequest) -> bool:
     """
     size = len(request.key)
     rest = request.ByteSize() - size - (_SERIALIZABLE if request.serializable else 0)
-    return rest == (2 if size < 0x80 else 1 + len(wire.varint(size))) and size > 0
+    return rest == (2 if size < 0x80 else 1 + len(protowire.varint(size))) and size > 0
 
 
 def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | None = None) -> Iterator[bytes]:
@@ -39,4 +40,4 @@ def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | No
 @lru_cache(4096)
 def _record_head(size: int) -> bytes:
     """What stands before a record of that many bytes."""
-    return wire.RANGE_KVS + wire.varint(size)
+    return wire.RANGE_KVS + protowire.varint(size)

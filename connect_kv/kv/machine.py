@@ -12,7 +12,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
-from connect_kv import etcd_errors
+from connect_kv import etcd_errors, protowire
 from connect_kv.errors import Refused, UnknownEntry
 from connect_kv.kv import consistency, gets, hashing, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
@@ -24,7 +24,7 @@ from connect_kv.kv.readings import Reading, Readings
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
 from connect_kv.kv.watch import WatchHub
-from connect_kv.kv.wire import Parts, varint
+from connect_kv.protowire import Parts, varint
 from connect_kv.rpc.command_pb2 import Command, Failure, LeaseExpired, LeaseRenewed, Result
 from connect_kv.rpc.kv_pb2 import (
     CompactionRequest,
@@ -424,7 +424,7 @@ class KvMachine:
             walk = txn.read_only(reading.view, reading.state, self.leases, request, self._store.census)
             for _ in reading.steps(_kept(walk, answers)):
                 await asyncio.sleep(0)
-        encoded = io.BytesIO(wire.field(wire.HEADER, full.SerializeToString()))
+        encoded = io.BytesIO(protowire.field(wire.HEADER, full.SerializeToString()))
         encoded.seek(0, io.SEEK_END)
         for piece in answers.pop().taken():
             encoded.write(piece)

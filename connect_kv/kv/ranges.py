@@ -9,7 +9,7 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
-from connect_kv import etcd_errors
+from connect_kv import etcd_errors, protowire
 from connect_kv.kv import scan, wire
 from connect_kv.kv.census import Census
 from connect_kv.kv.counts import Counts
@@ -220,7 +220,7 @@ class RangeRead:
                     break
                 continue
             last = record
-            append(wire.field(wire.RANGE_KVS, wire.without_value(record) if keys_only else record))
+            append(protowire.field(wire.RANGE_KVS, wire.without_value(record) if keys_only else record))
         return seen
 
 

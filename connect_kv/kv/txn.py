@@ -20,7 +20,7 @@ from connect_kv.kv.leases import LeaseTable
 from connect_kv.kv.ranges import RangeRead
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
-from connect_kv.kv.wire import Parts, field
+from connect_kv.protowire import Parts, field
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,

@@ -17,9 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from connect_kv import etcd_errors
+from connect_kv import etcd_errors, protowire
 from connect_kv.errors import NodeStopped
-from connect_kv.kv import wire
 from connect_kv.kv.catch_up import read_piece
 from connect_kv.kv.feed import Batch, passes
 from connect_kv.kv.layout import FIRST_KEY, FROM_KEY
@@ -202,7 +201,7 @@ class WatchStream:
     async def next_encoded(self, header: Callable[[int], bytes]) -> bytes:
         """The same, ready to be sent; `header` gives the encoded one for a revision."""
         revision, fields, events = await self._next()
-        return b"".join((wire.field(_HEADER, header(revision)), fields, events))
+        return b"".join((protowire.field(_HEADER, header(revision)), fields, events))
 
     async def _next(self) -> Answer:
         while True:

@@ -5,9 +5,9 @@ Parsing a record only to serialize it again into its answer would be most of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
+from connect_kv.protowire import field, varint
 from connect_kv.rpc.command_pb2 import Result
 from connect_kv.rpc.kv_pb2 import KeyValue, ResponseHeader
 
@@ -21,76 +21,6 @@ _EVENT_DELETE = b"\x08\x01"
 """Event.type = DELETE; PUT is 0 and not written."""
 _EVENT_KV = b"\x12"
 _EVENT_PREV_KV = b"\x1a"
-
-
-def varint(number: int) -> bytes:
-    """Protobuf's encoding of a number that is not negative."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if number < 0x200000:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
-
-
-def read_varint(encoded: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where it ends."""
-    number = shift = 0
-    while True:
-        octet = encoded[at]
-        at += 1
-        number |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            return number, at
-        shift += 7
-
-
-def field(tag: bytes, content: bytes) -> bytes:
-    """One length-delimited field."""
-    return tag + varint(len(content)) + content
-
-
-class Parts:
-    """An encoded message in pieces: a large one is only put together once, by who sends it on."""
-
-    __slots__ = ("pieces", "size")
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = list(pieces)
-        self.size = sum(map(len, pieces))
-
-    def add(self, piece: bytes) -> None:
-        """Append encoded fields."""
-        self.pieces.append(piece)
-        self.size += len(piece)
-
-    def add_field(self, tag: bytes, content: Parts) -> None:
-        """Append a message as a field."""
-        self.add(tag + varint(content.size))
-        self.pieces += content.pieces
-        self.size += content.size
-
-    def begin_with(self, piece: bytes) -> Parts:
-        """Put encoded fields before the others."""
-        self.pieces.insert(0, piece)
-        self.size += len(piece)
-        return self
-
-    def joined(self) -> bytes:
-        """The whole."""
-        return b"".join(self.pieces)
-
-    def taken(self) -> Iterator[bytes]:
-        """The pieces in order; each is forgotten here once the next is asked for."""
-        pieces, self.pieces = self.pieces[::-1], []
-        while pieces:
-            yield pieces.pop()
 
 
 def header(revision: int) -> bytes:

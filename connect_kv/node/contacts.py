@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from connect_kv.interfaces import Clock, Loss, Verdict
+from connect_kv.interfaces import Clock
+from connect_kv.peer_protocol import Loss, Verdict
 
 
 class Contact(Enum):

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
-from connect_kv.interfaces import ForwardRequest, ForwardResponse, Loss, PeerMessage, SnapshotOffer
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
 from connect_kv.node.contacts import Contacts
@@ -31,6 +30,7 @@ from connect_kv.node.reads import ReadBarriers
 from connect_kv.node.snapshots import SnapshotReceiver, SnapshotSender
 from connect_kv.node.waiters import IndexWaiters
 from connect_kv.node.watchdog import watch_loop
+from connect_kv.peer_protocol import ForwardRequest, ForwardResponse, Loss, PeerMessage, SnapshotOffer
 from connect_kv.raft.messages import Message
 from connect_kv.raft.ready import LogRead, Ready
 from connect_kv.raft.types import Entry, SnapshotMeta

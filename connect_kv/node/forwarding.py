@@ -14,17 +14,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
-from connect_kv.interfaces import (
-    Clock,
-    ForwardOutcome,
-    ForwardRequest,
-    ForwardResponse,
-    Proposal,
-    Refusal,
-)
+from connect_kv.interfaces import Clock
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.proposals import Waiting
 from connect_kv.node.waiters import EntryWaiters
+from connect_kv.peer_protocol import ForwardOutcome, ForwardRefusal, ForwardRequest, ForwardResponse, Proposal
 from connect_kv.raft.types import Entry, EntryId
 
 R = TypeVar("R")
@@ -98,7 +92,7 @@ class Forwarder(Generic[R]):
             self._forget(outcome.id)
             if outcome.entry is not None:
                 self._appended(sent.waiting, outcome.entry, outcome.offset)
-            elif outcome.refusal is Refusal.OVERLOADED:
+            elif outcome.refusal is ForwardRefusal.OVERLOADED:
                 sent.waiting.fail(Overloaded("the leader has too much waiting already"))
             else:
                 self._refused.append(sent.waiting)
@@ -191,7 +185,7 @@ class Intake(Generic[R]):
                 continue
             seen[proposal.id] = None
             if put is None:
-                refused.append(ForwardOutcome(id=proposal.id, refusal=Refusal.NOT_LEADER))
+                refused.append(ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.NOT_LEADER))
                 continue
             waiting: Waiting[R] = Waiting(
                 proposal.payload, proposal.count, now, source=request.source, id=proposal.id
@@ -199,7 +193,7 @@ class Intake(Generic[R]):
             try:
                 put(waiting)
             except (Overloaded, RequestTooLarge):
-                refused.append(ForwardOutcome(id=proposal.id, refusal=Refusal.OVERLOADED))
+                refused.append(ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.OVERLOADED))
         while len(seen) > _SEEN_IDS:
             seen.popitem(last=False)
         self._answer(request.source, refused)
@@ -217,7 +211,7 @@ class Intake(Generic[R]):
         """Leadership was lost before these were appended."""
         outcomes: dict[int, list[ForwardOutcome]] = {}
         for item in waiting:
-            outcome = ForwardOutcome(id=item.id, refusal=Refusal.NOT_LEADER)
+            outcome = ForwardOutcome(id=item.id, refusal=ForwardRefusal.NOT_LEADER)
             outcomes.setdefault(item.source, []).append(outcome)
         for source, found in outcomes.items():
             self._answer(source, found)

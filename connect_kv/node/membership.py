@@ -6,7 +6,8 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 
-from connect_kv.interfaces import Hello, HelloReply, Identity, Verdict
+from connect_kv.interfaces import Identity
+from connect_kv.peer_protocol import Hello, HelloReply, Verdict
 from connect_kv.raft.types import Membership
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLeader, Unavailable
-from connect_kv.interfaces import (
-    Clock,
-    Description,
-    Identity,
-    LogStore,
-    ReplicatedState,
-    Transport,
-    Worker,
-)
+from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.driver import Driver
 from connect_kv.node.history import History
@@ -27,6 +19,7 @@ from connect_kv.node.metrics import NodeMetrics, NoMetrics
 from connect_kv.node.outage import Outage
 from connect_kv.node.parts import Answer, Parts, answer_nothing
 from connect_kv.node.status import NodeStatus
+from connect_kv.peer_protocol import Description
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.status import RaftStatus

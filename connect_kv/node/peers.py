@@ -8,16 +8,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, MemberRemoved, RefusedToStart, StorageError
-from connect_kv.interfaces import (
-    Description,
-    Hello,
-    HelloReply,
-    LogStore,
-    Loss,
-    PeerMessage,
-    SnapshotOffer,
-    Verdict,
-)
+from connect_kv.interfaces import LogStore
 from connect_kv.node.contacts import Contacts
 from connect_kv.node.membership import (
     Abilities,
@@ -28,6 +19,7 @@ from connect_kv.node.membership import (
 )
 from connect_kv.node.parts import Parts
 from connect_kv.node.snapshots import SnapshotRefused
+from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
 from connect_kv.raft.types import Member, Membership
 
 R = TypeVar("R")

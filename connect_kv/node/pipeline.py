@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
-from connect_kv.interfaces import ForwardRequest, ForwardResponse
 from connect_kv.node.forwarding import Forwarder, Intake
 from connect_kv.node.parts import Parts
 from connect_kv.node.proposals import ProposalQueue, Waiting, join
 from connect_kv.node.waiters import EntryWaiters
+from connect_kv.peer_protocol import ForwardRequest, ForwardResponse
 from connect_kv.raft.types import Entry, EntryId, Role, SnapshotMeta
 
 R = TypeVar("R")

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from connect_kv.errors import NoLeader, Overloaded, RequestTooLarge
 from connect_kv.node.config import NodeConfig
+from connect_kv.protowire import varint
 
 R = TypeVar("R")
 
@@ -139,9 +140,4 @@ def join(batch: Iterable[Waiting[R]], log_time: int) -> bytes:
 
 def log_time_fragment(log_time: int) -> bytes:
     """``CommandBatch(log_time=...)`` encoded: field 1, a varint."""
-    encoded = bytearray(b"\x08")
-    while log_time > 0x7F:
-        encoded.append(log_time & 0x7F | 0x80)
-        log_time >>= 7
-    encoded.append(log_time)
-    return bytes(encoded)
+    return b"\x08" + varint(log_time)

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError
-from connect_kv.interfaces import Hello, SnapshotOffer
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
 from connect_kv.node.parts import Parts
+from connect_kv.peer_protocol import Hello, SnapshotOffer
 from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.messages import InstallSnapshot
 from connect_kv.raft.types import EntryId, SnapshotMeta

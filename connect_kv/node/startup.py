@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from connect_kv.errors import MemberRemoved, RefusedToStart
-from connect_kv.interfaces import Description, Hello, Identity, LogStore, Transport, Verdict, Worker
+from connect_kv.interfaces import Identity, LogStore, Transport, Worker
 from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL, hashed_id
 from connect_kv.node.peers import WIPED
+from connect_kv.peer_protocol import Description, Hello, Verdict
 from connect_kv.raft.types import ZERO, Member, Membership, Restored
 
 logger = logging.getLogger(__name__)

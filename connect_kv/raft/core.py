@@ -10,7 +10,7 @@ from connect_kv.errors import MembershipRefused, NotLeader, Overloaded
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.election import Election
 from connect_kv.raft.errors import RaftInvariantError
-from connect_kv.raft.following import Following
+from connect_kv.raft.follower import Follower
 from connect_kv.raft.heartbeats import Heartbeats
 from connect_kv.raft.log import ENTRY_OVERHEAD
 from connect_kv.raft.membership import MembershipChange, changed
@@ -45,7 +45,7 @@ class RaftCore:
 
     def __init__(self, config: RaftConfig, restored: Restored, rng: random.Random) -> None:
         self._state = RaftState(config, restored, rng)
-        self._following = Following(self._state)
+        self._follower = Follower(self._state)
         self._replication = Replication(self._state)
         self._heartbeats = Heartbeats(self._state, self._replication)
         self._election = Election(self._state, self._lead)
@@ -401,10 +401,10 @@ class RaftCore:
                     self._replication.append_response(message)
             case AppendRequest():
                 if self._follow(message.source):
-                    self._following.append_request(message)
+                    self._follower.append_request(message)
             case HeartbeatRequest():
                 if self._follow(message.source):
-                    self._following.heartbeat_request(message)
+                    self._follower.heartbeat_request(message)
             case HeartbeatResponse():
                 if leads:
                     self._heartbeats.response(message)
@@ -421,7 +421,7 @@ class RaftCore:
                 self._election.vote_response(message)
             case InstallSnapshot():
                 if self._follow(message.source):
-                    self._following.install_snapshot(message)
+                    self._follower.install_snapshot(message)
             case TimeoutNow():
                 if message.source == state.leader_id:
                     self._election.campaign_by_transfer()

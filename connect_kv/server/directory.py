@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from connect_kv.config import ServerConfig
 from connect_kv.errors import RefusedToStart
-from connect_kv.interfaces import Description, Identity, Transport, Worker
+from connect_kv.interfaces import Identity, Transport, Worker
 from connect_kv.node import startup
+from connect_kv.peer_protocol import Description
 from connect_kv.raft.types import Restored
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.log_store import EngineLogStore

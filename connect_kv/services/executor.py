@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.kv.wire import HEADER, read_varint, varint
-from connect_kv.kv.wire import field as framed
+from connect_kv.kv.wire import HEADER
+from connect_kv.protowire import field as framed
+from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.services.status import raise_failure

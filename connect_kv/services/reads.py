@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.wire import varint
+from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MachineReply, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.rpc.lease_pb2 import (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from connect_kv.errors import BadCall, SessionExpired
-from connect_kv.kv.wire import varint
+from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.services.caller import Channel

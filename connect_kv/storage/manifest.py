@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from connect_kv.errors import CorruptStorage
+from connect_kv.protowire import read_varint
 
 _BLOCK = 32768
 _HEADER = 7
@@ -66,11 +67,11 @@ def numbers(manifest: bytes) -> tuple[int, int]:
     for record in _records(manifest):
         at = 0
         while at < len(record):
-            tag, at = _varint(record, at)
+            tag, at = read_varint(record, at)
             if tag == _LOG:
-                number, at = _varint(record, at)
+                number, at = read_varint(record, at)
             elif tag == _LAST_SEQUENCE:
-                sequence, at = _varint(record, at)
+                sequence, at = read_varint(record, at)
             else:
                 at = _skip(tag, record, at)
     return number, sequence
@@ -97,36 +98,23 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 def _skip(tag: int, record: bytes, at: int) -> int:
     if tag in (_NEXT_FILE, _PREVIOUS_LOG):
-        return _varint(record, at)[1]
+        return read_varint(record, at)[1]
     if tag == _COMPARATOR:
         return _skip_bytes(record, at)
     if tag == _COMPACT_POINTER:
-        return _skip_bytes(record, _varint(record, at)[1])
+        return _skip_bytes(record, read_varint(record, at)[1])
     if tag == _DELETED_FILE:
-        return _varint(record, _varint(record, at)[1])[1]
+        return read_varint(record, read_varint(record, at)[1])[1]
     if tag == _NEW_FILE:
         for _ in range(3):
-            at = _varint(record, at)[1]
+            at = read_varint(record, at)[1]
         return _skip_bytes(record, _skip_bytes(record, at))
     raise ValueError(f"unknown tag {tag}")
 
 
 def _skip_bytes(record: bytes, at: int) -> int:
-    length, at = _varint(record, at)
+    length, at = read_varint(record, at)
     return at + length
-
-
-def _varint(record: bytes, at: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-        byte = record[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
 
 
 def _damaged(path: Path, reason: str) -> CorruptStorage:

@@ -7,7 +7,8 @@ import asyncio
 import grpc
 from google.protobuf.message import DecodeError
 
-from connect_kv.interfaces import Hello, HelloReply, PeerReceiver, Verdict
+from connect_kv.interfaces import PeerReceiver
+from connect_kv.peer_protocol import Hello, HelloReply, Verdict
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_from_wire, hello_to_wire
 from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options

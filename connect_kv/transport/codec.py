@@ -12,17 +12,18 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from connect_kv.errors import ConnectKvError
-from connect_kv.interfaces import (
+from connect_kv.peer_protocol import (
     ForwardOutcome,
+    ForwardRefusal,
     ForwardRequest,
     ForwardResponse,
     Hello,
     HelloReply,
     PeerMessage,
     Proposal,
-    Refusal,
     Verdict,
 )
+from connect_kv.protowire import varint
 from connect_kv.raft.messages import (
     AppendRequest,
     AppendResponse,
@@ -76,17 +77,8 @@ def _joined(messages: Iterable[bytes]) -> bytes:
     pieces: list[bytes] = []
     for message in messages:
         closing = checksum(message)
-        pieces += (_MESSAGES, _varint(len(message) + len(closing)), message, closing)
+        pieces += (_MESSAGES, varint(len(message) + len(closing)), message, closing)
     return b"".join(pieces)
-
-
-def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -385,7 +377,7 @@ def _decode_forward_response(wire: pb.PeerMessage) -> ForwardResponse:
 def _decode_outcome(item: pb.ForwardResponse.Outcome) -> ForwardOutcome:
     entry = EntryId(item.entry.term, item.entry.index) if item.HasField("entry") else None
     try:
-        refusal = Refusal(item.refusal) if item.refusal else None
+        refusal = ForwardRefusal(item.refusal) if item.refusal else None
     except ValueError as error:
         raise BadMessage(f"unknown refusal {item.refusal}") from error
     if (entry is None) == (refusal is None):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import grpc
 from google.protobuf.message import DecodeError
 
-from connect_kv.interfaces import Description, Hello, PeerReceiver
+from connect_kv.interfaces import PeerReceiver
+from connect_kv.peer_protocol import Description, Hello
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import (

@@ -19,15 +19,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import grpc
 
 from connect_kv.errors import RefusedToStart
-from connect_kv.interfaces import (
-    Clock,
+from connect_kv.interfaces import Clock, PeerReceiver
+from connect_kv.peer_protocol import (
     Description,
     ForwardRequest,
     ForwardResponse,
     Hello,
     Loss,
     PeerMessage,
-    PeerReceiver,
     SnapshotOffer,
 )
 from connect_kv.raft.messages import (

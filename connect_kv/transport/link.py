@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from connect_kv.interfaces import HelloReply, Loss, Verdict
+from connect_kv.peer_protocol import HelloReply, Loss, Verdict
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.local import Local
 from connect_kv.transport.outbox import Outbox

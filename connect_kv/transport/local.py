@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connect_kv.interfaces import Clock, Hello, Loss, PeerMessage, PeerReceiver
+from connect_kv.interfaces import Clock, PeerReceiver
+from connect_kv.peer_protocol import Hello, Loss, PeerMessage
 from connect_kv.raft.messages import HeartbeatResponse
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.traffic import Traffic

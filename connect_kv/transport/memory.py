@@ -13,15 +13,8 @@ from dataclasses import dataclass
 from random import Random
 
 from connect_kv.errors import RefusedToStart
-from connect_kv.interfaces import (
-    Description,
-    Hello,
-    Loss,
-    PeerMessage,
-    PeerReceiver,
-    SnapshotOffer,
-    Verdict,
-)
+from connect_kv.interfaces import PeerReceiver
+from connect_kv.peer_protocol import Description, Hello, Loss, PeerMessage, SnapshotOffer, Verdict
 from connect_kv.transport.pieces import closed_after
 
 _MAX_WAITING = 4096

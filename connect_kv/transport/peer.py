@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 
-from connect_kv.interfaces import HelloReply
+from connect_kv.peer_protocol import HelloReply
 from connect_kv.transport.codec import BadMessage, decode_frame
 from connect_kv.transport.limits import SERVICE, channel_options
 from connect_kv.transport.link import Call, PeerLink

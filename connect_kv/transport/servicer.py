@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from connect_kv.interfaces import Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Hello, HelloReply, Verdict
 from connect_kv.transport.ask import answer_ask
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
 from connect_kv.transport.describe import answer_describe

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from connect_kv.interfaces import HelloReply, SnapshotOffer
+from connect_kv.peer_protocol import HelloReply, SnapshotOffer
 from connect_kv.raft.types import EntryId, Membership, SnapshotMeta
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import (

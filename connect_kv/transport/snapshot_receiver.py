@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from connect_kv.interfaces import SnapshotOffer, Verdict
+from connect_kv.peer_protocol import SnapshotOffer, Verdict
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.local import Local

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from connect_kv.interfaces import SnapshotOffer
+from connect_kv.peer_protocol import SnapshotOffer
 from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.limits import SERVICE, channel_options
 from connect_kv.transport.local import Local

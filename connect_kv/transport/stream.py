@@ -10,7 +10,7 @@ from typing import Protocol
 
 import grpc
 
-from connect_kv.interfaces import Loss, PeerMessage
+from connect_kv.peer_protocol import Loss, PeerMessage
 from connect_kv.transport.codec import BadMessage, Frame, decode_frame
 from connect_kv.transport.outbox import Outbox
 from connect_kv.transport.traffic import PeerTraffic

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connect_kv.errors import RefusedToStart
-from connect_kv.interfaces import (
+from connect_kv.peer_protocol import (
     ForwardOutcome,
+    ForwardRefusal,
     ForwardRequest,
     ForwardResponse,
     PeerMessage,
     Proposal,
-    Refusal,
     Verdict,
 )
 from connect_kv.raft.messages import (
@@ -61,7 +61,7 @@ MESSAGES: list[PeerMessage] = [
         target=2,
         outcomes=(
             ForwardOutcome(id=1, entry=EntryId(5, 11), offset=2),
-            ForwardOutcome(id=2, refusal=Refusal.OVERLOADED),
+            ForwardOutcome(id=2, refusal=ForwardRefusal.OVERLOADED),
         ),
     ),
 ]

@@ -13,7 +13,7 @@ from google.protobuf.message import Message as ProtoMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.interfaces import Description, Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Description, Hello, HelloReply, Verdict
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import Message

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from connect_kv.interfaces import Description
 from connect_kv.node import startup
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.metrics import NoMetrics
 from connect_kv.node.node import RaftNode
 from connect_kv.node.startup import InitialMember
+from connect_kv.peer_protocol import Description
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from connect_kv.interfaces import Verdict
 from connect_kv.node.membership import Refusals, log_changes
+from connect_kv.peer_protocol import Verdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.server.logs import fields_of

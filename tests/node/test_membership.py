@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from connect_kv.errors import MemberRemoved, NodeStopped, NotLeader, RefusedToStart, Unavailable
-from connect_kv.interfaces import Hello, Identity, Verdict
+from connect_kv.interfaces import Identity
 from connect_kv.node.membership import Abilities, AddressBook, added_id, has_majority, judge
+from connect_kv.peer_protocol import Hello, Verdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from tests.node.cluster import Trio, eventually, put

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from connect_kv.interfaces import Loss, Verdict
 from connect_kv.node.contacts import Contact, Contacts
 from connect_kv.node.outage import outage
+from connect_kv.peer_protocol import Loss, Verdict
 from connect_kv.raft.types import Member, Membership
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from connect_kv.errors import NodeStopped, NotProposed, OutcomeUnknown, Overloaded, StorageError
-from connect_kv.interfaces import ForwardOutcome, ForwardRequest, ForwardResponse, Proposal, Refusal, Worker
+from connect_kv.interfaces import Worker
 from connect_kv.node.clock import SystemClock
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.forwarding import Forwarder, Intake
@@ -19,6 +19,7 @@ from connect_kv.node.proposals import ProposalQueue, Waiting
 from connect_kv.node.waiters import EntryWaiters, IndexWaiters
 from connect_kv.node.watchdog import watch_loop
 from connect_kv.node.workers import InlineWorker, ThreadWorker, _report
+from connect_kv.peer_protocol import ForwardOutcome, ForwardRefusal, ForwardRequest, ForwardResponse, Proposal
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, HardState, SnapshotMeta
@@ -426,12 +427,12 @@ async def test_a_refusal_for_not_leading_is_sent_again_and_one_for_overload_told
     forwarder: Forwarder[int],
 ) -> None:
     call, proposal = sent(forwarder)
-    outcome(forwarder, ForwardOutcome(id=proposal.id, refusal=Refusal.NOT_LEADER))
+    outcome(forwarder, ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.NOT_LEADER))
     again = forwarder.take_refused()
     assert [one.future for one in again] == [call]
     request = forwarder.send(again, source=1, leader=3)
     assert request.proposals[0].id != proposal.id
-    overloaded = ForwardOutcome(id=request.proposals[0].id, refusal=Refusal.OVERLOADED)
+    overloaded = ForwardOutcome(id=request.proposals[0].id, refusal=ForwardRefusal.OVERLOADED)
     outcome(forwarder, overloaded, source=2)
     assert not call.done()
     outcome(forwarder, overloaded, source=3)
@@ -488,7 +489,7 @@ async def test_a_caller_that_gave_up_is_not_answered(
 async def test_at_the_end_what_was_refused_certainly_was_not_proposed(forwarder: Forwarder[int]) -> None:
     waits, _ = sent(forwarder)
     refused, proposal = sent(forwarder)
-    outcome(forwarder, ForwardOutcome(id=proposal.id, refusal=Refusal.NOT_LEADER))
+    outcome(forwarder, ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.NOT_LEADER))
     forwarder.fail(lambda: OutcomeUnknown("ends"), lambda: NotProposed("ends"))
     with pytest.raises(OutcomeUnknown):
         await waits
@@ -539,7 +540,7 @@ async def test_the_leader_takes_a_repeated_request_once_and_answers_refusals() -
     assert len(queue) == 1
     assert responses == []
     intake.refuse(queue)
-    assert responses[0].outcomes == (ForwardOutcome(id=7, refusal=Refusal.NOT_LEADER),)
+    assert responses[0].outcomes == (ForwardOutcome(id=7, refusal=ForwardRefusal.NOT_LEADER),)
 
 
 # Time

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from connect_kv.interfaces import Hello, SnapshotOffer
 from connect_kv.node.snapshots import SnapshotReceiver, SnapshotRefused
+from connect_kv.peer_protocol import Hello, SnapshotOffer
 from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.types import EntryId, Membership, SnapshotMeta
 

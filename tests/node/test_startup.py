@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from connect_kv.errors import MemberRemoved, RefusedToStart
-from connect_kv.interfaces import Description, Hello, HelloReply, Identity, SnapshotOffer, Verdict
+from connect_kv.interfaces import Identity
 from connect_kv.node.snapshots import SnapshotRefused
 from connect_kv.node.startup import InitialMember, bootstrap, initial_cluster, join, restarted, start_from
 from connect_kv.node.workers import InlineWorker
+from connect_kv.peer_protocol import Description, Hello, HelloReply, SnapshotOffer, Verdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import EntryId, Membership, Restored, SnapshotMeta
 from connect_kv.storage.log_store import EngineLogStore

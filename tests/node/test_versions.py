@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from connect_kv.interfaces import Verdict
 from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL
+from connect_kv.peer_protocol import Verdict
 from tests.node.cluster import Trio, eventually, put
 
 NEXT = {"protocol": PROTOCOL + 1, "oldest_protocol": PROTOCOL, "highest_command": 50}

@@ -16,7 +16,7 @@ from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.election import Election
-from connect_kv.raft.following import Following
+from connect_kv.raft.follower import Follower
 from connect_kv.raft.heartbeats import Heartbeats
 from connect_kv.raft.membership import MembershipHistory, changed
 from connect_kv.raft.quorum import committed_index
@@ -133,7 +133,7 @@ def truncates_committed() -> Iterator[None]:
         self.commit_index = min(self.commit_index, index - 1)
         truncate_log(self, index)
 
-    def request(self: Following, message: Any) -> None:
+    def request(self: Follower, message: Any) -> None:
         state, prev, entries = self._state, message.prev, message.entries
         if not state.log.matches(prev):
             self._reject(message.source, prev.index, self._hint(prev.index))
@@ -146,7 +146,7 @@ def truncates_committed() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(RaftState, "truncate", truncate))
-        stack.enter_context(replaced(Following, "append_request", request))
+        stack.enter_context(replaced(Follower, "append_request", request))
         yield
 
 

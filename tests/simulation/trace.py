@@ -10,7 +10,7 @@ import asyncio
 import sys
 from unittest.mock import patch
 
-from connect_kv.interfaces import PeerMessage
+from connect_kv.peer_protocol import PeerMessage
 from connect_kv.testing.simulation import world
 from connect_kv.testing.simulation.clock import Handle
 from connect_kv.testing.simulation.process import SimLoop, SimTask

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from connect_kv.interfaces import (
-    Description,
-    Hello,
-    HelloReply,
-    Loss,
-    PeerMessage,
-    SnapshotOffer,
-    Transport,
-    Verdict,
-)
+from connect_kv.interfaces import Transport
+from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Member, Membership, SnapshotMeta
 from connect_kv.transport.grpc_transport import GrpcTransport

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_kv.interfaces import HelloReply, PeerMessage, Verdict
+from connect_kv.peer_protocol import HelloReply, PeerMessage, Verdict
 from connect_kv.raft.messages import AppendRequest, AppendResponse, InstallSnapshot, VoteRequest
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc import raft_pb2 as pb

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from connect_kv.interfaces import PeerMessage
+from connect_kv.peer_protocol import PeerMessage
 from connect_kv.raft.messages import AppendRequest
 from connect_kv.transport.memory import Faults, MemoryNetwork
 from tests.transport.helpers import Network, Node, append, connect, offer, pieces_of

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from connect_kv.interfaces import SnapshotOffer
+from connect_kv.peer_protocol import SnapshotOffer
 from connect_kv.transport.snapshot_codec import (
     ASK,
     ChunkSum,

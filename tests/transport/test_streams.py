@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from connect_kv.interfaces import Loss, Verdict
+from connect_kv.peer_protocol import Loss, Verdict
 from connect_kv.raft.messages import TimeoutNow
 from connect_kv.transport.codec import decode_frame, encode_frame
 from connect_kv.transport.limits import TransportLimits

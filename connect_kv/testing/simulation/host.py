@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
 from connect_kv.frontend.grpc.router import Route
-from connect_kv.interfaces import Clock, LogStore, PeerMessage
+from connect_kv.interfaces import Clock, LogStore
 from connect_kv.node.config import NodeConfig
+from connect_kv.peer_protocol import PeerMessage
 from connect_kv.server.composition import KvServer, Seams
 from connect_kv.server.machines import hosted
 from connect_kv.storage.memory import MemoryDisk

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from connect_kv.interfaces import PeerMessage
+from connect_kv.peer_protocol import PeerMessage
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.status import RaftStatus

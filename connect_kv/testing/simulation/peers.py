@@ -10,16 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import Context
 
-from connect_kv.interfaces import (
-    Description,
-    Hello,
-    HelloReply,
-    Loss,
-    PeerMessage,
-    PeerReceiver,
-    SnapshotOffer,
-    Verdict,
-)
+from connect_kv.interfaces import PeerReceiver
+from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
 from connect_kv.testing.simulation.process import Process, across
 from connect_kv.transport.memory import MemoryTransport
 from connect_kv.transport.pieces import closed_after

@@ -21,8 +21,8 @@ import grpc.aio
 from connect_kv.client.client import Client
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import ConnectKvError
-from connect_kv.interfaces import PeerMessage
 from connect_kv.node.config import NodeConfig
+from connect_kv.peer_protocol import PeerMessage
 from connect_kv.raft.messages import AppendRequest
 from connect_kv.testing.simulation.channel import ClientNetwork
 from connect_kv.testing.simulation.host import Host, MachineFactories

@@ -16,7 +16,7 @@ from connect_kv.raft.state import RaftState
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership
 
 
-class Following:
+class Follower:
     """What a follower does with the messages of the leader of its term."""
 
     def __init__(self, state: RaftState) -> None:
