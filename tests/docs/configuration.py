@@ -26,8 +26,8 @@ MEMBERS = """
 ## [[members]]
 Instead of `--initial-cluster`, Connect.toml has a table for each member, so that all of them can share one
 file; `node`, or `CONNECT_KV_NAME`, says which of them a process is. A member listens where its table says,
-unless `listen_client`, `listen_peer` or `listen_http` says otherwise (`0.0.0.0:2379` in a container): the table
-then is what others dial.
+unless `listen_client`, `listen_peer` or `listen_http` says otherwise (`0.0.0.0:2379` in a container): the
+table then is what others dial.
 
 | key | default |
 |---|---|
