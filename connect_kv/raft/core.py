@@ -101,6 +101,10 @@ class RaftCore:
         """
         state = self._state
         self._check_leads()
+        # The bug found in the thesis' one-server changes in 2015. Of A B C D, A appends "add E" on A and E
+        # alone and is cut off; B, elected by C and D, removes A and commits that with C. Back again, A wins
+        # with D and E, three of five, and overwrites it. An entry of B's own term, committed first by three
+        # of four, would have been on D, which then refuses A.
         if not state.committed_in_term:
             raise MembershipRefused("the leader is new and has committed nothing yet; retry")
         if state.history.index > state.commit_index:
@@ -162,6 +166,9 @@ class RaftCore:
         if number > self._number:
             raise RaftInvariantError("persisted after ready", f"{number} > {self._number}")
         write = None
+        # The last write counts for all before it. Its own record says how far it proves the log, lowered if a
+        # tail was truncated while it was under way: the end of the log now may be another one of the same
+        # length.
         while state.writes and state.writes[0].number <= number:
             write = state.writes.popleft()
             state.applied_index = max(state.applied_index, write.installs)
@@ -217,6 +224,8 @@ class RaftCore:
             self._replication.flush()
         outbox, entries = state.outbox, state.log.take_unstored()
         install = outbox.install
+        # Term and vote before anybody hears of them; the commit index is a hint that costs no sync of its
+        # own.
         promised = (state.term, state.vote) != (state.stored.term, state.stored.vote)
         must_sync = promised or bool(entries) or install is not None
         hard_state = None
@@ -363,6 +372,9 @@ class RaftCore:
             case VoteRequest():
                 if self._election.hears_leader and not message.transfer:
                     return False  # thesis 4.2.3: a removed or cut-off member must not depose a live leader
+                # A pre-vote asks about a term that nobody is in yet: taking it over would let a member behind
+                # a broken link raise everybody's term again and again, which is what pre-votes are to
+                # prevent.
                 if not message.pre_vote:
                     state.become_follower(message.term, None)
             case VoteResponse(pre_vote=True, granted=True):
@@ -431,6 +443,7 @@ class RaftCore:
     def _follow(self, leader_id: int) -> bool:
         """The leader of this term spoke. False for an impostor: a term has one leader (§5.2)."""
         state = self._state
+        # A candidate gives way as well (§5.2): in its own term somebody else has won.
         if state.leader_id is None:
             state.become_follower(state.term, leader_id)
         elif state.leader_id != leader_id:

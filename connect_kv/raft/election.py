@@ -59,6 +59,7 @@ class Election:
 
     def campaign_by_transfer(self) -> None:
         """The leader asked for it: campaign at once, and say so (thesis 3.10)."""
+        # Without a pre-vote, which the others would refuse: they still hear the leader (thesis 4.2.3).
         if self.may_campaign:
             self._campaign(transfer=True)
 
@@ -79,10 +80,14 @@ class Election:
             free = message.term > state.term
         else:
             free = message.term == state.term and state.vote in (None, message.source)
+        # Compared by term first, then by length (§5.4.1): a longer log of an older term may lack what was
+        # committed.
         granted = free and state.may_vote and message.last >= state.log.last
         if granted and not message.pre_vote:
             state.vote = message.source
             state.take_part()
+            # Only a vote given puts off one's own campaign (§5.2): refusing must not, or a candidate whose
+            # log is too old to win could keep all others from ever campaigning. Nor does a pre-vote.
             state.election_elapsed = 0
         response = VoteResponse(
             source=state.node_id,
@@ -91,6 +96,8 @@ class Election:
             granted=granted,
             pre_vote=message.pre_vote,
         )
+        # A vote that left before it was on disk could be given again after a crash, to somebody else: two
+        # leaders in one term. A pre-vote and a refusal promise nothing.
         if granted and not message.pre_vote:
             state.outbox.promise(response)
         else:

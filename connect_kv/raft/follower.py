@@ -39,12 +39,17 @@ class Follower:
             self._reject(message.source, prev.index, self._hint(prev.index))
             return
         self._append(entries)
+        # Not what the leader has committed but as far as this append proves the logs equal: what lies behind
+        # may be a tail of an older leader. Follower 1 1 2 2, leader 1 1 3 3 with commit 4: a heartbeat-like
+        # append with prev = 2 must not commit the two entries of term 2.
         self._commit(min(message.commit_index, last_index))
         self._accept(message.source, last_index)
 
     def heartbeat_request(self, message: HeartbeatRequest) -> None:
         """Note the commit index, and answer the round."""
         state = self._state
+        # Safe without a comparison: the leader never tells a member more than it has acknowledged
+        # (`told_commit`).
         self._commit(message.commit_index)
         if message.round:
             state.outbox.send(
@@ -85,6 +90,9 @@ class Follower:
     def _append(self, entries: Sequence[Entry]) -> None:
         """Skip what the log has, truncate at the first conflict, append the rest."""
         state, log = self._state, self._state.log
+        # Truncating at `prev` and appending everything would be wrong (§5.3, step 3): of two appends in the
+        # wrong order the older one, shorter, would cut off what the newer one brought and was acknowledged
+        # for.
         skip = 0
         while skip < len(entries) and log.matches(entries[skip].id):
             skip += 1
@@ -105,10 +113,13 @@ class Follower:
         term = log.term_at(prev_index)
         if term is None:
             return EntryId(0, log.last.index + 1)
+        # Never below the commit index: there the logs agree (§5.4.3), and terms may be compacted away.
         return EntryId(term, max(log.first_of_term_at(prev_index), self._state.commit_index + 1))
 
     def _accept(self, leader_id: int, match_index: int) -> None:
         state = self._state
+        # A promise: it leaves after the disk has all of it. A rejection (below) promises nothing and leaves
+        # at once.
         state.outbox.promise(
             AppendResponse(
                 source=state.node_id,

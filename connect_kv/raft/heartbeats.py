@@ -57,6 +57,9 @@ class Heartbeats:
     def read_index(self, request: ReadRequest) -> None:
         """A read arrived: what is committed now is what it must see."""
         state = self._state
+        # Fixed now, not when the round is confirmed: then it would be later than needed, and the reader waits
+        # for entries that came after it. And not before a commit in this term: a new leader's commit index
+        # may lie behind a write that its predecessor acknowledged (thesis 6.4, step 1).
         state.reads.add(request, state.commit_index if state.committed_in_term else None)
 
     def read_index_request(self, message: ReadIndexRequest) -> None:
@@ -65,10 +68,15 @@ class Heartbeats:
 
     def _begin_round(self, targets: frozenset[int]) -> None:
         state = self._state
+        # The number first, so that reads which arrive from here on are not confirmed by it: an answer to a
+        # heartbeat sent before the read arrived proves that this node led then, not that nobody wrote
+        # elsewhere since.
         state.round += 1
         state.reads.begin_round(state.round)
         for node_id, progress in state.progress.items():
             if node_id in targets:
+                # Never beyond what it acknowledged: its log behind that may differ from ours (see
+                # `Follower.heartbeat_request`, which commits without comparing).
                 known = min(state.commit_index, progress.match_index)
                 progress.told_commit = max(progress.told_commit, known)
                 state.outbox.send(

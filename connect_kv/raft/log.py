@@ -138,6 +138,7 @@ class RaftLog:
 
         An eighth of slack, so that entries leave in lots rather than one by one.
         """
+        # `keep_from` guards what is not on disk or not applied yet: from nowhere else could it be read.
         count, size = len(self._entries), self._sizes[-1] - self._sizes[0]
         if count * 8 <= max_entries * 9 and size * 8 <= max_bytes * 9:
             return

@@ -110,6 +110,7 @@ def changed(membership: Membership, change: MembershipChange) -> Membership:
         target = _operated(target, operation)
     if not target.voters:
         raise MembershipRefused("the last voter cannot be removed")
+    # Two voters at once: of A B C to A D E, {B, C} and {D, E} are majorities that share nobody.
     if len(target.voters ^ membership.voters) > 1:
         target = _joint(membership, target)
     check_invariants(target)

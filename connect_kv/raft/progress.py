@@ -91,6 +91,8 @@ class Progress:
         """Everything up to `match_index` is on the member's disk. Never goes back."""
         if match_index > self.match_index:
             self.match_index = match_index
+        # Forwards only: with appends under way `next_index` is ahead of what is acknowledged, and stays
+        # there.
         self.next_index = max(self.next_index, self.match_index + 1)
         self.heard_tick = tick
         while self._inflight and self._inflight[0][0] <= match_index:
@@ -98,6 +100,8 @@ class Progress:
 
     def become_probe(self, next_index: int, *, paused: bool = False) -> None:
         """Find out anew where the logs agree; never below what is known to match."""
+        # Never below it: a late rejection must not have entries sent again that may be compacted here by now,
+        # which would cost the member a snapshot it does not need.
         self._become(ProgressState.PROBE, max(next_index, self.match_index + 1))
         self.paused = paused
 

@@ -43,6 +43,8 @@ def vote_result(membership: Membership, votes: Mapping[int, bool]) -> VoteResult
 
 def _majority_index(voters: Iterable[int], acknowledged: Mapping[int, int]) -> int:
     ranked = sorted((acknowledged.get(voter, 0) for voter in voters), reverse=True)
+    # Descending, so the voter at n // 2 and all before it, a majority, have at least that: of 7 5 3 it is 5,
+    # of 7 5 3 1 it is 3 (half of four is none).
     return ranked[len(ranked) // 2] if ranked else 0
 
 

@@ -58,11 +58,19 @@ class Replication:
         """
         state = self._state
         acknowledged = {node_id: progress.match_index for node_id, progress in state.progress.items()}
+        # Not the end of the log in memory: a leader of three that counted what it has not written yet, and
+        # one follower, would acknowledge an entry that a power failure leaves on one disk.
         acknowledged[state.node_id] = state.persisted_index
         index = committed_index(state.membership, acknowledged)
+        # An entry of an older term is never committed by counting copies (Figure 8): S1 of term 4 has 2/2 on
+        # a majority and dies; S5, whose log ends with term 3, can still win that majority's votes and
+        # overwrite it. Once an entry of this term has a majority S5 cannot win, and all that lies before is
+        # safe with it.
         if index <= state.commit_index or index < state.term_start:
             return
         state.commit_index = index
+        # Reads that came before the first commit of the term get this index, not the one of their arrival:
+        # what an earlier leader had acknowledged may lie anywhere up to `term_start`.
         state.reads.fix(index)
         if state.history.index <= index:
             self._membership_committed()
@@ -81,6 +89,8 @@ class Replication:
         state = self._state
         progress.paused = False
         waited = state.tick_count - progress.heard_tick
+        # Only after a heartbeat's time without an acknowledgement: a member that is merely slow would get a
+        # probe for each heartbeat it answers, each of which it must answer too.
         if progress.inflight and waited >= state.config.heartbeat_ticks:
             progress.heard_tick = state.tick_count
             prev_term = state.log.term_at(progress.next_index - 1)
@@ -102,6 +112,8 @@ class Replication:
         """Messages to a member were lost: begin again from what it acknowledged, once it is back."""
         progress = self._state.progress.get(node_id)
         if progress is not None and progress.state is ProgressState.REPLICATE:
+            # Paused until it answers a heartbeat: to a machine that is off, every Ready would otherwise send
+            # the same append into a connection that is not there.
             progress.become_probe(progress.match_index + 1, paused=True)
 
     def snapshot_ended(self, node_id: int, ok: bool) -> None:
@@ -121,6 +133,9 @@ class Replication:
         if progress is None or not progress.loading:
             return
         progress.loading = False
+        # Between the request and this answer the member may have been probed back, or the tail rewritten
+        # after a lost leadership won again: entries that do not join to `next_index`, or that are no longer
+        # in the log, would be acknowledged as something they are not.
         if not entries:
             progress.become_probe(progress.next_index, paused=True)
         elif entries[0].id.index == progress.next_index and log.matches(entries[-1].id):
@@ -131,6 +146,8 @@ class Replication:
     def hand_over(self, node_id: int, progress: Progress) -> None:
         """Tell the successor to campaign, once it has the whole log (thesis 3.10)."""
         state = self._state
+        # The whole log, committed or not: proposals are refused meanwhile, so it ends. A successor that lacks
+        # the last entry loses against every voter that has it, and the cluster stands still for a timeout.
         if state.transfer_to == node_id and progress.match_index == state.log.last.index:
             state.outbox.send(TimeoutNow(source=state.node_id, target=node_id, term=state.term))
 
@@ -185,6 +202,8 @@ class Replication:
                 commit_index=state.commit_index,
             )
         )
+        # The follower commits no further than the append reaches (`Follower.append_request`), so it has been
+        # told no more than that, whatever the message says.
         progress.told_commit = min(state.commit_index, last_index)
         progress.sent(last_index, sum(map(entry_bytes, entries)), state.tick_count)
 
@@ -214,8 +233,11 @@ class Replication:
 
     def _accepted(self, message: AppendResponse, progress: Progress) -> None:
         state, match_index = self._state, message.match_index
+        # Before `acknowledged`, which moves it: an old or repeated answer must not count as news.
         advanced = match_index > progress.match_index
         progress.acknowledged(match_index, state.tick_count)
+        # An answer older than the probe acknowledges less than is known; it says nothing about where the logs
+        # agree now. After a snapshot only an index the log still has lets replication go on from there.
         if progress.state is ProgressState.PROBE:
             agrees = match_index >= progress.match_index
         else:
@@ -239,11 +261,16 @@ class Replication:
         if message.hint == ZERO:
             progress.lost_state_at = message.prev_index
             return
+        # A rejection of an append sent before the last move back would move back a second time for nothing;
+        # one below what is acknowledged was overtaken. Obeying them is not unsafe, but with a long queue of
+        # appends under way each would throw away all that was sent after it.
         if progress.state is ProgressState.PROBE:
             stale = message.prev_index != progress.next_index - 1
         else:
             stale = message.prev_index <= progress.match_index
         if not stale:
+            # At least one back, whatever the hint says: a follower that lies or errs cannot make this stand
+            # still.
             next_index = min(self._next_after(message.hint), message.prev_index)
             progress.become_probe(next_index)
 
@@ -280,6 +307,9 @@ class Replication:
     def _membership_committed(self) -> None:
         """The membership in force is committed: end its joint phase, or leave if it leaves this node out."""
         membership = self._state.membership
+        # Not before: while the joint membership is only appended, a crash may truncate it at some, and the
+        # new majority alone could decide beside the old one (thesis 4.3). A leader that is left out goes on
+        # leading until the change is committed, for nobody else may have that entry (thesis 4.2.2).
         if membership.joint:
             self.append_membership(left_joint(membership))
         elif self._state.node_id not in membership.voters:

@@ -160,6 +160,8 @@ class RaftState:
         """Up to here entries may be applied: committed, and on disk here."""
         if self.needs_snapshot:
             return self.applied_index
+        # Committed by others' disks but not on this one: applied now and lost with the power, the state would
+        # be ahead of the log after the start.
         return min(self.commit_index, self.persisted_index)
 
     def reset_election_timer(self) -> None:
@@ -191,6 +193,8 @@ class RaftState:
         if term < self.term:
             raise RaftInvariantError("term grows", f"from {self.term} to {term}")
         if term > self.term:
+            # The vote goes with its term, and only with it: forgetting it within a term would allow a second
+            # one.
             self._leave_role(None)
             self.term, self.vote = term, None
         self._leave_role(leader_id)
@@ -258,6 +262,8 @@ class RaftState:
         self.writes.append(_Write(number, self.log.last.index, term, vote, installs))
 
     def _forget_persisted(self, index: int) -> None:
+        # Term 2 wrote 5..7 and waits for the disk; a leader of term 3 truncates from 6. When that first write
+        # returns it proves 5, not 7: there are other entries at 6 and 7 now, which nobody has written yet.
         self.persisted_index = min(self.persisted_index, index)
         for write in self.writes:
             write.last_index = min(write.last_index, index)
