@@ -431,7 +431,7 @@ class KvMachine:
         return encoded.getvalue()
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
-        """(hash, compacted, revision) of all changes up to `revision`, 0 standing for the last.
+        """(hash, compacted, revision) of all changes up to `revision`; 0 or less stands for the last.
 
         Waits until this member has cleaned up after the last compaction. Raises Refused, NodeStopped.
         """
@@ -441,11 +441,11 @@ class KvMachine:
             with self._readings.open() as reading:
                 if reading.state.compacted == compacted:
                     check_revision(revision, reading.state)
-                    last = revision or reading.state.revision
+                    last = revision if revision > 0 else reading.state.revision
                     hashes: list[int] = []
                     for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
                         await asyncio.sleep(0)
-                    return hashes[0], compacted, last
+                    return hashes[0], compacted, revision or last
             # The next compaction is written and not published yet: let that happen.
             await asyncio.sleep(0)
 

@@ -188,7 +188,7 @@ def _check_range(request: RangeRequest, state: StoreState) -> None:
 
 def _check_put(reader: Reader, leases: LeaseTable, request: PutRequest, deleted_from: bytes | None) -> None:
     """What it keeps must be there before, and still be there: of the deletes that `validation` lets
-    stand beside a put, only those of all keys from one on can have taken it (etcd would crash there).
+    stand beside a put, only those of all keys from one on can have taken it.
     """
     if request.ignore_value or request.ignore_lease:
         gone = deleted_from is not None and request.key >= deleted_from

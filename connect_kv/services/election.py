@@ -33,13 +33,13 @@ class ElectionService:
     async def Campaign(
         self, request: election_pb2.CampaignRequest, caller: Caller
     ) -> election_pb2.CampaignResponse:
-        """Wait until this candidate leads."""
+        """Wait until this candidate leads. The header's revision is that at which it became a candidate."""
         scope = self._streams.scope(needs_leader=caller.needs_leader)
         place = await self._contests.win(request.name, request.lease, request.value, scope)
         leader = election_pb2.LeaderKey(
             name=request.name, key=place.key, rev=place.revision, lease=place.lease
         )
-        return election_pb2.CampaignResponse(header=self._replica.header(), leader=leader)
+        return election_pb2.CampaignResponse(header=self._replica.header(place.entered), leader=leader)
 
     async def Proclaim(
         self, request: election_pb2.ProclaimRequest, caller: Caller
@@ -48,19 +48,20 @@ class ElectionService:
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
         leader = request.leader
-        if not await self._contests.replace(leader.key, leader.rev, leader.lease, request.value):
+        replaced = await self._contests.replace(leader.key, leader.rev, leader.lease, request.value)
+        if not replaced.succeeded:
             raise NOT_LEADER.error()
-        return election_pb2.ProclaimResponse(header=self._replica.header())
+        return election_pb2.ProclaimResponse(header=self._replica.header(replaced.header.revision))
 
     async def Leader(
         self, request: election_pb2.LeaderRequest, caller: Caller
     ) -> election_pb2.LeaderResponse:
         """Who leads now."""
         await self._replica.barrier()
-        leader, _ = await self._contests.first(request.name)
+        leader, revision = await self._contests.first(request.name)
         if leader is None:
             raise NO_LEADER.error()
-        return election_pb2.LeaderResponse(header=self._replica.header(), kv=leader)
+        return election_pb2.LeaderResponse(header=self._replica.header(revision), kv=leader)
 
     async def Resign(
         self, request: election_pb2.ResignRequest, caller: Caller
@@ -68,8 +69,8 @@ class ElectionService:
         """Lead no longer; who does not anyway resigns without an error."""
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
-        await self._contests.delete(request.leader.key, request.leader.rev)
-        return election_pb2.ResignResponse(header=self._replica.header())
+        deleted = await self._contests.delete(request.leader.key, request.leader.rev)
+        return election_pb2.ResignResponse(header=self._replica.header(deleted.header.revision))
 
     async def Observe(
         self, request: election_pb2.LeaderRequest, caller: Caller
@@ -81,10 +82,10 @@ class ElectionService:
             await self._replica.barrier()
             candidates, revision = await self._candidates(prefix)
             async with aclosing(self._leaders(prefix, candidates, revision)) as leaders:
-                async for leader in leaders:
+                async for leader, at in leaders:
                     if leader != shown:
                         shown = leader
-                        yield election_pb2.LeaderResponse(header=self._replica.header(), kv=leader)
+                        yield election_pb2.LeaderResponse(header=self._replica.header(at), kv=leader)
 
     async def _candidates(self, prefix: bytes) -> tuple[dict[bytes, KeyValue], int]:
         found = await self._kv.range(RangeRequest(key=prefix, range_end=prefix[:-1] + b"0"))
@@ -92,10 +93,10 @@ class ElectionService:
 
     async def _leaders(
         self, prefix: bytes, candidates: dict[bytes, KeyValue], revision: int
-    ) -> AsyncGenerator[KeyValue, None]:
-        """The first candidate after every change; ends if a compaction overtook the watch."""
+    ) -> AsyncGenerator[tuple[KeyValue, int], None]:
+        """The first candidate after every change, and when; ends if a compaction overtook the watch."""
         if candidates:
-            yield _first(candidates)
+            yield _first(candidates), revision
         stream = WatchStream(self._kv.hub)
         try:
             create = WatchCreateRequest(key=prefix, range_end=prefix[:-1] + b"0", start_revision=revision + 1)
@@ -109,7 +110,7 @@ class ElectionService:
                     else:
                         candidates[event.kv.key] = event.kv
                     if candidates and _ends_revision(response.events, at):
-                        yield _first(candidates)
+                        yield _first(candidates), event.kv.mod_revision
         finally:
             stream.close()
 

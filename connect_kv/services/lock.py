@@ -28,8 +28,8 @@ class LockService:
         lease gives the same place.
         """
         scope = self._streams.scope(needs_leader=caller.needs_leader)
-        place = await self._contests.win(request.name, request.lease, b"", scope)
-        return lock_pb2.LockResponse(header=self._replica.header(), key=place.key)
+        place = await self._contests.win(request.name, request.lease, None, scope)
+        return lock_pb2.LockResponse(header=self._replica.header(place.first_at), key=place.key)
 
     async def Unlock(self, request: lock_pb2.UnlockRequest, caller: Caller) -> lock_pb2.UnlockResponse:
         """Give it back; one that is gone already is no error."""

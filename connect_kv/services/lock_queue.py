@@ -1,9 +1,10 @@
 """Who of several has a name: the queue under locks and elections, as ordinary keys.
 
-A contender's key is ``<name>/<lease in hexadecimal>``, attached to its lease; the first is the one with the
-smallest create revision, which is also its fencing number. Each waits for the one just before it, so
-that an end wakes one waiter and not all. Who is first is decided behind a read barrier in one frozen
-state that also holds the contender's own key: one whose lease has expired while it waited is never first.
+A contender's key is ``<name>/<lease in hexadecimal>`` (``-5`` for a negative one, as other clients of etcd
+write it), attached to its lease; the first is the one with the smallest create revision, which is also its
+fencing number. Each waits for the one just before it, so that an end wakes one waiter and not all. Who is
+first is decided behind a read barrier in one frozen state that also holds the contender's own key: one
+whose lease has expired while it waited is never first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.kv_pb2 import (
@@ -48,6 +50,10 @@ class Place(NamedTuple):
     lease: int
     own_lease: bool
     """Whether the lease was granted here."""
+    entered: int
+    """Revision of the answer when it entered: before another value was put, if there was one."""
+    first_at: int = 0
+    """Revision of a state in which it was the first."""
 
 
 class Contests:
@@ -59,9 +65,11 @@ class Contests:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def win(
-        self, name: bytes, lease: int, value: bytes, scope: AbstractAsyncContextManager[None]
+        self, name: bytes, lease: int, value: bytes | None, scope: AbstractAsyncContextManager[None]
     ) -> Place:
         """Enter and wait, within `scope`, until this contender is the first.
+
+        `value` is what its key shall hold; None: nothing, and what one that is there already holds, it keeps.
 
         If the caller goes away while it waits, the contender leaves; what it may hold by another call with
         the same lease it keeps. If `scope` is interrupted, because this member stops or has no leader, it
@@ -73,11 +81,11 @@ class Contests:
         try:
             async with scope:
                 place = await asyncio.shield(entering)
-                await self._wait(place)
+                first_at = await self._wait(place)
         except asyncio.CancelledError:
             self._own(asyncio.get_running_loop().create_task(self._leave(entering)))
             raise
-        return place
+        return place._replace(first_at=first_at)
 
     async def first(self, name: bytes) -> tuple[KeyValue | None, int]:
         """Who is first in this member's state, and the revision of that state."""
@@ -96,49 +104,58 @@ class Contests:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _enter(self, name: bytes, lease: int, value: bytes) -> Place:
+    async def _enter(self, name: bytes, lease: int, value: bytes | None) -> Place:
         own_lease = not lease
         if own_lease:
             grant = LeaseGrantRequest(TTL=OWN_LEASE_SECONDS)
             lease = (await self._replica.execute(_GRANT, grant.SerializeToString())).lease_grant.ID
         prefix = name + b"/"
-        key = prefix + b"%x" % (lease & 0xFFFF_FFFF_FFFF_FFFF)
+        key = prefix + b"%x" % lease
         request = TxnRequest(
             compare=[created(key, 0)],
-            success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
+            success=[RequestOp(request_put=PutRequest(key=key, value=value or b"", lease=lease))],
             failure=[RequestOp(request_range=RangeRequest(key=key))],
         )
         response = (await self._replica.execute(_TXN, request.SerializeToString())).txn
+        entered = response.header.revision
         if response.succeeded:
-            return Place(prefix, key, response.header.revision, lease, own_lease)
+            return Place(prefix, key, entered, lease, own_lease, entered)
         present = response.responses[0].response_range.kvs[0]
-        place = Place(prefix, key, present.create_revision, lease, own_lease)
-        if present.value != value and not await self.replace(place.key, place.revision, lease, value):
-            raise SESSION_EXPIRED.error()
+        place = Place(prefix, key, present.create_revision, lease, own_lease, entered)
+        if value is not None and present.value != value:
+            replaced = await self.replace(place.key, place.revision, lease, value)
+            if not replaced.succeeded:
+                raise SESSION_EXPIRED.error()
         return place
 
-    async def replace(self, key: bytes, revision: int, lease: int, value: bytes) -> bool:
+    async def replace(self, key: bytes, revision: int, lease: int, value: bytes) -> TxnResponse:
         """Give a contender's key another value, if it is still the one of that create revision."""
         request = TxnRequest(
             compare=[created(key, revision)],
             success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
         )
-        return (await self._replica.execute(_TXN, request.SerializeToString())).txn.succeeded
+        return await self._execute(request)
 
-    async def delete(self, key: bytes, revision: int, *, behind: KeyValue | None = None) -> None:
+    async def delete(self, key: bytes, revision: int, *, behind: KeyValue | None = None) -> TxnResponse:
         """Take a contender's key away, if it is still that one, and as long as that other is there."""
         request = TxnRequest(compare=[created(key, revision)])
         if behind is not None:
             request.compare.append(created(behind.key, behind.create_revision))
         request.success.add().request_delete_range.key = key
-        await self._replica.execute(_TXN, request.SerializeToString())
+        return await self._execute(request)
 
-    async def _wait(self, place: Place) -> None:
+    async def _execute(self, request: TxnRequest) -> TxnResponse:
+        """A transaction on a key that a client named."""
+        validation.check_txn(request)
+        return (await self._replica.execute(_TXN, request.SerializeToString())).txn
+
+    async def _wait(self, place: Place) -> int:
+        """Until it is the first: the revision of a state in which it is."""
         while True:
             await self._replica.barrier()
             before, revision = await self._before(place)
             if before is None:
-                return
+                return revision
             await self._deleted((before.key, place.key), revision)
 
     async def _before(self, place: Place) -> tuple[KeyValue | None, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,12 +11,16 @@ from connect_kv.etcd_errors import Code
 from connect_kv.rpc.command_pb2 import Failure, Result
 from connect_kv.services.machine_calls import NoSuchMethod
 
+logger = logging.getLogger(__name__)
+
 ERROR_KEY = "connect-kv-error"
 """Trailing metadata: which class of `connect_kv.errors` this was."""
 TYPE_KEY = "connect-kv-error-type"
 """Trailing metadata of a machine's own exception: its class name, which also heads the text.
 SessionExpired travels the same way, so that a client can tell it from other refusals."""
 
+UNEXPECTED = "connect-kv: internal error, described in the log of this member"
+"""What a caller is told of an exception that nobody thought of."""
 _NO_LEADER = "etcdserver: no leader"
 
 
@@ -62,7 +67,9 @@ _OWN_TEXT: dict[type[BaseException], Code] = {
 
 
 def status_of(error: BaseException) -> Status:
-    """The status for any exception; an unknown one is UNKNOWN with its text, as in etcd."""
+    """The status for any exception. One that nobody thought of is UNKNOWN, as in etcd; its class and text are
+    for the log of this member, not for the caller.
+    """
     if isinstance(error, errors.Refused):
         return Status(_code_of(error.code), error.message)
     for kind in type(error).__mro__:
@@ -70,7 +77,7 @@ def status_of(error: BaseException) -> Status:
             return Status(fixed[0], _with_reason(fixed[1], error), trailing=_trailing(error))
         if (code := _OWN_TEXT.get(kind)) is not None:
             return Status(code, str(error), trailing=_trailing(error))
-    return Status(Code.UNKNOWN, f"{type(error).__name__}: {error}", expected=False)
+    return Status(Code.UNKNOWN, UNEXPECTED, expected=False)
 
 
 def _code_of(number: int) -> Code:
@@ -89,8 +96,8 @@ def _with_reason(text: str, error: BaseException) -> str:
 
 
 def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
-    public = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), type(error))
-    named = ((ERROR_KEY, public.__name__),)
+    public = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), None)
+    named = () if public is None else ((ERROR_KEY, public.__name__),)
     kind = _type_of(error)
     return (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode())) if kind else named
 
@@ -102,8 +109,10 @@ def _type_of(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The same as a message, for one result within a session stream."""
+    """The same as a message, for one result within a session stream; logs what nobody thought of."""
     status = status_of(error)
+    if not status.expected:
+        logger.error("call failed", exc_info=error)
     text = error.message if isinstance(error, errors.CommandFailed) else status.text
     return Failure(code=status.code, message=text, type=_type_of(error))
 

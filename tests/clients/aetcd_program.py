@@ -103,6 +103,9 @@ async def leases(client: Any) -> None:
 async def locks(client: Any) -> None:
     async with client.lock(b"lock", ttl=20) as lock:
         assert await lock.is_acquired()
+        # Under its bare name, where the lock service and etcdctl do not look: docs/api.md says so.
+        assert await client.get(b"lock") is not None
+        assert not list(await client.get_prefix(b"lock/"))
     members = [member async for member in client.members()]
     assert sorted(member.name for member in members) == ["n1", "n2", "n3"]
     assert (await client.status()).leader.id in {member.id for member in members}

@@ -18,13 +18,25 @@ TTL_SLACK = 3
 def difference(request: Message, theirs: Message | Failed, ours: Message | Failed) -> str | None:
     """None if equal; else what differs. Ids and terms, which belong to a cluster, are not looked at."""
     if isinstance(theirs, Failed) or isinstance(ours, Failed):
-        return None if theirs == ours else f"{_show(theirs)} != {_show(ours)}"
+        same = theirs == ours or _same_refusal(request, theirs, ours)
+        return None if same else f"{_show(theirs)} != {_show(ours)}"
     left, right = _plain(request, theirs), _plain(request, ours)
     if isinstance(left, lease.LeaseTimeToLiveResponse) and isinstance(right, lease.LeaseTimeToLiveResponse):
         if abs(left.TTL - right.TTL) > TTL_SLACK or (left.TTL < 0) != (right.TTL < 0):
             return f"TTL {left.TTL} != {right.TTL}"
         left.TTL = right.TTL
     return None if left == right else f"{_show(left)} != {_show(right)}"
+
+
+def _same_refusal(request: Message, theirs: Any, ours: Any) -> bool:
+    """Locks and elections refuse with the code of the call within where etcd says UNKNOWN (docs/api.md)."""
+    package = request.DESCRIPTOR.file.name.rsplit("/", 1)[-1]
+    return (
+        package in {"lock.proto", "election.proto"}
+        and isinstance(theirs, Failed)
+        and isinstance(ours, Failed)
+        and (theirs.code, theirs.text) == ("UNKNOWN", ours.text)
+    )
 
 
 def _show(answer: Message | Failed) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
+from connect_kv.rpc import lock_pb2 as lock
 from connect_kv.rpc import watch_pb2 as watch
 
 KEYS = [b"a", b"a/1", b"a/2", b"ab", b"b", b"b\x00", b"b\xff", b"c", b"\x01", b"\xff", b"\xff\xff"]
@@ -35,11 +37,13 @@ class Generator:
         self.rng = random.Random(seed)
         self.revision = 1
         self.compacted = 0
+        self.leading: dict[int, election.LeaderKey] = {}
+        """By lease, the last candidacy that was answered."""
 
     def request(self) -> Message:
         kinds: Sequence[tuple[Any, int]] = [
             (self.put, 30), (self.range, 30), (self.delete, 10), (self.txn, 18), (self.compact, 1),
-            (self.grant, 3), (self.revoke, 1), (self.time_to_live, 3), (self.leases, 1),
+            (self.grant, 3), (self.revoke, 1), (self.time_to_live, 3), (self.leases, 1), (self.contest, 3),
         ]  # fmt: skip
         made = self.rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
         assert isinstance(made, Message)
@@ -207,15 +211,39 @@ class Generator:
     def leases(self) -> lease.LeaseLeasesRequest:
         return lease.LeaseLeasesRequest()
 
+    def contest(self) -> Message:
+        """A lock or an election under a name that no other lease uses: nobody has to wait."""
+        lease = self.rng.choice(LEASES)
+        name = b"name/%d" % lease
+        key = b"%s/%x" % (name, lease)
+        value = self.rng.choice(VALUES)
+        leader = self.leading.get(lease) or election.LeaderKey(name=name, key=key, lease=lease, rev=2)
+        if self.maybe(0.1):
+            leader = election.LeaderKey(name=name, lease=lease)
+        made: Message = self.rng.choice(
+            [
+                lock.LockRequest(name=name, lease=lease),
+                lock.UnlockRequest(key=b"" if self.maybe(0.1) else key),
+                *[election.CampaignRequest(name=name, lease=lease, value=value)] * 3,
+                election.LeaderRequest(name=name),
+                election.ResignRequest(leader=leader),
+                election.ProclaimRequest(leader=leader, value=value),
+                election.ProclaimRequest(value=value),
+            ]
+        )
+        return made
+
     def keep_alive(self) -> lease.LeaseKeepAliveRequest:
         return lease.LeaseKeepAliveRequest(ID=self.rng.choice([0, *LEASES]))
+
+    def watch_id(self) -> int:
+        """One of few, so that they meet; -1 is no watch's."""
+        return int(self.rng.choice([-9, -2, *range(13)]))
 
     def watch(self) -> watch.WatchRequest:
         """A create or a cancel of one of a few watches."""
         if self.maybe(0.2):
-            return watch.WatchRequest(
-                cancel_request=watch.WatchCancelRequest(watch_id=self.rng.randint(0, 12))
-            )
+            return watch.WatchRequest(cancel_request=watch.WatchCancelRequest(watch_id=self.watch_id()))
         key, end = (self.key(), b"") if self.maybe(0.4) else self.span()
         create = watch.WatchCreateRequest(
             key=key, range_end=end, prev_kv=self.maybe(0.3), fragment=self.maybe(0.3),
@@ -234,7 +262,7 @@ class Generator:
         if self.maybe(0.2):
             create.filters.append(watch.WatchCreateRequest.NODELETE)
         if self.maybe(0.2):
-            create.watch_id = self.rng.randint(1, 12)
+            create.watch_id = self.watch_id()
         return watch.WatchRequest(create_request=create)
 
 
@@ -251,7 +279,7 @@ def deletes_from_key(request: kv.TxnRequest) -> bool:
 
 
 def keep_nothing(request: kv.TxnRequest) -> None:
-    """A put that keeps what a delete of all keys from one on has just taken makes an etcd crash."""
+    """What a put may keep beside such a delete is ours to say (`tests/kv/test_txn.py`)."""
     for op in operations_of(request):
         if op.HasField("request_put"):
             op.request_put.ignore_value = op.request_put.ignore_lease = False

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
+from connect_kv.rpc import lock_pb2 as lock
 from connect_kv.rpc import watch_pb2 as watch
 from tests.differential.target import Failed, Target
 
@@ -117,6 +119,22 @@ def _missed_much(target: Target) -> Any:
     return told[0] if failed is None else failed.code
 
 
+def _refused_contests(target: Target) -> Any:
+    """What locks and elections say to a lease that is not there, and to a key that is not given."""
+    nobody = election.LeaderKey(name=b"a", rev=1)
+    requests = (
+        lock.LockRequest(name=b"a", lease=99),
+        lock.UnlockRequest(),
+        election.CampaignRequest(name=b"a", lease=99),
+        election.ProclaimRequest(leader=nobody),
+        election.ResignRequest(leader=nobody),
+    )
+    return [_status(target.call(request)) for request in requests]
+
+
+_NO_LEASE, _NO_KEY = "etcdserver: requested lease not found", "etcdserver: key is not provided"
+
+
 def _nested(depth: int) -> kv.TxnRequest:
     """So many transactions within each other, a put in the innermost."""
     request = kv.TxnRequest(success=[kv.RequestOp(request_put=kv.PutRequest(key=b"a"))])
@@ -149,6 +167,18 @@ CASES = [
         lambda target: [_status(target.call(_nested(depth))) for depth in (32, 33)],
         ["OK", "OK"],
         ["OK", ("INVALID_ARGUMENT", "connect-kv: transactions are nested too deeply")],
+    ),
+    Case(
+        "What a lock or an election refuses",
+        _refused_contests,
+        [("UNKNOWN", text) for text in (_NO_LEASE, _NO_KEY, _NO_LEASE, _NO_KEY, _NO_KEY)],
+        [
+            ("NOT_FOUND", _NO_LEASE),
+            ("INVALID_ARGUMENT", _NO_KEY),
+            ("NOT_FOUND", _NO_LEASE),
+            ("INVALID_ARGUMENT", _NO_KEY),
+            ("INVALID_ARGUMENT", _NO_KEY),
+        ],
     ),
     Case(
         "A watch that missed more than 4 MiB",

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
 from connect_kv.rpc import watch_pb2 as watch
@@ -132,6 +133,10 @@ class Pair:
 
     def _learn(self, answer: Any) -> None:
         self.generator.revision = max(self.generator.revision, answer.header.revision)
+        if isinstance(answer, election.CampaignResponse):
+            self.generator.leading[answer.leader.lease] = answer.leader
+            # Its header may be older than the value that it put.
+            self.generator.revision = max(self.generator.revision, self._revision(self.theirs))
 
     def _stream_too(self, request: kv.RangeRequest, ranged: Message | Failed) -> None:
         """Our RangeStream, which this etcd does not have, says what our Range said."""

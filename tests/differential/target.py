@@ -11,8 +11,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
+from connect_kv.rpc import lock_pb2 as lock
 from connect_kv.rpc import watch_pb2 as watch
 
 METHODS: dict[str, tuple[str, Any]] = {
@@ -25,6 +27,12 @@ METHODS: dict[str, tuple[str, Any]] = {
     "LeaseRevokeRequest": ("/etcdserverpb.Lease/LeaseRevoke", lease.LeaseRevokeResponse),
     "LeaseTimeToLiveRequest": ("/etcdserverpb.Lease/LeaseTimeToLive", lease.LeaseTimeToLiveResponse),
     "LeaseLeasesRequest": ("/etcdserverpb.Lease/LeaseLeases", lease.LeaseLeasesResponse),
+    "LockRequest": ("/v3lockpb.Lock/Lock", lock.LockResponse),
+    "UnlockRequest": ("/v3lockpb.Lock/Unlock", lock.UnlockResponse),
+    "CampaignRequest": ("/v3electionpb.Election/Campaign", election.CampaignResponse),
+    "ProclaimRequest": ("/v3electionpb.Election/Proclaim", election.ProclaimResponse),
+    "LeaderRequest": ("/v3electionpb.Election/Leader", election.LeaderResponse),
+    "ResignRequest": ("/v3electionpb.Election/Resign", election.ResignResponse),
 }
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 

@@ -64,7 +64,10 @@ async def test_a_member_without_a_leader_does_not_serve_and_says_how_it_is(tmp_p
             await settled(one, service, SERVING)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await check(one, "no.such.Service")
-        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        assert (raised.value.code(), raised.value.details()) == (
+            grpc.StatusCode.NOT_FOUND,
+            "unknown service",
+        )
         seen: list[int] = []
         watching = asyncio.create_task(watch(one, seen))
         await until(lambda: seen == [SERVING])
@@ -77,7 +80,8 @@ async def test_a_member_without_a_leader_does_not_serve_and_says_how_it_is(tmp_p
         watching.cancel()
 
 
-async def test_a_learner_serves_only_who_asks_how_it_is(tmp_path: Path) -> None:
+async def test_a_learner_is_asked_in_vain_as_in_etcd(tmp_path: Path) -> None:
+    """Whoever balances load takes it for what it is: not to be used."""
     async with running(configs(tmp_path, 3)) as members:
         config = joining(tmp_path, members, "n4")
         async with connect_kv.connect(members[0].server.client_address, session=False) as client:
@@ -86,10 +90,16 @@ async def test_a_learner_serves_only_who_asks_how_it_is(tmp_path: Path) -> None:
             await learner.start()
             try:
                 await until(lambda: has_the_log(members, added.ID))
-                for service in ("", KV, "connect_kv.v1.Session", "etcdserverpb.Watch"):
-                    assert await check(learner, service) == NOT_SERVING
-                assert await check(learner, MAINTENANCE) == SERVING
+                for service in ("", KV, MAINTENANCE):
+                    with pytest.raises(grpc.aio.AioRpcError) as raised:
+                        await check(learner, service)
+                    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+                    assert raised.value.details() == "etcdserver: rpc not supported for learner"
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await watch(learner, [])
+                assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
                 await client.cluster.promote(added.ID)
+                await until(lambda: not learner.server.node.membership.learners)
                 for service in ("", KV):
                     await settled(learner, service, SERVING)
             finally:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,10 +15,12 @@ import connect_kv
 from connect_kv import sync
 from connect_kv.client.client import Client
 from connect_kv.errors import Refused
-from connect_kv.rpc import lock_pb2
+from connect_kv.rpc import election_pb2, lock_pb2
+from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseGrantResponse
 from connect_kv.services.lock_queue import Contests
 from connect_kv.testing.processes import until
 from tests.services.cluster import Member, configs, running
+from tests.services.conftest import unary
 
 
 @pytest.fixture
@@ -209,3 +212,62 @@ async def test_locks_and_elections_for_threads(only: Member) -> None:
                 assert leader.value == b"still me"
 
     await asyncio.to_thread(work)
+
+
+async def refused(member: Member, path: str, request: Any) -> tuple[grpc.StatusCode, str | None]:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await unary(member.channel, path)(request.SerializeToString())
+    return failed.value.code(), failed.value.details()
+
+
+async def test_a_negative_lease_names_the_key_as_other_clients_of_etcd_do(
+    only: Member, client: Client
+) -> None:
+    """Otherwise the two are never in one queue."""
+    for lease, key in ((-5, b"a/-5"), (-(2**63), b"b/-8000000000000000"), (2**63 - 1, b"c/7fffffffffffffff")):
+        granted = LeaseGrantRequest(TTL=100, ID=lease)
+        await only.call("/etcdserverpb.Lease/LeaseGrant", granted, LeaseGrantResponse)
+        assert (await lock(only, key.decode()[0], lease)).key == key
+
+
+async def test_headers_name_the_revision_of_the_call_itself(only: Member, client: Client) -> None:
+    """As etcd's: that of a campaign is from before another value was put."""
+
+    async def call(method: str, request: Any, answer: Any) -> Any:
+        return await only.call(f"/v3electionpb.Election/{method}", request, answer)
+
+    lease, _ = await client.grant_lease(100)
+    candidate = election_pb2.CampaignRequest(name=b"e", lease=lease, value=b"one")
+    first = await call("Campaign", candidate, election_pb2.CampaignResponse)
+    assert first.header.revision == first.leader.rev == 2
+    candidate.value = b"two"
+    second = await call("Campaign", candidate, election_pb2.CampaignResponse)
+    assert (second.header.revision, second.leader) == (2, first.leader)
+    assert (await call("Campaign", candidate, election_pb2.CampaignResponse)).header.revision == 3
+    said = election_pb2.ProclaimRequest(leader=first.leader, value=b"three")
+    assert (await call("Proclaim", said, election_pb2.ProclaimResponse)).header.revision == 4
+    assert (await lock(only, "l", lease)).header.revision == 5
+    assert (await lock(only, "l", lease)).header.revision == 5
+    assert (await lock(only, "e", lease)).header.revision == 5, "a lock leaves the value of its key alone"
+    asked = election_pb2.LeaderRequest(name=b"e")
+    assert (await call("Leader", asked, election_pb2.LeaderResponse)).header.revision == 5
+    resigned = election_pb2.ResignRequest(leader=first.leader)
+    assert (await call("Resign", resigned, election_pb2.ResignResponse)).header.revision == 6
+
+
+async def test_what_a_lock_or_an_election_cannot_do_is_said_in_etcds_words(
+    only: Member, client: Client
+) -> None:
+    """The codes are those of the call within, not UNKNOWN: docs/api.md says why."""
+    no_lease = (grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+    no_key = (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: key is not provided")
+    locks, elections = "/v3lockpb.Lock", "/v3electionpb.Election"
+    assert await refused(only, f"{locks}/Lock", lock_pb2.LockRequest(name=b"a", lease=9)) == no_lease
+    assert await refused(only, f"{locks}/Unlock", lock_pb2.UnlockRequest()) == no_key
+    candidate = election_pb2.CampaignRequest(name=b"a", lease=9)
+    assert await refused(only, f"{elections}/Campaign", candidate) == no_lease
+    nobody = election_pb2.LeaderKey(name=b"a", rev=1)
+    resigned = election_pb2.ResignRequest(leader=nobody)
+    assert await refused(only, f"{elections}/Resign", resigned) == no_key
+    said = election_pb2.ProclaimRequest(leader=nobody)
+    assert await refused(only, f"{elections}/Proclaim", said) == no_key

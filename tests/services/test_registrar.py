@@ -9,6 +9,7 @@ import pytest
 from connect_kv.errors import CommandFailed, NoLeader, OutcomeUnknown
 from connect_kv.rpc import kv_pb2, watch_pb2
 from connect_kv.services.caller import Caller, Channel
+from connect_kv.services.status import UNEXPECTED, failure_of
 from tests.services.conftest import listed, serving, streaming, unary, until
 
 PUT = kv_pb2.PutRequest(key=b"k", value=b"v")
@@ -109,8 +110,87 @@ async def test_errors_become_etcds_statuses() -> None:
 async def test_an_unexpected_error_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving({"KV": Keys(ZeroDivisionError("division by zero"))}) as (channel, _, _metrics):
         code, text = await status(channel, "etcdserverpb.KV")
-    assert (code, text) == (grpc.StatusCode.UNKNOWN, "ZeroDivisionError: division by zero")
+    assert (code, text) == (grpc.StatusCode.UNKNOWN, UNEXPECTED), "our classes are nothing to a client"
     assert "call failed" in caplog.text
+    assert "ZeroDivisionError: division by zero" in caplog.text
+
+
+async def test_an_unexpected_error_within_a_session_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    assert failure_of(KeyError("x")).message == UNEXPECTED
+    assert "KeyError: 'x'" in caplog.text
+
+
+async def test_no_exception_of_pythons_own_is_named_beside_a_status() -> None:
+    """Only those of `connect_kv.errors`, which our client knows."""
+    async with serving({"KV": Keys(TimeoutError("late"))}) as (channel, _, _metrics):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await put(channel, "etcdserverpb.KV")
+    assert raised.value.details() == "etcdserver: request timed out"
+    assert not raised.value.trailing_metadata()
+
+
+CUT_OFF = "unexpected EOF"
+OTHER = "proto: cannot parse invalid wire-format data"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x0a\x05a", CUT_OFF),
+        (b"\x18", CUT_OFF),
+        (b"\x09\x01", CUT_OFF),
+        (b"\x0f", OTHER),
+        (b"\x0c", OTHER),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", OTHER),
+    ],
+)
+async def test_bytes_that_are_no_message_are_told_so_in_etcds_words(data: bytes, reason: str) -> None:
+    async with serving({"KV": Keys(), "Watch": Silent()}) as (channel, _, _metrics):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await unary(channel, "/etcdserverpb.KV/Put")(data)
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        assert raised.value.details() == f"grpc: error unmarshalling request: {reason}"
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await listed(channel, "/etcdserverpb.KV/RangeStream", data, kv_pb2.RangeStreamResponse)
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        assert raised.value.details() == f"grpc: failed to unmarshal the received message: {reason}"
+
+
+class Listening:
+    """A watch that reads."""
+
+    async def Watch(self, channel: Channel[watch_pb2.WatchRequest]) -> None:
+        while await channel.read() is not None:
+            pass
+
+
+async def test_a_stream_ends_at_bytes_that_are_no_message() -> None:
+    async with serving({"Watch": Listening()}) as (channel, _, metrics):
+        call = streaming(channel, "/etcdserverpb.Watch/Watch")
+        await call.write(watch_pb2.WatchRequest().SerializeToString())
+        await call.write(b"\x0a\x05a")
+        assert await call.code() is grpc.StatusCode.INTERNAL
+        assert await call.details() == f"grpc: failed to unmarshal the received message: {CUT_OFF}"
+        assert b'grpc_code="Internal",grpc_method="Watch"' in metrics.text()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/etcdserverpb.KV/Foo", "unknown method Foo for service etcdserverpb.KV"),
+        ("/foo.Bar/Baz", "unknown service foo.Bar"),
+        ("/foo/bar/baz", "unknown service foo/bar"),
+        ("/foo", 'malformed method name: "/foo"'),
+    ],
+)
+async def test_what_nobody_knows_is_unimplemented_in_etcds_words(path: str, text: str) -> None:
+    async with serving({"KV": Keys()}) as (channel, _, _metrics):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await unary(channel, path)(b"")
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert raised.value.details() == text
+        call = streaming(channel, path)
+        assert await call.details() == text
 
 
 async def test_hasleader_is_refused_at_once_without_a_leader() -> None:

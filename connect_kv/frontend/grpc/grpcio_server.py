@@ -34,17 +34,15 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         self._router = router
         self._backlog = backlog
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """What the library asks for every call."""
         route = self._router.route(handler_call_details.method)
         if self._backlog is not None:
             self._backlog.taken += 1
-            if self._backlog.excess and route is not None and route.overloaded is not None:
+            if self._backlog.excess and route.overloaded is not None:
                 self._backlog.excess -= 1
                 return _refusing(route.overloaded)
-        return None if route is None else _handler(route)
+        return _handler(route)
 
 
 def _handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:

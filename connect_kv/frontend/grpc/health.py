@@ -45,7 +45,7 @@ class HealthService:
     async def Check(self, request: HealthCheckRequest, caller: Caller) -> HealthCheckResponse:
         """Whether that service can be used now. NOT_FOUND if there is none of that name."""
         if request.service not in self._names:
-            raise Refusal(Code.NOT_FOUND, f"no service {request.service}").error()
+            raise Refusal(Code.NOT_FOUND, "unknown service").error()
         return HealthCheckResponse(status=self._status(request.service))
 
     async def List(self, request: HealthListRequest, caller: Caller) -> HealthListResponse:

@@ -7,7 +7,8 @@ A service is a plain object with one method per RPC, named as in the .proto:
 - bidirectional: ``async def Watch(self, channel) -> None``, which uses ``channel.read/write``
 
 A response may be a message or its bytes. A service raises what `connect_kv.errors` has; here that becomes a
-`Status`, which a server puts on its wire. An RPC that a service does not have answers UNIMPLEMENTED by name.
+`Status`, which a server puts on its wire. An RPC that a service does not have answers UNIMPLEMENTED by name,
+one that nobody knows in etcd's words.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.frontend.grpc.undecodable import undecodable
 from connect_kv.metrics import Metrics
 from connect_kv.services.caller import Caller
 from connect_kv.services.status import Status, status_of
@@ -56,10 +58,6 @@ AUTH_METHODS = (
 
 NOT_FOR_LEARNER = Refusal(Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
 
-NOT_A_MESSAGE = Refusal(
-    Code.INTERNAL, "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
-)
-
 _LEARNERS: dict[str, Callable[[Any], bool]] = {
     "Maintenance.Status": lambda request: True,
     "Maintenance.Snapshot": lambda request: True,
@@ -67,7 +65,7 @@ _LEARNERS: dict[str, Callable[[Any], bool]] = {
 }
 """What a learner answers, as in etcd."""
 
-_ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster"})
+_ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
 """Services whose calls are few, and needed where something is wrong."""
 
 
@@ -132,34 +130,52 @@ class Router:
         self._metrics = metrics
         self._has_leader = has_leader
         self._table: dict[str, Route] = {}
+        self._services: set[str] = set()
 
-    def route(self, path: str) -> Route | None:
-        """Who serves ``/package.Service/Method``."""
-        return self._table.get(path)
+    def route(self, path: str) -> Route:
+        """Who serves ``/package.Service/Method``; if nobody, who says so."""
+        return self._table.get(path) or self._unknown(path)
 
     def add(
-        self, service: ServiceDescriptor, servicer: object, *, names: Sequence[str] = (), always: bool = False
+        self,
+        service: ServiceDescriptor,
+        servicer: object,
+        *,
+        names: Sequence[str] = (),
+        always: bool = False,
+        learners: bool = True,
     ) -> None:
         """Serve a service's methods under its own name and, if it has one, etcd's; or under `names`.
 
-        `always`: whatever state this member is in, also as a learner, without a leader, and while it stops.
+        `always`: whatever state this member is in, without a leader, and while it stops; also as a learner,
+        unless `learners` says no.
         """
         etcd = ETCD_NAMES.get(service.name)
         for name in names or (service.full_name, *((etcd,) if etcd else ())):
+            self._services.add(name)
             for method in service.methods:
                 call = getattr(servicer, method.name, None)
                 if call is None:
                     self._table[f"/{name}/{method.name}"] = _unimplemented(name, method.name)
                     continue
-                guard = _open if always else self._guard(method)
+                guard = _open if always and learners else self._guard(method)
                 streams = None if always else self._streams
                 surrounded = _Method(guard, streams, self._metrics, name, method, call)
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
 
     def refuse(self, service: str, methods: Iterable[str]) -> None:
         """Answer UNIMPLEMENTED, naming the method, without knowing its messages."""
+        self._services.add(service)
         for method in methods:
             self._table[f"/{service}/{method}"] = _unimplemented(service, method)
+
+    def _unknown(self, path: str) -> Route:
+        service, slash, method = path.removeprefix("/").rpartition("/")
+        if not slash:
+            return _answering(service, method, f'malformed method name: "{path}"')
+        if service in self._services:
+            return _answering(service, method, f"unknown method {method} for service {service}")
+        return _answering(service, method, f"unknown service {service}")
 
     def _guard(self, method: MethodDescriptor) -> Callable[[Any, Caller], None]:
         """Raises for a call that this member cannot carry out now, whatever it asks for."""
@@ -263,7 +279,7 @@ class _Method:
         try:
             return self._parse(data)
         except DecodeError:
-            raise NOT_A_MESSAGE.error() from None
+            raise undecodable(data, streamed=self._kind is not Kind.UNARY) from None
 
     def encode(self, response: Message | bytes) -> bytes:
         """A response, which is counted; one that is encoded already, such as a large range, stays."""
@@ -334,8 +350,12 @@ async def _closed_after(responses: AsyncIterator[Any]) -> AsyncIterator[AsyncIte
 
 
 def _unimplemented(service: str, method: str) -> Route:
-    """For any kind of call: it reads nothing, so it needs to know no message."""
-    text = f"connect-kv: {service}/{method} is not implemented"
+    """For a method that exists, but not in this server."""
+    return _answering(service, method, f"connect-kv: {service}/{method} is not implemented")
+
+
+def _answering(service: str, method: str, text: str) -> Route:
+    """UNIMPLEMENTED, for any kind of call: it reads nothing, so it needs to know no message."""
 
     async def unary(data: bytes, metadata: Metadata) -> bytes:
         raise RpcFailed(Status(Code.UNIMPLEMENTED, text))

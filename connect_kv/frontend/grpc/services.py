@@ -48,8 +48,11 @@ def add_services(router: Router, servicers: Mapping[str, object]) -> None:
 
 
 def add_health_and_reflection(router: Router, health: HealthService) -> None:
-    """Serve what tools ask of any gRPC server; they get an answer whatever state this member is in."""
-    router.add(health_pb2.DESCRIPTOR.services_by_name["Health"], health, always=True)
+    """Serve what tools ask of any gRPC server; they get an answer whatever state this member is in.
+
+    Only that of a learner's health is a refusal, as in etcd: nobody is to be sent there.
+    """
+    router.add(health_pb2.DESCRIPTOR.services_by_name["Health"], health, always=True, learners=False)
     reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
     router.add(reflection, ReflectionService(NAMES), names=REFLECTION_NAMES, always=True)
 

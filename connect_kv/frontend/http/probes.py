@@ -9,7 +9,7 @@ from connect_kv.errors import ConnectKvError, NodeStopped, TimedOut
 from connect_kv.frontend.http.port import Check
 from connect_kv.interfaces import Clock
 from connect_kv.services.executor import Replica
-from connect_kv.services.status import status_of
+from connect_kv.services.status import failure_of
 
 _ALWAYS = frozenset(("Maintenance", "Health", "ServerReflection"))
 """Services that say how this member is, and so answer however it is."""
@@ -53,17 +53,13 @@ class Health:
     def serving(self, service: str) -> bool:
         """Whether clients may call that service here, by its full name; empty: this member.
 
-        What a learner and a member without a leader answer is for operators, not for load balancers.
+        What a member without a leader answers is for operators, not for load balancers; a learner is not
+        asked (`frontend.grpc.router`).
         NOSPACE is no reason: reads and deletes go on, and the other members have no more room.
         """
         if service.rpartition(".")[2] in _ALWAYS:
             return True
-        return (
-            self._caught_up
-            and self._replica.has_leader()
-            and not self._is_learner()
-            and "CORRUPT" not in self._alarms()
-        )
+        return self._caught_up and self._replica.has_leader() and "CORRUPT" not in self._alarms()
 
     @property
     def live(self) -> Mapping[str, Check]:
@@ -113,9 +109,9 @@ class Health:
             async with asyncio.timeout(_READ_SECONDS):
                 await self._replica.barrier()
         except TimeoutError as error:
-            return status_of(TimedOut(str(error) or self._replica.why())).text
+            return failure_of(TimedOut(str(error) or self._replica.why())).message
         except Exception as error:
-            return status_of(error).text
+            return failure_of(error).message
         return None
 
     async def _non_learner(self) -> str | None:

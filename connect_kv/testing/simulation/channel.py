@@ -39,7 +39,7 @@ class Listener(Protocol):
     def process(self) -> Process | None:
         """Who runs the handlers; None: nobody yet."""
 
-    def route(self, method: str) -> Route | None:
+    def route(self, method: str) -> Route:
         """Who carries out the method of that full name."""
 
 
@@ -413,7 +413,7 @@ class SimCall:
 class _ServerSide:
     """Runs a route; it is also the route's `Wire`."""
 
-    def __init__(self, connection: Connection, route: Route | None, metadata: Metadata) -> None:
+    def __init__(self, connection: Connection, route: Route, metadata: Metadata) -> None:
         self._connection = connection
         self._route = route
         self.metadata = metadata
@@ -422,8 +422,6 @@ class _ServerSide:
         """Serve the call to its end."""
         route = self._route
         try:
-            if route is None:
-                raise RpcFailed(Status(Code.UNIMPLEMENTED, "Method not found!"))
             if route.kind is not Kind.UNARY:
                 await route.stream(self)
             else:

@@ -138,7 +138,7 @@ class Host:
         """Whether a fault explains that the member ends with an error."""
         return self.excused or self.disk.failing()
 
-    def route(self, method: str) -> Route | None:
+    def route(self, method: str) -> Route:
         """See `channel.Listener`."""
         return self.running.services.router.route(method)
 

@@ -89,6 +89,9 @@ async function leases() {
 async function locks() {
   const lock = client.lock('lock').ttl(5);
   await lock.acquire();
+  // Under its bare name, where the lock service and etcdctl do not look: docs/api.md says so.
+  assert.strictEqual(await client.get('lock').exists(), true);
+  assert.deepStrictEqual(await client.getAll().prefix('lock/').keys(), []);
   await assert.rejects(client.lock('lock').ttl(5).acquire());
   await lock.release();
 }
