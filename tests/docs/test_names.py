@@ -94,6 +94,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_drawing_of_a_put_has_the_steps_that_are_told() -> None:
+    """Each number in the drawing is a step below it, and each step is drawn."""
+    section = (ROOT / "docs/architecture.md").read_text().split("\n## A put")[1].split("\n## ")[0]
+    drawing = FENCE.findall(section)[0]
+    told = {int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)}
+    drawn = {int(number) for number in re.findall(r"(?<=[ -])(\d{1,2})(?= )", drawing)}
+    assert drawn == told
+
+
 def test_a_wrong_name_is_found() -> None:
     resolve("raft.ready.Ready.messages_after_persist")
     resolve("interfaces.Clock.now")
