@@ -194,6 +194,12 @@ class ReplicatedState(Protocol[R]):
     def last_applied(self) -> int:
         """The last index whose effect reads can see."""
 
+    def elapsed(self, members: Iterable[int]) -> int | None:
+        """Nanoseconds that leaders have measured, as of `last_applied`.
+
+        None while one of these members would not understand an entry that says so.
+        """
+
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[R]]:
         """Apply committed entries, contiguous after `last_applied`, as one storage batch.
 

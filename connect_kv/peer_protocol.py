@@ -55,7 +55,7 @@ class HelloReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A payload (see command.proto: CommandBatch without log_time) on its way to the leader."""
+    """A payload (see command.proto: CommandBatch without its times) on its way to the leader."""
 
     id: int
     payload: bytes

@@ -52,7 +52,9 @@ class Replicated:
     def log_time(self) -> int:
         """The only clock a command may read: nanoseconds since 1970, stamped by the leader.
 
-        Never goes back, and is the same on every member.
+        Never goes back, and is the same on every member. A date, not a duration: it jumps ahead when a
+        leader's wall clock does, and stands still until a clock that was set back has caught up. What
+        must last some seconds hangs on a lease.
         """
         return self.__log_time
 

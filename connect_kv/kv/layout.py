@@ -78,25 +78,28 @@ class StoreState(NamedTuple):
     """Keys that exist now: the answer to a count of everything."""
     indexed: int = 0
     """Entries of INDEX: tells whether counting there is cheaper than in CURRENT."""
-    log_time: int = 0
-    """The leader's stamp of the last entry applied here, nanoseconds."""
 
     def encode(self) -> bytes:
         """The record."""
-        return _STATE.pack(*self)
+        return pack_state(*self)
 
     @classmethod
     def decode(cls, record: bytes | None) -> StoreState:
         """The inverse; a fresh store has none. Raises CorruptStorage."""
         try:
-            return cls() if record is None else cls(*_STATE.unpack(record))
+            return cls() if record is None else cls(*_STATE.unpack(record)[:-1])
         except struct.error as error:
             raise CorruptStorage("state", f"the numbers of the key/value store: {error}") from error
 
 
 _STATE = struct.Struct(">qqqqq")
-pack_state = _STATE.pack
-"""The record of a StoreState, from its fields in order (hot paths)."""
+_UNUSED = 0
+"""Versions that measured no time keep the date there."""
+
+
+def pack_state(revision: int, compacted: int, live: int, indexed: int) -> bytes:
+    """The record of a StoreState, from its fields in order (hot paths)."""
+    return _STATE.pack(revision, compacted, live, indexed, _UNUSED)
 
 
 def index_key(key: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Protocol
 from connect_kv.errors import CorruptStorage
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import SLICE_RECORDS, Walk
 from connect_kv.storage.engine import Reader
 
@@ -35,7 +36,7 @@ class Lease:
     renewal: int
     """Log index of the grant or of the last renewal."""
     renewed_at: int
-    """Log time of that entry, nanoseconds."""
+    """`Moment.now` of that entry, nanoseconds."""
 
     def encode(self) -> bytes:
         """The stored record."""
@@ -66,8 +67,7 @@ class LeaseTable:
         self._listeners: list[LeaseListener] = []
         self.granted = self.renewed = self.ended = 0
         """Since this process started, by any member's clients."""
-        self.log_time = 0
-        """The newest time stamp seen: remainders after a restart are counted to here."""
+        self._loaded_at = Moment()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -91,8 +91,19 @@ class LeaseTable:
         self._listeners.append(listener)
         listener.loaded()
 
-    def load(self, reader: Reader, log_time: int) -> None:
-        """Read the table of a database whose last entry was stamped `log_time`. Raises CorruptStorage."""
+    def used(self, lease: Lease) -> float:
+        """Seconds of its time that had certainly passed when the table was loaded.
+
+        What was not measured, before there was an entry that says so, is not believed: a wall clock may have
+        stepped.
+        """
+        at = self._loaded_at
+        if not at.elapsed:
+            return 0.0
+        return max(0, at.elapsed - max(lease.renewed_at, at.since)) / 1e9
+
+    def load(self, reader: Reader, at: Moment) -> None:
+        """Read the table of a database whose last entry was applied at that moment. Raises CorruptStorage."""
         try:
             self._leases = {
                 layout.lease_of(key): Lease.decode(record)
@@ -101,7 +112,7 @@ class LeaseTable:
         except struct.error as error:
             raise CorruptStorage("state", f"table of leases: {error}") from error
         self._touched.clear()
-        self.log_time = log_time
+        self._loaded_at = at
         for listener in self._listeners:
             listener.loaded()
 
@@ -112,32 +123,29 @@ class LeaseTable:
             for listener in self._listeners:
                 listener.touched(touched)
 
-    def choose_id(self, index: int, log_time: int) -> int:
-        """An unused positive id, the same on every member: scattered, so that clients do not guess it."""
-        seed = (index * 0x9E3779B97F4A7C15 + log_time) & 0xFFFFFFFFFFFFFFFF
-        seed = ((seed ^ seed >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        seed = ((seed ^ seed >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        lease = (seed ^ seed >> 31) & _MASK
+    def choose_id(self, index: int, at: Moment) -> int:
+        """An unused positive id, the same on every member."""
+        lease = at.scattered(index)
         while lease == 0 or lease in self._leases:
             lease = (lease + 1) & _MASK
         return lease
 
-    def grant(self, changes: Changes, lease: int, ttl: int, index: int, log_time: int) -> int:
+    def grant(self, changes: Changes, lease: int, ttl: int, index: int, now: int) -> int:
         """Add a lease with an unused id; returns the TTL it really has."""
         ttl = max(ttl, MINIMUM_TTL)
-        self._leases[lease] = Lease(ttl, index, log_time)
+        self._leases[lease] = Lease(ttl, index, now)
         self.granted += 1
         self._store(changes, lease)
         return ttl
 
-    def renew(self, changes: Changes, lease: int, index: int, log_time: int) -> int:
+    def renew(self, changes: Changes, lease: int, index: int, now: int) -> int:
         """Start its time anew; returns its TTL, or 0 if there is no such lease."""
         held = self._leases.get(lease)
         if held is None:
             return 0
         self.renewed += 1
         held.renewal = index
-        held.renewed_at = log_time
+        held.renewed_at = now
         self._store(changes, lease)
         return held.ttl
 

@@ -6,8 +6,8 @@ the timer saw: if a later one is applied before it, nothing ends.
 
 A lease never ends early: its time starts to count when the renewal was applied, which is after the
 client asked for it. Time in which this process did not run is not counted: after a restart the
-remainder is what was left at the last applied entry, by log time. A new leader ends nothing
-before clients had a moment to reach it.
+remainder is what was left at the last applied entry, as measured (`Moment`); no wall clock has a say.
+A new leader ends nothing before clients had a moment to reach it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ BATCH = 100
 """Leases ended by one command: ten thousand that expire together leave room for writes in between."""
 GRACE = 1.0
 """Seconds for which a new leader ends nothing, so that clients can find and reach it."""
+CHECKPOINT = 60.0
+"""Seconds after which an entry says what has passed, if there are leases: should all members end before the
+next one, no more than that is forgotten.
+"""
 
 Propose = Callable[[bytes, int], Awaitable[object]]
 """Replicates an encoded CommandBatch of so many commands and returns their results."""
@@ -47,6 +51,8 @@ class Lessor:
         self._propose = propose
         self._is_leader = is_leader
         self._leads_since: float | None = None
+        self._said_at = 0.0
+        """When this leader began, or last had an entry written for the time it carries."""
         self._deadlines = Deadlines()
         """When each lease has lived its time, by the local clock."""
         self._renewals: dict[int, int] = {}
@@ -61,8 +67,7 @@ class Lessor:
         for id in self._table:
             lease = self._table.get(id)
             if lease is not None:
-                used = max(0, self._table.log_time - lease.renewed_at) / 1e9
-                deadlines[id] = now + max(0.0, lease.ttl - used)
+                deadlines[id] = now + max(0.0, lease.ttl - self._table.used(lease))
                 self._renewals[id] = lease.renewal
         self._deadlines.replace(deadlines)
 
@@ -103,6 +108,7 @@ class Lessor:
             await self._clock.sleep(INTERVAL)
             while await self._end_some():
                 pass
+            await self._say_time()
 
     async def _end_some(self) -> bool:
         """Propose to end one batch and wait for it; False when there is nothing left for now."""
@@ -111,20 +117,33 @@ class Lessor:
             self._leads_since = None
             return False
         if self._leads_since is None:
-            self._leads_since = now
+            self._leads_since = self._said_at = now
         if now < self._leads_since + GRACE:
             return False
         over = self._deadlines.take(now, BATCH)
         if not over:
             return False
         items = [LeaseExpire.Item(id=id, renewal=self._renewals[id]) for id in over]
+        try:
+            ended = await self._end(items)
+        finally:
+            # Those that are still there have been renewed, or the proposal failed.
+            self._deadlines.put_back(over)
+        return ended and len(over) == BATCH
+
+    async def _say_time(self) -> None:
+        """Have an entry written now and then: every entry says what has passed."""
+        now = self._clock.now()
+        if self._leads_since is not None and len(self._table) and now >= self._said_at + CHECKPOINT:
+            self._said_at = now
+            await self._end([])
+
+    async def _end(self, items: list[LeaseExpire.Item]) -> bool:
+        """Whether that was applied."""
         batch = CommandBatch(commands=[Command(lease_expire=LeaseExpire(items=items))])
         try:
             await self._propose(batch.SerializeToString(), 1)
         except ConnectKvError as error:
             _log.warning("leases were not ended, and will be tried again: %s", error)
             return False
-        finally:
-            # Those that are still there have been renewed, or the proposal failed.
-            self._deadlines.put_back(over)
-        return len(over) == BATCH
+        return True

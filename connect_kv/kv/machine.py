@@ -19,6 +19,7 @@ from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.ranges import RangeRead, check_revision
 from connect_kv.kv.readings import Reading, Readings
 from connect_kv.kv.scan import Walk
@@ -82,7 +83,7 @@ class KvMachine:
         """As `Cleaner.clean_to`, and written."""
         self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
         self._put_results = wire.PutResults()
-        self._appliers: dict[str, Callable[[Command, int, int, Changes], Result]] = {
+        self._appliers: dict[str, Callable[[Command, int, Moment, Changes], Result]] = {
             "put": self._put,
             "compact": self._compact,
             "lease_grant": self._lease_grant,
@@ -96,8 +97,9 @@ class KvMachine:
         }
         """Those that may touch any number of keys: an encoded Result without its number."""
 
-    def load(self, source: Source) -> None:
-        """Continue from that database, at start or after a snapshot was installed.
+    def load(self, source: Source, at: Moment) -> None:
+        """Continue from that database, whose last entry was applied at that moment; at start, or after a
+        snapshot was installed.
 
         Reads under way on another one are ended with NodeStopped, watches go on from its history.
         Afterwards the former database may be closed.
@@ -107,7 +109,7 @@ class KvMachine:
         with self._readings.open() as reading:
             self._visible = reading.state
             self._store.load(reading.state)
-            self.leases.load(reading.view, reading.state.log_time)
+            self.leases.load(reading.view, at)
             self._cleaner.load(reading.view, reading.state.compacted)
         self.hub.load(self._visible.revision)
         self._tell_cleaned()
@@ -159,17 +161,15 @@ class KvMachine:
 
     # Writes.
 
-    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Walk[bytes]:
+    def apply(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[bytes]:
         """Execute one command of the entry at `index`: its encoded Result; a refusal is one with `failure`.
 
         Whoever runs it to the end runs nothing else that writes meanwhile. `seal` follows the last one
         of a slice.
 
-        The same on every member: depends on the commands before, `index` and `log_time` alone.
+        The same on every member: depends on the commands before, `index` and `at` alone.
         """
         kind = command.WhichOneof("request")
-        if log_time > self._store.log_time:
-            self._store.log_time = log_time
         if kind is None or kind not in self.REQUESTS:
             raise UnknownEntry(f"the key/value machine does not know the command {kind!r}")
         refusal = self._alarm_refusal(command, kind)
@@ -181,14 +181,14 @@ class KvMachine:
                 parts = yield from self._walks[kind](command, overlay)
                 return parts.begin_with(_NUMBER + varint(number) if number else b"").joined()
             else:
-                result = self._appliers[kind](command, index, log_time, overlay)
+                result = self._appliers[kind](command, index, at, overlay)
         except Refused as refused:
             result = Result(failure=Failure(code=refused.code, message=refused.message))
         if number:
             result.number = number
         return result.SerializeToString()
 
-    def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
+    def plain_put(self, request: PutRequest, number: int, overlay: Changes) -> bytes | None:
         """`apply` for most puts: the encoded Result with that number, without building messages.
 
         None for a put that has options or may be refused: nothing has happened then.
@@ -198,8 +198,6 @@ class KvMachine:
         if self.no_space or self.corrupt:
             return None
         store = self._store
-        if log_time > store.log_time:
-            store.log_time = log_time
         store.put(overlay, request.key, request.value, 0)
         return self._put_results.encode(number, store.finish())
 
@@ -222,7 +220,7 @@ class KvMachine:
             return etcd_errors.NO_SPACE
         return None
 
-    def _put(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+    def _put(self, command: Command, index: int, at: Moment, overlay: Changes) -> Result:
         request: PutRequest = command.put
         lease = request.lease
         if lease and self.leases.get(lease) is None:
@@ -254,7 +252,7 @@ class KvMachine:
         response.begin_with(wire.header(self._store.finish()))
         return _result(Result.TXN_FIELD_NUMBER, response)
 
-    def _compact(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+    def _compact(self, command: Command, index: int, at: Moment, overlay: Changes) -> Result:
         request: CompactionRequest = command.compact
         store = self._store
         if request.revision <= store.compacted:
@@ -266,14 +264,14 @@ class KvMachine:
         header = ResponseHeader(revision=store.finish())
         return Result(compact=CompactionResponse(header=header))
 
-    def _lease_grant(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
+    def _lease_grant(self, command: Command, index: int, at: Moment, overlay: Changes) -> Result:
         request = command.lease_grant
         if request.TTL > MAXIMUM_TTL:
             return etcd_errors.LEASE_TTL_TOO_LARGE.result()
-        lease = request.ID or self.leases.choose_id(index, log_time)
+        lease = request.ID or self.leases.choose_id(index, at)
         if self.leases.get(lease) is not None:
             return etcd_errors.LEASE_EXISTS.result()
-        ttl = self.leases.grant(overlay, lease, request.TTL, index, log_time)
+        ttl = self.leases.grant(overlay, lease, request.TTL, index, at.now)
         header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
 
@@ -284,8 +282,8 @@ class KvMachine:
         header = ResponseHeader(revision=(yield from self._end_lease(lease, overlay)))
         return Parts(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
 
-    def _lease_renew(self, command: Command, index: int, log_time: int, overlay: Changes) -> Result:
-        ttls = [self.leases.renew(overlay, lease, index, log_time) for lease in command.lease_renew.ids]
+    def _lease_renew(self, command: Command, index: int, at: Moment, overlay: Changes) -> Result:
+        ttls = [self.leases.renew(overlay, lease, index, at.now) for lease in command.lease_renew.ids]
         self._store.finish()
         return Result(lease_renew=LeaseRenewed(ttls=ttls))
 

@@ -1,6 +1,6 @@
 """MvccStore: the writing half of the key/value store. Every change is kept under its revision.
 
-It holds five numbers and the records written last; everything else is read from the state database.
+It holds four numbers and the records written last; everything else is read from the state database.
 The numbers run ahead of what readers can see, by the slice that is being applied.
 """
 
@@ -96,7 +96,6 @@ class MvccStore:
         "deletes",
         "indexed",
         "live",
-        "log_time",
         "puts",
         "revision",
     )
@@ -118,7 +117,7 @@ class MvccStore:
 
     def load(self, state: StoreState) -> None:
         """Continue from a state of the database."""
-        self.revision, self.compacted, self.live, self.indexed, self.log_time = state
+        self.revision, self.compacted, self.live, self.indexed = state
         self._sub = self._originals_of = 0
         self.changes = []
         self._recent.clear()
@@ -127,7 +126,7 @@ class MvccStore:
     @property
     def state(self) -> StoreState:
         """The numbers, as they are stored."""
-        return StoreState(self.revision, self.compacted, self.live, self.indexed, self.log_time)
+        return StoreState(self.revision, self.compacted, self.live, self.indexed)
 
     @property
     def written(self) -> bool:
@@ -246,7 +245,7 @@ class MvccStore:
 
     def save(self, changes: Changes) -> None:
         """Store the numbers: after the last request of a slice."""
-        changes.put(STATE, pack_state(self.revision, self.compacted, self.live, self.indexed, self.log_time))
+        changes.put(STATE, pack_state(self.revision, self.compacted, self.live, self.indexed))
 
     def take_changes(self) -> list[ChangeFields]:
         """Hand over what happened since the last call."""

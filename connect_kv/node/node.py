@@ -139,7 +139,7 @@ class RaftNode(Generic[R]):
     async def propose(self, payload: bytes, count: int = 1) -> Sequence[R]:
         """Replicate `count` commands and return their results, once applied here.
 
-        `payload` is an encoded CommandBatch without log_time. Works on any member. Raises
+        `payload` is an encoded CommandBatch without its times. Works on any member. Raises
 
         - NoLeader, Overloaded, RequestTooLarge, NotProposed, NodeStopped: it certainly has no effect;
         - OutcomeUnknown: it may have taken effect, or may still.

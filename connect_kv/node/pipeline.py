@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
+from connect_kv.node.elapsed import Elapsed
 from connect_kv.node.forwarding import Forwarder, Intake
 from connect_kv.node.parts import Parts
 from connect_kv.node.proposals import ProposalQueue, Waiting, join
@@ -30,6 +31,7 @@ class Pipeline(Generic[R]):
         self._newest_at = 0.0
         """and when that was."""
         self._gathering: asyncio.TimerHandle | None = None
+        self._elapsed = Elapsed(core=parts.core, clock=parts.clock, history=parts.history, state=parts.state)
         self.waiters: EntryWaiters[R] = EntryWaiters()
         self.queue: ProposalQueue[R] = ProposalQueue(parts.config)
         self._forwarder: Forwarder[R] = Forwarder(
@@ -118,7 +120,8 @@ class Pipeline(Generic[R]):
             if not batch:
                 return
             try:
-                entry = self._parts.core.propose([join(batch, self._parts.clock.wall())])
+                stamped = join(batch, self._parts.clock.wall(), self._elapsed.stamp())
+                entry = self._parts.core.propose([stamped])
             except (Overloaded, NotLeader):
                 # Too much is uncommitted, or leadership is being handed over: they wait.
                 self.queue.put_back(batch)

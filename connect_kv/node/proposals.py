@@ -128,16 +128,19 @@ class ProposalQueue(Generic[R]):
         self.commands -= first.count
 
 
-def join(batch: Iterable[Waiting[R]], log_time: int) -> bytes:
-    """One CommandBatch of them all, stamped with the leader's wall clock (nanoseconds since 1970).
+def join(batch: Iterable[Waiting[R]], log_time: int, elapsed: int = 0) -> bytes:
+    """One CommandBatch of them all, stamped with the leader's wall clock (nanoseconds since 1970) and
+    with what leaders have measured (nanoseconds; 0: not said).
 
     Encoded batches merge by concatenation, so nothing is parsed (command.proto).
     """
     parts = [waiting.payload for waiting in batch]
-    parts.append(log_time_fragment(log_time))
+    parts.append(_stamp(1, log_time))
+    if elapsed:
+        parts.append(_stamp(3, elapsed))
     return b"".join(parts)
 
 
-def log_time_fragment(log_time: int) -> bytes:
-    """``CommandBatch(log_time=...)`` encoded: field 1, a varint."""
-    return b"\x08" + varint(log_time)
+def _stamp(field: int, value: int) -> bytes:
+    """A field of a CommandBatch that is a varint, encoded."""
+    return bytes((field << 3,)) + varint(value)

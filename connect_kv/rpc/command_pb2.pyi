@@ -32,8 +32,13 @@ class CommandBatch(_message.Message):
 
     LOG_TIME_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
     log_time: _builtins.int
     """the leader's wall clock when it appended this, nanoseconds since 1970"""
+    elapsed: _builtins.int
+    """Nanoseconds that leaders have measured to have passed, by monotonic clocks: only differences mean
+    anything. 0: not said, as by versions that do not know it.
+    """
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
     def __init__(
@@ -41,10 +46,11 @@ class CommandBatch(_message.Message):
         *,
         log_time: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        elapsed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "log_time", b"log_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -513,7 +513,7 @@ class Proposal(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     payload: _builtins.bytes
-    """a CommandBatch without log_time"""
+    """a CommandBatch without its times"""
     count: _builtins.int
     """commands in it"""
     def __init__(

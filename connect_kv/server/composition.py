@@ -33,6 +33,7 @@ from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.peer_metrics import peer_families
 from connect_kv.server.services import Services
 from connect_kv.services.executor import encode_command, field_number
+from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.host import HostConfig, MachineHost
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
@@ -44,7 +45,8 @@ logger = logging.getLogger(__name__)
 _FIRST_READ = 64
 """Requests of `Command` from here on are reads, which no log holds."""
 HIGHEST_COMMAND = max(
-    one.number for one in Command.DESCRIPTOR.oneofs_by_name["request"].fields if one.number < _FIRST_READ
+    ELAPSED,
+    *(one.number for one in Command.DESCRIPTOR.oneofs_by_name["request"].fields if one.number < _FIRST_READ),
 )
 """The largest command number that this version can apply."""
 

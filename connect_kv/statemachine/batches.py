@@ -10,6 +10,9 @@ from connect_kv.errors import UnknownEntry
 from connect_kv.raft.types import Entry
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, SessionBatch
 
+ELAPSED = 50
+"""Not a command, but a number beside theirs: who can apply it understands entries that have `elapsed`."""
+
 
 def parse(entry: Entry) -> CommandBatch:
     """The commands of an entry. Raises UnknownEntry."""

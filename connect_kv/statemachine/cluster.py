@@ -69,6 +69,14 @@ class ClusterTable:
         published = self._members
         return all(id in published and published[id].highest_command >= command for id in members)
 
+    def not_understood_by_one(self, command: int, members: Iterable[int]) -> bool:
+        """Whether one of these members has said that it cannot apply that command number.
+
+        Who has never said anything has never run, in a cluster whose members all say it when they start.
+        """
+        published = self._members
+        return any(id in published and published[id].highest_command < command for id in members)
+
     def alarm(self, request: AlarmRequest, changes: Changes) -> AlarmResponse:
         """Get, raise or end an alarm. One that is on, or off, already is no error."""
         one = (request.memberID, int(request.alarm))

@@ -15,6 +15,7 @@ from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
 from connect_kv.framework.hosted import Call, Outcome
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
 from connect_kv.rpc.command_pb2 import Command, Done, Failure, MachineReply, Result, SessionBatch
@@ -56,13 +57,13 @@ class KeyValue(Protocol):
     def cleanup_pending(self) -> bool:
         """Whether `cleanup` has something to do."""
 
-    def load(self, source: Source) -> None:
-        """Continue from that database."""
+    def load(self, source: Source, at: Moment) -> None:
+        """Continue from that database, whose last entry was applied at that moment."""
 
-    def apply(self, command: Command, index: int, log_time: int, overlay: Changes) -> Walk[bytes]:
+    def apply(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[bytes]:
         """Execute one command, with pauses: its encoded Result."""
 
-    def plain_put(self, request: PutRequest, number: int, log_time: int, overlay: Changes) -> bytes | None:
+    def plain_put(self, request: PutRequest, number: int, overlay: Changes) -> bytes | None:
         """The same for a put without options, its Result encoded; None if it is not one."""
 
     def seal(self, overlay: Changes) -> None:
@@ -93,7 +94,7 @@ class Slice:
     """What applying some entries has given so far."""
 
     overlay: Changes
-    log_time: int
+    at: Moment
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     calls: dict[str, list[Call]] = field(default_factory=dict)
@@ -127,9 +128,9 @@ class Dispatcher:
         self._apply_worker = apply_worker
         self._clock = clock
 
-    async def run(self, entries: Sequence[Entry], log_time: int, overlay: Changes) -> Slice:
+    async def run(self, entries: Sequence[Entry], at: Moment, overlay: Changes) -> Slice:
         """Apply entries into `overlay`. Raises UnknownEntry, and whatever else must stop the node."""
-        work = Slice(overlay, log_time)
+        work = Slice(overlay, at)
         self._sessions.begin(entries[-1].index)
         for entry in entries:
             row: list[bytes] = []
@@ -150,8 +151,8 @@ class Dispatcher:
 
     async def _entry(self, entry: Entry, row: list[bytes], work: Slice) -> None:
         batch = parse(entry)
-        work.log_time = max(work.log_time, batch.log_time)
-        self._sessions.advance(work.log_time, work.overlay)
+        work.at = work.at.after(batch.log_time, batch.elapsed)
+        self._sessions.advance(work.at, work.overlay)
         now, started = self._clock.now, self._clock.now()
         for position, command in enumerate(batch.commands):
             kind = command.WhichOneof("request")
@@ -172,7 +173,7 @@ class Dispatcher:
         kinds = [command.WhichOneof("request") for command in commands]
         now, started = self._clock.now, self._clock.now()
         together = "session_close" not in kinds and self._sessions.admit_all(
-            batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.log_time, work.overlay
+            batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.at.now, work.overlay
         )
         if not together:
             for command, kind in zip(with_session(batch), kinds, strict=True):
@@ -180,9 +181,9 @@ class Dispatcher:
                 if work.unfinished is not None:
                     await self._finish(work, row)
             return
-        put, log_time, overlay = self._kv.plain_put, work.log_time, work.overlay
+        put, overlay = self._kv.plain_put, work.overlay
         for number, kind, command in zip(numbers, kinds, commands, strict=True):
-            result = put(command.put, number, log_time, overlay) if kind == "put" else None
+            result = put(command.put, number, overlay) if kind == "put" else None
             row.append(result or self._execute(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
@@ -214,7 +215,7 @@ class Dispatcher:
             return self._sessions.close(command, work.overlay).SerializeToString()
         if command.session and kind != "session_open":
             slot = Slot(row, len(row))
-            answer = self._sessions.admit(command, slot, index, work.log_time, work.overlay, work.overlay)
+            answer = self._sessions.admit(command, slot, index, work.at.now, work.overlay, work.overlay)
             if answer is not None:
                 if kind == "machine_call" and command.machine_call.machine in self._in_memory:
                     work.overlay.put(skip_key(index, len(row)), b"")
@@ -230,11 +231,11 @@ class Dispatcher:
         """Run a command that its session, if it has one, admitted."""
         number = command.number
         if kind == "put":
-            done = self._kv.plain_put(command.put, number, work.log_time, work.overlay)
+            done = self._kv.plain_put(command.put, number, work.overlay)
             if done is not None:
                 return done
         if kind in self._kv.REQUESTS:
-            walk = self._kv.apply(command, index, work.log_time, work.overlay)
+            walk = self._kv.apply(command, index, work.at, work.overlay)
             try:
                 next(walk)
             except StopIteration as end:
@@ -245,7 +246,7 @@ class Dispatcher:
             return self._machine_call(command, row, index, work)
         if kind == "session_open":
             request, position = command.session_open, len(row)
-            result = self._sessions.open(request, index, position, work.log_time, work.overlay)
+            result = self._sessions.open(request, index, position, work.at, work.overlay)
         elif kind in ("alarm", "member_publish"):
             result = self._of_cluster(command, kind, work)
         else:
@@ -264,7 +265,7 @@ class Dispatcher:
             raise UnknownEntry(f"entry {index} calls machine {name!r}, which is not configured here: add it")
         if name not in work.calls:
             work.calls[name], work.call_slots[name] = [], []
-        work.calls[name].append(Call(call.method, call.arguments, work.log_time, index))
+        work.calls[name].append(Call(call.method, call.arguments, work.at.log_time, index))
         work.call_slots[name].append((Slot(row, len(row)), command.number))
         return _PENDING
 

@@ -9,14 +9,16 @@ the log after it; what they did not run the first time is marked, and not run th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
 from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.framework.hosted import Checked, HostedMachine
 from connect_kv.interfaces import Clock, Worker
+from connect_kv.kv.moment import Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
+from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
 from connect_kv.statemachine.machine_snapshots import HostConfig, ReadLog, StateKeeper
@@ -32,6 +34,8 @@ from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 
 _LOG_TIME = bytes((codec.META,)) + b"log-time"
+_ELAPSED = bytes((codec.META,)) + b"elapsed"
+"""`elapsed` and `since` of a Moment; absent while nothing was measured."""
 
 __all__ = ["HostConfig", "MachineHost", "ReadLog"]
 
@@ -88,7 +92,7 @@ class MachineHost:
         self._queries = Queries(apply_worker, self._query)
         self._turn = asyncio.Lock()
         """Held while the state moves from one index to another, or must not."""
-        self._log_time = 0
+        self._moment = Moment()
         self._last_applied = 0
         self._broken = False
         """A slice was begun and not ended: what is in memory is no state at all."""
@@ -136,7 +140,11 @@ class MachineHost:
     @property
     def log_time(self) -> int:
         """Nanoseconds since 1970 as of `last_applied`: never goes back."""
-        return self._log_time
+        return self._moment.log_time
+
+    def elapsed(self, members: Iterable[int]) -> int | None:
+        """See ReplicatedState."""
+        return None if self.cluster.not_understood_by_one(ELAPSED, members) else self._moment.now
 
     @property
     def disk_size(self) -> int:
@@ -199,11 +207,13 @@ class MachineHost:
                 raise ValueError(f"entry {entries[0].index} does not follow {self._last_applied}")
             self._broken = True
             overlay = Overlay(self._writer.engine)
-            work = await self._dispatcher.run(entries, self._log_time, overlay)
-            if work.log_time != self._log_time:
-                overlay.put(_LOG_TIME, codec.u64(work.log_time))
+            work = await self._dispatcher.run(entries, self._moment, overlay)
+            if work.at.log_time != self._moment.log_time:
+                overlay.put(_LOG_TIME, codec.u64(work.at.log_time))
+            if work.at.elapsed != self._moment.elapsed:
+                overlay.put(_ELAPSED, codec.pair(work.at.elapsed, work.at.since))
             await self._writer.write(overlay.changes, entries[-1].index)
-            self._log_time = work.log_time
+            self._moment = work.at
             self._last_applied = entries[-1].index
             self._keeper.applied(entries)
             self._kv.published()
@@ -234,7 +244,7 @@ class MachineHost:
             self._check_usable()
             async with self._keeper.storing:
                 if self._keeper.oldest not in (None, self._last_applied):
-                    await self._keeper.write(await self._keeper.take(self._last_applied, self._log_time))
+                    await self._keeper.write(await self._keeper.take(self._last_applied, self.log_time))
             source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
             self._sources.add(source)
             return source
@@ -289,11 +299,13 @@ class MachineHost:
         """Take everything from the database; machines go to their stored states."""
         engine = self._writer.engine
         self._last_applied = self._writer.database.last_applied
-        log_time = engine.get(_LOG_TIME)
-        self._log_time = codec.decode_u64(log_time) if log_time else 0
+        log_time, elapsed = engine.get(_LOG_TIME), engine.get(_ELAPSED)
+        self._moment = Moment(
+            codec.decode_u64(log_time) if log_time else 0, *(codec.decode_pair(elapsed) if elapsed else ())
+        )
         self.sessions.load(engine)
         self.cluster.load(engine)
-        self._kv.load(engine)
+        self._kv.load(engine, self._moment)
         set_alarms(self._kv, self.cluster)
         await self._keeper.load()
 
@@ -302,7 +314,7 @@ class MachineHost:
         async with AsyncExitStack() as storing:
             async with self._turn:
                 await storing.enter_async_context(self._keeper.storing)
-                taken = await self._keeper.take(self._last_applied, self._log_time)
+                taken = await self._keeper.take(self._last_applied, self.log_time)
             await self._keeper.write(taken)
 
     # Cleaning up after compactions.
@@ -344,7 +356,7 @@ class MachineHost:
         """On the apply thread."""
         view = self._writer.engine.view()
         try:
-            return self.machines.query(machine, method, arguments, self._log_time, view)
+            return self.machines.query(machine, method, arguments, self.log_time, view)
         finally:
             view.close()
 

@@ -18,20 +18,21 @@ from google.protobuf.message import DecodeError
 
 from connect_kv.errors import CorruptStorage
 from connect_kv.kv.layout import Changes
+from connect_kv.kv.moment import Moment
 from connect_kv.rpc.command_pb2 import Command, Done, Failure, Result, SessionOpen, SessionOpened
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
 
 _SECOND = 1_000_000_000
 _POSITION_BITS = 20
-"""A session's id is the index of its opening entry, and its position within it."""
+"""A session is numbered by the index of its opening entry, and its position within it."""
 
 _INVALID_ARGUMENT = 3
 _RESOURCE_EXHAUSTED = 8
 _FAILED_PRECONDITION = 9
 
 _SESSION = struct.Struct(">QQQQ")
-"""ttl, log_time and index of its last command, floor"""
+"""ttl, time and index of its last command, floor"""
 _COUNT = struct.Struct(">I")
 
 
@@ -60,7 +61,7 @@ class Slot(NamedTuple):
 class _Session:
     ttl: int
     used_at: int
-    """log_time of its last command."""
+    """`Moment.now` of its last command."""
     used_index: int
     floor: int = 0
     replies: dict[int, int] = field(default_factory=dict)
@@ -68,10 +69,9 @@ class _Session:
     records: dict[int, int] = field(default_factory=dict)
     """How many of them each record holds; one with none is deleted."""
 
-    @property
-    def deadline(self) -> int:
-        """It has expired when log_time is beyond."""
-        return self.used_at + self.ttl * _SECOND
+    def deadline(self, since: int = 0) -> int:
+        """It has expired when the time is beyond. What passed before `since` was not measured."""
+        return max(self.used_at, since) + self.ttl * _SECOND
 
 
 class _Run(NamedTuple):
@@ -119,7 +119,7 @@ class SessionTable:
                 self._load_replies(self._sessions[session], record, value)
         except (KeyError, ValueError, struct.error) as error:
             raise CorruptStorage("state", f"session table: {error!r}") from error
-        self._deadlines = sorted((session.deadline, id) for id, session in self._sessions.items())
+        self._deadlines = sorted((session.deadline(), id) for id, session in self._sessions.items())
         self._uses = sorted((session.used_index, id) for id, session in self._sessions.items())
 
     def begin(self, record: int) -> None:
@@ -127,36 +127,47 @@ class SessionTable:
         self._record = record
         self._running.clear()
 
-    def advance(self, log_time: int, changes: Changes) -> None:
-        """An entry with this log_time is about to be applied: sessions end whose time is over."""
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] < log_time:
+    def advance(self, at: Moment, changes: Changes) -> None:
+        """An entry of this moment is about to be applied: sessions end whose time is over."""
+        deadlines, now = self._deadlines, at.now
+        while deadlines and deadlines[0][0] < now:
             _, id = heappop(deadlines)
             session = self._sessions.get(id)
             if session is None:
                 continue
-            if session.deadline < log_time:
+            deadline = session.deadline(at.since)
+            if deadline < now:
                 self._end(id, changes)
             else:
-                heappush(deadlines, (session.deadline, id))
+                heappush(deadlines, (deadline, id))
 
-    def open(
-        self, request: SessionOpen, index: int, position: int, log_time: int, changes: Changes
-    ) -> Result:
+    def open(self, request: SessionOpen, index: int, position: int, at: Moment, changes: Changes) -> Result:
         """A new session; the one unused for longest ends if there are too many."""
         if position >> _POSITION_BITS:
             return _failure(_RESOURCE_EXHAUSTED, "connect-kv: too many commands in one entry")
         limits = self._limits
         if len(self._sessions) >= limits.sessions:
             self._end(self._least_used(), changes)
-        id = index << _POSITION_BITS | position
+        id = self._new_id(index << _POSITION_BITS | position, at)
         ttl = min(max(request.ttl, limits.min_ttl), limits.max_ttl) if request.ttl > 0 else limits.default_ttl
-        session = _Session(ttl, log_time, index)
+        session = _Session(ttl, at.now, index)
         self._sessions[id] = session
         self._running[id] = []
-        heappush(self._deadlines, (session.deadline, id))
+        heappush(self._deadlines, (session.deadline(), id))
         heappush(self._uses, (index, id))
         return Result(session_open=SessionOpened(session=id, ttl=ttl))
+
+    def _new_id(self, number: int, at: Moment) -> int:
+        """Unique, and not only in this log. A cluster that was restored from a backup, or begun anew under
+        the same name, comes to the same indexes again: a client that resumed its session there would be
+        told what another's commands had done, and its own would not run.
+        """
+        if not at.elapsed:
+            return number  # as members of versions that measured no time choose it
+        id = at.scattered(number)
+        while not id or id in self._sessions:
+            id += 1
+        return id
 
     def close(self, command: Command, changes: Changes) -> Result:
         """End a session and forget its replies."""
@@ -172,7 +183,7 @@ class SessionTable:
         numbers: Sequence[int],
         first: Slot,
         index: int,
-        log_time: int,
+        now: int,
         changes: Changes,
     ) -> bool:
         """Admit commands of one session together, their results to begin at `first`.
@@ -191,12 +202,12 @@ class SessionTable:
             or len(known) + len(numbers) > self._limits.replies
         ):
             return False
-        self._use(id, session, floor, index, log_time, changes)
+        self._use(id, session, floor, index, now, changes)
         self._remember(id, session, numbers, first)
         return True
 
     def admit(
-        self, command: Command, slot: Slot, index: int, log_time: int, reader: Reader, changes: Changes
+        self, command: Command, slot: Slot, index: int, now: int, reader: Reader, changes: Changes
     ) -> bytes | Slot | None:
         """Decide on a command that names a session.
 
@@ -206,7 +217,7 @@ class SessionTable:
         session = self._sessions.get(command.session)
         if session is None:
             return _expired(command).SerializeToString()
-        self._use(command.session, session, command.floor, index, log_time, changes)
+        self._use(command.session, session, command.floor, index, now, changes)
         number = command.number
         if number < session.floor or number == 0:
             return _expired(command).SerializeToString()
@@ -237,12 +248,10 @@ class SessionTable:
                 changes.put(_replies_key(id, self._record), _encode_replies(kept))
         self._running.clear()
 
-    def _use(
-        self, id: int, session: _Session, floor: int, index: int, log_time: int, changes: Changes
-    ) -> None:
+    def _use(self, id: int, session: _Session, floor: int, index: int, now: int, changes: Changes) -> None:
         if id not in self._running:
             self._running[id] = []
-        session.used_at, session.used_index = log_time, index
+        session.used_at, session.used_index = now, index
         if floor > session.floor:
             self._acknowledge(id, session, floor, changes)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.kv_pb2 import (
@@ -78,9 +79,14 @@ class Kv:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.machine = KvMachine()
-        self.machine.load(engine)
+        self.machine.load(engine, Moment())
         self.index = 0
-        self.log_time = 0
+        self.time = 0
+        """What was measured, nanoseconds."""
+
+    @property
+    def at(self) -> Moment:
+        return Moment(elapsed=self.time)
 
     def apply(self, *commands: Command) -> list[Result]:
         """One slice: every command in an entry of its own."""
@@ -88,7 +94,7 @@ class Kv:
         results = []
         for command in commands:
             self.index += 1
-            results.append(run(self.machine.apply(command, self.index, self.log_time, overlay)))
+            results.append(run(self.machine.apply(command, self.index, self.at, overlay)))
         self.machine.seal(overlay)
         self.write(overlay)
         return results
@@ -107,11 +113,11 @@ class Kv:
             steps += 1
         return steps
 
-    def restart(self) -> None:
-        """Another process on the same database."""
+    def restart(self, since: int = 0) -> None:
+        """Another process on the same database. `since`: when time began to be measured."""
         self.machine.close()
         self.machine = KvMachine()
-        self.machine.load(self.engine)
+        self.machine.load(self.engine, self.at._replace(since=since))
 
     def put(self, key: bytes, value: bytes = b"", **options: Any) -> PutResponse:
         result = self.apply(Command(put=PutRequest(key=key, value=value, **options)))[0]

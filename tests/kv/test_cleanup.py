@@ -118,7 +118,7 @@ def begun(kv: Kv, revision: int) -> Overlay:
     command = Command()
     command.compact.revision = revision
     kv.index += 1
-    run(kv.machine.apply(command, kv.index, 0, overlay))
+    run(kv.machine.apply(command, kv.index, kv.at, overlay))
     kv.machine.seal(overlay)
     return overlay
 

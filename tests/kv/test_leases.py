@@ -100,7 +100,7 @@ def test_each_expired_lease_with_keys_is_a_revision_of_its_own(kv: Kv) -> None:
 
 
 async def test_the_table_survives_a_restart(kv: Kv) -> None:
-    kv.log_time = 5 * SECOND
+    kv.time = 5 * SECOND
     kv.grant(1, 7)
     kv.grant(-1, 9)
     kv.put(b"a", lease=-1)

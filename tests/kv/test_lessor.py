@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from connect_kv.errors import NotProposed
-from connect_kv.kv.lessor import BATCH, Lessor
+from connect_kv.kv.lessor import BATCH, CHECKPOINT, Lessor
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseRenew, Result
 from connect_kv.storage.overlay import Overlay
 from tests.kv.conftest import SECOND, Kv, ManualClock, new_engine, run
@@ -120,17 +120,19 @@ async def test_a_failed_proposal_is_tried_again(member: Member) -> None:
     assert member.leases == []
 
 
-async def test_after_a_restart_the_remainder_counts_by_log_time(member: Member) -> None:
+@pytest.mark.parametrize(("since", "remains"), [(0, 30), (110 * SECOND, 40), (130 * SECOND, 60)])
+async def test_after_a_restart_what_was_measured_has_passed(member: Member, since: int, remains: int) -> None:
+    """What was counted by wall clocks, before anything was measured, is not believed."""
     kv = member.kv
-    kv.log_time = 100 * SECOND
+    kv.time = 100 * SECOND
     kv.grant(1, 60)
-    kv.log_time = 130 * SECOND
+    kv.time = 130 * SECOND
     kv.put(b"a")
-    kv.restart()
+    kv.restart(since)
     lessor = Lessor(kv.machine.leases, member.clock, member.propose, lambda: False)
-    assert lessor.remaining(1) == pytest.approx(30)
+    assert lessor.remaining(1) == pytest.approx(remains)
     answer = lessor.time_to_live(1)
-    assert (answer.TTL, answer.grantedTTL) == (30, 60)
+    assert (answer.TTL, answer.grantedTTL) == (remains, 60)
 
 
 async def test_time_to_live_of_an_unknown_lease_is_minus_one(member: Member) -> None:
@@ -208,9 +210,23 @@ async def test_a_renewal_that_is_being_written_is_not_taken_for_the_one_the_time
     await member.clock.advance(4.9)
     kv, overlay = member.kv, Overlay(member.kv.engine)
     kv.index += 1
-    run(kv.machine.apply(Command(lease_renew=LeaseRenew(ids=[1])), kv.index, kv.log_time, overlay))
+    run(kv.machine.apply(Command(lease_renew=LeaseRenew(ids=[1])), kv.index, kv.at, overlay))
     kv.machine.seal(overlay)
     member.before_apply = lambda: kv.write(overlay)  # ends before the expiry, begun before it, is applied
     await member.clock.advance(0.7)
     assert member.proposals
+    assert member.leases == [1]
+
+
+async def test_with_leases_and_no_writes_an_entry_says_what_has_passed(member: Member) -> None:
+    await member.clock.advance(CHECKPOINT + 1)
+    assert member.proposals == [], "there is nothing to say it for"
+    member.kv.grant(1, 3600)
+    await member.clock.advance(1)
+    assert member.proposals == [0]
+    await member.clock.advance(CHECKPOINT + 1)
+    assert member.proposals == [0, 0]
+    member.leads = False
+    await member.clock.advance(CHECKPOINT + 1)
+    assert member.proposals == [0, 0]
     assert member.leases == [1]

@@ -9,6 +9,7 @@ from connect_kv.errors import NodeStopped
 from connect_kv.kv import catch_up
 from connect_kv.kv import watch as hub
 from connect_kv.kv.catch_up import read_piece
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.revision import Revision
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.command_pb2 import Command
@@ -567,9 +568,9 @@ async def test_watches_go_on_in_an_exchanged_database(kv: Kv, client: Client) ->
     other = Kv(new_engine())
     for number in range(1, 6):
         other.put(b"a", b"%d" % number)
-    kv.machine.load(other.engine)
+    kv.machine.load(other.engine, Moment())
     assert [value for _, _, value in await client.events()] == [b"1", b"2", b"3", b"4", b"5"]
-    kv.machine.load(kv.engine)
+    kv.machine.load(kv.engine, Moment())
     other.machine.close()
     other.engine.close()
 

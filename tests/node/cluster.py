@@ -47,6 +47,7 @@ class Host:
         self.data_dir = Path("/") / name
         self.vault: Vault = {}
         self.metrics = Counted()
+        self.clock = VirtualClock()
         self.up = False
         self.node: RaftNode[int]
         self.core: RaftCore
@@ -135,7 +136,7 @@ class Host:
             log_worker=self.worker,
             state=self.state,
             transport=self.transport,
-            clock=VirtualClock(),
+            clock=self.clock,
             rng=rng,
             metrics=self.metrics,
         )

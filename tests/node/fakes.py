@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from connect_kv.errors import CorruptStorage, NodeStopped
 from connect_kv.raft.types import Entry, EntryKind, SnapshotMeta
@@ -11,8 +11,18 @@ from connect_kv.rpc.command_pb2 import Command, CommandBatch
 
 T = TypeVar("T")
 
-Vault = dict[str, tuple[int, list[int]]]
-"""The state databases of one node that are on disk: name -> (last applied, numbers)."""
+
+class Stored(NamedTuple):
+    """A state database that is on disk."""
+
+    last_applied: int = 0
+    numbers: Sequence[int] = ()
+    log_times: Sequence[int] = ()
+    stamps: Sequence[int] = ()
+
+
+Vault = dict[str, Stored]
+"""Those of one node, by name."""
 
 
 def payload(*numbers: int) -> bytes:
@@ -26,15 +36,25 @@ class Tally:
     def __init__(self, vault: Vault, name: str) -> None:
         self._vault = vault
         self._name = name
-        self.last_applied, numbers = vault.get(name, (0, []))
-        self.numbers = list(numbers)
-        self.log_times: list[int] = []
+        self._load(vault.get(name, Stored()))
+        self.understood = True
         self.slices: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.fail_with: Exception | None = None
         self.stage_fails_with: Exception | None = None
         self.closed = False
+
+    def _load(self, stored: Stored) -> None:
+        self.last_applied = stored.last_applied
+        self.numbers = list(stored.numbers)
+        self.log_times = list(stored.log_times)
+        """What each entry applied said,"""
+        self.stamps = list(stored.stamps)
+        """of both times."""
+
+    def elapsed(self, members: Iterable[int]) -> int | None:
+        return max(self.stamps, default=0) if self.understood else None
 
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[int]]:
         await self.gate.wait()
@@ -51,6 +71,7 @@ class Tally:
     def _apply(self, entry: Entry) -> list[int]:
         batch = CommandBatch.FromString(entry.data)
         self.log_times.append(batch.log_time)
+        self.stamps.append(batch.elapsed)
         results = []
         for command in batch.commands:
             self.numbers.append(command.number)
@@ -58,7 +79,9 @@ class Tally:
         return results
 
     async def make_durable(self) -> int:
-        self._vault[self._name] = (self.last_applied, list(self.numbers))
+        self._vault[self._name] = Stored(
+            self.last_applied, list(self.numbers), list(self.log_times), list(self.stamps)
+        )
         return self.last_applied
 
     async def snapshot(self) -> "TallySource":
@@ -74,14 +97,13 @@ class Tally:
         except ValueError as error:
             raise CorruptStorage("state", str(error)) from error
         name = f"{int(self._name) + 1}"
-        self._vault[name] = (meta.last.index, numbers)
+        self._vault[name] = Stored(meta.last.index, numbers)
         return name
 
     async def switch(self, state_name: str) -> None:
         self._vault.pop(self._name, None)
         self._name = state_name
-        self.last_applied, numbers = self._vault[state_name]
-        self.numbers = list(numbers)
+        self._load(self._vault[state_name])
 
     async def close(self) -> None:
         self.closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,13 @@ from unittest.mock import patch
 
 from connect_kv.kv import watch_stream
 from connect_kv.kv.catch_up import Piece, read_piece
+from connect_kv.kv.deadlines import Deadlines
 from connect_kv.kv.feed import Batch
 from connect_kv.kv.lessor import Lessor
+from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.moment import Moment
 from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
+from connect_kv.node.elapsed import Elapsed
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.election import Election
@@ -221,6 +226,50 @@ def expiry_forgets_renewals() -> Any:
     return replaced(LeaseTable, "outlived", lambda self, lease, renewal: self.get(lease) is not None)
 
 
+def durations_by_the_wall_clock() -> Any:
+    """As if what has passed could be read from it."""
+    return replaced(Elapsed, "stamp", lambda self: self._clock.wall())
+
+
+@contextmanager
+def leases_by_the_wall_clock() -> Iterator[None]:
+    """They alone: what is left to them after a restart."""
+    apply, load = KvMachine.apply, KvMachine.load
+
+    def dated(at: Moment) -> Moment:
+        return at._replace(elapsed=at.log_time)
+
+    with ExitStack() as stack:
+        stack.enter_context(
+            replaced(
+                KvMachine,
+                "apply",
+                lambda self, command, index, at, *rest: apply(self, command, index, dated(at), *rest),
+            )
+        )
+        stack.enter_context(
+            replaced(KvMachine, "load", lambda self, source, at: load(self, source, dated(at)))
+        )
+        yield
+
+
+@contextmanager
+def deadline_of_an_earlier_lease() -> Iterator[None]:
+    """An id that is granted again is looked at when its predecessor would have ended."""
+
+    def put(self: Deadlines, id: int, time: float) -> None:
+        self._times[id] = time
+        if id not in self._queued:
+            self._queue(id, time)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(Deadlines, "set", put))
+        stack.enter_context(
+            replaced(Deadlines, "remove", lambda self, id: self._times.update({id: math.inf}))
+        )
+        yield
+
+
 def two_leaders_votes() -> Any:
     def request(self: Election, message: Any) -> None:
         if self._state.role is not Role.LEADER:
@@ -317,6 +366,21 @@ BUGS = [
         expiry_forgets_renewals,
         run(15, faults=("slow-network", "pause"), mean=0.5),
         seeds=40,
+    ),
+    Bug(
+        "what is left to leases is read from the wall clock",
+        leases_by_the_wall_clock,
+        run(15, faults=("wall-clock", "power-all"), mean=0.7),
+    ),
+    Bug(
+        "sessions end by the wall clock",
+        durations_by_the_wall_clock,
+        run(faults=("wall-clock",), mean=0.5),
+    ),
+    Bug(
+        "a lease granted again under its id keeps an old deadline",
+        deadline_of_an_earlier_lease,
+        run(25, faults=("kill",), mean=8, overdue=12.0),
     ),
     Bug("two votes in one term", two_leaders_votes, run(faults=("kill", "lossy"), mean=0.3)),
     Bug(

@@ -196,16 +196,16 @@ class Member:
         self.host._writer.database.close()
         await self.start(others=others)
 
-    def append(self, *commands: Command, log_time: int = 0) -> Entry:
+    def append(self, *commands: Command, log_time: int = 0, elapsed: int = 0) -> Entry:
         """An entry of the log, not applied."""
-        data = CommandBatch(commands=commands, log_time=log_time).SerializeToString()
+        data = CommandBatch(commands=commands, log_time=log_time, elapsed=elapsed).SerializeToString()
         entry = Entry(EntryId(1, len(self.log) + 1), EntryKind.COMMAND, data)
         self.log.append(entry)
         return entry
 
-    async def run(self, *commands: Command, log_time: int = 0) -> list[Result]:
+    async def run(self, *commands: Command, log_time: int = 0, elapsed: int = 0) -> list[Result]:
         """Append and apply one entry."""
-        (results,) = await self.host.apply([self.append(*commands, log_time=log_time)])
+        (results,) = await self.host.apply([self.append(*commands, log_time=log_time, elapsed=elapsed)])
         return [Result.FromString(result) for result in results]
 
     async def apply_rest(self, end: int | None = None) -> list[Sequence[Result]]:
@@ -214,8 +214,8 @@ class Member:
         rows = await self.host.apply(entries) if entries else []
         return [[Result.FromString(result) for result in row] for row in rows]
 
-    async def open_session(self, ttl: int = 0, log_time: int = 0) -> int:
-        (result,) = await self.run(open_session(ttl), log_time=log_time)
+    async def open_session(self, ttl: int = 0, log_time: int = 0, elapsed: int = 0) -> int:
+        (result,) = await self.run(open_session(ttl), log_time=log_time, elapsed=elapsed)
         return result.session_open.session
 
     async def make_durable(self) -> int:

@@ -25,24 +25,24 @@ class Model:
         self.limits = limits
         self.sessions: dict[int, ModelSession] = {}
 
-    def entry(self, log_time: int) -> None:
+    def entry(self, time: int) -> None:
         for id, session in list(self.sessions.items()):
-            if session.used_at + session.ttl * SECOND < log_time:
+            if session.used_at + session.ttl * SECOND < time:
                 del self.sessions[id]
 
-    def open(self, id: int, ttl: int, index: int, log_time: int) -> None:
+    def open(self, id: int, ttl: int, index: int, time: int) -> None:
         if len(self.sessions) >= self.limits.sessions:
             del self.sessions[min(self.sessions, key=lambda i: (self.sessions[i].used_index, i))]
-        self.sessions[id] = ModelSession(ttl, log_time, index)
+        self.sessions[id] = ModelSession(ttl, time, index)
 
     def close(self, id: int) -> bool:
         return self.sessions.pop(id, None) is not None
 
-    def command(self, id: int, number: int, floor: int, index: int, log_time: int, reply: str) -> str:
+    def command(self, id: int, number: int, floor: int, index: int, time: int, reply: str) -> str:
         session = self.sessions.get(id)
         if session is None:
             return "expired"
-        session.used_at, session.used_index = log_time, index
+        session.used_at, session.used_index = time, index
         session.floor = max(session.floor, floor)
         session.replies = {n: r for n, r in session.replies.items() if n >= session.floor}
         if number < session.floor:

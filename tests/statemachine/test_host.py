@@ -24,10 +24,12 @@ from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import Kind, MessageType
+from connect_kv.kv.lessor import Lessor
 from connect_kv.node.workers import InlineWorker, ThreadWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Command, MachineCall, MemberPublish
 from connect_kv.rpc.kv_pb2 import CompactionRequest, RangeRequest
+from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
 from connect_kv.statemachine.counter import Counter as LowLevelCounter
 from connect_kv.statemachine.dict_kv import Delete, DictKv, Put, encode
@@ -51,6 +53,21 @@ from tests.statemachine.conftest import (
 async def value_of(member: Member, key: bytes) -> bytes | None:
     kvs = (await member.kv.range(RangeRequest(key=key))).kvs
     return kvs[0].value if kvs else None
+
+
+def grant(id: int, ttl: int) -> Command:
+    return Command(lease_grant=LeaseGrantRequest(ID=id, TTL=ttl))
+
+
+def remaining(member: Member, lease: int) -> float:
+    """Seconds left to a lease as the state was loaded."""
+
+    async def propose(payload: bytes, count: int) -> None:
+        raise AssertionError("nothing is ended here")
+
+    left = Lessor(member.kv.leases, StillClock(), propose, lambda: False).remaining(lease)
+    assert left is not None
+    return left
 
 
 async def test_one_entry_reaches_every_machine_and_answers_in_order() -> None:
@@ -101,6 +118,59 @@ async def test_log_time_never_goes_back_and_is_what_commands_read() -> None:
     assert vars(member.objects["counter"])["history"] == [(5, 1), (9, 1), (9, 1)]
     await member.restart()
     assert member.host.log_time == 9
+
+
+async def test_steps_of_the_wall_clock_end_no_session_and_shorten_no_lease() -> None:
+    member = await Member().start()
+    day = 24 * 3600 * SECOND
+    session = await member.open_session(ttl=10, log_time=100 * day, elapsed=1)
+    await member.run(grant(7, 600), log_time=99 * day, elapsed=2 * SECOND)
+    (answer,) = await member.run(add(session=session, number=1), log_time=200 * day, elapsed=9 * SECOND)
+    assert not answer.HasField("failure")
+    await member.restart()
+    assert remaining(member, 7) == pytest.approx(593)
+    (answer,) = await member.run(add(session=session, number=2), log_time=300 * day, elapsed=18 * SECOND)
+    assert not answer.HasField("failure")
+    (answer,) = await member.run(add(session=session, number=3), log_time=300 * day, elapsed=29 * SECOND)
+    assert answer.failure.type == "SessionExpired"
+
+
+async def test_a_snapshot_carries_what_was_measured() -> None:
+    source, target = await Member().start(), await Member().start()
+    await source.run(grant(7, 600), log_time=1, elapsed=SECOND)
+    await source.run(put(b"k", b"v"), log_time=10**18, elapsed=101 * SECOND)
+    await copy_snapshot(source, target)
+    assert remaining(target, 7) == pytest.approx(500)
+    assert target.host.elapsed(()) == source.host.elapsed(()) == 101 * SECOND
+
+
+async def test_a_directory_of_before_goes_on_and_believes_no_date() -> None:
+    """Its leases have their whole time again: what they had used was read from a wall clock."""
+    member = await Member().start()
+    session = await member.open_session(ttl=60, log_time=100 * SECOND)
+    await member.run(grant(7, 600), log_time=100 * SECOND)
+    await member.run(put(b"k", b"v"), log_time=150 * SECOND)
+    await member.restart()
+    assert remaining(member, 7) == pytest.approx(600)
+    assert member.host.elapsed(()) == 150 * SECOND
+    await member.run(put(b"k", b"v"), log_time=151 * SECOND, elapsed=151 * SECOND)
+    await member.run(grant(8, 600), log_time=10**6 * SECOND, elapsed=161 * SECOND)
+    (answer,) = await member.run(add(session=session, number=1), log_time=0, elapsed=190 * SECOND)
+    assert not answer.HasField("failure")
+    await member.restart()
+    assert remaining(member, 7) == pytest.approx(560)
+    assert remaining(member, 8) == pytest.approx(571)
+
+
+async def test_nothing_is_measured_while_a_member_says_that_it_would_not_understand() -> None:
+    member = await Member().start()
+    for highest, understood in ((49, False), (50, True)):
+        publish = MemberPublish(id=5, name="n5", client_urls=["http://h:1"], highest_command=highest)
+        await member.run(Command(member_publish=publish))
+        assert (member.host.elapsed([5, 6]) is not None) == understood
+    publish = MemberPublish(id=9, name="n9", client_urls=["http://h:1"], highest_command=49)
+    await member.run(Command(member_publish=publish))
+    assert member.host.elapsed([5, 6]) is not None, "one that was removed has no say"
 
 
 async def test_entries_without_commands_only_move_the_position() -> None:

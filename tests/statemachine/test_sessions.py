@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connect_kv.errors import CorruptStorage
+from connect_kv.kv.moment import Moment
 from connect_kv.rpc.command_pb2 import Command, Failure, Result, SessionOpen
 from connect_kv.statemachine.sessions import SessionLimits, SessionTable, Slot
 from connect_kv.storage import codec
@@ -31,22 +32,28 @@ class Table:
         self.engine: Engine = MemoryDisk(random.Random(1)).open(Path("/state"))
         self.table = SessionTable(limits)
         self.index = 0
-        self.log_time = 0
+        self.time = 0
         self._overlay: Overlay | None = None
+        self.moment: Moment | None = None
+        """In place of one whose measured time is `time`."""
+
+    @property
+    def at(self) -> Moment:
+        return self.moment or Moment(elapsed=self.time)
 
     def begin(self, record: int) -> None:
         self._overlay = Overlay(self.engine)
         self.table.begin(record)
 
-    def entry(self, log_time: int) -> None:
+    def entry(self, time: int) -> None:
         assert self._overlay is not None
         self.index += 1
-        self.log_time = log_time
-        self.table.advance(log_time, self._overlay)
+        self.time = time
+        self.table.advance(self.at, self._overlay)
 
     def open(self, ttl: int, position: int = 0) -> int:
         assert self._overlay is not None
-        result = self.table.open(SessionOpen(ttl=ttl), self.index, position, self.log_time, self._overlay)
+        result = self.table.open(SessionOpen(ttl=ttl), self.index, position, self.at, self._overlay)
         return result.session_open.session
 
     def close(self, session: int) -> bool:
@@ -60,7 +67,7 @@ class Table:
         row = [Result(number=number, failure=Failure(message=reply)).SerializeToString()]
         command = Command(session=session, number=number, floor=floor)
         overlay = self._overlay
-        answer = self.table.admit(command, Slot(row, 0), self.index, self.log_time, overlay, overlay)
+        answer = self.table.admit(command, Slot(row, 0), self.index, self.at.now, overlay, overlay)
         if answer is None:
             return "run"
         if isinstance(answer, Slot):
@@ -86,22 +93,22 @@ class Table:
         }
 
 
-def one_entry(table: Table, log_time: int = 0) -> Iterator[None]:
+def one_entry(table: Table, time: int = 0) -> Iterator[None]:
     table.begin(table.index + 1)
-    table.entry(log_time)
+    table.entry(time)
     yield
     table.finish()
 
 
-def say(table: Table, session: int, number: int, floor: int = 0, reply: str = "", log_time: int = 0) -> str:
+def say(table: Table, session: int, number: int, floor: int = 0, reply: str = "", time: int = 0) -> str:
     """One command in an entry and slice of its own."""
-    for _ in one_entry(table, log_time):
+    for _ in one_entry(table, time):
         answer = table.command(session, number, floor, reply or f"r{number}")
     return answer
 
 
-def opened(table: Table, ttl: int = 0, log_time: int = 0) -> int:
-    for _ in one_entry(table, log_time):
+def opened(table: Table, ttl: int = 0, time: int = 0) -> int:
+    for _ in one_entry(table, time):
         session = table.open(ttl)
     return session
 
@@ -177,15 +184,41 @@ def test_a_giant_floor_costs_nothing() -> None:
     assert table.table.unacknowledged(session) == 1
 
 
-def test_a_session_expires_by_log_time_alone() -> None:
+def test_a_session_expires_by_measured_time_alone() -> None:
     table = Table()
     session = opened(table, ttl=10)
-    assert say(table, session, 1, log_time=10 * SECOND) == "run"
-    assert say(table, session, 2, log_time=20 * SECOND) == "run", "used ten seconds before"
+    assert say(table, session, 1, time=10 * SECOND) == "run"
+    assert say(table, session, 2, time=20 * SECOND) == "run", "used ten seconds before"
     table.reload()
-    assert say(table, session, 3, log_time=30 * SECOND + 1) == "expired"
+    assert say(table, session, 3, time=30 * SECOND + 1) == "expired"
     assert table.table.ttl(session) is None
     assert not list(table.engine.iterate(bytes((codec.SESSIONS,)), bytes((codec.SESSION_REPLIES + 1,))))
+
+
+def test_what_was_counted_before_anything_was_measured_is_not_believed() -> None:
+    """A date may have jumped: a session that it has not ended has its whole time again."""
+    table = Table()
+    table.moment = Moment(log_time=10 * SECOND)
+    session = opened(table, ttl=10)
+    table.moment = Moment(log_time=19 * SECOND, elapsed=19 * SECOND, since=19 * SECOND)
+    other = opened(table, ttl=10)
+    table.reload()
+    table.moment = Moment(log_time=3600 * SECOND, elapsed=29 * SECOND, since=19 * SECOND)
+    opened(table)
+    assert table.table.ttl(session) == 10
+    assert table.table.ttl(other) == 10
+    table.moment = Moment(log_time=0, elapsed=29 * SECOND + 1, since=19 * SECOND)
+    opened(table)
+    assert table.table.ttl(session) is None
+
+
+def test_a_cluster_begun_anew_does_not_choose_the_ids_of_the_one_before() -> None:
+    ids: set[int] = set()
+    for date in range(1, 6):
+        table = Table()
+        table.moment = Moment(log_time=date, elapsed=1)
+        ids.update(opened(table) for _ in range(3))
+    assert len(ids) == 15
 
 
 def test_the_session_unused_for_longest_makes_room() -> None:
@@ -273,30 +306,30 @@ def test_any_history_agrees_with_the_rules_however_it_is_cut_and_restarted(
 
 def run_model(steps: Sequence[Step]) -> tuple[list[str], Model]:
     model = Model(LIMITS)
-    answers, opened_ids, log_time = [], [0], 0
+    answers, opened_ids, time = [], [0], 0
     for index, (kind, which, number, floor, seconds) in enumerate(steps, 1):
-        log_time += seconds * SECOND
-        model.entry(log_time)
+        time += seconds * SECOND
+        model.entry(time)
         session = opened_ids[which % len(opened_ids)]
         if kind == "open":
-            opened_ids.append(index << 20)
-            model.open(index << 20, 3, index, log_time)
+            opened_ids.append(Moment().scattered(index << 20) if time else index << 20)
+            model.open(opened_ids[-1], 3, index, time)
         elif kind == "close":
             answers.append(str(model.close(session)))
         else:
-            answers.append(model.command(session, number, floor, index, log_time, f"reply{index}"))
+            answers.append(model.command(session, number, floor, index, time, f"reply{index}"))
     return answers, model
 
 
 def run_table(table: Table, steps: Sequence[Step], cuts: Sequence[bool], restart_at: set[int]) -> list[str]:
     """The same history; `cuts` says after which entries a slice ends."""
     ends = [number for number in range(len(steps)) if cuts[number] or number == len(steps) - 1]
-    answers, opened_ids, log_time = [], [0], 0
+    answers, opened_ids, time = [], [0], 0
     for start, end in pairwise([-1, *ends]):
         table.begin(end + 1)
         for kind, which, number, floor, seconds in steps[start + 1 : end + 1]:
-            log_time += seconds * SECOND
-            table.entry(log_time)
+            time += seconds * SECOND
+            table.entry(time)
             session = opened_ids[which % len(opened_ids)]
             if kind == "open":
                 opened_ids.append(table.open(3))

@@ -216,6 +216,8 @@ class VirtualClock:
         self._loop = loop
         self.offset = offset
         self.rate = rate
+        self.told: Callable[[int], None] = lambda wall: None
+        """Is told each wall time that is read."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -223,7 +225,9 @@ class VirtualClock:
 
     def wall(self) -> int:
         """Nanoseconds since 1970: set from outside now and then, so it does not drift."""
-        return self._epoch + int(((self._loop or asyncio.get_running_loop()).time() + self.offset) * 1e9)
+        wall = self._epoch + int(((self._loop or asyncio.get_running_loop()).time() + self.offset) * 1e9)
+        self.told(wall)
+        return wall
 
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""

@@ -19,6 +19,8 @@ from connect_kv.testing.simulation.world import World
 CALL_SECONDS = 3.0
 MOST_MEMBERS = 5
 LEAST_VOTERS = 3
+CLOCK_STEPS = (2, 60, 3600, 24 * 3600, 30 * 24 * 3600)
+"""Seconds, more or less."""
 
 
 class Nemesis:
@@ -46,6 +48,7 @@ class Nemesis:
             "slow-disk": self._slow_disk,
             "bit-rot": self._bit_rot,
             "restart": self._restart,
+            "wall-clock": self._wall_clock,
             "transfer": self._transfer,
             "members": self._members,
         }
@@ -329,6 +332,21 @@ class Nemesis:
 
         return read
 
+    # Clocks.
+
+    async def _wall_clock(self) -> None:
+        """Somebody sets it, or it is set right: by seconds to weeks, forward or back."""
+        host, rng = self._some_host(), self._rng
+        step = rng.choice((-1, 1)) * rng.choice(CLOCK_STEPS) * rng.uniform(0.5, 1.5)
+        self._say(f"the wall clock of {host.name} steps by {step:.1f} s")
+        host.clock.offset += step
+        if rng.random() < 0.5:
+
+            def undo() -> None:
+                host.clock.offset -= step
+
+            self._later((0.2, 5), undo)
+
     # Members.
 
     async def _transfer(self) -> None:
@@ -398,4 +416,5 @@ NETWORK = ("partition", "one-way", "bridge", "lossy", "slow-network", "clients")
 PROCESSES = ("pause", "kill", "power", "power-all", "restart")
 DISKS = ("crash-in-write", "failed-write", "disk-full", "slow-disk", "bit-rot")
 MEMBERS = ("transfer", "members")
-ALL = (*NETWORK, *PROCESSES, *DISKS, *MEMBERS)
+CLOCKS = ("wall-clock",)
+ALL = (*NETWORK, *PROCESSES, *DISKS, *MEMBERS, *CLOCKS)

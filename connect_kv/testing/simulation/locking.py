@@ -16,6 +16,7 @@ from connect_kv.testing.simulation.world import World
 
 NAME = "lock"
 TTL = 2
+LONG_TTL = 30
 RATE = 0.95
 """A client trusts its lease for this part of its time: clocks may differ by the rest."""
 
@@ -90,7 +91,7 @@ def _trusted(lease: Lease) -> float:
 
 
 async def abandon_leases(world: World, name: str, pause: float) -> None:
-    """Grant leases, hang keys on them, renew some, forget all; for ever."""
+    """Grant leases, hang keys on them, renew some, grant some ids again, forget all; for ever."""
     rng = world.chance(f"leases {name}")
     known: list[int] = []
     async with world.client(name, session=rng.random() < 0.5, timeout=3) as client:
@@ -102,7 +103,11 @@ async def abandon_leases(world: World, name: str, pause: float) -> None:
                 elif known and rng.random() < 0.3:
                     await client.put(f"e{rng.randrange(4)}", name, lease=rng.choice(known[-4:]))
                 else:
-                    id, _ = await client.grant_lease(rng.randint(2, 4))
+                    id = 0
+                    if rng.random() < 0.3:
+                        id, _ = await client.grant_lease(LONG_TTL)
+                        await client.revoke_lease(id)
+                    id, _ = await client.grant_lease(rng.randint(2, 4), id=id)
                     known.append(id)
                     await client.put(f"e{rng.randrange(4)}", name, lease=id)
             except errors.ConnectKvError:

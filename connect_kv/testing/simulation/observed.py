@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 from connect_kv.interfaces import Identity, LogStore, ReplicatedState, SnapshotSource
@@ -125,6 +125,10 @@ class ObservedState:
     def last_applied(self) -> int:
         """The last index reads can see."""
         return self._inner.last_applied
+
+    def elapsed(self, members: Iterable[int]) -> int | None:
+        """What was measured."""
+        return self._inner.elapsed(members)
 
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[bytes]]:
         """Apply, and tell."""

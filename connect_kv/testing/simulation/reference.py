@@ -27,7 +27,10 @@ from connect_kv.rpc.kv_pb2 import (
 )
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest
 from connect_kv.statemachine.batches import commands_of, parse
-from connect_kv.testing.simulation.clock import EPOCH
+
+TOLERANCE = 0.95
+"""Nothing ends before this part of its time: monotonic clocks may be fast by the rest, wall clocks may not
+shorten it at all."""
 
 
 class Value(NamedTuple):
@@ -59,16 +62,29 @@ class _Lease:
     keys: set[bytes] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Session:
+    ttl: int
+    used: float
+    """When its last command was proposed."""
+    floor: int = 0
+
+
 class Reference:
     """The state of keys, leases and sessions after the last committed entry."""
 
     def __init__(
-        self, violated: Callable[[str], None], now: Callable[[], float], *, early: float = 0.0
+        self,
+        violated: Callable[[str], None],
+        now: Callable[[], float],
+        stamped: Callable[[int], float | None],
     ) -> None:
-        """`early`: seconds by which the clocks' differences may make a lease shorter than its TTL."""
+        """`stamped` says when an entry with that `log_time` was proposed, by the clock of `now`."""
         self._violated = violated
         self._now = now
-        self._early = early
+        self._stamped = stamped
+        self._asked = 0.0
+        """When the entry at hand was proposed: its client had asked for it before."""
         self.revision = 1
         self.compacted = 0
         self.changes: list[Change] = []
@@ -79,7 +95,7 @@ class Reference:
         self.latest_expiry = 0.0
         """Seconds by which the latest lease outlived its time."""
         self._answered: dict[tuple[int, int], bytes] = {}
-        self._log_time = 0
+        self._sessions: dict[int, _Session] = {}
         self._sub = 0
         """Changes made in the revision that is being written."""
 
@@ -89,7 +105,8 @@ class Reference:
             return
         batch = parse(entry)
         commands = list(commands_of(batch))
-        self._log_time = max(self._log_time, batch.log_time)
+        asked = self._stamped(batch.log_time)
+        self._asked = self._now() if asked is None else asked
         if len(commands) != len(results):
             self._violated(f"{entry.id}: {len(results)} results")
         for command, result in zip(commands, results, strict=True):
@@ -106,6 +123,7 @@ class Reference:
         failure = result.failure if result.HasField("failure") else None
         if not command.session:
             return True
+        self._use_session(entry, command, expired=failure is not None and failure.type == "SessionExpired")
         if failure is not None and (failure.type == "SessionExpired" or "not run" in failure.message):
             return False
         if command.WhichOneof("request") == "session_close":
@@ -122,8 +140,32 @@ class Reference:
             )
         return False
 
+    def _use_session(self, entry: Entry, command: Command, *, expired: bool) -> None:
+        """No clock ends a session before its time."""
+        session = self._sessions.get(command.session)
+        if session is None:
+            return
+        session.floor = max(session.floor, command.floor)
+        if expired and command.number >= session.floor:
+            idle = self._asked - session.used
+            if idle < session.ttl * TOLERANCE:
+                self._violated(
+                    f"{entry.id}: session {command.session} of {session.ttl} s was ended {idle:.3f} s after "
+                    "its last use"
+                )
+            del self._sessions[command.session]
+            return
+        session.used = self._asked
+        if command.WhichOneof("request") == "session_close":
+            del self._sessions[command.session]
+
     def _apply(self, entry: Entry, command: Command, result: Result) -> None:
         kind = command.WhichOneof("request")
+        if kind == "session_open" and result.HasField("session_open"):
+            opened = result.session_open
+            if opened.session in self._sessions:
+                self._violated(f"{entry.id}: session {opened.session} is open already")
+            self._sessions[opened.session] = _Session(opened.ttl, self._asked)
         if kind in ("machine_call", "session_open", "session_close", "member_publish"):
             return
         if kind == "alarm":
@@ -148,7 +190,7 @@ class Reference:
                 granted = result.lease_grant
                 if granted.ID in self.leases:
                     self._violated(f"{where}: {granted.ID} exists already")
-                self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._asked())
+                self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._asked)
             case "lease_renew":
                 ttls = [self._renew(lease, entry.index) for lease in command.lease_renew.ids]
                 if list(result.lease_renew.ttls) != ttls:
@@ -299,14 +341,11 @@ class Reference:
 
     # Leases.
 
-    def _asked(self) -> float:
-        return min(self._now(), (self._log_time - EPOCH) / 1e9)
-
     def _renew(self, id: int, index: int) -> int:
         lease = self.leases.get(id)
         if lease is None:
             return 0
-        lease.index, lease.since = index, self._asked()
+        lease.index, lease.since = index, self._asked
         return lease.ttl
 
     def _expire(self, where: str, request: LeaseExpire, ended: list[int]) -> None:
@@ -320,7 +359,7 @@ class Reference:
         for id in over:
             lease = self.leases[id]
             lived = self._now() - lease.since
-            if lived < lease.ttl * 0.95 - self._early:
+            if lived < lease.ttl * TOLERANCE:
                 self._violated(
                     f"{where}: lease {id} of {lease.ttl} s was ended {lived:.3f} s after its last renewal"
                 )

@@ -62,7 +62,9 @@ class World:
         self.loop = SimLoop(step_limit=config.step_limit)
         self.rng = self.chance("world")
         self.ledger = Ledger(self.fail)
-        self.reference = Reference(self.ledger.violated, self.loop.time, early=2 * config.clock_skew)
+        self._read_at: dict[int, float] = {}
+        """When a wall clock first showed a time: entries are stamped with it when they are proposed."""
+        self.reference = Reference(self.ledger.violated, self.loop.time, self._read_at.get)
         self.ledger.on_commit(self.reference.applied)
         self.peers = MemoryNetwork(
             self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2)
@@ -250,9 +252,13 @@ class World:
             tune=self._tuned(self._limits.random() < 0.5),
         )
         host.clock.offset = rng.uniform(-1, 1) * config.clock_skew
+        host.clock.told = self._clock_read
         host.clock.rate = 1 + rng.uniform(-1, 1) * config.clock_drift
         self.hosts.append(host)
         return host
+
+    def _clock_read(self, wall: int) -> None:
+        self._read_at.setdefault(wall, self.loop.now)
 
     def _settings(self, config: ServerConfig) -> ServerConfig:
         if self.config.fast:
