@@ -41,6 +41,7 @@ from connect_kv.rpc.lease_pb2 import LeaseGrantResponse, LeaseRevokeResponse
 
 R = TypeVar("R")
 
+_ENDED = object()
 _NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))
 """The tag of a result's number."""
 
@@ -389,24 +390,28 @@ class KvMachine:
         return answers
 
     async def range_stream(self, request: RangeRequest) -> AsyncIterator[RangeStreamResponse]:
-        """Answer a Range in pieces, all of one revision; only the last has header, count and more."""
+        """Answer a Range in pieces, all of one revision; only the last has header, count and more.
+
+        Each takes at most STREAM_CHUNK_BYTES, unless a single key-value is larger.
+        """
+        kvs: list[bytes] = []
+        size = 0
         with self._readings.open() as reading:
             read = self._read(reading, request)
-            chunk = RangeStreamResponse()
-            size = 0
-            for _ in reading.steps(read.run()):
-                found = read.take()
-                chunk.range_response.MergeFromString(found)
-                size += len(found)
-                if size >= STREAM_CHUNK_BYTES:
-                    yield chunk
-                    chunk = RangeStreamResponse()
-                    size = 0
-                else:
-                    await asyncio.sleep(0)
-        chunk.range_response.MergeFromString(read.take())
-        chunk.range_response.MergeFrom(read.tail())
-        yield chunk
+            walk = reading.steps(read.run())
+            ended = False
+            while not ended:
+                ended = next(walk, _ENDED) is _ENDED
+                for part in read.parts():
+                    if kvs and size + len(part) > STREAM_CHUNK_BYTES:
+                        yield _chunk(kvs)
+                        kvs, size = [], 0
+                    kvs.append(part)
+                    size += len(part)
+                await asyncio.sleep(0)
+        last = _chunk(kvs)
+        last.range_response.MergeFrom(read.tail())
+        yield last
 
     async def read_txn(self, request: TxnRequest, header: ResponseHeader | None = None) -> bytes:
         """The encoded TxnResponse to one for which `txn.is_read_only` holds, with these fields in its header.
@@ -472,6 +477,11 @@ class KvMachine:
 def _kept(walk: Walk[R], results: list[R]) -> Walk[None]:
     """The walk, with its result put into a list."""
     results.append((yield from walk))
+
+
+def _chunk(kvs: list[bytes]) -> RangeStreamResponse:
+    """Of key-values that are encoded as a RangeResponse holds them."""
+    return RangeStreamResponse(range_response=RangeResponse.FromString(b"".join(kvs)))
 
 
 def _result(number: int, response: Parts) -> Parts:

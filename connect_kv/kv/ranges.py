@@ -100,9 +100,13 @@ class RangeRead:
 
     def take(self) -> bytes:
         """What was found since the last call, as encoded fields of a RangeResponse."""
-        encoded = b"".join(self._parts)
+        return b"".join(self.parts())
+
+    def parts(self) -> list[bytes]:
+        """The same, each key-value by itself."""
+        parts = self._parts[:]
         self._parts.clear()
-        return encoded
+        return parts
 
     def tail(self) -> RangeResponse:
         """The rest of the answer, after the end: everything but the key-values."""

@@ -153,20 +153,18 @@ def _compares(kv: KeyValue, compare: Compare) -> bool:
 def check(reader: Reader, state: StoreState, leases: LeaseTable, branch: Branch) -> Walk[None]:
     """Refuse the transaction if an operation that was chosen would fail. Raises Refused.
 
-    All puts are checked before the first range, so of several reasons the same is given as by etcd 3.5.
+    Of several that would, the first in the order of writing is told, nested ones where they stand.
     """
-    operations = list(_flat(branch))
     deleted_from: bytes | None = None
-    for number, op in enumerate(operations, 1):
+    for number, op in enumerate(_flat(branch), 1):
         if isinstance(op, PutRequest):
             _check_put(reader, leases, op, deleted_from)
+        elif isinstance(op, RangeRequest):
+            _check_range(op, state)
         elif isinstance(op, DeleteRangeRequest) and op.range_end == layout.FROM_KEY:
             deleted_from = op.key if deleted_from is None else min(op.key, deleted_from)
         if not number % scan.SLICE_RECORDS:
             yield
-    for op in operations:
-        if isinstance(op, RangeRequest):
-            _check_range(op, state)
 
 
 def _flat(branch: Branch) -> Iterator[Operation]:

@@ -63,9 +63,14 @@ def check_range(request: RangeRequest) -> None:
 
 
 def check_range_stream(request: RangeRequest) -> None:
-    """As for Range; besides, chunks come in key order and unfiltered."""
+    """As for Range; besides, an order may only be given where it is that of the keys, and no filter.
+
+    Without an order any target is accepted, as in etcd 3.7. That sorts each chunk by itself; here they are
+    sorted together, so that they merge into what Range answers.
+    """
     check_range(request)
-    if request.sort_order != RangeRequest.NONE or request.sort_target != RangeRequest.KEY:
+    ordered = request.sort_order != RangeRequest.NONE
+    if ordered and (request.sort_order, request.sort_target) != (RangeRequest.ASCEND, RangeRequest.KEY):
         raise etcd_errors.STREAM_SORT.error()
     filters = (
         request.min_mod_revision,

@@ -19,6 +19,15 @@ from tests.differential.target import Failed, Target
 STREAM_SORT = "RangeStream does not support custom sort orders"
 STREAM_FILTERS = "RangeStream does not support revision filters"
 
+PUT_FAILS = frozenset({"etcdserver: requested lease not found", "etcdserver: key not found"})
+RANGE_FAILS = frozenset(
+    {
+        "etcdserver: mvcc: required revision has been compacted",
+        "etcdserver: mvcc: required revision is a future revision",
+    }
+)
+"""What operations of a transaction can be refused for when they are looked at beside the state."""
+
 SILENCE = 0.5
 """Seconds in which a response that is not to come would have come."""
 REQUEST_LIMIT = 1_572_864
@@ -143,7 +152,23 @@ def _nested(depth: int) -> kv.TxnRequest:
     return request
 
 
+def _two_that_fail(target: Target) -> Any:
+    """Two operations that fail, in both orders."""
+    put = kv.RequestOp(request_put=kv.PutRequest(key=b"a", lease=99))
+    read = kv.RequestOp(request_range=kv.RangeRequest(key=b"a", revision=1 << 40))
+    return [_status(target.call(kv.TxnRequest(success=both))) for both in ([put, read], [read, put])]
+
+
 CASES = [
+    Case(
+        "Several operations of a transaction that fail",
+        _two_that_fail,
+        [("NOT_FOUND", _NO_LEASE), ("NOT_FOUND", _NO_LEASE)],
+        [
+            ("NOT_FOUND", _NO_LEASE),
+            ("OUT_OF_RANGE", "etcdserver: mvcc: required revision is a future revision"),
+        ],
+    ),
     Case(
         "An unknown sort order",
         lambda target: _status(target.call(kv.RangeRequest(key=b"a", sort_order=UNKNOWN))),

@@ -172,9 +172,8 @@ class Model:
         return response
 
     def check_txn(self, request: TxnRequest) -> None:
-        operations = self.chosen(request)
         gone: set[bytes] = set()
-        for op in operations:
+        for op in self.chosen(request):
             put = op.request_put
             if op.HasField("request_put"):
                 self.check_put(put)
@@ -183,7 +182,6 @@ class Model:
             elif op.HasField("request_delete_range"):
                 delete = op.request_delete_range
                 gone |= set(selected(self.states[-1], delete.key, delete.range_end))
-        for op in operations:
             revision = op.request_range.revision
             if revision > self.revision:
                 raise Refusal("mvcc: required revision is a future revision")

@@ -1,10 +1,12 @@
 """Put, DeleteRange, Range: revisions, options, refusals (one fact of the etcd API per test)."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from connect_kv.errors import Refused
+from connect_kv.kv.machine import STREAM_CHUNK_BYTES
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import KeyValue, PutRequest, RangeRequest, ResponseHeader
 from tests.kv.conftest import Kv
@@ -179,6 +181,31 @@ async def test_a_stream_of_chunks_merges_to_the_plain_answer(kv: Kv) -> None:
         merged.MergeFrom(chunk)
     assert len(chunks) > 2
     assert not any(chunk.range_response.HasField("header") for chunk in chunks[:-1])
+    assert merged.range_response == await kv.machine.range(request)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sort_order": RangeRequest.ASCEND},
+        {"sort_target": RangeRequest.VERSION},
+        {"sort_target": RangeRequest.VALUE, "limit": 5},
+        {"keys_only": True},
+        {"count_only": True},
+    ],
+)
+async def test_no_chunk_is_larger_than_any_client_takes(kv: Kv, options: dict[str, Any]) -> None:
+    for number in range(12):
+        kv.put(b"%02d" % (number * 7 % 12), b"%d" % number * 400_000)
+        kv.put(b"0%d" % (number % 3), b"again")
+    request = RangeRequest(key=b"\0", range_end=b"\0", **options)
+    chunks = [chunk async for chunk in kv.machine.range_stream(request)]
+    for chunk in chunks:
+        assert chunk.ByteSize() <= STREAM_CHUNK_BYTES or len(chunk.range_response.kvs) == 1
+    merged = type(chunks[0])()
+    for chunk in chunks:
+        merged.MergeFrom(chunk)
     assert merged.range_response == await kv.machine.range(request)
 
 

@@ -135,6 +135,35 @@ async def test_what_would_fail_fails_the_whole_before_anything_is_written(
     assert (await kv.get(b"written")).header.revision == 4
 
 
+LEASE = (5, "etcdserver: requested lease not found")
+KEPT = (3, "etcdserver: key not found")
+COMPACTED = (11, "etcdserver: mvcc: required revision has been compacted")
+FUTURE = (11, "etcdserver: mvcc: required revision is a future revision")
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(LEASE, COMPACTED), (COMPACTED, LEASE), (FUTURE, KEPT), (KEPT, FUTURE), (LEASE, KEPT), (KEPT, LEASE)],
+    ids=lambda refusal: refusal[1].rsplit(" ", 1)[-1],
+)
+def test_of_several_operations_that_fail_the_first_is_told(
+    kv: Kv, nested: bool, first: tuple[int, str], second: tuple[int, str]
+) -> None:
+    """In the order of writing, nested ones where they stand."""
+    kv.compact(2)
+    failing = {
+        LEASE: put_op(b"x", lease=999),
+        KEPT: put_op(b"missing", ignore_value=True),
+        COMPACTED: range_op(b"a", revision=1),
+        FUTURE: range_op(b"a", revision=50),
+    }
+    one, other = failing[first], failing[second]
+    operations = [put_op(b"y"), txn_op(success=[one]) if nested else one, other]
+    result = kv.txn(TxnRequest(success=operations))
+    assert (result.failure.code, result.failure.message) == first
+
+
 def test_a_key_created_earlier_in_the_transaction_does_not_count_as_existing(kv: Kv) -> None:
     later = txn_op(failure=[put_op(b"new", ignore_value=True)], compare=[compare("VERSION", EQUAL, 9)])
     assert kv.txn(TxnRequest(success=[put_op(b"new"), later])).failure.message == "etcdserver: key not found"

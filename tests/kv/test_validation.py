@@ -104,16 +104,33 @@ def test_allowed(request_: TxnRequest) -> None:
     ("request_", "text"),
     [
         (
-            RangeRequest(key=b"a", sort_order=RangeRequest.ASCEND),
+            RangeRequest(key=b"a", sort_order=RangeRequest.DESCEND),
+            "RangeStream does not support custom sort orders",
+        ),
+        (
+            RangeRequest(key=b"a", sort_order=RangeRequest.ASCEND, sort_target=RangeRequest.MOD),
             "RangeStream does not support custom sort orders",
         ),
         (RangeRequest(key=b"a", min_mod_revision=1), "RangeStream does not support revision filters"),
     ],
 )
-def test_a_stream_of_a_range_has_neither_order_nor_filters(request_: RangeRequest, text: str) -> None:
+def test_a_stream_of_a_range_has_the_order_of_the_keys_and_no_filters(
+    request_: RangeRequest, text: str
+) -> None:
     with pytest.raises(Refused) as refused:
         validation.check_range_stream(request_)
     assert (refused.value.code, refused.value.message) == (UNIMPLEMENTED, text)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        RangeRequest(key=b"a", sort_order=RangeRequest.ASCEND),
+        RangeRequest(key=b"a", sort_target=RangeRequest.VALUE),
+    ],
+)
+def test_a_stream_of_a_range_takes_what_etcd_takes(request_: RangeRequest) -> None:
+    validation.check_range_stream(request_)
 
 
 def test_a_request_over_one_and_a_half_mebibytes_is_too_large() -> None:
