@@ -21,6 +21,7 @@ from connect_kv.errors import (
 )
 from connect_kv.framework.callbacks import CALLBACKS, Messages
 from connect_kv.framework.cluster import Cluster, Node
+from connect_kv.framework.examples import examples
 from connect_kv.framework.hosted import Store
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import MessageType, ServiceType
@@ -54,5 +55,6 @@ __all__ = [
     "Unavailable",
     "command",
     "connect",
+    "examples",
     "query",
 ]

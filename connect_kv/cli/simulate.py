@@ -137,6 +137,8 @@ def _verdict(console: Console, reports: list[Report]) -> int:
         f"{sum(one.virtual_seconds for one in reports):.0f} virtual seconds",
         highlight=False,
     )
+    for note in dict.fromkeys(note for one in reports for note in one.notes):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     told = ", ".join(f"{name} {times}" for name, times in sorted(count.items()) if times)
     console.print(f"faults: {told or 'none'}", highlight=False)
     return EXIT_UNDECIDED if undecided else 0

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from connect_kv.errors import BadCall, CommandFailed, ConfigError, MachineBroken, SessionExpired, UnknownEntry
+from connect_kv.framework.guard import Guard
 from connect_kv.framework.methods import Method, Parameter, WrongArguments, methods_of
-from connect_kv.framework.replicated import Replicated, set_log_time
+from connect_kv.framework.replicated import Replicated, attributes_of, set_log_time
 from connect_kv.framework.types import Kind
 
 _MESSAGE_LIMIT = 4096
+UNSTORABLE = "Unstorable"
+"""Type of the failure of a command that left what could not be stored."""
+QUERY_WROTE = "QueryWrote"
+"""Type of the failure of a query that changed the object."""
 
 
 class Call(NamedTuple):
@@ -123,6 +128,7 @@ class ReplicatedMachine:
             _check_own_snapshot(machine)
         else:
             self.snapshot()
+        self._guard = None if own[0] else Guard(owner, attributes_of(machine))
 
     def describe(self) -> tuple[str, tuple[MethodDescription, ...]]:
         """Its documentation and its methods."""
@@ -140,7 +146,9 @@ class ReplicatedMachine:
     def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
         """Run commands in order; one outcome each."""
         outcomes: list[Outcome] = []
-        machine, methods = self._machine, self._methods
+        machine, methods, guard = self._machine, self._methods, self._guard
+        if guard is not None:
+            guard.begin(vars(machine))
         for call in calls:
             method = methods.get(call.method)
             if method is None or method.kind is not Kind.COMMAND:
@@ -154,6 +162,8 @@ class ReplicatedMachine:
                 raise UnknownEntry(f"entry {call.entry_index} calls {call.method!r}: {error}") from None
             except BaseException as error:
                 outcomes.append(failure_of(error, call))
+            if guard is not None and (reason := guard.after_command(vars(machine))) is not None:
+                outcomes[-1] = CommandFailed(UNSTORABLE, reason)
         return outcomes
 
     def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
@@ -162,12 +172,18 @@ class ReplicatedMachine:
         if found.kind is not Kind.QUERY:
             raise BadCall(f"{method!r} is a command, not a query")
         set_log_time(self._machine, log_time)
+        guard, state = self._guard, vars(self._machine)
+        if guard is not None:
+            guard.begin(state)
         try:
             return found.call(self._machine, arguments)
         except WrongArguments as error:
             raise BadCall(f"{method}: {error}") from None
         except Exception as error:
             raise CommandFailed(type_of_error(error), text_of_error(error)) from error
+        finally:
+            if guard is not None and (reason := guard.after_query(state)) is not None:
+                raise CommandFailed(QUERY_WROTE, reason)
 
     def snapshot(self) -> list[bytes]:
         """The whole state, frozen."""

@@ -1,71 +1,190 @@
-"""Whether a machine does the same everywhere: the same calls in processes with other hashes and clocks.
+"""Whether a machine does the same everywhere: the same calls in several processes, and in several ways.
 
-Run as a program it is one of those processes: it reads what to call, and prints what came of it.
+An object that is never stored is the measure. Compared with it are one in a process with other hashes, clock
+and time zone, one that nobody asks anything, one that is stored and restored between calls, and one that goes
+on in a process where nothing of its class was ever called, as after a restart.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 import subprocess
 import sys
-import time
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from connect_kv.errors import CommandFailed, ConfigError
-from connect_kv.framework.hosted import Call, ReplicatedMachine
+import msgspec
+
+from connect_kv.errors import ConfigError
+from connect_kv.framework.hosted import QUERY_WROTE, UNSTORABLE
 from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import Arguments, first_of
+from connect_kv.testing.simulation.member import Found, Step, Told
 from connect_kv.testing.simulation.random_arguments import made_up
-from connect_kv.testing.simulation.telling import value_in_words
+from connect_kv.testing.simulation.telling import arguments_in_words
 
-MEMBERS = 3
 _TIMEOUT = 60
 _SHIFT = 397 * 86_400 + 18_671.5
 """Seconds between the clocks of two members: another year, weekday, hour, minute and second."""
-_ZONES = ("UTC", "EAST-97:31", "WEST+101:17")
-"""Time zones, days apart: the local time of `datetime`, whose clock cannot be set."""
+
+
+class _Process(NamedTuple):
+    """What is particular to one."""
+
+    hash_seed: int
+    shift: float
+    zone: str
+    ways: tuple[str, ...]
+    frozen: bool = False
+    """All its clocks stand still."""
+
+
+_PROCESSES = (
+    _Process(1, 0, "UTC", ("kept", "without_queries")),
+    _Process(2, _SHIFT, "EAST-23:31", ("kept", "restored", "reborn")),
+)
+_TIMELESS = tuple(_Process(hash_seed, 0, "UTC", ("kept",), frozen=True) for hash_seed in (1, 1, 2))
+"""To find out what it is that makes a difference: the clock, chance, or the order of hashes."""
+
+CHANCE = (
+    "depends on chance, on addresses or on the process (random, uuid, id; datetime.now to the last digit)"
+)
+ORDER = "depends on the order of a set, or on hash()"
+CLOCK = "reads the clock or the time zone of the machine it runs on: log_time is the only clock"
+QUERIES = "depends on whether queries ran, which they do on one member alone"
+STORED = (
+    "differs between an object that was never stored and one that was stored and restored: "
+    "what is restored is not what was stored"
+)
+REBORN = (
+    "differs in a process where nothing was called before: it uses what is not in the object's attributes "
+    "(class variables, globals, caches, defaults of parameters)"
+)
 
 
 def check_determinism(
     machine: type[Replicated], *, calls: int = 200, seed: int = 1, arguments: Arguments | None = None
 ) -> None:
-    """Make the same calls on three members with different hash seeds, clocks and time zones.
+    """Make the same calls on several members: other hash seeds, clocks, time zones, and restarts in between.
 
-    `arguments` makes up what a call is given; without it, small values of the annotated types.
-    Raises Violation naming the first call after which they differ, ConfigError for a class that cannot be
-    checked: it must be importable, made without arguments, and have a command.
+    `arguments` makes up what a call is given; without it, the method's `@examples`, or small values of the
+    annotated types. Raises Violation naming the first call after which they differ and what it depends on,
+    ConfigError for a class that cannot be checked: it must be importable, made without arguments, and have
+    a command.
     What `datetime` says in UTC differs by the moment alone: rounded to hours, it is not found out.
     """
     first_of(machine)
+    steps = _steps(machine, calls, seed, arguments)
+    first, second = _run_all(machine, steps, _PROCESSES)
+    ways = {"kept": first["kept"], "without_queries": first["without_queries"], "elsewhere": second["kept"]}
+    ways |= {"restored": second["restored"], "reborn": second["reborn"]}
+    checking = _Checking(machine, steps)
+    checking.refusals(ways.values())
+    differences = [
+        checking.first_difference(ways["kept"], ways["elsewhere"], ""),
+        checking.first_difference(ways["kept"], ways["without_queries"], QUERIES),
+        checking.first_difference(ways["elsewhere"], ways["restored"], STORED),
+        checking.first_difference(ways["elsewhere"], ways["reborn"], REBORN),
+    ]
+    found = min((one for one in differences if one is not None), key=lambda one: one.number, default=None)
+    if found is not None:
+        why = found.why or _environment(machine, steps, checking)
+        raise Violation(f"{checking.call(found.number)} {why}; {found.what}")
+
+
+class _Difference(NamedTuple):
+    """Between two ways."""
+
+    number: int
+    """Of the step."""
+    what: str
+    why: str
+
+
+class _Checking:
+    """Reads what came of the steps."""
+
+    def __init__(self, machine: type[Replicated], steps: Sequence[Step]) -> None:
+        self._name = machine.__name__
+        self._steps = steps
+
+    def call(self, number: int) -> str:
+        """A call in words."""
+        step = self._steps[number]
+        given = arguments_in_words(b64decode(step.arguments))
+        return f"{self._name}.{step.method}({given}), call {number + 1} of {len(self._steps)},"
+
+    def refusals(self, ways: Iterable[Told]) -> None:
+        """Raises Violation for what one way alone shows: a query that writes, what cannot be stored."""
+        for way in ways:
+            for number, found in enumerate(way.found):
+                if found.wrote or found.answer.startswith(f"{QUERY_WROTE}: "):
+                    what = found.wrote or found.answer.removeprefix(f"{QUERY_WROTE}: ")
+                    raise Violation(f"{self.call(number)} is a query and changes the object: {what}")
+                if found.answer.startswith(f"{UNSTORABLE}: "):
+                    raise Violation(
+                        f"{self.call(number)} leaves what cannot be stored: "
+                        f"{found.answer.removeprefix(f'{UNSTORABLE}: ')}; {_state(found)}"
+                    )
+            if way.error:
+                raise Violation(f"{self._name}: {way.error}")
+
+    def first_difference(self, one: Told, other: Told, why: str) -> _Difference | None:
+        """The first step after which they are not alike."""
+        for number, (mine, theirs) in enumerate(zip(one.found, other.found, strict=True)):
+            asked = bool(theirs.answer) or not self._steps[number].reads
+            if asked and mine.answer != theirs.answer:
+                text = (
+                    f"it returned {mine.answer} on one member and {theirs.answer} on another; {_state(mine)}"
+                )
+                return _Difference(number, text, why)
+            if mine.digest != theirs.digest:
+                return _Difference(number, f"it left another state behind: {_apart(mine, theirs)}", why)
+        return None
+
+
+def _environment(machine: type[Replicated], steps: Sequence[Step], checking: _Checking) -> str:
+    """What it is about another process that makes the difference."""
+    one, again, hashes = (found["kept"] for found in _run_all(machine, steps, _TIMELESS))
+    if checking.first_difference(one, again, "") is not None:
+        return CHANCE
+    return ORDER if checking.first_difference(one, hashes, "") is not None else CLOCK
+
+
+def _state(found: Found) -> str:
+    return "the state is " + (
+        ", ".join(f"{name} = {words}" for name, words in found.words.items()) or "empty"
+    )
+
+
+def _apart(mine: Found, theirs: Found) -> str:
+    for name in {**mine.words, **theirs.words}:
+        here, there = (one.words.get(name, "missing") for one in (mine, theirs))
+        if here != there:
+            return f"{name} = {here} on one member and {there} on another"
+    return f"of other types, or shared otherwise; {_state(mine)}"
+
+
+def _steps(machine: type[Replicated], calls: int, seed: int, arguments: Arguments | None) -> list[Step]:
+    """Calls from the seed, half of them commands. Raises ConfigError for a class that cannot be compared."""
     owner: type = machine
     methods = methods_of(owner)
     commands = sorted(name for name, method in methods.items() if method.kind is Kind.COMMAND)
+    queries = sorted(methods.keys() - set(commands))
     _refuse_what_cannot_be_compared(machine, commands)
     rng = random.Random(seed)
-    made: list[tuple[str, str]] = []
+    steps = []
     for _ in range(calls):
-        name = rng.choice(commands)
+        name = rng.choice(queries if queries and rng.random() < 0.4 else commands)
         given = arguments(name, rng) if arguments else made_up(machine, methods[name], rng)
-        made.append((name, b64encode(methods[name].bind((), given)).decode()))
-    members = _run_all(machine, made)
-    for number, (name, _) in enumerate(made):
-        if len({json.dumps(member[number]) for member in members}) == 1:
-            continue
-        outcomes = sorted({member[number][0] for member in members})
-        what = f"returned {' or '.join(outcomes)}" if len(outcomes) > 1 else "left another state behind"
-        raise Violation(
-            f"{machine.__name__}.{name}, call {number + 1} of {calls}, {what} on members with other hashes "
-            "and clocks: a command may not depend on time, chance, addresses, or the order of a set"
-        )
+        packed = b64encode(methods[name].bind((), given)).decode()
+        steps.append(Step(name, packed, methods[name].kind is Kind.QUERY))
+    return steps
 
 
 def _refuse_what_cannot_be_compared(machine: type[Replicated], commands: Sequence[str]) -> None:
@@ -82,73 +201,44 @@ def _refuse_what_cannot_be_compared(machine: type[Replicated], commands: Sequenc
         raise ConfigError(f"{name} has no @command: there is nothing to do on one member and another")
 
 
-def _run_all(machine: type[Replicated], calls: Sequence[tuple[str, str]]) -> list[list[list[str]]]:
-    """What came of each call, on each member; they run side by side."""
+def _run_all(
+    machine: type[Replicated], steps: Sequence[Step], processes: Sequence[_Process]
+) -> list[dict[str, Told]]:
+    """What came of each call, in each way of each process; they run side by side."""
     started = []
-    for number in range(MEMBERS):
+    for one in processes:
         wanted = {
             "path": sys.path,
             "module": machine.__module__,
             "name": machine.__qualname__,
-            "calls": calls,
-            "shift": number * _SHIFT,
+            "steps": steps,
+            "shift": one.shift,
+            "frozen": one.frozen,
+            "ways": one.ways,
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "connect_kv.testing.simulation.determinism"],
+            [sys.executable, "-m", "connect_kv.testing.simulation.member"],
             env={
                 **os.environ,
-                "PYTHONHASHSEED": str(number + 1),
-                "TZ": _ZONES[number],
+                "PYTHONHASHSEED": str(one.hash_seed),
+                "TZ": one.zone,
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
-        started.append((process, json.dumps(wanted)))
+        started.append((process, msgspec.json.encode(wanted)))
     found = []
-    for process, wanted_text in started:
+    for process, text in started:
         with process:
             try:
-                said, complaint = process.communicate(wanted_text, timeout=_TIMEOUT)
+                said, complaint = process.communicate(text, timeout=_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise Violation(f"{machine.__qualname__}: the calls took more than {_TIMEOUT} s") from None
         if process.returncode:
-            raise Violation(f"{machine.__qualname__} does not run by itself: {complaint.strip()[-500:]}")
-        found.append(json.loads(said.splitlines()[-1]))
+            reason = complaint.decode(errors="replace").strip()[-500:]
+            raise Violation(f"{machine.__qualname__} does not run by itself: {reason}")
+        found.append(msgspec.json.decode(said.splitlines()[-1], type=dict[str, Told]))
     return found
-
-
-def member(wanted: dict[str, Any]) -> list[list[str]]:
-    """What each call returned, and a hash of the state after it."""
-    sys.path[:] = wanted["path"]
-    _set_clocks(wanted["shift"])
-    found: Any = import_module(wanted["module"])
-    for part in wanted["name"].split("."):
-        found = getattr(found, part)
-    hosted = ReplicatedMachine(found())
-    answers: list[list[str]] = []
-    for number, (name, arguments) in enumerate(wanted["calls"]):
-        (outcome,) = hosted.execute([Call(name, b64decode(arguments), number * 1_000_000, number + 1)], None)
-        if isinstance(outcome, CommandFailed):
-            text = f"{outcome.type}: {outcome.message}"
-        else:
-            text = value_in_words(outcome)
-        answers.append([text, hashlib.blake2b(b"".join(hosted.snapshot()), digest_size=8).hexdigest()])
-    return answers
-
-
-def _set_clocks(shift: float) -> None:
-    """The clocks of module `time` that tell the time of day go that many seconds before."""
-    time_of_day, in_nanoseconds = time.time, time.time_ns
-    time.time = lambda: time_of_day() + shift
-    time.time_ns = lambda: in_nanoseconds() + int(shift * 1e9)
-    for name in ("gmtime", "localtime", "ctime"):
-        plain = getattr(time, name)
-        setattr(time, name, lambda moment=None, plain=plain: plain(time.time() if moment is None else moment))
-
-
-if __name__ == "__main__":
-    print(json.dumps(member(json.load(sys.stdin))))

@@ -14,27 +14,24 @@ from typing import Any, NamedTuple
 from connect_kv import errors
 from connect_kv.errors import ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Outcome, ReplicatedMachine
+from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.methods import methods_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.testing.checker.linearizability import Model
-from connect_kv.testing.simulation.executed import Executed, ObservedMachine
+from connect_kv.testing.simulation.executed import Executed, Factory, ObservedMachine, answer_of
 from connect_kv.testing.simulation.random_arguments import made_up
-from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, RunConfig, Simulation
+from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, Report, RunConfig, Simulation
 from connect_kv.testing.simulation.telling import arguments_in_words, value_in_words
 from connect_kv.testing.simulation.workloads import Caller, Recorder
 from connect_kv.testing.simulation.world import WorldConfig
 
 NAME = "machine"
-STATE_CHARACTERS = 200
 CLIENTS = 5
-Factory = Callable[[], Replicated]
 Arguments = Callable[[str, random.Random], dict[str, Any]]
 """Arguments for a call of the method of that name."""
 Answer = bytes | str
 """A value as it travels, or what was raised."""
-State = tuple[int, tuple[bytes, ...]]
 
 
 class Asked(NamedTuple):
@@ -59,13 +56,19 @@ class MachineSimulation(Simulation):
     def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
         self.make = make
         self.kind = type(first_of(make))
-        self.executed = Executed()
+        self.executed = Executed(make, lambda violation: self.world.fail(violation))
         owner: type = self.kind
         self.methods = methods_of(owner)
         self.arguments = arguments or (lambda name, rng: made_up(self.kind, self.methods[name], rng))
         super().__init__(config)
-        self.recorders = {NAME: Recorder(self.world, NAME, model_of(make, self.executed))}
+        self.recorders = {NAME: Recorder(self.world, NAME, model_of(self.executed))}
         self.watchers = []
+
+    def run(self) -> Report:
+        """See Simulation."""
+        report = super().run()
+        report.notes = list(self.executed.notes.values())
+        return report
 
     def world_config(self, skew: float) -> WorldConfig:
         """The machine alone."""
@@ -103,9 +106,9 @@ class MachineSimulation(Simulation):
 
     async def _told(self, asked: Asked, work: Awaitable[Any]) -> Told:
         """What the call gives, with the log times at which members were asked meanwhile."""
-        before = len(self.executed.queries(asked.name, asked.arguments))
+        before = len(self.executed.asked(asked.name, asked.arguments))
         answer = await _outcome(work)
-        times = self.executed.queries(asked.name, asked.arguments)[before:] if asked.reads else ()
+        times = self.executed.asked(asked.name, asked.arguments)[before:] if asked.reads else ()
         return Told(answer, tuple(dict.fromkeys(times)))
 
 
@@ -114,7 +117,7 @@ async def _outcome(work: Awaitable[Any]) -> Answer:
     try:
         return data.encode(await work)
     except errors.CommandFailed as failed:
-        return _in_words(failed)
+        return answer_of(failed)
 
 
 def first_of(make: Factory) -> Replicated:
@@ -131,63 +134,38 @@ def first_of(make: Factory) -> Replicated:
     return machine
 
 
-def model_of(make: Factory, executed: Executed) -> Model:
-    """The class as a sequential specification, which runs each call at the log time at which members did.
+def model_of(executed: Executed) -> Model:
+    """The class as a specification: an object that is never stored, run at the log times of the members.
 
-    A state is how many commands took effect, and the snapshot they left. Commands take effect in the order
-    of the log: what would be out of turn is not allowed.
+    A state is how many commands took effect. They do so in the order of the log: what would be out of turn is
+    not allowed.
     """
 
-    def at(state: State) -> ReplicatedMachine:
-        machine = ReplicatedMachine(make())
-        machine.restore(state[1])
-        return machine
-
-    def step(state: State, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
+    def step(place: int, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
         if asked.reads:
             if not known or told is None:
-                return state
-            allowed = any(_query(at(state), asked, log_time) == told.answer for log_time in told.log_times)
-            return state if allowed else None
-        place, _ = state
-        if place == len(commands := executed.commands):
+                return place
+            allowed = any(
+                executed.answer(place, asked.name, asked.arguments, log_time) == told.answer
+                for log_time in told.log_times
+            )
+            return place if allowed else None
+        if place == len(executed.calls):
             return None
-        call = commands[place]
+        call = executed.calls[place]
         if (call.method, call.arguments) != (asked.name, asked.arguments):
             return None
-        machine = at(state)
-        (outcome,) = machine.execute([call], None)
-        if known and told is not None and told.answer != _answer(outcome):
+        if known and told is not None and told.answer != answer_of(executed.outcomes[place]):
             return None
-        return place + 1, tuple(machine.snapshot())
-
-    def describe_state(state: Any) -> str:
-        machine = make()
-        machine.restore(state[1])
-        return ", ".join(f"{name} = {value!r}" for name, value in vars(machine).items())[:STATE_CHARACTERS]
+        return place + 1
 
     return Model(
-        init=lambda: (0, tuple(ReplicatedMachine(make()).snapshot())),
+        init=lambda: 0,
         step=step,
         reads=lambda asked: bool(asked.reads),
         describe=_described,
-        describe_state=describe_state,
+        describe_state=executed.state,
     )
-
-
-def _query(machine: ReplicatedMachine, asked: Asked, log_time: int) -> Answer:
-    try:
-        return machine.query(asked.name, asked.arguments, log_time, None)
-    except errors.CommandFailed as failed:
-        return _in_words(failed)
-
-
-def _answer(outcome: Outcome) -> Answer:
-    return _in_words(outcome) if isinstance(outcome, errors.CommandFailed) else outcome
-
-
-def _in_words(failed: errors.CommandFailed) -> str:
-    return f"{failed.type}: {failed.message}"
 
 
 def _described(asked: Asked, told: Told | None, known: bool) -> str:

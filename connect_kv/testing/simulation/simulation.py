@@ -72,6 +72,8 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     story: list[tuple[float, str]] = field(default_factory=list)
     """When each fault began."""
+    notes: list[str] = field(default_factory=list)
+    """What the author of a machine should know, though it is not wrong."""
     violation: Violation | None = None
     drawing: str = ""
     """An SVG of the history, where the runner drew one."""
