@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import charts, far, growth, log_writes, many_keys, overload, page, pairs, small
 from benchmarks.figures import Notebook, Section, load, save
-from benchmarks.run import Alone, Beside, Run
+from benchmarks.run import Alone, BenchmarkRun, Beside
 from benchmarks.systems import ConnectKv, Etcd
 
 ROOT = Path(__file__).parent.parent
@@ -75,8 +75,8 @@ async def _said(name: str, section: Awaitable[None]) -> None:
         print(f"FAILED: {name}\n{traceback.format_exc()}", flush=True)
 
 
-def _run(notebook: Notebook, directory: Path, arguments: argparse.Namespace) -> Run:
-    return Run(
+def _run(notebook: Notebook, directory: Path, arguments: argparse.Namespace) -> BenchmarkRun:
+    return BenchmarkRun(
         notebook=notebook,
         directory=directory,
         etcd=arguments.etcd,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import loads
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 from chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
 from connect_kv.testing.network import PERFECT, Links, Quality
@@ -13,7 +13,7 @@ FAR = Quality(delay=0.05)
 OURS, THEIRS = ("a1", "a2", "a3"), ("b1", "b2", "b3")
 
 
-async def far(run: Run) -> None:
+async def far(run: BenchmarkRun) -> None:
     """Puts at the two near nodes, the third as near as they, and then 100 ms away. Needs root."""
     network = NamespaceNetwork()
     try:
@@ -31,7 +31,7 @@ async def far(run: Run) -> None:
         await network.close()
 
 
-async def _measure(run: Run, network: NamespaceNetwork, ours: ConnectKv, theirs: Etcd) -> None:
+async def _measure(run: BenchmarkRun, network: NamespaceNetwork, ours: ConnectKv, theirs: Etcd) -> None:
     moved = [(await _far_member(ours, OURS), Links(network, OURS))]
     moved.append((await _far_member(theirs, THEIRS), Links(network, THEIRS)))
     for where, quality in (("near", PERFECT), ("100 ms away", FAR)):

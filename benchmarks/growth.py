@@ -11,7 +11,7 @@ import grpc.aio
 from benchmarks import loads
 from benchmarks.many_keys import start_to_answer
 from benchmarks.pairs import PAIRS
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import MEBIBYTE, ConnectKv, Etcd, KeyValueSystem
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.testing.processes import until
@@ -27,7 +27,7 @@ HOT_KEYS = 1000
 CALLERS = ("--callers", "100", "--clients", "1")
 
 
-async def keys(run: Run) -> None:
+async def keys(run: BenchmarkRun) -> None:
     """Puts and reads of random keys among so many, by 100 callers; the process with so many."""
     for system, door in _systems(run):
         system.keep = run.keep is not None
@@ -50,7 +50,7 @@ async def keys(run: Run) -> None:
                 run.notebook.note(f"node and its start, {step:,} keys", system.name, process)
 
 
-async def history(run: Run) -> None:
+async def history(run: BenchmarkRun) -> None:
     """Puts of 1,000 keys by 1,000 callers, a tenth of the history at a time."""
     part = max(1000, run.keys // 10)
     for system, door in _systems(run):
@@ -70,7 +70,7 @@ def _steps(keys: int) -> list[int]:
     return sorted({*(step for step in powers if step <= keys), keys})
 
 
-def _systems(run: Run) -> list[tuple[KeyValueSystem, str]]:
+def _systems(run: BenchmarkRun) -> list[tuple[KeyValueSystem, str]]:
     where = run.keep or run.directory
     return [
         (ConnectKv(where / "ours", 1), "session"),
@@ -78,7 +78,7 @@ def _systems(run: Run) -> list[tuple[KeyValueSystem, str]]:
     ]
 
 
-async def _add(run: Run, system: KeyValueSystem, door: str, present: int, wanted: int) -> None:
+async def _add(run: BenchmarkRun, system: KeyValueSystem, door: str, present: int, wanted: int) -> None:
     """Load what is missing, in transactions."""
     if present >= wanted:
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 import connect_kv
 from benchmarks import loads, timed_node
 from benchmarks.pairs import PAIRS
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv
 from connect_kv.client.client import Client
 from connect_kv.testing.processes import NodeProcess, until
@@ -38,7 +38,7 @@ class Phase:
     ended: float
 
 
-async def log_writes(run: Run) -> None:
+async def log_writes(run: BenchmarkRun) -> None:
     """Writes of the log while the state is compacted, rewritten, sent and installed as a snapshot."""
     arguments = ("--snapshot-count", "1000", "--catch-up-entries", "200")
     system = ConnectKv(run.directory / "ours", arguments=arguments, program="benchmarks.timed_node")
@@ -157,5 +157,5 @@ async def _metric(node: NodeProcess, name: str) -> float:
     return await until(answered, 60, f"{node.name} to tell {name}")
 
 
-def _times(run: Run, node: NodeProcess) -> Path:
+def _times(run: BenchmarkRun, node: NodeProcess) -> Path:
     return run.directory / f"{node.name}.times"

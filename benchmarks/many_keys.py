@@ -10,8 +10,8 @@ import grpc.aio
 
 from benchmarks import loads
 from benchmarks.pairs import PAIRS
-from benchmarks.run import Run
-from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem, Member
+from benchmarks.run import BenchmarkRun
+from benchmarks.systems import BenchmarkMember, ConnectKv, Etcd, KeyValueSystem
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse, RangeRequest, RangeResponse
 
 REPEATS = 3
@@ -21,7 +21,7 @@ BACK_SECONDS = 60.0
 LOADING_SECONDS = 240.0
 
 
-async def many_keys(run: Run) -> None:
+async def many_keys(run: BenchmarkRun) -> None:
     """Many keys of 256 bytes: loaded in transactions of 128, weighed, killed and started again."""
     async with ConnectKv(run.directory / "ours") as ours, Etcd(run.directory / "etcd", run.etcd) as etcd:
         systems: tuple[KeyValueSystem, ...] = (ours, etcd)
@@ -44,7 +44,7 @@ async def many_keys(run: Run) -> None:
             run.notebook.note("memory after a start", system.name, system.memory())
 
 
-async def _load(run: Run, system: KeyValueSystem, door: str) -> None:
+async def _load(run: BenchmarkRun, system: KeyValueSystem, door: str) -> None:
     arguments = ("txn", "--callers", "16", "--clients", "1", "--door", door)
     counts = ("--total", str(-(-run.keys // PAIRS)))
     row = f"loading {run.keys:,} keys"
@@ -83,7 +83,7 @@ async def _until_back(
     happens: Callable[[], Awaitable[None]],
     probe: Probe,
     *,
-    without: Member | None = None,
+    without: BenchmarkMember | None = None,
 ) -> float:
     """A new call every 20 ms, at one member after the other; none waits for those before it."""
     loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from benchmarks import loads
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 
 SECONDS = 16.0
@@ -21,7 +21,7 @@ SESSION_CALLERS = 20_000
 T = TypeVar("T")
 
 
-async def overload(run: Run) -> None:
+async def overload(run: BenchmarkRun) -> None:
     """Unary puts offered at twice the measured rate, and sessions of 20,000 callers."""
     async with ConnectKv(run.directory / "ours") as ours, Etcd(run.directory / "etcd", run.etcd) as etcd:
         for system in (ours, etcd):
@@ -37,7 +37,7 @@ async def overload(run: Run) -> None:
         run.notebook.note(f"sessions of {SESSION_CALLERS:,} callers", ours.name, {**figures, **memory})
 
 
-async def _twice(run: Run, system: KeyValueSystem, rate: float) -> None:
+async def _twice(run: BenchmarkRun, system: KeyValueSystem, rate: float) -> None:
     """What was not served was refused. Latencies are those of all answers."""
     load = loads.offer(
         system,

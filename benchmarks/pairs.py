@@ -6,7 +6,7 @@ Sessions have one client, as most programs do; `ours.addresses` has the leader's
 from __future__ import annotations
 
 from benchmarks import loads
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd
 
 CALLERS = (1, 10, 100, 1000, 10_000)
@@ -16,7 +16,7 @@ PAIRS = 128
 """Puts of one transaction: the most etcd takes by default."""
 
 
-async def puts(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def puts(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """Puts of 256 bytes by so many callers to one key, and to many: throughput and latency."""
     for callers in CALLERS:
         few = 300 * min(callers, 10)
@@ -34,7 +34,7 @@ async def puts(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
     await run.attempt("session put 1000, 100,000 keys", ours, many_keys)
 
 
-async def sizes(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def sizes(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """Puts of larger values by 100 callers."""
     for size in VALUE_SIZES:
         total = run.some(max(150, min(6000, 30_000_000 // size)), least=100)
@@ -46,7 +46,7 @@ async def sizes(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
             await run.attempt(f"unary put of {size}", system, load)
 
 
-async def gets(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def gets(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """Linearizable reads of one key by 1,000 callers."""
     one_key = ("--key-space", "1")
     await loads.bench(ours, "put", *_counts(1, 10), *one_key)
@@ -59,7 +59,7 @@ async def gets(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
         await run.attempt("unary get 1000", system, load)
 
 
-async def watch(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def watch(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """One writer, so many watchers of its key: events that arrive."""
     for watchers in WATCHERS:
         total = run.some(max(10, min(1000, 100_000 // watchers)), least=10)
@@ -68,14 +68,14 @@ async def watch(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
             await run.attempt(f"watchers {watchers}", system, loads.bench(system, "watch", *counts))
 
 
-async def load(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def load(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """Transactions of 128 puts by 16 callers; the rate is that of transactions."""
     counts = ("--callers", "16", "--total", str(run.some(600, least=40)))
     await run.attempt("load 128", ours, loads.bench(ours, "txn", *counts))
     await run.attempt("load 128", theirs, loads.bench(theirs, "txn", "--door", "unary", *counts))
 
 
-async def doors(run: Run, ours: ConnectKv, theirs: Etcd) -> None:
+async def doors(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     """`connect-kv bench` with the same door for both: our client in front of each."""
     unary = ("--door", "unary")
     for name, callers, total in (("put", 100, 4000), ("mixed", 100, 6000), ("txn", 16, 200)):

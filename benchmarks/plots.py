@@ -13,7 +13,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 650, 360, 80, 130, 40, 50
 COLOURS = ("#0b6e99", "#c2571a", "#4f7a28", "#7a3b8f")
 
 
-class Axis:
+class PlotAxis:
     """Where a value stands between 0 and 1, and which values have a mark."""
 
     def __init__(self, values: Sequence[float], *, log: bool) -> None:
@@ -49,9 +49,9 @@ def write(
 ) -> None:
     """Write a chart with a logarithmic x axis. `log`: the y axis too; `names`: of values of x."""
     points = [point for line in series.values() for point in line]
-    across_axis = Axis([point[0] for point in points], log=True)
+    across_axis = PlotAxis([point[0] for point in points], log=True)
     low, high = (across_axis.at(bound([point[0] for point in points])) for bound in (min, max))
-    up_axis = Axis([point[1] for point in points], log=log)
+    up_axis = PlotAxis([point[1] for point in points], log=log)
 
     def across(value: float) -> float:
         part = (across_axis.at(value) - low) / ((high - low) or 1.0)

@@ -15,7 +15,7 @@ from typing import Any
 from pysyncobj import SyncObj, SyncObjConf, replicated
 
 
-class Counter(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
+class PySyncObjCounter(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     """The same counter as ours."""
 
     def __init__(self, own: str, others: list[str], journal: str) -> None:
@@ -29,7 +29,7 @@ class Counter(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         return self.total
 
 
-def load(counter: Counter, callers: int, total: int) -> dict[str, float]:
+def load(counter: PySyncObjCounter, callers: int, total: int) -> dict[str, float]:
     """`callers` calls under way at a time."""
     latencies: list[float] = []
     ended = threading.Event()
@@ -69,7 +69,7 @@ def main() -> None:
     number, ports, directory = int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3])
     addresses = [f"127.0.0.1:{port}" for port in ports]
     own = addresses.pop(number)
-    counter = Counter(own, addresses, str(directory / f"journal{number}"))
+    counter = PySyncObjCounter(own, addresses, str(directory / f"journal{number}"))
     while not counter.isReady():
         time.sleep(0.05)
     leader = str(counter._getLeader())

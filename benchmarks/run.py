@@ -11,7 +11,7 @@ from benchmarks.systems import ConnectKv, Etcd, System
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class BenchmarkRun:
     """One round of one section."""
 
     notebook: Notebook
@@ -39,7 +39,7 @@ class Run:
         return figures
 
 
-Alone = Callable[[Run], Awaitable[None]]
+Alone = Callable[[BenchmarkRun], Awaitable[None]]
 """A section that starts what it needs."""
-Beside = Callable[[Run, ConnectKv, Etcd], Awaitable[None]]
+Beside = Callable[[BenchmarkRun, ConnectKv, Etcd], Awaitable[None]]
 """A section of loads on two clusters of three that stand side by side."""

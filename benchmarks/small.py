@@ -5,11 +5,11 @@ from __future__ import annotations
 from benchmarks import loads
 from benchmarks.figures import Figures
 from benchmarks.others import Floor, PySyncObj
-from benchmarks.run import Run
+from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd
 
 
-async def floor(run: Run) -> None:
+async def floor(run: BenchmarkRun) -> None:
     """Unary puts on one node beside an empty grpc.aio handler."""
     total = run.some(4000, least=500)
     async with ConnectKv(run.directory / "one", 1) as single, Floor(run.directory / "floor") as empty:
@@ -18,7 +18,7 @@ async def floor(run: Run) -> None:
             await run.attempt("one node put 300", system, load)
 
 
-async def counter(run: Run) -> None:
+async def counter(run: BenchmarkRun) -> None:
     """A counter through the framework, and PySyncObj's, its journal on, called in its leader's process."""
     async with ConnectKv(run.directory / "ours") as ours, PySyncObj(run.directory / "pysyncobj") as theirs:
         await ours.leader_first()
@@ -35,7 +35,7 @@ async def _pysyncobj(system: PySyncObj, callers: int, total: int) -> Figures:
     return {**said, "cpu": (system.cpu_seconds() - before) / total * 1000}
 
 
-async def five(run: Run) -> None:
+async def five(run: BenchmarkRun) -> None:
     """The same loads on five nodes."""
     async with (
         ConnectKv(run.directory / "ours", 5) as ours,

@@ -15,7 +15,7 @@ import grpc.aio
 
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
-from connect_kv.testing.network import Place
+from connect_kv.testing.network import NodeLocation
 from connect_kv.testing.ports import free_ports
 from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
 
@@ -93,7 +93,7 @@ class System:
         raise NotImplementedError
 
 
-class Member(Protocol):
+class BenchmarkMember(Protocol):
     """One server of a cluster."""
 
     @property
@@ -121,7 +121,7 @@ class Member(Protocol):
 class KeyValueSystem(System):
     """A cluster that answers etcd's API."""
 
-    members: Sequence[Member] = ()
+    members: Sequence[BenchmarkMember] = ()
 
     @property
     def metrics_addresses(self) -> Sequence[str]:
@@ -150,10 +150,10 @@ class KeyValueSystem(System):
         """SIGKILL to all."""
         await asyncio.gather(*(member.kill() for member in self.members if member.running))
 
-    async def leader(self) -> Member:
+    async def leader(self) -> BenchmarkMember:
         """The member that leads, as soon as one says so of itself."""
 
-        async def find() -> Member | None:
+        async def find() -> BenchmarkMember | None:
             for member in self.members:
                 if member.running and await _leads(member.client_address):
                     return member
@@ -179,11 +179,11 @@ class ConnectKv(KeyValueSystem):
         *,
         arguments: Sequence[str] = (),
         program: str | None = None,
-        places: Sequence[Place] | None = None,
+        places: Sequence[NodeLocation] | None = None,
     ) -> None:
         """`program`: the module that is run; `places`: where in a network, other than on loopback."""
         super().__init__(directory)
-        machines = {"counter": "connect_kv.bench.doors:Counter"}
+        machines = {"counter": "connect_kv.bench.targets:BenchCounter"}
         arguments = ("--quota-bytes", str(QUOTA_BYTES), *arguments)
         if places is None:
             self.nodes = ProcessCluster(directory, size, machines=machines, arguments=arguments).nodes
@@ -200,7 +200,7 @@ class ConnectKv(KeyValueSystem):
         return [f"{node.host}:{node.http_port}" for node in self.nodes]
 
 
-def _placed(directory: Path, places: Sequence[Place], arguments: Sequence[str]) -> list[NodeProcess]:
+def _placed(directory: Path, places: Sequence[NodeLocation], arguments: Sequence[str]) -> list[NodeProcess]:
     initial = ",".join(f"n{number}={place.peer_address}" for number, place in enumerate(places, 1))
     nodes = []
     for number, place in enumerate(places, 1):
@@ -214,7 +214,7 @@ def _placed(directory: Path, places: Sequence[Place], arguments: Sequence[str]) 
 class EtcdMember:
     """One etcd, as it comes."""
 
-    def __init__(self, program: str, directory: Path, name: str, place: Place) -> None:
+    def __init__(self, program: str, directory: Path, name: str, place: NodeLocation) -> None:
         self.name = name
         self.place = place
         self.initial_cluster = ""
@@ -276,7 +276,7 @@ class Etcd(KeyValueSystem):
     name = "etcd"
 
     def __init__(
-        self, directory: Path, program: str, size: int = 3, *, places: Sequence[Place] | None = None
+        self, directory: Path, program: str, size: int = 3, *, places: Sequence[NodeLocation] | None = None
     ) -> None:
         super().__init__(directory)
         found = places if places is not None else _on_loopback(size)
@@ -291,10 +291,10 @@ class Etcd(KeyValueSystem):
         self.addresses = [server.client_address for server in self._servers]
 
 
-def _on_loopback(size: int) -> list[Place]:
+def _on_loopback(size: int) -> list[NodeLocation]:
     ports = free_ports(3 * size)
     triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(size)]
-    return [Place("127.0.0.1", three, f"127.0.0.1:{three[1]}") for three in triples]
+    return [NodeLocation("127.0.0.1", three, f"127.0.0.1:{three[1]}") for three in triples]
 
 
 async def _leads(address: str) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
-from connect_kv.testing.network import Place, Quality
+from connect_kv.testing.network import NodeLocation, Quality
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
@@ -46,7 +46,7 @@ class NamespaceNetwork:
         self._descriptors: list[int] = []
         self._switch: subprocess.Popen[bytes] | None = None
 
-    async def start(self, names: Sequence[str]) -> dict[str, Place]:
+    async def start(self, names: Sequence[str]) -> dict[str, NodeLocation]:
         """Raises NamespacesNotAllowed; nothing is left behind then."""
         if not shutil.which("ip"):
             raise NamespacesNotAllowed("the command ip (iproute2) is not installed")
@@ -99,10 +99,10 @@ class NamespaceNetwork:
                 _ip("netns", "del", namespace)
         self._namespaces.clear()
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str) -> NodeLocation:
         host = f"{self._prefix}.{self._octets[name]}"
         wrapper = ("ip", "netns", "exec", f"ckv{self._number}-{name}")
-        return Place(host, PORTS, f"{host}:{PORTS[1]}", wrapper)
+        return NodeLocation(host, PORTS, f"{host}:{PORTS[1]}", wrapper)
 
     def _tunnel(self, device: str, namespace: str | None, octet: int) -> int:
         """A device with the address of that octet; returns the descriptor that is its other end."""

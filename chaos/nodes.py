@@ -13,7 +13,7 @@ from pathlib import Path
 import connect_kv
 from chaos.faulty_disk import VARIABLE
 from connect_kv.client.client import Client
-from connect_kv.testing.network import Links, Network, Place
+from connect_kv.testing.network import Links, Network, NodeLocation
 from connect_kv.testing.processes import DidNotStart, NodeProcess, leads, until
 
 NAMES = ("n1", "n2", "n3")
@@ -28,7 +28,7 @@ RECOVERY_SECONDS = 90.0
 class ChaosNode(NodeProcess):
     """One node. What was done to it on purpose is noted, so that a death nobody planned shows."""
 
-    def __init__(self, name: str, directory: Path, place: Place, arguments: list[str]) -> None:
+    def __init__(self, name: str, directory: Path, place: NodeLocation, arguments: list[str]) -> None:
         super().__init__(
             name,
             directory,
@@ -111,7 +111,9 @@ class ChaosNode(NodeProcess):
 class ChaosCluster:
     """All of them."""
 
-    def __init__(self, directory: Path, network: Network, places: dict[str, Place], program: str) -> None:
+    def __init__(
+        self, directory: Path, network: Network, places: dict[str, NodeLocation], program: str
+    ) -> None:
         initial = ",".join(f"{name}={place.peer_address}" for name, place in places.items())
         arguments = [
             "--initial-cluster", initial,

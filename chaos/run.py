@@ -21,7 +21,7 @@ from connect_kv import errors
 from connect_kv.client.client import Client
 from connect_kv.testing.checker import timeline
 from connect_kv.testing.checker.linearizability import Outcome, Verdict
-from connect_kv.testing.network import Network, Place
+from connect_kv.testing.network import Network, NodeLocation
 from connect_kv.testing.proxy import ProxyNetwork
 
 PAUSE = 0.06
@@ -89,7 +89,7 @@ class Result:
 
 async def open_network(
     kind: str, rng: random.Random, say: Callable[[str], None]
-) -> tuple[Network, dict[str, Place]]:
+) -> tuple[Network, dict[str, NodeLocation]]:
     """Namespaces where they are allowed, unless told otherwise. Raises NamespacesNotAllowed if told so."""
     if kind != "proxy":
         namespaces = NamespaceNetwork()

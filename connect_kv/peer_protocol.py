@@ -13,7 +13,7 @@ from connect_kv.raft.messages import Message
 from connect_kv.raft.types import EntryId, Membership, SnapshotMeta
 
 
-class Verdict(Enum):
+class HelloVerdict(Enum):
     """What one member answers another that says hello. Same numbers as raft.proto."""
 
     WELCOME = 0
@@ -44,7 +44,7 @@ class Hello:
 class HelloReply:
     """The answer; anything but WELCOME ends the stream."""
 
-    verdict: Verdict
+    verdict: HelloVerdict
     detail: str = ""
     protocol: int = 0
     highest_command: int = 0

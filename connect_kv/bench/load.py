@@ -21,7 +21,7 @@ def step_of(total: int) -> int:
 
 
 @dataclass(slots=True)
-class Outcome:
+class LoadResult:
     """What a load came to."""
 
     latencies: Histogram = field(default_factory=Histogram)
@@ -41,7 +41,7 @@ class Outcome:
         self.errors[f"{type(error).__name__}: {_text(error)}"] += 1
 
 
-class Progress:
+class LoadProgress:
     """Counts what is done, and says so at every step."""
 
     def __init__(self, total: int, show: Show) -> None:
@@ -59,9 +59,9 @@ class Progress:
 
 async def closed_loop(
     operation: Operation, *, callers: int, total: int, progress: Show = lambda done: None
-) -> Outcome:
+) -> LoadResult:
     """`total` operations by `callers` that each wait for the answer before they go on."""
-    outcome = Outcome()
+    outcome = LoadResult()
     numbers = iter(range(total))
     step = step_of(total)
     started = perf_counter()
@@ -71,7 +71,7 @@ async def closed_loop(
 
 
 async def _caller(
-    operation: Operation, numbers: Iterator[int], outcome: Outcome, progress: Show, step: int
+    operation: Operation, numbers: Iterator[int], outcome: LoadResult, progress: Show, step: int
 ) -> None:
     for number in numbers:  # at 150,000 of them a second each coroutine in between would be seen
         since = perf_counter()
@@ -87,9 +87,9 @@ async def _caller(
 
 async def open_loop(
     operation: Operation, *, rate: float, total: int, progress: Show = lambda done: None
-) -> Outcome:
+) -> LoadResult:
     """`total` operations, each begun when it is due at `rate` a second, whatever became of the others."""
-    outcome = Outcome()
+    outcome = LoadResult()
     started = perf_counter()
     async with asyncio.TaskGroup() as tasks:
         begun = 0
@@ -104,7 +104,7 @@ async def open_loop(
     return outcome
 
 
-async def _since(due: float, call: Awaitable[object], outcome: Outcome) -> None:
+async def _since(due: float, call: Awaitable[object], outcome: LoadResult) -> None:
     try:
         await call
     except Exception as error:

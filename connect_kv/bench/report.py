@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from connect_kv.bench.load import Outcome
+from connect_kv.bench.load import LoadResult
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -33,7 +33,7 @@ class Check(NamedTuple):
         return "MORE REVISIONS THAN WRITES: some were executed twice, unless others write here too"
 
 
-def as_dict(workload: str, outcome: Outcome, check: Check | None) -> dict[str, object]:
+def as_dict(workload: str, outcome: LoadResult, check: Check | None) -> dict[str, object]:
     """For programs; times in milliseconds."""
     latencies = outcome.latencies
     found: dict[str, object] = {
@@ -54,7 +54,7 @@ def as_dict(workload: str, outcome: Outcome, check: Check | None) -> dict[str, o
     return found
 
 
-def as_text(workload: str, outcome: Outcome, check: Check | None) -> str:
+def as_text(workload: str, outcome: LoadResult, check: Check | None) -> str:
     """For people."""
     latencies = outcome.latencies
     percentiles = ", ".join(

@@ -11,8 +11,8 @@ from time import perf_counter
 import grpc.aio
 
 from connect_kv import errors
-from connect_kv.bench.doors import CALL_SECONDS, ready
-from connect_kv.bench.load import Outcome, Progress, Show
+from connect_kv.bench.load import LoadProgress, LoadResult, Show
+from connect_kv.bench.targets import CALL_SECONDS, ready
 from connect_kv.client.endpoints import parse_endpoints
 from connect_kv.client.stubs import CHANNEL_OPTIONS
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
@@ -37,15 +37,15 @@ WatchStream = grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]
 
 async def watch(
     endpoints: str, *, watchers: int, total: int, value_size: int = 64, progress: Show = lambda done: None
-) -> Outcome:
+) -> LoadResult:
     """One writer puts `total` times; each of `watchers` hears of every put.
 
     The outcome counts events that arrived, and their latency from the moment the put was sent.
     """
-    outcome = Outcome()
+    outcome = LoadResult()
     channels = await _connect(endpoints)
     turns = cycle(channels)
-    done = Progress(watchers * total, progress)
+    done = LoadProgress(watchers * total, progress)
     try:
         streams = [await _watch(next(turns), number) for number in _shares(watchers)]
         listeners = [
@@ -92,7 +92,7 @@ class _Listener:
     """Hears of `total` puts through `share` watches of one stream."""
 
     def __init__(
-        self, stream: WatchStream, share: int, total: int, outcome: Outcome, progress: Progress
+        self, stream: WatchStream, share: int, total: int, outcome: LoadResult, progress: LoadProgress
     ) -> None:
         self._stream = stream
         self._share = share
@@ -124,7 +124,7 @@ class _Listener:
         self._progress.add(len(response.events))
 
 
-async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome: Outcome) -> int:
+async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome: LoadResult) -> int:
     """Put so often; how many were acknowledged."""
     put = channel.unary_unary(
         "/etcdserverpb.KV/Put",
@@ -151,12 +151,12 @@ async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome
 
 async def lease_keep_alive(
     endpoints: str, *, leases: int, total: int, progress: Show = lambda done: None
-) -> Outcome:
+) -> LoadResult:
     """Renew `leases` leases, each as soon as its last renewal was answered, `total` times in all."""
-    outcome = Outcome()
+    outcome = LoadResult()
     channels = await _connect(endpoints)
     turns = cycle(channels)
-    done = Progress(total, progress)
+    done = LoadProgress(total, progress)
     try:
         granted = await asyncio.gather(*(_grant(next(turns), outcome) for _ in range(leases)))
         ids = [id for id in granted if id is not None]
@@ -169,7 +169,7 @@ async def lease_keep_alive(
     return outcome
 
 
-async def _grant(channel: grpc.aio.Channel, outcome: Outcome) -> int | None:
+async def _grant(channel: grpc.aio.Channel, outcome: LoadResult) -> int | None:
     grant = channel.unary_unary(
         "/etcdserverpb.Lease/LeaseGrant",
         request_serializer=LeaseGrantRequest.SerializeToString,
@@ -184,7 +184,7 @@ async def _grant(channel: grpc.aio.Channel, outcome: Outcome) -> int | None:
 
 
 async def _renew(
-    channel: grpc.aio.Channel, id: int, numbers: Iterator[int], outcome: Outcome, progress: Progress
+    channel: grpc.aio.Channel, id: int, numbers: Iterator[int], outcome: LoadResult, progress: LoadProgress
 ) -> None:
     """Until all renewals are made, or this lease could not be renewed."""
     stream = channel.stream_stream(

@@ -6,14 +6,14 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from connect_kv.bench.doors import Door
+from connect_kv.bench.targets import LoadTarget
 
 Operation = Callable[[int], Awaitable[object]]
 """Does operation number n."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class KeyShape:
     """What keys and values look like."""
 
     value_size: int = 256
@@ -36,28 +36,28 @@ class Shape:
         return random.Random(self.seed).randbytes(self.value_size)
 
 
-def operation(name: str, door: Door, shape: Shape) -> Operation:
+def operation(name: str, door: LoadTarget, shape: KeyShape) -> Operation:
     """The operation of that name. Raises KeyError."""
     return _MAKERS[name](door, shape)
 
 
-def _put(door: Door, shape: Shape) -> Operation:
+def _put(door: LoadTarget, shape: KeyShape) -> Operation:
     value = shape.value()
     return lambda number: door.put(shape.key(number), value)
 
 
-def _range(door: Door, shape: Shape) -> Operation:
+def _range(door: LoadTarget, shape: KeyShape) -> Operation:
     return lambda number: door.get(shape.key(number), serializable=False)
 
 
-def _serializable(door: Door, shape: Shape) -> Operation:
+def _serializable(door: LoadTarget, shape: KeyShape) -> Operation:
     return lambda number: door.get(shape.key(number), serializable=True)
 
 
 class Mixed:
     """Reads, and puts in between, which are counted once they are acknowledged."""
 
-    def __init__(self, door: Door, shape: Shape) -> None:
+    def __init__(self, door: LoadTarget, shape: KeyShape) -> None:
         self.acknowledged = 0
         self._put, self._read = _put(door, shape), _range(door, shape)
         self._reads, self._rng = shape.reads, random.Random(shape.seed)
@@ -71,7 +71,7 @@ class Mixed:
         self.acknowledged += 1
 
 
-def _txn(door: Door, shape: Shape) -> Operation:
+def _txn(door: LoadTarget, shape: KeyShape) -> Operation:
     value = shape.value()
 
     def transaction(number: int) -> Awaitable[object]:
@@ -82,11 +82,11 @@ def _txn(door: Door, shape: Shape) -> Operation:
     return transaction
 
 
-def _counter(door: Door, shape: Shape) -> Operation:
+def _counter(door: LoadTarget, shape: KeyShape) -> Operation:
     return lambda number: door.increment()
 
 
-_MAKERS: dict[str, Callable[[Door, Shape], Operation]] = {
+_MAKERS: dict[str, Callable[[LoadTarget, KeyShape], Operation]] = {
     "put": _put,
     "range": _range,
     "serializable": _serializable,

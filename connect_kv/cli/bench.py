@@ -10,7 +10,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from connect_kv.bench import doors, load, report, streams, workloads
+from connect_kv.bench import load, report, streams, targets, workloads
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 
@@ -86,10 +86,10 @@ def bench(
     failed, or if the revisions at the end do not fit the writes.
     """
     _refuse_useless(context, workload)
-    shape = workloads.Shape(value_size=value_size, key_space=key_space, first=first)
+    shape = workloads.KeyShape(value_size=value_size, key_space=key_space, first=first)
     endpoints = settings.endpoints
 
-    async def measure() -> tuple[load.Outcome, report.Check | None]:
+    async def measure() -> tuple[load.LoadResult, report.Check | None]:
         if workload == "watch":
             with _progress(watchers * total) as progress:
                 watching = streams.watch(
@@ -101,9 +101,9 @@ def bench(
                 renewing = streams.lease_keep_alive(endpoints, leases=callers, total=total, progress=progress)
                 return await renewing, None
         way = (
-            doors.UnaryDoor(endpoints, clients)
+            targets.UnaryTarget(endpoints, clients)
             if door == "unary"
-            else doors.SessionDoor(endpoints, clients, machine)
+            else targets.SessionTarget(endpoints, clients, machine)
         )
         async with way:
             return await _run(way, workload, shape, callers=callers, total=total, rate=rate)
@@ -131,14 +131,14 @@ def _refuse_useless(context: click.Context, workload: str) -> None:
 
 
 async def _run(
-    way: doors.Door,
+    way: targets.LoadTarget,
     workload: str,
-    shape: workloads.Shape,
+    shape: workloads.KeyShape,
     *,
     callers: int,
     total: int,
     rate: float | None,
-) -> tuple[load.Outcome, report.Check | None]:
+) -> tuple[load.LoadResult, report.Check | None]:
     operation = workloads.operation(workload, way, shape)
     before = await way.revision()
     with _progress(total) as progress:
@@ -149,7 +149,7 @@ async def _run(
     acknowledged = workloads.acknowledged(workload, operation, outcome.latencies.count)
     if acknowledged is None:
         return outcome, None
-    exact = isinstance(way, doors.SessionDoor) and not outcome.errors
+    exact = isinstance(way, targets.SessionTarget) and not outcome.errors
     return outcome, report.Check(acknowledged, await way.revision() - before, exact)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from connect_kv.interfaces import Clock
-from connect_kv.peer_protocol import Loss, Verdict
+from connect_kv.peer_protocol import HelloVerdict, Loss
 
 
 class Contact(Enum):
@@ -55,12 +55,12 @@ class Contacts:
         seen = self._of(node_id)
         seen.sign, seen.trouble = self._clock.now(), None
 
-    def replied(self, node_id: int, verdict: Verdict) -> None:
+    def replied(self, node_id: int, verdict: HelloVerdict) -> None:
         """It answered this member's hello, and so it lives."""
         seen = self._of(node_id)
         seen.sign = self._clock.now()
         # To whom this member is unknown, that one lags behind and will hear of it.
-        welcome = verdict in (Verdict.WELCOME, Verdict.UNKNOWN_MEMBER)
+        welcome = verdict in (HelloVerdict.WELCOME, HelloVerdict.UNKNOWN_MEMBER)
         seen.trouble = None if welcome else Contact.UNWELCOME
 
     def lost(self, node_id: int, loss: Loss) -> None:

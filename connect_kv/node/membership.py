@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from connect_kv.interfaces import Identity
-from connect_kv.peer_protocol import Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
 from connect_kv.raft.types import Membership
 
 logger = logging.getLogger(__name__)
@@ -42,23 +42,23 @@ def judge(
     *,
     protocol: int = PROTOCOL,
     oldest_protocol: int = OLDEST_PROTOCOL,
-) -> Verdict:
+) -> HelloVerdict:
     """What to answer that sender, as far as its identity goes.
 
     `removed` are ids whose removal is *committed*: one that may still be rolled back must not make
     a member go away. `noted` is the directory under which the sender was seen first.
     """
     if hello.protocol < oldest_protocol or hello.oldest_protocol > protocol:
-        return Verdict.INCOMPATIBLE
+        return HelloVerdict.INCOMPATIBLE
     if hello.cluster_id != identity.cluster_id:
-        return Verdict.WRONG_CLUSTER
+        return HelloVerdict.WRONG_CLUSTER
     if hello.target != identity.node_id:
-        return Verdict.WRONG_MEMBER
+        return HelloVerdict.WRONG_MEMBER
     if hello.source in removed:
-        return Verdict.REMOVED
+        return HelloVerdict.REMOVED
     if noted is not None and noted != hello.directory_id:
-        return Verdict.AMNESIA
-    return Verdict.WELCOME
+        return HelloVerdict.AMNESIA
+    return HelloVerdict.WELCOME
 
 
 def has_majority(membership: Membership, node_ids: Iterable[int], *, besides: int | None = None) -> bool:
@@ -102,9 +102,9 @@ class Refusals:
     """Tells a refusal that is news from one that is repeated with every attempt to connect."""
 
     def __init__(self) -> None:
-        self._last: dict[int, Verdict] = {}
+        self._last: dict[int, HelloVerdict] = {}
 
-    def news(self, node_id: int, verdict: Verdict) -> bool:
+    def news(self, node_id: int, verdict: HelloVerdict) -> bool:
         """Whether that member was not refused for this reason the last time."""
         if len(self._last) >= _MOST_REFUSED and node_id not in self._last:
             self._last.clear()  # strangers come under any id

@@ -19,7 +19,15 @@ from connect_kv.node.membership import (
 )
 from connect_kv.node.parts import Parts
 from connect_kv.node.snapshots import SnapshotRefused
-from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
+from connect_kv.peer_protocol import (
+    Description,
+    Hello,
+    HelloReply,
+    HelloVerdict,
+    Loss,
+    PeerMessage,
+    SnapshotOffer,
+)
 from connect_kv.raft.types import Member, Membership
 
 R = TypeVar("R")
@@ -103,7 +111,7 @@ class Peers(Generic[R]):
     async def hello(self, hello: Hello) -> HelloReply:
         """Judge a stream's sender; its first directory id is on disk before it is welcomed."""
         verdict = await self._verdict(hello)
-        if verdict is Verdict.WELCOME:
+        if verdict is HelloVerdict.WELCOME:
             self._abilities.heard(hello.source, hello)
             self._contacts.greeted(hello.source)
             self._refused.welcome(hello.source)
@@ -117,14 +125,14 @@ class Peers(Generic[R]):
         """What a peer answered to our own hello."""
         self._cluster_runs = self._cluster_runs or reply.term > 0
         self._contacts.replied(node_id, reply.verdict)
-        if reply.verdict is Verdict.WELCOME:
+        if reply.verdict is HelloVerdict.WELCOME:
             self._abilities.heard(node_id, reply)
             self._welcomed.add(node_id)
             self._refused_by.welcome(node_id)
             self._confirm_if_welcome()
-        elif reply.verdict is Verdict.REMOVED:
+        elif reply.verdict is HelloVerdict.REMOVED:
             self._fail(MemberRemoved(f"member {node_id:x} says that this one was removed from the cluster"))
-        elif reply.verdict is Verdict.AMNESIA:
+        elif reply.verdict is HelloVerdict.AMNESIA:
             self._fail(RefusedToStart(WIPED))
         elif self._refused_by.news(node_id, reply.verdict):
             logger.warning(
@@ -143,7 +151,7 @@ class Peers(Generic[R]):
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Stage and install it."""
         verdict = await self._verdict(offer.hello)
-        if verdict is not Verdict.WELCOME:
+        if verdict is not HelloVerdict.WELCOME:
             raise SnapshotRefused(f"its sender is not welcome: {verdict.name}")
         await self._snapshot(offer, chunks)
 
@@ -167,7 +175,7 @@ class Peers(Generic[R]):
     async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
         """Carry out a call for another member, if that is welcome here."""
         verdict = await self._verdict(hello)
-        if verdict is not Verdict.WELCOME:
+        if verdict is not HelloVerdict.WELCOME:
             raise PermissionError(f"the asking member is not welcome: {verdict.name}")
         return await self._parts.answer(method, request)
 
@@ -189,17 +197,17 @@ class Peers(Generic[R]):
             return self._parts.core.membership
         return self._parts.history.membership
 
-    async def _verdict_on_starting(self, asker: Hello, node_id: int) -> Verdict:
+    async def _verdict_on_starting(self, asker: Hello, node_id: int) -> HelloVerdict:
         if asker.cluster_id not in (0, self._parts.identity.cluster_id):
-            return Verdict.WRONG_CLUSTER
+            return HelloVerdict.WRONG_CLUSTER
         if asker.source in self._parts.history.membership.removed:
-            return Verdict.REMOVED
+            return HelloVerdict.REMOVED
         if not node_id:
-            return Verdict.UNKNOWN_MEMBER
+            return HelloVerdict.UNKNOWN_MEMBER
         noted = self._parts.log.noted_directory(node_id)
-        return Verdict.WELCOME if noted in (None, asker.directory_id) else Verdict.AMNESIA
+        return HelloVerdict.WELCOME if noted in (None, asker.directory_id) else HelloVerdict.AMNESIA
 
-    async def _verdict(self, hello: Hello) -> Verdict:
+    async def _verdict(self, hello: Hello) -> HelloVerdict:
         removed = self._parts.history.membership.removed
         config = self._parts.config
         verdict = judge(
@@ -210,15 +218,15 @@ class Peers(Generic[R]):
             protocol=config.protocol,
             oldest_protocol=config.oldest_protocol,
         )
-        if verdict is not Verdict.WELCOME:
+        if verdict is not HelloVerdict.WELCOME:
             return verdict
         if hello.source not in self._book and self._book.addresses:
             # Added since this node last heard of the membership, or a stranger: the others know.
             self._ask_about_strangers()
-            return Verdict.UNKNOWN_MEMBER
+            return HelloVerdict.UNKNOWN_MEMBER
         return await self._note(hello)
 
-    async def _note(self, hello: Hello) -> Verdict:
+    async def _note(self, hello: Hello) -> HelloVerdict:
         if self._parts.log.noted_directory(hello.source) is None:
             note = partial(_note_if_new, self._parts.log, hello.source, hello.directory_id)
             try:
@@ -227,17 +235,17 @@ class Peers(Generic[R]):
                 self._fail(error)
                 raise
         noted = self._parts.log.noted_directory(hello.source)
-        return Verdict.WELCOME if noted == hello.directory_id else Verdict.AMNESIA
+        return HelloVerdict.WELCOME if noted == hello.directory_id else HelloVerdict.AMNESIA
 
-    def _reply(self, verdict: Verdict) -> HelloReply:
+    def _reply(self, verdict: HelloVerdict) -> HelloReply:
         config = self._parts.config
         versions = f"versions {config.oldest_protocol} to {config.protocol} are understood here"
         details = {
-            Verdict.AMNESIA: WIPED,
-            Verdict.REMOVED: "the sender was removed from this cluster",
-            Verdict.WRONG_CLUSTER: f"this is cluster {self._parts.identity.cluster_id:x}",
-            Verdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
-            Verdict.INCOMPATIBLE: versions,
+            HelloVerdict.AMNESIA: WIPED,
+            HelloVerdict.REMOVED: "the sender was removed from this cluster",
+            HelloVerdict.WRONG_CLUSTER: f"this is cluster {self._parts.identity.cluster_id:x}",
+            HelloVerdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
+            HelloVerdict.INCOMPATIBLE: versions,
         }
         return HelloReply(
             verdict=verdict,

@@ -12,7 +12,7 @@ from connect_kv.errors import MemberRemoved, RefusedToStart
 from connect_kv.interfaces import Identity, LogStore, Transport, Worker
 from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL, hashed_id
 from connect_kv.node.peers import WIPED
-from connect_kv.peer_protocol import Description, Hello, Verdict
+from connect_kv.peer_protocol import Description, Hello, HelloVerdict
 from connect_kv.raft.types import ZERO, Member, Membership, Restored
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ async def describe(transport: Transport, ask: Sequence[str], asker: Hello, peer_
         except OSError as error:
             failures.append(f"{address}: {error}")
             continue
-        if description.hello.verdict is not Verdict.UNKNOWN_MEMBER:
+        if description.hello.verdict is not HelloVerdict.UNKNOWN_MEMBER:
             return description
         # It may lag behind the change that added us; another may know.
         unknown = description
@@ -211,15 +211,15 @@ def start_from(restored: Restored, *, node_id: int, last_applied: int, state_los
 
 def _accept(description: Description, peer_address: str) -> None:
     match description.hello.verdict:
-        case Verdict.WELCOME:
+        case HelloVerdict.WELCOME:
             return
-        case Verdict.UNKNOWN_MEMBER:
+        case HelloVerdict.UNKNOWN_MEMBER:
             raise RefusedToStart(
                 f"the running cluster has no member at {peer_address}: add it there first, then start it"
             )
-        case Verdict.AMNESIA:
+        case HelloVerdict.AMNESIA:
             raise RefusedToStart(WIPED)
-        case Verdict.REMOVED:
+        case HelloVerdict.REMOVED:
             raise MemberRemoved("this member was removed from its cluster")
         case other:
             raise RefusedToStart(

@@ -158,7 +158,7 @@ class Base(NamedTuple):
         return cls(EntryId(term, index), generation)
 
 
-class Run(NamedTuple):
+class DiscardedRun(NamedTuple):
     """Entries ``[start, end)`` of a generation that are no longer part of the log."""
 
     generation: int
@@ -166,15 +166,15 @@ class Run(NamedTuple):
     end: int
 
 
-def encode_runs(runs: list[Run]) -> bytes:
+def encode_runs(runs: list[DiscardedRun]) -> bytes:
     """Their record."""
     return b"".join(_U64_TRIPLE.pack(*run) for run in runs)
 
 
-def decode_runs(data: bytes) -> list[Run]:
+def decode_runs(data: bytes) -> list[DiscardedRun]:
     """The inverse. Raises ValueError."""
     try:
-        runs = [Run(*fields) for fields in _U64_TRIPLE.iter_unpack(data)]
+        runs = [DiscardedRun(*fields) for fields in _U64_TRIPLE.iter_unpack(data)]
     except struct.error as error:
         raise ValueError("a record has the wrong length") from error
     for run in runs:

@@ -62,7 +62,7 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class VerificationReport:
     """What `verify` found in one database."""
 
     database: str
@@ -123,7 +123,7 @@ def read_entries(data_dir: Path, start: int | None = None, end: int | None = Non
             index = found[-1].index + 1
 
 
-def verify(data_dir: Path) -> list[Report]:
+def verify(data_dir: Path) -> list[VerificationReport]:
     """Read every record of every database with its checksums, and see that they fit together.
 
     A database that cannot be opened at all is a report as well; only a directory that is none, or
@@ -151,9 +151,11 @@ def verify(data_dir: Path) -> list[Report]:
             raise
         except (StorageError, RefusedToStart) as error:
             problems.append(error.reason if isinstance(error, StorageError) else str(error))
-        reports.append(Report(database=str(path), records=records, problems=tuple(problems[:MANY_PROBLEMS])))
+        reports.append(
+            VerificationReport(database=str(path), records=records, problems=tuple(problems[:MANY_PROBLEMS]))
+        )
     if current is not None and current not in paths:
-        reports.append(Report(database=str(current), records=0, problems=("is missing",)))
+        reports.append(VerificationReport(database=str(current), records=0, problems=("is missing",)))
     return reports
 
 

@@ -26,7 +26,7 @@ from connect_kv.raft.types import (
     SnapshotMeta,
 )
 from connect_kv.storage import codec
-from connect_kv.storage.codec import Base, Run
+from connect_kv.storage.codec import Base, DiscardedRun
 from connect_kv.storage.engine import Disk, Engine
 from connect_kv.storage.log_checks import Memberships, Starts, check_records, check_terms
 from connect_kv.storage.log_sweeper import Background, Sweeper
@@ -242,7 +242,7 @@ class EngineLogStore:
         changes[codec.LOG_BASE] = base.encode()
         changes[codec.LOG_STATE] = codec.encode_state(state_name, meta.last.index)
         garbage = self._sweeper.with_run(
-            Run(self._base.generation, self.first_index, self._last_index + 1), changes
+            DiscardedRun(self._base.generation, self.first_index, self._last_index + 1), changes
         )
         self._rewrites += 1
         self._write(changes)
@@ -290,7 +290,7 @@ class EngineLogStore:
                 changes[codec.membership_key(at)] = None
         changes[codec.membership_key(index)] = membership.encode()
         base = Base(compacted, self._base.generation)
-        run = Run(self._base.generation, self.first_index, index + 1)
+        run = DiscardedRun(self._base.generation, self.first_index, index + 1)
         changes[codec.LOG_BASE] = base.encode()
         garbage = self._sweeper.with_run(run, changes)
         self._rewrites += 1

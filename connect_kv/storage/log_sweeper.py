@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from connect_kv.storage import codec
-from connect_kv.storage.codec import Run
+from connect_kv.storage.codec import DiscardedRun
 from connect_kv.storage.engine import Engine
 
 RECLAIM_BYTES = 16 << 20
@@ -30,7 +30,7 @@ class Sweeper:
     def __init__(self, engine: Engine, background: Background | None) -> None:
         self._engine = engine
         self._background = background or (lambda work: work())
-        self._garbage: list[Run] = []
+        self._garbage: list[DiscardedRun] = []
         self._garbage_bytes = 0
         self._reclaimable = 0
         self._reclaiming = False
@@ -45,13 +45,13 @@ class Sweeper:
         else:
             self._reclaimable, self._swept_to = size, start_of_log
 
-    def with_run(self, run: Run, changes: dict[bytes, bytes | None]) -> list[Run]:
+    def with_run(self, run: DiscardedRun, changes: dict[bytes, bytes | None]) -> list[DiscardedRun]:
         """All garbage once `run` is, and its record in `changes`; `adopt` it when that is written."""
         garbage = [*self._garbage, run] if run.start < run.end else self._garbage
         changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
         return garbage
 
-    def adopt(self, garbage: list[Run], size: int) -> None:
+    def adopt(self, garbage: list[DiscardedRun], size: int) -> None:
         """What `with_run` gave is written; the run has about `size` bytes."""
         self._garbage = garbage
         self._garbage_bytes += size
@@ -79,7 +79,7 @@ class Sweeper:
         generation, start, end = self._garbage[0]
         stop = min(start + count, end)
         changes |= {codec.entry_key(generation, index): None for index in range(start, stop)}
-        rest = [Run(generation, stop, end)] if stop < end else []
+        rest = [DiscardedRun(generation, stop, end)] if stop < end else []
         garbage = rest + self._garbage[1:]
         changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
         waiting = sum(run.end - run.start for run in self._garbage)

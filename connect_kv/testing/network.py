@@ -26,7 +26,7 @@ PERFECT = Quality()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NodeLocation:
     """Where a node runs."""
 
     host: str
@@ -44,7 +44,7 @@ class Network(Protocol):
     kind: str
     """For the report."""
 
-    async def start(self, names: Sequence[str]) -> dict[str, Place]:
+    async def start(self, names: Sequence[str]) -> dict[str, NodeLocation]:
         """Make a place for each."""
 
     def started(self, name: str, pid: int) -> None:

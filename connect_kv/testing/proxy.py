@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from connect_kv.testing.network import PERFECT, Place, Quality
+from connect_kv.testing.network import PERFECT, NodeLocation, Quality
 from connect_kv.testing.ports import free_ports
 
 RETRANSMISSION = 0.2
@@ -33,7 +33,7 @@ class ProxyNetwork:
         self._qualities: dict[tuple[str, str], Quality] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, names: Sequence[str]) -> dict[str, Place]:
+    async def start(self, names: Sequence[str]) -> dict[str, NodeLocation]:
         """Every proxy listens; the nodes behind them need not run yet."""
         places = {}
         for name in names:
@@ -47,7 +47,7 @@ class ProxyNetwork:
             server = await asyncio.start_server(serve, "127.0.0.1", 0)
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
-            places[name] = Place("127.0.0.1", (client, peer, http), f"127.0.0.1:{port}")
+            places[name] = NodeLocation("127.0.0.1", (client, peer, http), f"127.0.0.1:{port}")
         return places
 
     def started(self, name: str, pid: int) -> None:

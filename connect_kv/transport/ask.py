@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from connect_kv.interfaces import PeerReceiver
-from connect_kv.peer_protocol import Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_from_wire, hello_to_wire
 from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
@@ -35,7 +35,7 @@ async def ask(address: str, hello: Hello, method: str, request: bytes, limits: T
             judged, answer = decode_reply(await call(seal(wire.SerializeToString())))
         except (*RPC_FAILURES, BadMessage) as error:
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
-    if judged.verdict is not Verdict.WELCOME:
+    if judged.verdict is not HelloVerdict.WELCOME:
         raise ConnectionRefusedError(f"{address}: {judged.verdict.name} {judged.detail}".rstrip())
     return answer
 

@@ -19,9 +19,9 @@ from connect_kv.peer_protocol import (
     ForwardResponse,
     Hello,
     HelloReply,
+    HelloVerdict,
     PeerMessage,
     Proposal,
-    Verdict,
 )
 from connect_kv.protowire import varint
 from connect_kv.raft.messages import (
@@ -167,7 +167,7 @@ def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
 def hello_reply_from_wire(wire: pb.HelloReply) -> HelloReply:
     """The inverse. Raises BadMessage for a verdict of a later version."""
     try:
-        verdict = Verdict(wire.verdict)
+        verdict = HelloVerdict(wire.verdict)
     except ValueError as error:
         raise BadMessage(f"unknown verdict {wire.verdict}: {wire.detail}") from error
     return HelloReply(

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from connect_kv.peer_protocol import HelloReply, Loss, Verdict
+from connect_kv.peer_protocol import HelloReply, HelloVerdict, Loss
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.local import Local
-from connect_kv.transport.outbox import Outbox
+from connect_kv.transport.send_queue import SendQueue
 from connect_kv.transport.stream import (
     RPC_FAILURES,
     ByteStream,
@@ -23,7 +23,7 @@ from connect_kv.transport.stream import (
 _log = logging.getLogger(__name__)
 
 
-class Call(ByteStream, Protocol):
+class OutgoingStream(ByteStream, Protocol):
     """A client's side of a stream."""
 
     def cancel(self) -> bool:
@@ -38,20 +38,22 @@ class PeerLink:
     member hears soon what the others think of it; another opens with the first message.
     """
 
-    def __init__(self, node_id: int, open_call: Callable[[bool], Call], local: Local, *, eager: bool) -> None:
+    def __init__(
+        self, node_id: int, open_call: Callable[[bool], OutgoingStream], local: Local, *, eager: bool
+    ) -> None:
         self._node_id = node_id
         self._open_call = open_call
         self._local = local
         self._eager = eager
-        self._outbox = Outbox(local.limits)
+        self._queue = SendQueue(local.limits)
         self._away = False
         self._loss = Loss.SILENT
         self._pause = local.limits.reconnect_first
-        self._last_verdict = Verdict.WELCOME
+        self._last_verdict = HelloVerdict.WELCOME
 
     def send(self, frame: bytes, *, urgent: bool) -> bool:
         """Queue it; False if it was dropped."""
-        return not self._away and self._outbox.put(frame, urgent=urgent)
+        return not self._away and self._queue.put(frame, urgent=urgent)
 
     async def run(self) -> None:
         """Connect, and again, until cancelled."""
@@ -59,10 +61,10 @@ class PeerLink:
         while True:
             if not self._eager:
                 self._away = False
-                await self._outbox.filled()
+                await self._queue.filled()
             pause = await self._attempt(wait_for_ready)
             self._away = True
-            self._outbox.clear()
+            self._queue.clear()
             self._local.unreachable(self._node_id, self._loss)
             await self._local.clock.sleep(pause)
             # The first attempt fails at once if nobody listens. Later ones of an eager link wait in
@@ -75,15 +77,15 @@ class PeerLink:
         self._loss = Loss.SILENT
         try:
             reply = await self._introduce(call)
-            if reply.verdict is not Verdict.WELCOME:
+            if reply.verdict is not HelloVerdict.WELCOME:
                 self._note_refusal(reply)
                 self._loss = Loss.DROPPED  # it lives, and the reply says what is wrong
                 return self._local.limits.refused_pause
-            self._away, self._last_verdict = False, Verdict.WELCOME
+            self._away, self._last_verdict = False, HelloVerdict.WELCOME
             self._pause = self._local.limits.reconnect_first
             own_id = self._local.hello(self._node_id).source
             traffic = self._local.traffic.of(self._node_id)
-            await exchange(call, self._outbox, self._node_id, own_id, self._local.receive, traffic)
+            await exchange(call, self._queue, self._node_id, own_id, self._local.receive, traffic)
         except (*RPC_FAILURES, BadMessage) as error:
             self._loss = loss_of(error)
             _log.debug(
@@ -105,7 +107,7 @@ class PeerLink:
             )
         self._last_verdict = reply.verdict
 
-    async def _introduce(self, call: Call) -> HelloReply:
+    async def _introduce(self, call: OutgoingStream) -> HelloReply:
         await call.write(encode_frame(hello=self._local.hello(self._node_id)))
         reply = (await read_frame(call)).hello_reply
         if reply is None:

@@ -14,7 +14,7 @@ from random import Random
 
 from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import PeerReceiver
-from connect_kv.peer_protocol import Description, Hello, Loss, PeerMessage, SnapshotOffer, Verdict
+from connect_kv.peer_protocol import Description, Hello, HelloVerdict, Loss, PeerMessage, SnapshotOffer
 from connect_kv.transport.pieces import closed_after
 
 _MAX_WAITING = 4096
@@ -173,7 +173,7 @@ class MemoryTransport:
         await asyncio.sleep(self.network.delay())
         reply = await there.receiver.hello(offer.hello)
         self._check_connected(there)
-        if reply.verdict is not Verdict.WELCOME:
+        if reply.verdict is not HelloVerdict.WELCOME:
             self._receiver().hello_reply(target, reply)
             raise ConnectionRefusedError(f"snapshot to {target:x}: {reply.verdict.name} {reply.detail}")
         install = there.own(there.receiver.receive_snapshot(offer, self._under_way(there, chunks)))
@@ -360,7 +360,7 @@ class MemoryLink:
         self._broken.clear()
         self._away = False
         owner.receiver.hello_reply(self._node_id, reply)
-        if reply.verdict is not Verdict.WELCOME:
+        if reply.verdict is not HelloVerdict.WELCOME:
             return network.faults.refused_pause
         if owner.closed:
             return network.faults.retry

@@ -11,7 +11,7 @@ import grpc
 from connect_kv.peer_protocol import HelloReply
 from connect_kv.transport.codec import BadMessage, decode_frame
 from connect_kv.transport.limits import SERVICE, channel_options
-from connect_kv.transport.link import Call, PeerLink
+from connect_kv.transport.link import OutgoingStream, PeerLink
 from connect_kv.transport.local import Local
 from connect_kv.transport.stream import RPC_FAILURES, Lane, describe_failure, loss_of
 
@@ -36,7 +36,7 @@ class Peer:
         self._tasks = {asyncio.create_task(link.run()) for link in self._links.values()}
         self._letters: set[asyncio.Task[None]] = set()
 
-    def _opener(self, lane: Lane) -> Callable[[bool], Call]:
+    def _opener(self, lane: Lane) -> Callable[[bool], OutgoingStream]:
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
             f"/{SERVICE}/{lane.value}"
         )

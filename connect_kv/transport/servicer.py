@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import grpc
 
-from connect_kv.peer_protocol import Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
 from connect_kv.transport.ask import answer_ask
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
 from connect_kv.transport.describe import answer_describe
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.local import Local
-from connect_kv.transport.outbox import Outbox
-from connect_kv.transport.snapshot_receiver import SnapshotReceiver
+from connect_kv.transport.send_queue import SendQueue
+from connect_kv.transport.snapshot_receiver import SnapshotStreams
 from connect_kv.transport.stream import (
     RPC_FAILURES,
     Lane,
@@ -38,7 +38,7 @@ class _Incoming:
     """A welcomed stream and what waits to go back on it."""
 
     source: int
-    outbox: Outbox
+    outbox: SendQueue
 
 
 class RaftServicer:
@@ -47,7 +47,7 @@ class RaftServicer:
     def __init__(self, local: Local) -> None:
         self._local = local
         self._incoming: dict[tuple[Lane, int], _Incoming] = {}
-        self._snapshots = SnapshotReceiver(local)
+        self._snapshots = SnapshotStreams(local)
         self._running: set[asyncio.Task[object]] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -97,14 +97,14 @@ class RaftServicer:
             if hello is None:
                 raise BadMessage("a stream must begin with a hello")
             reply = await self._local.receiver.hello(hello)
-            if reply.verdict is Verdict.WELCOME:
+            if reply.verdict is HelloVerdict.WELCOME:
                 # Before the reply leaves: whoever is welcomed may rely on answers coming back.
                 await self._exchange(lane, hello, reply, context)
             else:
                 await context.write(encode_frame(hello_reply=reply))
 
     async def _exchange(self, lane: Lane, hello: Hello, reply: HelloReply, context: Context) -> None:
-        incoming = _Incoming(hello.source, Outbox(self._local.limits))
+        incoming = _Incoming(hello.source, SendQueue(self._local.limits))
         key = (lane, hello.source)
         self._incoming[key] = incoming
         try:
@@ -123,7 +123,7 @@ class RaftServicer:
             if frame.hello is None:
                 raise BadMessage("a unary call needs a hello")
             reply = await self._local.receiver.hello(frame.hello)
-            if reply.verdict is not Verdict.WELCOME:
+            if reply.verdict is not HelloVerdict.WELCOME:
                 return encode_frame(hello_reply=reply)
             self._local.traffic.of(frame.hello.source).received_bytes += len(request)
             for message in frame.messages:

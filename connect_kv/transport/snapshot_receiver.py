@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from connect_kv.peer_protocol import SnapshotOffer, Verdict
+from connect_kv.peer_protocol import HelloVerdict, SnapshotOffer
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.local import Local
@@ -27,7 +27,7 @@ _PIECES_AHEAD = 2
 writes wait (back-pressure)."""
 
 
-class _Session:
+class _IncomingSnapshot:
     """One snapshot being received, over one stream or, after a break, several."""
 
     def __init__(self, offer: SnapshotOffer, local: Local) -> None:
@@ -95,12 +95,12 @@ class _Session:
         await _cancelled(self.install)
 
 
-class SnapshotReceiver:
+class SnapshotStreams:
     """At most one snapshot of each sender."""
 
     def __init__(self, local: Local) -> None:
         self._local = local
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, _IncomingSnapshot] = {}
 
     async def serve(self, stream: ByteStream) -> bytes:
         """One stream; returns the encoded answer. Raises StreamBroken or BadMessage."""
@@ -109,7 +109,7 @@ class SnapshotReceiver:
             raise StreamBroken("no snapshot header")
         offer, offset = decode_header(data)
         reply = await self._local.receiver.hello(offer.hello)
-        if reply.verdict is not Verdict.WELCOME:
+        if reply.verdict is not HelloVerdict.WELCOME:
             return encode_answer(SnapshotAnswer(hello=reply))
         return encode_answer(await self._receive(offer, offset, stream))
 
@@ -129,7 +129,7 @@ class SnapshotReceiver:
                 return SnapshotAnswer(error="an earlier snapshot is still being installed")
             if session is not None:
                 await session.abandon()
-            session = self._sessions[source] = _Session(offer, self._local)
+            session = self._sessions[source] = _IncomingSnapshot(offer, self._local)
         elif session is None or session.offer.snapshot_id != offer.snapshot_id:
             # Only its own sender continues a snapshot, and only the same one.
             if session is not None:
@@ -142,7 +142,7 @@ class SnapshotReceiver:
             return SnapshotAnswer(received_chunks=session.total.chunks)
         return await self._feed(session, stream)
 
-    async def _feed(self, session: _Session, stream: ByteStream) -> SnapshotAnswer:
+    async def _feed(self, session: _IncomingSnapshot, stream: ByteStream) -> SnapshotAnswer:
         feeder = session.feeder = asyncio.create_task(session.feed(stream))
         try:
             await asyncio.wait({feeder, session.install}, return_when=asyncio.FIRST_COMPLETED)
@@ -157,7 +157,7 @@ class SnapshotReceiver:
                 await session.detach()
                 self._expire_later(session)
 
-    def _outcome(self, session: _Session) -> SnapshotAnswer:
+    def _outcome(self, session: _IncomingSnapshot) -> SnapshotAnswer:
         source = session.offer.hello.source
         if session.install.cancelled():
             return SnapshotAnswer(error="given up")
@@ -171,11 +171,11 @@ class SnapshotReceiver:
             return SnapshotAnswer(error="taken before it was whole")
         return SnapshotAnswer(installed=True, received_chunks=session.total.chunks)
 
-    def _expire_later(self, session: _Session) -> None:
+    def _expire_later(self, session: _IncomingSnapshot) -> None:
         if self._sessions.get(session.offer.hello.source) is session and session.expiry is None:
             session.expiry = asyncio.create_task(self._expire(session))
 
-    async def _expire(self, session: _Session) -> None:
+    async def _expire(self, session: _IncomingSnapshot) -> None:
         """Forget a session nobody continues; one that is complete is left to finish."""
         await self._local.clock.sleep(self._local.limits.snapshot_resume)
         if session.complete:

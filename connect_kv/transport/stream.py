@@ -12,7 +12,7 @@ import grpc
 
 from connect_kv.peer_protocol import Loss, PeerMessage
 from connect_kv.transport.codec import BadMessage, Frame, decode_frame
-from connect_kv.transport.outbox import Outbox
+from connect_kv.transport.send_queue import SendQueue
 from connect_kv.transport.traffic import PeerTraffic
 
 
@@ -57,7 +57,7 @@ async def _next(stream: ByteStream) -> bytes:
 
 async def exchange(
     stream: ByteStream,
-    outbox: Outbox,
+    outbox: SendQueue,
     source: int,
     target: int,
     receive: Callable[[PeerMessage], None],
@@ -90,7 +90,7 @@ async def exchange(
     raise StreamBroken("cancelled")
 
 
-async def _write(stream: ByteStream, outbox: Outbox, traffic: PeerTraffic) -> None:
+async def _write(stream: ByteStream, outbox: SendQueue, traffic: PeerTraffic) -> None:
     while True:
         frame = await outbox.take()
         await stream.write(frame)

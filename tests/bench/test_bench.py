@@ -8,7 +8,7 @@ import random
 import pytest
 
 from connect_kv.bench.histogram import Histogram
-from connect_kv.bench.load import Progress, closed_loop, open_loop
+from connect_kv.bench.load import LoadProgress, closed_loop, open_loop
 from connect_kv.bench.report import Check, as_dict, as_text
 
 
@@ -105,7 +105,7 @@ async def test_progress_is_told_about_a_hundred_times(total: int, words: int) ->
     await closed_loop(operation, callers=3, total=total, progress=told.append)
     assert len(told) == words
     again: list[int] = []
-    progress = Progress(total, again.append)
+    progress = LoadProgress(total, again.append)
     for _ in range(total):
         progress.add(1)
     assert len(again) == pytest.approx(words, abs=1)

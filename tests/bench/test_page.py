@@ -66,7 +66,7 @@ def test_each_goal_is_of_a_section_there_is(goal: page.Goal) -> None:
 
 @pytest.mark.parametrize("top", [0.0004, 0.3, 1, 4.1, 7, 99, 1001, 350_000])
 def test_an_axis_has_few_round_marks_and_reaches_the_top(top: float) -> None:
-    axis = plots.Axis([top], log=False)
+    axis = plots.PlotAxis([top], log=False)
     assert axis.marks[0] == 0
     assert axis.marks[-1] >= top
     assert 3 <= len(axis.marks) <= 7

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connect_kv.bench import doors, workloads
+from connect_kv.bench import targets, workloads
 from connect_kv.cli.bench import OPTIONS, STREAMED
 from tests.cli.conftest import Cli, Finished
 
@@ -72,7 +72,7 @@ def test_options_without_a_meaning_are_refused_by_name(cli: Cli, words: tuple[st
 def test_a_member_that_does_not_answer_is_named(
     cli: Cli, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "READY_SECONDS", 0.2)
+    monkeypatch.setattr(targets, "READY_SECONDS", 0.2)
     done = cli("bench", *words, "-e", "127.0.0.1:1")
     assert done.code == 1
     assert "127.0.0.1:1 did not answer" in done.err

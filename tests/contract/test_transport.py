@@ -13,9 +13,9 @@ from connect_kv.peer_protocol import (
     ForwardRefusal,
     ForwardRequest,
     ForwardResponse,
+    HelloVerdict,
     PeerMessage,
     Proposal,
-    Verdict,
 )
 from connect_kv.raft.messages import (
     AppendRequest,
@@ -97,7 +97,7 @@ async def test_hello_says_who_sends_and_its_answer_is_told(network: Network) -> 
     one, two = await network.pair()
 
     assert hello_of(1)(2) in two.recorder.hellos
-    assert (2, Verdict.WELCOME) in one.recorder.replies
+    assert (2, HelloVerdict.WELCOME) in one.recorder.replies
 
 
 async def test_answers_reach_an_asker_whose_address_is_unknown(network: Network) -> None:
@@ -121,8 +121,12 @@ async def test_answers_reach_an_asker_whose_address_is_unknown(network: Network)
     assert all(answer in received for answer in answers)
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.WELCOME])
-async def test_refused_member_is_told_why_and_not_listened_to(network: Network, verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    "verdict", [verdict for verdict in HelloVerdict if verdict is not HelloVerdict.WELCOME]
+)
+async def test_refused_member_is_told_why_and_not_listened_to(
+    network: Network, verdict: HelloVerdict
+) -> None:
     one, two = await network.node(1), await network.node(2)
     two.recorder.verdicts[1] = verdict
     connect(one, two)
@@ -137,7 +141,7 @@ async def test_refused_member_is_told_why_and_not_listened_to(network: Network, 
         assert any(pause >= 1 for pause in network.clock.pauses)
 
     two.recorder.verdicts.clear()
-    await one.recorder.until(lambda: (2, Verdict.WELCOME) in one.recorder.replies)
+    await one.recorder.until(lambda: (2, HelloVerdict.WELCOME) in one.recorder.replies)
     one.transport.send(append(2))
     await two.recorder.until(lambda: append(2) in two.recorder.messages)
     assert append(1) not in two.recorder.messages
@@ -181,10 +185,10 @@ async def test_unreachable_is_reported_for_an_unknown_target(network: Network) -
 async def test_a_member_no_longer_listed_is_judged_anew(network: Network) -> None:
     one, two = await network.pair()
 
-    one.recorder.verdicts[2] = Verdict.REMOVED
+    one.recorder.verdicts[2] = HelloVerdict.REMOVED
     one.transport.set_peers({1: one.transport.address})
 
-    await two.recorder.until(lambda: (1, Verdict.REMOVED) in two.recorder.replies)
+    await two.recorder.until(lambda: (1, HelloVerdict.REMOVED) in two.recorder.replies)
     one.recorder.messages.clear()
     two.transport.send(heartbeat(1, source=2, target=1))
     await two.recorder.until(lambda: 1 in two.recorder.unreachable_ids)
@@ -225,12 +229,12 @@ async def test_snapshot_refused_by_the_receiver_fails_at_the_sender(network: Net
 
 async def test_snapshot_of_a_member_that_is_not_welcome_fails(network: Network) -> None:
     one, two = await network.pair()
-    two.recorder.verdicts[1] = Verdict.REMOVED
+    two.recorder.verdicts[1] = HelloVerdict.REMOVED
 
     with pytest.raises(OSError, match="REMOVED"):
         await one.transport.send_snapshot(offer(), pieces_of([b"x"]))
 
-    assert (2, Verdict.REMOVED) in one.recorder.replies
+    assert (2, HelloVerdict.REMOVED) in one.recorder.replies
     assert not two.recorder.offers
 
 
@@ -305,7 +309,7 @@ async def test_describe_answers_who_does_not_know_itself_yet(network: Network) -
 
     assert description.node_id == 2
     assert description.membership.members[0].peer_address == "127.0.0.1:99"
-    assert description.hello.verdict is Verdict.UNKNOWN_MEMBER
+    assert description.hello.verdict is HelloVerdict.UNKNOWN_MEMBER
     assert description.leader_id is None
     assert two.recorder.hellos == [hello_of(0)(0)]
 
@@ -326,7 +330,7 @@ async def test_a_member_has_another_carry_out_a_call(network: Network) -> None:
 
 async def test_a_call_that_was_not_begun_says_so(network: Network) -> None:
     one, two = await network.pair()
-    two.recorder.verdicts[1] = Verdict.REMOVED
+    two.recorder.verdicts[1] = HelloVerdict.REMOVED
     with pytest.raises(ConnectionRefusedError):
         await one.transport.ask(2, "Status", b"")
     await two.transport.close()

@@ -13,7 +13,7 @@ from google.protobuf.message import Message as ProtoMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.peer_protocol import Description, Hello, HelloReply, Verdict
+from connect_kv.peer_protocol import Description, Hello, HelloReply, HelloVerdict
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import Message
@@ -37,7 +37,7 @@ class Receiver:
     async def describe(self, asker: Hello, peer_address: str) -> Description:
         return Description(
             cluster_id=asker.cluster_id, node_id=asker.source, membership=VOTERS,
-            hello=HelloReply(verdict=Verdict.WELCOME), leader_id=None, term=1,
+            hello=HelloReply(verdict=HelloVerdict.WELCOME), leader_id=None, term=1,
         )  # fmt: skip
 
     async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:

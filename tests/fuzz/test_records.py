@@ -39,7 +39,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     ),
     "hard state": (codec.decode_hard_state, codec.encode_hard_state(HardState(3, 1, 2))),
     "base": (codec.Base.decode, codec.Base(EntryId(3, 7), 1).encode()),
-    "runs": (codec.decode_runs, codec.encode_runs([codec.Run(1, 2, 3)] * 3)),
+    "runs": (codec.decode_runs, codec.encode_runs([codec.DiscardedRun(1, 2, 3)] * 3)),
     "identity": (codec.decode_identity, codec.encode_identity(IDENTITY)),
     "state": (codec.decode_state, codec.encode_state("12", 99)),
     "membership": (lambda data: codec.decode_membership(7, data), voters(1, 2, 3).encode()),

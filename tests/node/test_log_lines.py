@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from connect_kv.node.membership import Refusals, log_changes
-from connect_kv.peer_protocol import Verdict
+from connect_kv.peer_protocol import HelloVerdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.server.logs import fields_of
@@ -177,11 +177,11 @@ async def test_a_refused_member_is_told_once_not_with_every_attempt(trio: Trio, 
 
 def test_a_refusal_is_news_after_a_welcome_and_for_another_reason() -> None:
     refusals = Refusals()
-    assert refusals.news(1, Verdict.INCOMPATIBLE)
-    assert not refusals.news(1, Verdict.INCOMPATIBLE)
-    assert refusals.news(1, Verdict.WRONG_CLUSTER)
+    assert refusals.news(1, HelloVerdict.INCOMPATIBLE)
+    assert not refusals.news(1, HelloVerdict.INCOMPATIBLE)
+    assert refusals.news(1, HelloVerdict.WRONG_CLUSTER)
     refusals.welcome(1)
-    assert refusals.news(1, Verdict.WRONG_CLUSTER)
+    assert refusals.news(1, HelloVerdict.WRONG_CLUSTER)
     for stranger in range(2, 1000):
-        assert refusals.news(stranger, Verdict.WRONG_CLUSTER)
+        assert refusals.news(stranger, HelloVerdict.WRONG_CLUSTER)
     assert len(refusals._last) <= 256

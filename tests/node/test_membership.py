@@ -8,7 +8,7 @@ import pytest
 from connect_kv.errors import MemberRemoved, NodeStopped, NotLeader, RefusedToStart, Unavailable
 from connect_kv.interfaces import Identity
 from connect_kv.node.membership import Abilities, AddressBook, added_id, has_majority, judge
-from connect_kv.peer_protocol import Hello, Verdict
+from connect_kv.peer_protocol import Hello, HelloVerdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from tests.node.cluster import Trio, eventually, put
@@ -213,18 +213,18 @@ HELLO = Hello(
 @pytest.mark.parametrize(
     ("hello", "removed", "noted", "verdict"),
     [
-        (HELLO, (), None, Verdict.WELCOME),
-        (HELLO, (), b"d2", Verdict.WELCOME),
-        (HELLO, (), b"other", Verdict.AMNESIA),
-        (HELLO, (2,), b"other", Verdict.REMOVED),
-        (replace(HELLO, cluster_id=8), (), None, Verdict.WRONG_CLUSTER),
-        (replace(HELLO, target=3), (), None, Verdict.WRONG_MEMBER),
-        (replace(HELLO, protocol=0), (), None, Verdict.INCOMPATIBLE),
-        (replace(HELLO, protocol=3, oldest_protocol=2), (), None, Verdict.INCOMPATIBLE),
+        (HELLO, (), None, HelloVerdict.WELCOME),
+        (HELLO, (), b"d2", HelloVerdict.WELCOME),
+        (HELLO, (), b"other", HelloVerdict.AMNESIA),
+        (HELLO, (2,), b"other", HelloVerdict.REMOVED),
+        (replace(HELLO, cluster_id=8), (), None, HelloVerdict.WRONG_CLUSTER),
+        (replace(HELLO, target=3), (), None, HelloVerdict.WRONG_MEMBER),
+        (replace(HELLO, protocol=0), (), None, HelloVerdict.INCOMPATIBLE),
+        (replace(HELLO, protocol=3, oldest_protocol=2), (), None, HelloVerdict.INCOMPATIBLE),
     ],
 )
 def test_a_hello_is_judged(
-    hello: Hello, removed: tuple[int, ...], noted: bytes | None, verdict: Verdict
+    hello: Hello, removed: tuple[int, ...], noted: bytes | None, verdict: HelloVerdict
 ) -> None:
     assert judge(hello, IDENTITY, removed, noted) is verdict
 

@@ -6,7 +6,7 @@ import pytest
 
 from connect_kv.node.contacts import Contact, Contacts
 from connect_kv.node.outage import outage
-from connect_kv.peer_protocol import Loss, Verdict
+from connect_kv.peer_protocol import HelloVerdict, Loss
 from connect_kv.raft.types import Member, Membership
 
 
@@ -119,9 +119,9 @@ def test_whatever_comes_from_a_member_ends_the_trouble_with_it() -> None:
     assert stands(contacts) is Contact.ANSWERS
     contacts.lost(1, Loss.DROPPED)
     assert stands(contacts) is Contact.ANSWERS
-    contacts.replied(1, Verdict.WRONG_CLUSTER)
+    contacts.replied(1, HelloVerdict.WRONG_CLUSTER)
     assert stands(contacts) is Contact.UNWELCOME
-    contacts.replied(1, Verdict.UNKNOWN_MEMBER)
+    contacts.replied(1, HelloVerdict.UNKNOWN_MEMBER)
     assert stands(contacts) is Contact.ANSWERS
 
 

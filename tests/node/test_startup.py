@@ -14,7 +14,7 @@ from connect_kv.interfaces import Identity
 from connect_kv.node.snapshots import SnapshotRefused
 from connect_kv.node.startup import InitialMember, bootstrap, initial_cluster, join, restarted, start_from
 from connect_kv.node.workers import InlineWorker
-from connect_kv.peer_protocol import Description, Hello, HelloReply, SnapshotOffer, Verdict
+from connect_kv.peer_protocol import Description, Hello, HelloReply, HelloVerdict, SnapshotOffer
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import EntryId, Membership, Restored, SnapshotMeta
 from connect_kv.storage.log_store import EngineLogStore
@@ -216,7 +216,7 @@ async def test_a_name_that_is_not_in_the_initial_cluster_is_refused() -> None:
 class Answers:
     """A transport whose members answer with these verdicts; None does not answer."""
 
-    def __init__(self, verdicts: dict[str, Verdict | None]) -> None:
+    def __init__(self, verdicts: dict[str, HelloVerdict | None]) -> None:
         self.verdicts = verdicts
         self.asked: list[str] = []
 
@@ -232,7 +232,7 @@ class Answers:
         )  # fmt: skip
 
 
-async def joining(verdicts: dict[str, Verdict | None]) -> list[str]:
+async def joining(verdicts: dict[str, HelloVerdict | None]) -> list[str]:
     """Whom a joining member asked, in this order."""
     transport: Any = Answers(verdicts)
     log = EngineLogStore.open(MemoryDisk(random.Random(1)), Path("/n3"))
@@ -244,7 +244,7 @@ async def joining(verdicts: dict[str, Verdict | None]) -> list[str]:
 
 
 async def test_a_joining_member_asks_until_one_knows_it_and_not_itself() -> None:
-    verdicts = {"h1:2380": None, "h2:2380": Verdict.UNKNOWN_MEMBER, "h4:2380": Verdict.WELCOME}
+    verdicts = {"h1:2380": None, "h2:2380": HelloVerdict.UNKNOWN_MEMBER, "h4:2380": HelloVerdict.WELCOME}
     assert await joining(verdicts) == ["h1:2380", "h2:2380", "h4:2380"]
 
 
@@ -252,14 +252,14 @@ async def test_a_joining_member_asks_until_one_knows_it_and_not_itself() -> None
     ("verdict", "error", "said"),
     [
         (None, RefusedToStart, "no member of the running cluster answers: h1:2380: nobody there"),
-        (Verdict.UNKNOWN_MEMBER, RefusedToStart, "add it there first"),
-        (Verdict.AMNESIA, RefusedToStart, "another data directory"),
-        (Verdict.REMOVED, MemberRemoved, "was removed from its cluster"),
-        (Verdict.WRONG_CLUSTER, RefusedToStart, "refuses this member: WRONG_CLUSTER because"),
+        (HelloVerdict.UNKNOWN_MEMBER, RefusedToStart, "add it there first"),
+        (HelloVerdict.AMNESIA, RefusedToStart, "another data directory"),
+        (HelloVerdict.REMOVED, MemberRemoved, "was removed from its cluster"),
+        (HelloVerdict.WRONG_CLUSTER, RefusedToStart, "refuses this member: WRONG_CLUSTER because"),
     ],
 )
 async def test_a_member_that_may_not_join_is_told_why(
-    verdict: Verdict | None, error: type[Exception], said: str
+    verdict: HelloVerdict | None, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         await joining({"h1:2380": verdict})
@@ -272,10 +272,10 @@ async def test_a_starting_member_of_another_cluster_or_a_removed_one_is_told_so(
     described = await removed.transport.describe(
         leader.address, replace(hello, cluster_id=hello.cluster_id ^ 1), removed.address
     )
-    assert described.hello.verdict is Verdict.WRONG_CLUSTER
+    assert described.hello.verdict is HelloVerdict.WRONG_CLUSTER
     await leader.node.change_membership(MembershipChange().remove(removed.id))
     described = await removed.transport.describe(leader.address, hello, removed.address)
-    assert described.hello.verdict is Verdict.REMOVED
+    assert described.hello.verdict is HelloVerdict.REMOVED
 
 
 async def test_who_is_not_a_member_has_nothing_carried_out_and_brings_no_snapshot(trio: Trio) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connect_kv.node.membership import OLDEST_PROTOCOL, PROTOCOL
-from connect_kv.peer_protocol import Verdict
+from connect_kv.peer_protocol import HelloVerdict
 from tests.node.cluster import Trio, eventually, put
 
 NEXT = {"protocol": PROTOCOL + 1, "oldest_protocol": PROTOCOL, "highest_command": 50}
@@ -42,7 +42,7 @@ async def test_versions_too_far_apart_do_not_talk() -> None:
     await put(leader, 1)
     await trio.same_state([1], [one, two])
     reply = await one.node._driver.peers.hello(three.node._driver.peers.introduce(one.id))
-    assert reply.verdict is Verdict.INCOMPATIBLE
+    assert reply.verdict is HelloVerdict.INCOMPATIBLE
     assert f"versions {OLDEST_PROTOCOL} to {PROTOCOL}" in reply.detail
     assert not three.state.numbers
     await trio.kill_all()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connect_kv.testing.network import PERFECT, Place, Quality
+from connect_kv.testing.network import PERFECT, NodeLocation, Quality
 from connect_kv.testing.proxy import ProxyNetwork
 
 FAMILIES = {"IPv4": (socket.AF_INET, "127.0.0.1"), "both": (socket.AF_INET6, "::ffff:127.0.0.1")}
@@ -29,7 +29,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-async def dial(place: Place, family: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(place: NodeLocation, family: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """As gRPC does with sockets for both, or plainly."""
     kind, host = FAMILIES[family]
     dialing = socket.socket(kind)

@@ -9,7 +9,15 @@ from random import Random
 from typing import Protocol
 
 from connect_kv.interfaces import Transport
-from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
+from connect_kv.peer_protocol import (
+    Description,
+    Hello,
+    HelloReply,
+    HelloVerdict,
+    Loss,
+    PeerMessage,
+    SnapshotOffer,
+)
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Member, Membership, SnapshotMeta
 from connect_kv.transport.grpc_transport import GrpcTransport
@@ -45,9 +53,9 @@ class Recorder:
 
     def __init__(self, node_id: int) -> None:
         self.node_id = node_id
-        self.verdicts: dict[int, Verdict] = {}
+        self.verdicts: dict[int, HelloVerdict] = {}
         self.hellos: list[Hello] = []
-        self.replies: list[tuple[int, Verdict]] = []
+        self.replies: list[tuple[int, HelloVerdict]] = []
         self.messages: list[PeerMessage] = []
         self.unreachable_ids: list[int] = []
         self.losses: list[tuple[int, Loss]] = []
@@ -62,7 +70,7 @@ class Recorder:
     async def hello(self, hello: Hello) -> HelloReply:
         self.hellos.append(hello)
         self._changed.set()
-        verdict = self.verdicts.get(hello.source, Verdict.WELCOME)
+        verdict = self.verdicts.get(hello.source, HelloVerdict.WELCOME)
         return HelloReply(verdict=verdict, detail=verdict.name, protocol=1, directory_id=b"there")
 
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
@@ -97,13 +105,13 @@ class Recorder:
             cluster_id=CLUSTER,
             node_id=self.node_id,
             membership=membership,
-            hello=HelloReply(verdict=self.verdicts.get(asker.source, Verdict.UNKNOWN_MEMBER)),
+            hello=HelloReply(verdict=self.verdicts.get(asker.source, HelloVerdict.UNKNOWN_MEMBER)),
             leader_id=None,
             term=7,
         )
 
     async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
-        if self.verdicts.get(hello.source, Verdict.WELCOME) is not Verdict.WELCOME:
+        if self.verdicts.get(hello.source, HelloVerdict.WELCOME) is not HelloVerdict.WELCOME:
             raise PermissionError("not welcome")
         return f"{hello.source} asks {hello.target} for {method}: ".encode() + request
 

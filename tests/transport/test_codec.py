@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_kv.peer_protocol import HelloReply, PeerMessage, Verdict
+from connect_kv.peer_protocol import HelloReply, HelloVerdict, PeerMessage
 from connect_kv.raft.messages import AppendRequest, AppendResponse, InstallSnapshot, VoteRequest
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc import raft_pb2 as pb
@@ -62,7 +62,7 @@ def test_append_responses_round_trip(
 
 
 def test_introductions_round_trip() -> None:
-    hello, reply = hello_of(1)(2), HelloReply(verdict=Verdict.AMNESIA, detail="d", protocol=2)
+    hello, reply = hello_of(1)(2), HelloReply(verdict=HelloVerdict.AMNESIA, detail="d", protocol=2)
 
     frame = decode_frame(encode_frame(MESSAGES, hello=hello, hello_reply=reply))
 
@@ -98,7 +98,7 @@ def test_no_flipped_bit_changes_a_message(message: PeerMessage) -> None:
 
 
 def test_no_flipped_bit_changes_an_introduction() -> None:
-    hello, reply = hello_of(1)(2), HelloReply(verdict=Verdict.WELCOME, detail="d", protocol=2, term=9)
+    hello, reply = hello_of(1)(2), HelloReply(verdict=HelloVerdict.WELCOME, detail="d", protocol=2, term=9)
     for expected, frame in (
         (hello, encode_frame(hello=hello)),
         (reply, encode_frame(hello_reply=reply)),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from connect_kv.peer_protocol import Loss, Verdict
+from connect_kv.peer_protocol import HelloVerdict, Loss
 from connect_kv.raft.messages import TimeoutNow
 from connect_kv.transport.codec import decode_frame, encode_frame
 from connect_kv.transport.limits import TransportLimits
@@ -29,7 +29,7 @@ async def raw_stream(channel: grpc.aio.Channel, source: int = 1) -> Stream:
     assert isinstance(answer, bytes)
     reply = decode_frame(answer).hello_reply
     assert reply is not None
-    assert reply.verdict is Verdict.WELCOME
+    assert reply.verdict is HelloVerdict.WELCOME
     return call
 
 

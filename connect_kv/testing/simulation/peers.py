@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import Context
 
 from connect_kv.interfaces import PeerReceiver
-from connect_kv.peer_protocol import Description, Hello, HelloReply, Loss, PeerMessage, SnapshotOffer, Verdict
+from connect_kv.peer_protocol import (
+    Description,
+    Hello,
+    HelloReply,
+    HelloVerdict,
+    Loss,
+    PeerMessage,
+    SnapshotOffer,
+)
 from connect_kv.testing.simulation.process import Process, across
 from connect_kv.transport.memory import MemoryTransport
 from connect_kv.transport.pieces import closed_after
@@ -120,7 +128,7 @@ class _Gate:
             return await across(self._process, self._process.spawn(self._receiver.hello(hello)))
         except Exception as error:
             # A stream that its peer ends without an answer; whoever dialled tries again.
-            return HelloReply(verdict=Verdict.INCOMPATIBLE, detail=str(error))
+            return HelloReply(verdict=HelloVerdict.INCOMPATIBLE, detail=str(error))
 
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
         self._process.call_soon(self._receiver.hello_reply, node_id, reply)

@@ -33,7 +33,7 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 
-class Door(Protocol):
+class LoadTarget(Protocol):
     """One way. Calls may overlap without limit; awaited, they raise what went wrong."""
 
     def put(self, key: bytes, value: bytes) -> Awaitable[object]:
@@ -58,8 +58,11 @@ class Door(Protocol):
         """Disconnect."""
 
 
-class Counter(Replicated):
-    """What the counter load calls: serve it with ``--machine counter=connect_kv.bench.doors:Counter``."""
+class BenchCounter(Replicated):
+    """What the counter load calls.
+
+    Serve it with ``--machine counter=connect_kv.bench.targets:BenchCounter``.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -71,7 +74,7 @@ class Counter(Replicated):
         return self.total
 
 
-class SessionDoor:
+class SessionTarget:
     """Our client with its sessions, one for each of `clients`."""
 
     def __init__(self, endpoints: str, clients: int, machine: str = "counter") -> None:
@@ -85,7 +88,7 @@ class SessionDoor:
         for client in self._clients:
             await client.__aenter__()
             await client.get(b"connect-kv")  # opens its session
-        self._counters = cycle([client.machine(self._machine, Counter) for client in self._clients])
+        self._counters = cycle([client.machine(self._machine, BenchCounter) for client in self._clients])
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -106,14 +109,14 @@ class SessionDoor:
 
     def increment(self) -> Awaitable[object]:
         """Count one."""
-        return next(self._counters).call(Counter.increment)
+        return next(self._counters).call(BenchCounter.increment)
 
     async def revision(self) -> int:
         """Where the store stands."""
         return (await self._clients[0].range(b"\0", count_only=True)).header.revision
 
 
-class UnaryDoor:
+class UnaryTarget:
     """Single calls under etcd's names, which both systems answer, spread over all members."""
 
     def __init__(self, endpoints: str, clients: int) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from connect_kv.transport.limits import TransportLimits
 
 
-class Outbox:
+class SendQueue:
     """Encoded frames waiting for one stream; full means dropped, which Raft repairs.
 
     Urgent ones (heartbeats and their answers) overtake the others, so that megabytes of appends to

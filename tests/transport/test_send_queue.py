@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from connect_kv.transport.limits import TransportLimits
-from connect_kv.transport.outbox import Outbox
+from connect_kv.transport.send_queue import SendQueue
 
 LIMITS = TransportLimits(max_batch_bytes=10, max_entry_bytes=10, queue_messages=4, queue_bytes=15)
 
 
 async def test_waiting_frames_are_joined_up_to_a_batch() -> None:
-    outbox = Outbox(LIMITS)
+    outbox = SendQueue(LIMITS)
     for frame in (b"aaaa", b"bbbb", b"cccc"):
         assert outbox.put(frame, urgent=False)
 
@@ -20,7 +20,7 @@ async def test_waiting_frames_are_joined_up_to_a_batch() -> None:
 
 
 async def test_heartbeats_overtake_appends() -> None:
-    outbox = Outbox(LIMITS)
+    outbox = SendQueue(LIMITS)
     outbox.put(b"appendappend", urgent=False)
     outbox.put(b"beat", urgent=True)
 
@@ -29,7 +29,7 @@ async def test_heartbeats_overtake_appends() -> None:
 
 
 async def test_bytes_are_bounded_but_one_frame_always_fits() -> None:
-    outbox = Outbox(LIMITS)
+    outbox = SendQueue(LIMITS)
 
     assert outbox.put(b"x" * 20, urgent=False)
     assert not outbox.put(b"y", urgent=False)
@@ -40,17 +40,17 @@ async def test_bytes_are_bounded_but_one_frame_always_fits() -> None:
 
 
 async def test_count_is_bounded() -> None:
-    outbox = Outbox(LIMITS)
+    outbox = SendQueue(LIMITS)
     for urgent in (True, False):
         assert [outbox.put(b"m", urgent=urgent) for _ in range(6)] == [True] * 4 + [False] * 2
 
 
 async def test_frame_that_no_peer_takes_is_refused() -> None:
-    assert not Outbox(LIMITS).put(b"x" * 21, urgent=False)
+    assert not SendQueue(LIMITS).put(b"x" * 21, urgent=False)
 
 
 async def test_closed_ends_whoever_takes() -> None:
-    outbox = Outbox(LIMITS)
+    outbox = SendQueue(LIMITS)
     outbox.put(b"lost", urgent=False)
     outbox.close()
     with pytest.raises(ConnectionError):
