@@ -94,7 +94,9 @@ class RaftCore:
         return self._replication.append(EntryKind.COMMAND, commands)
 
     def propose_membership(self, change: MembershipChange) -> EntryId:
-        """Append a change of membership; it rules at once. A joint phase ends by itself.
+        """Append a change of membership; it rules at once, but for an added voter (`RaftState.deciding`).
+
+        A joint phase ends by itself.
 
         Raises NotLeader, and MembershipRefused if the change makes no sense, another is under way,
         or this leader has not committed in its term yet.

@@ -97,7 +97,8 @@ class Heartbeats:
             return
         rounds = {node_id: progress.acknowledged_round for node_id, progress in state.progress.items()}
         rounds[state.node_id] = state.round
-        for request, index in state.reads.confirmed(committed_index(state.membership, rounds)):
+        confirmed = max(committed_index(one, rounds) for one in state.deciding)
+        for request, index in state.reads.confirmed(confirmed):
             if request.source == state.node_id:
                 state.outbox.reads.append(ReadState(context=request.context, index=index))
             else:
@@ -120,4 +121,4 @@ class Heartbeats:
         active[state.node_id] = True
         for progress in state.progress.values():
             progress.recent_active = False
-        return vote_result(state.membership, active) is VoteResult.WON
+        return any(vote_result(one, active) is VoteResult.WON for one in state.deciding)

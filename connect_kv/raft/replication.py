@@ -30,7 +30,7 @@ class Replication:
         return EntryId(term, next_index)
 
     def append_membership(self, membership: Membership) -> EntryId:
-        """Change the membership: from now on the new one rules (thesis 4.1)."""
+        """Change the membership: from now on the new one rules (thesis 4.1; `RaftState.deciding`)."""
         id = self.append(EntryKind.MEMBERSHIP, [membership.encode()])
         self._state.track_members()
         return id
@@ -61,7 +61,7 @@ class Replication:
         # Not the end of the log in memory: a leader of three that counted what it has not written yet, and
         # one follower, would acknowledge an entry that a power failure leaves on one disk.
         acknowledged[state.node_id] = state.persisted_index
-        index = committed_index(state.membership, acknowledged)
+        index = max(committed_index(one, acknowledged) for one in state.deciding)
         # An entry of an older term is never committed by counting copies (Figure 8): S1 of term 4 has 2/2 on
         # a majority and dies; S5, whose log ends with term 3, can still win that majority's votes and
         # overwrite it. Once an entry of this term has a majority S5 cannot win, and all that lies before is

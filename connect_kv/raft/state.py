@@ -135,6 +135,27 @@ class RaftState:
         return self.history.current
 
     @property
+    def deciding(self) -> tuple[Membership, ...]:
+        """The memberships of which a majority of any one decides what this leader commits and reads.
+
+        While a voter that this leader adds is not committed, that is also the membership before it. By the
+        new one alone (thesis 4.1) a lone voter could add another only if that runs already, and until then
+        could do nothing else. Why it is safe, and why for an addition alone, is in
+        docs/decisions/an-added-voter-counts-once-committed.md. Elections always need the last one.
+        """
+        membership, before = self.membership, self.history.before
+        if (
+            before is not None
+            and self.history.index > self.commit_index
+            and self.history.index >= self.term_start
+            and not membership.joint
+            and not before.joint
+            and before.voters < membership.voters
+        ):
+            return (before, membership)
+        return (membership,)
+
+    @property
     def committed_in_term(self) -> bool:
         """Whether the leader has committed an entry of its own term: only then it knows what is committed."""
         return self.commit_index >= self.term_start

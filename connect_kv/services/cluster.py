@@ -45,6 +45,7 @@ class ClusterService:
         self._replica = replica
         self._membership = membership
         self._published = published
+        self._changes = changes
         self._peers = peers
         peers.serve("MemberAdd", _encoded(cluster_pb2.MemberAddRequest, changes.add))
         peers.serve("MemberRemove", _encoded(cluster_pb2.MemberRemoveRequest, changes.remove))
@@ -65,6 +66,8 @@ class ClusterService:
         self, request: cluster_pb2.MemberAddRequest, caller: Caller
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
+        if not self._replica.has_leader():
+            self._changes.check_started(request)
         return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
 
     async def MemberRemove(

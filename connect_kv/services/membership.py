@@ -103,14 +103,12 @@ class MemberChanges:
         """Add a voter or a learner; it gets its id here and its name when it starts."""
         address = peer_address(request.peerURLs)
         member = Member(node_id=0, name="", peer_address=address)
+        self.check_started(request)  # also where a majority that has not started keeps all from being settled
         async with self._turn:
             membership = await self._settled()
+            self.check_started(request)
             if not request.isLearner:
-                started, voters = self._started(membership.voters), len(membership.voters)
-                # Alone, one may add another whatever happens then: so a lost cluster is built up anew.
-                if started < _majority(voters + 1) and not started == voters == 1:
-                    raise TOO_FEW_STARTED.error()
-                await self._until_active(membership.voters, _majority(voters + 1))
+                await self._until_active(membership.voters, _majority(len(membership.voters) + 1))
             if any(other.peer_address == address for other in membership.members):
                 raise URL_EXISTS.error()
             if request.isLearner and len(membership.learners) >= self._max_learners:
@@ -122,6 +120,14 @@ class MemberChanges:
         added = next(one for one in after.members if one.peer_address == address)
         (own,) = (one for one in members if added.node_id == one.ID)
         return cluster_pb2.MemberAddResponse(member=own, members=members)
+
+    def check_started(self, request: cluster_pb2.MemberAddRequest) -> None:
+        """Refuse a further voter while too few of those there are have ever started, as far as known here."""
+        membership = self._node.membership
+        started, voters = self._started(membership.voters), len(membership.voters)
+        # Alone, one may add another whatever happens then: so a lost cluster is built up anew.
+        if not request.isLearner and started < _majority(voters + 1) and not started == voters == 1:
+            raise TOO_FEW_STARTED.error()
 
     async def remove(self, request: cluster_pb2.MemberRemoveRequest) -> cluster_pb2.MemberRemoveResponse:
         """Remove a member for good, this one included."""

@@ -9,7 +9,21 @@ from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.membership import MembershipChange, MembershipHistory, changed, check_invariants
 from connect_kv.raft.messages import AppendResponse
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Role
-from tests.raft.harness import Cluster, Node, append, entries_of, member, membership_of, role_of
+from tests.raft.harness import (
+    Cluster,
+    Node,
+    Packet,
+    append,
+    entries_of,
+    header,
+    member,
+    membership_of,
+    role_of,
+)
+
+
+def ends(packet: Packet) -> tuple[int, int]:
+    return header(packet).source, header(packet).target
 
 
 def change(node: Node, wanted: MembershipChange) -> EntryId:
@@ -200,6 +214,97 @@ def test_a_single_voter_commits_by_itself_and_grows() -> None:
     cluster.stabilize()
 
     assert cluster[2].state == cluster[1].state
+
+
+def test_a_lone_voter_adds_one_that_has_not_started_and_then_needs_it() -> None:
+    """By the new majority alone the change itself would wait for a process nobody can start yet."""
+    cluster = Cluster(1)
+    leader = cluster.elect(1)
+    id = change(leader, MembershipChange().add_voter(member(2)))
+    assert leader.core.commit_index == id.index
+
+    leader.propose(b"a")
+    assert leader.core.commit_index == id.index
+    cluster.add(2)
+    cluster.stabilize()
+
+    assert leader.core.commit_index == id.index + 1
+    assert cluster[2].state == leader.state
+
+
+def test_after_a_restart_a_lone_voter_needs_the_one_it_added() -> None:
+    """What it committed since may rest on the other, whose vote must be asked."""
+    cluster = Cluster(1)
+    leader = cluster.elect(1)
+    change(leader, MembershipChange().add_voter(member(2)))
+    leader.crash()
+    leader.start()
+    cluster.tick(100)
+    assert not cluster.leaders
+
+    cluster.add(2)
+    cluster.tick(100)
+
+    assert cluster.leaders == [1]
+    assert cluster[2].state == leader.state
+
+
+@pytest.mark.parametrize(("away", "goes_on"), [((3, 4), False), ((3,), True)])
+def test_an_addition_is_committed_by_the_majority_before_it_and_what_follows_by_its_own(
+    away: tuple[int, ...], goes_on: bool
+) -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.add(4)
+    cluster.isolate(*away)
+
+    id = change(leader, MembershipChange().add_voter(member(4)))
+    cluster.stabilize()
+    assert leader.core.commit_index == id.index
+
+    leader.propose(b"a")
+    cluster.stabilize()
+    assert leader.core.commit_index == id.index + goes_on
+
+
+def test_an_addition_that_a_new_leader_finds_counts_at_once() -> None:
+    """Only who appended it knows that nothing was added after it.
+
+    1 added 4, committed that with 3, which 2 does not know, and then added 5, of which only 1 and 5 know.
+    If 2 could commit by a majority of three, 1, 4 and 5 could still elect 5, which would truncate that.
+    """
+    cluster = Cluster(3)
+    cluster.add(4)
+    four = Entry(EntryId(1, 2), EntryKind.MEMBERSHIP, membership_of([1, 2, 3, 4]).encode())
+    cluster[2].step(append(1, 2, 1, EntryId(0, 0), [*entries_of([1]), four], commit_index=1))
+    cluster.isolate(1)
+    cluster[2].tick(20)
+    cluster.drop(AppendResponse)
+    cluster.elect(2)
+
+    cluster.dropped = lambda packet: 1 in ends(packet) or ends(packet) == (4, 2)
+    cluster.tick(4)
+    assert cluster[3].core.last_index == cluster[2].core.last_index == 3
+    assert cluster[2].core.commit_index == 1
+
+    cluster.isolate(1)
+    cluster.tick(4)
+    assert cluster[2].core.commit_index == 3
+
+
+def test_a_removal_needs_the_majority_that_stays() -> None:
+    """Otherwise what is committed along with it could be on one disk that stays, and one that goes."""
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(2)
+
+    id = change(leader, MembershipChange().remove(3))
+    cluster.stabilize()
+    assert leader.core.commit_index < id.index
+
+    cluster.heal()
+    cluster.tick(4)
+    assert leader.core.commit_index == id.index
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ class Nemesis:
     def _belonging(self) -> set[str]:
         """Names in the membership that was applied last."""
         nodes = [host.running.node for host in self._world.hosts if host.up]
-        latest = max(nodes, key=lambda node: node.last_applied)
-        return {member.name for member in latest.membership.members}
+        latest = max(nodes, key=lambda node: node.last_applied, default=None)
+        return {member.name for member in latest.membership.members} if latest else set()
 
     def _say(self, text: str) -> None:
         self.log.append((self._world.now, text))
@@ -123,6 +123,8 @@ class Nemesis:
 
     async def _partition(self) -> None:
         addresses = self._addresses()
+        if len(addresses) < 2:
+            return
         self._rng.shuffle(addresses)
         if self._rng.random() < 0.6:
             alone = self._some_host().peer_address
@@ -146,7 +148,10 @@ class Nemesis:
 
     async def _bridge(self) -> None:
         """Two that do not reach each other, and others that reach both."""
-        first, second = self._rng.sample(self._addresses(), 2)
+        addresses = self._addresses()
+        if len(addresses) < 2:
+            return
+        first, second = self._rng.sample(addresses, 2)
         self._say(f"{first} and {second} do not reach each other")
         self._world.peers.partition([first], [second])
         self._later((0.2, 4), self._world.peers.heal)
@@ -363,6 +368,10 @@ class Nemesis:
     async def _members(self) -> None:
         leader = self._world.leader
         if leader is None:
+            # Whoever waits for the second of two members has none: it may have been added unheard.
+            if self._spare is not None and self._spare.name in self._belonging():
+                self._spare.run()
+                self._spare = None
             return
         node = leader.running.node
         membership, rng = node.membership, self._rng

@@ -15,7 +15,7 @@ from connect_kv.peer_protocol import PeerMessage
 from connect_kv.raft.messages import AppendRequest, HeartbeatRequest
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.status import RaftStatus
-from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
+from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restored, Role, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Result
 from connect_kv.testing.simulation.telling import told_apart
 
@@ -164,9 +164,18 @@ class Ledger:
                 disk.term, disk.vote, disk.commit_index = hard.term, hard.vote, hard.commit_index
             if ready.entries:
                 self._append(node_id, disk, ready.entries)
+                self._may_lead_alone(node_id, ready.entries)
         hard_states = [ready.hard_state for ready in readies if ready.hard_state is not None]
         if hard_states and any(ready.must_sync for ready in readies):
             disk.synced_commit_index = hard_states[-1].commit_index
+
+    def _may_lead_alone(self, node_id: int, entries: Sequence[Entry]) -> None:
+        """A lone voter sends nothing before it has added another, whose vote it did not need."""
+        status = self._status[node_id]()
+        if status.role is Role.LEADER and any(
+            entry.kind is EntryKind.NOOP and entry.term == status.term for entry in entries
+        ):
+            self._leads(node_id, status.term)
 
     def installed(self, node_id: int, meta: SnapshotMeta) -> None:
         """A snapshot was installed."""

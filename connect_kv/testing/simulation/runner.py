@@ -61,7 +61,7 @@ def replay_line(report: Report, config: RunConfig) -> str:
     """The one line that repeats a failure."""
     return (
         f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds!r} "
-        f"--steps {report.steps} --faults {shlex.quote(','.join(config.faults))}"
+        f"--members {config.members} --steps {report.steps} --faults {shlex.quote(','.join(config.faults))}"
     )
 
 
@@ -83,6 +83,13 @@ def positive(context: click.Context, option: click.Parameter, value: float) -> f
 )
 @click.option("--within", type=float, help="Begin no more after so many real seconds.  [default: run all]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="The cluster begins with so many.",
+)
 @click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
 @click.option(
     "--steps", type=click.IntRange(min=1), help="End after so many steps: what STEPS of a failure says."
@@ -94,6 +101,7 @@ def main(
     seconds: float,
     within: float | None,
     jobs: int,
+    members: int,
     faults: str,
     steps: int | None,
     svg: Path | None,
@@ -108,7 +116,10 @@ def main(
     kinds = tuple(kind for kind in faults.split(",") if kind)
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
-    configs = [RunConfig(seed=seed, seconds=seconds, faults=kinds, step_limit=steps) for seed in wanted]
+    configs = [
+        RunConfig(seed=seed, seconds=seconds, members=members, faults=kinds, step_limit=steps)
+        for seed in wanted
+    ]
     run, failed, virtual, real, answered, undecided = 0, 0, 0.0, 0.0, 0, 0
     end = time.monotonic() + (within or math.inf)
     bar = Progress(

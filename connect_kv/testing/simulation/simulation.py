@@ -41,6 +41,8 @@ class RunConfig:
     seed: int
     seconds: float = 10.0
     """Virtual seconds of work and faults; coming to rest takes a few more."""
+    members: int = 3
+    """The cluster begins with so many."""
     faults: Sequence[str] = fault_kinds.ALL
     step_limit: int | None = None
     pause: float = 0.1
@@ -108,6 +110,7 @@ class Simulation:
         return WorldConfig(
             seed=config.seed,
             machines={"counter": Counter},
+            members=config.members,
             clock_skew=skew,
             step_limit=config.step_limit,
         )
