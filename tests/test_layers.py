@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "etcd_errors": {"errors", "rpc"},
     "protowire": set(),
+    "http2": set(),
     "rpc": set(),
     "metrics": set(),
     "grpc_core": set(),
@@ -75,6 +76,9 @@ ALLOWED: dict[str, set[str]] = {
 
 FACE = {"client", "config", "embed", "errors", "framework", "options", "units"}
 """What `import connect_kv` loads: no part of a server."""
+
+HTTP2_SHELLS = {"listener.py", "channel.py"}
+"""The files of http2 that know sockets and a loop."""
 
 RAFT_STANDARD_LIBRARY_BAN = {"asyncio", "time", "os", "logging", "socket", "threading", "pathlib", "secrets"}
 
@@ -177,3 +181,9 @@ def test_whichever_module_is_imported_first_its_imports_can_be_met() -> None:
 def test_the_core_cannot_touch_a_clock_a_socket_or_a_disk(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)}
     assert not outside & RAFT_STANDARD_LIBRARY_BAN
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "http2").glob("*.py")), ids=lambda path: path.name)
+def test_the_cores_of_http2_cannot_touch_a_clock_or_a_socket(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(path)}
+    assert path.name in HTTP2_SHELLS or not outside & RAFT_STANDARD_LIBRARY_BAN

@@ -1,0 +1,458 @@
+"""Listening sockets under asyncio. All calls that come in one turn of the loop are handed over together,
+and all frames of a turn leave with one write for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final, cast
+
+from connect_kv.http2 import frames
+from connect_kv.http2.frames import PREFACE
+from connect_kv.http2.limits import Limits
+from connect_kv.http2.metadata import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
+from connect_kv.http2.server import Call, Peer, Route, ServerConnection, ServerTurn
+
+logger = logging.getLogger(__name__)
+
+Batch = Callable[[list[Call]], None]
+"""Takes all calls of one method that came in a turn. It answers each with ``reply`` or ``fail``, at once,
+or later: then `Server.flush_soon` follows. When it raises, those without an answer fail."""
+Handle = Callable[[Call], Awaitable[bytes]]
+"""Answers one unary call in a task of its own, which is cancelled when nobody waits any more."""
+Serve = Callable[["ServerStream"], Awaitable[None]]
+"""Serves one stream, in such a task as well. It may raise StatusError; returning is OK."""
+
+ALPN: Final = ["h2", "http/1.1"]
+"""What an ssl.SSLContext of such a server must offer: without h2 C core refuses it."""
+_LINGER: Final = 1.0
+"""Seconds that a client has to read the last GOAWAY and close."""
+_BACKLOG: Final = 1024
+
+
+class Server:
+    """What all connections share. Use it in the loop that was running when it was made."""
+
+    def __init__(
+        self,
+        unary: Mapping[str, Batch],
+        tasks: Mapping[str, Handle] | None = None,
+        streams: Mapping[str, Serve] | None = None,
+        *,
+        limits: Limits | None = None,
+        http1: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
+        """Methods by their full name, ``/package.Service/Method``. `http1` makes a protocol for a
+        connection that does not begin like HTTP/2, which gets it with the bytes that were read.
+        """
+        self.limits = limits or Limits()
+        self.http1 = http1
+        self.loop = asyncio.get_running_loop()
+        routes: dict[bytes, Route] = {}
+        self._batches: dict[Route, Batch] = {}
+        for name, batch in unary.items():
+            route = routes[name.encode()] = Route(name.encode())
+            self._batches[route] = batch
+        for name, handle in (tasks or {}).items():
+            route = routes[name.encode()] = Route(name.encode())
+            self._batches[route] = partial(self._begin_each, handle)
+        for name, serve in (streams or {}).items():
+            routes[name.encode()] = Route(name.encode(), partial(self._begin_stream, serve))
+        self.turn = ServerTurn(routes)
+        self.sockets: set[_Socket] = set()
+        self.unanswered = 0
+        """Unary calls of all connections."""
+        self.full = False
+        """Whether nothing is read for now."""
+        self.stopping = False
+        self._listening: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handing_over = self._flushing = False
+        self._all_closed = asyncio.Event()
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Accept connections; returns the port. `context`: with TLS, see `ALPN`. Raises OSError."""
+        wait = self.limits.handshake if context is not None else None
+        server = await self.loop.create_server(
+            self.protocol, host, port, ssl=context, backlog=_BACKLOG, ssl_handshake_timeout=wait
+        )
+        self._listening.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    def protocol(self) -> asyncio.Protocol:
+        """For one accepted socket, with or without TLS."""
+        return _Socket(self)
+
+    # Turns.
+
+    def hand_over_soon(self) -> None:
+        """Calls are ready; those that come in this turn on other connections go with them."""
+        if not self._handing_over:
+            self._handing_over = True
+            self.loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._handing_over = False
+        for route, calls in self.turn.take():
+            try:
+                self._batches[route](calls)
+            except Exception as error:
+                logger.exception("a batch of calls failed", extra={"method": route.path.decode("latin-1")})
+                for call in calls:
+                    call.fail(INTERNAL, f"{type(error).__name__}: {error}")
+        self.flush()
+
+    def flush_soon(self) -> None:
+        """Write, once what is under way now has added to it."""
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits, on connections where something does."""
+        self._flushing = False
+        dirty, self.turn.dirty = self.turn.dirty, []
+        for core in dirty:
+            core.owner.write()
+        if self.turn.dirty:
+            self.flush_soon()
+        if self.unanswered > self.limits.unanswered if not self.full else self._room_again():
+            self.full = not self.full
+            for socket in self.sockets:
+                socket.read_or_not()
+
+    def _room_again(self) -> bool:
+        return self.unanswered <= self.limits.unanswered * 3 // 4
+
+    # Calls that have a task.
+
+    def _begin_each(self, handle: Handle, calls: list[Call]) -> None:
+        for call in calls:
+            self._spawn(call, self._answer(handle, call))
+
+    def _begin_stream(self, serve: Serve, call: Call) -> None:
+        stream = ServerStream(self, call)
+        self._spawn(call, self._serve(serve, stream), stream.changed.set)
+
+    def _spawn(self, call: Call, work: Any, changed: Callable[[], None] | None = None) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+        def notify() -> None:
+            if call.gone():
+                task.cancel()
+            elif changed is not None:
+                changed()
+
+        call.connection.notify(call, notify)
+
+    async def _answer(self, handle: Handle, call: Call) -> None:
+        await self._ended(call, handle(call))
+
+    async def _serve(self, serve: Serve, stream: ServerStream) -> None:
+        await self._ended(stream.call, serve(stream))
+
+    async def _ended(self, call: Call, work: Awaitable[bytes | None]) -> None:
+        """Let `work` run, and end the call as it ends."""
+        connection = call.connection
+        try:
+            message = await work
+            connection.notify(call, None)  # its own end must not cancel the task
+            if message is None:
+                connection.finish(call)
+            else:
+                connection.reply(call, message)
+        except StatusError as error:
+            connection.notify(call, None)
+            connection.fail(call, error.code, error.text, error.trailing)
+        except asyncio.CancelledError:
+            connection.notify(call, None)
+            if not call.gone():
+                connection.fail(call, UNAVAILABLE, "the server stops")
+        except Exception as error:
+            connection.notify(call, None)
+            logger.exception("a call failed", extra={"peer": call.peer.address})
+            connection.fail(call, UNKNOWN, f"{type(error).__name__}: {error}")
+        self.flush_soon()
+
+    # The end.
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections and calls, give the calls under way `grace` seconds, close. Clients are
+        told in two steps, so that none has a call that this server has not looked at.
+        """
+        self.stopping = True
+        for server in self._listening:
+            server.close()
+        for socket in list(self.sockets):
+            socket.drain()
+        self.flush()
+        if self.sockets:
+            self._all_closed.clear()
+            try:
+                async with asyncio.timeout(grace):
+                    await self._all_closed.wait()
+            except TimeoutError:
+                pass
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for socket in list(self.sockets):
+            socket.end("the server stops")
+        self.flush()
+        if self.sockets:
+            self._all_closed.clear()
+            await self._all_closed.wait()  # _LINGER at most
+
+    def closed(self, socket: _Socket) -> None:
+        """A connection is over."""
+        self.sockets.discard(socket)
+        if not self.sockets:
+            self._all_closed.set()
+
+
+class ServerStream:
+    """One stream as its handler sees it."""
+
+    def __init__(self, server: Server, call: Call) -> None:
+        self.call = call
+        self.changed = asyncio.Event()
+        self._server = server
+
+    async def read(self) -> bytes | None:
+        """The next message; None after the last. Raises StatusError for one that cannot be taken."""
+        connection = self.call.connection
+        while (message := connection.take(self.call)) is None:
+            if self.call.ended:
+                parts = self.call.parts
+                if parts is not None and parts.received:
+                    raise StatusError(INTERNAL, "the last message is cut off")
+                return None
+            await self._change()
+        if connection.out:
+            self._server.flush_soon()
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (message := await self.read()) is not None:
+            yield message
+
+    async def write(self, message: bytes) -> None:
+        """Send a message, once the client takes what was sent before."""
+        parts = self.call.parts
+        while parts is not None and parts.waiting:
+            await self._change()
+        if not self.call.gone():
+            self.call.connection.send(self.call, message)
+            self._server.flush_soon()
+
+    async def _change(self) -> None:
+        self._server.flush_soon()
+        self.changed.clear()
+        await self.changed.wait()
+
+
+class _Socket(asyncio.Protocol):
+    """One accepted connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._core: ServerConnection | None = None
+        """None until it is clear that the client speaks HTTP/2."""
+        self._transport: asyncio.Transport
+        self._begun = b""
+        self._counted = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client must speak first; a client of HTTP/2 waits for our settings, though."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
+        server = self._server
+        crowded = len(server.sockets) >= server.limits.connections
+        server.sockets.add(self)
+        tls = transport.get_extra_info("ssl_object")
+        chosen = tls.selected_alpn_protocol() if tls is not None else None
+        if crowded:
+            self._start().end(frames.NO_ERROR, "too many connections")
+        elif chosen == "h2" or server.http1 is None:
+            self._start()
+        elif chosen == "http/1.1":
+            self._hand_over_http1(b"")
+        else:
+            self._schedule(server.loop.time() + server.limits.handshake)
+        if server.stopping:
+            self.drain()
+        server.flush()
+
+    def _start(self) -> ServerConnection:
+        server, transport = self._server, self._transport
+        name = transport.get_extra_info("peername")
+        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
+        now = server.loop.time()
+        core = ServerConnection(
+            server.turn, server.limits, now, Peer(address, transport.get_extra_info("peercert") or None)
+        )
+        core.owner, self._core = self, core
+        if server.full:
+            self.read_or_not()
+        self._schedule(core.next_time())
+        return core
+
+    def _hand_over_http1(self, data: bytes) -> None:
+        assert self._server.http1 is not None
+        protocol = self._server.http1()
+        self._cancel_timer()
+        self._server.closed(self)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        if data:
+            protocol.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Calls wait for the others of this turn; all else is answered at once."""
+        server, core = self._server, self._core
+        if core is None:
+            data = self._begun + data
+            self._begun = data
+            if not PREFACE.startswith(data[: len(PREFACE)]):
+                self._hand_over_http1(data)
+                return
+            if len(data) < 4:  # the beginning of a method of HTTP/1.1, for all we know
+                return
+            core = self._start()
+        try:
+            core.receive(data, server.loop.time())
+        except Exception:
+            logger.exception("a connection failed", extra={"peer": core.peer.address})
+            core.end(frames.INTERNAL_ERROR, "internal error")
+        self._count()
+        if core.soonest < self._timer_at:
+            self._schedule(core.soonest)
+        if server.turn.ready:
+            server.hand_over_soon()
+        elif core.out:
+            server.flush()
+        elif core.done:
+            self.write()
+
+    def _count(self) -> None:
+        core = self._core
+        assert core is not None
+        count = len(core.streams) - core.long_calls
+        self._server.unanswered += count - self._counted
+        self._counted = count
+
+    def write(self) -> None:
+        """Write what waits, unless the socket takes no more."""
+        core = self._core
+        assert core is not None
+        self._count()
+        out = core.out
+        if out and (not core.paused or core.closing):
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._transport.write(data)
+            core.written()
+        if (core.closing or core.done) and not out:
+            self._close()
+
+    def _close(self) -> None:
+        """Close so that the client still reads what was sent: a socket closed with unread bytes takes it all
+        back.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._cancel_timer()
+        transport = self._transport
+        if transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+        self._timer = self._server.loop.call_later(_LINGER, transport.abort)
+
+    def drain(self) -> None:
+        """Take no new calls, and close after the last answer."""
+        if self._core is None:
+            self._transport.close()
+        else:
+            self._core.now = self._server.loop.time()
+            self._core.drain()
+            self._schedule(self._core.next_time())
+
+    def end(self, reason: str) -> None:
+        """Close now."""
+        if self._core is None:
+            self._transport.close()
+        else:
+            self._core.end(frames.NO_ERROR, reason)
+            self.write()
+
+    # Time.
+
+    def _schedule(self, at: float) -> None:
+        if self._closing:
+            return
+        self._cancel_timer()
+        self._timer_at = at
+        self._timer = self._server.loop.call_at(at, self._tick)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        core = self._core
+        if core is None:
+            self._transport.abort()
+            return
+        # Timers fire up to a tick of the loop's clock early: what is due then is due now.
+        core.tick(max(self._server.loop.time(), self._timer_at))
+        if not core.closing:
+            self._schedule(core.next_time())
+        self._server.flush()
+
+    # The socket.
+
+    def pause_writing(self) -> None:
+        """Whoever does not take answers asks no more questions either."""
+        if self._core is not None:
+            self._core.pause(self._server.loop.time())
+            self.read_or_not()
+            self._schedule(self._core.next_time())
+
+    def resume_writing(self) -> None:
+        """What was written has left, for the most part."""
+        if self._core is not None:
+            self._core.resume()
+            self.read_or_not()
+            self.write()
+            self._server.flush_soon()
+
+    def read_or_not(self) -> None:
+        """As the server and this socket say."""
+        core = self._core
+        if core is None or self._closing or self._transport.is_closing():
+            return
+        if core.paused or self._server.full:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """All its calls are over."""
+        self._closing = True
+        self._cancel_timer()
+        if self._core is not None:
+            self._core.lost("the connection was lost")
+            self._count()
+        self._server.closed(self)

@@ -1,0 +1,514 @@
+"""The server's side of one HTTP/2 connection that carries gRPC: bytes in, calls and bytes out.
+
+What all requests of a load have in common is done once: a block of header fields is found by its bytes
+(`heads`), and an answer is two constant blocks around a message. Whole calls gather in `ServerTurn.ready`
+over all connections; whoever owns them hands a method's calls over together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, Final
+
+from connect_kv.http2 import frames, metadata
+from connect_kv.http2.connection import Connection, Stream, Turn
+from connect_kv.http2.frames import END_HEADERS, END_STREAM, LARGEST_FRAME, PREFACE
+from connect_kv.http2.hpack import Field, literal
+from connect_kv.http2.limits import Allowance, Limits
+from connect_kv.http2.metadata import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Metadata,
+    StatusError,
+)
+from connect_kv.http2.streams import ACCEPTED_ENCODINGS, Parts, decompress
+
+_RESPONSE: Final = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+_OK: Final = ((b"grpc-status", b"0"),)
+_REPLY: Final = Struct(">IBI2sIBIBI")
+_REPLY_END: Final = Struct(">IBIB")
+_KNOWN_RESPONSE: Final = b"\x88\xbf"
+_KNOWN_OK: Final = 0xBE
+"""What `_RESPONSE` and `_OK` are once the client's table holds what is not in the static one."""
+_UNSUPPORTED_MEDIA: Final = literal(b":status", b"415")
+_ACCEPTED: Final = literal(b"grpc-accept-encoding", ACCEPTED_ENCODINGS)
+_RESETS: Final = (100.0, 1.0)
+"""Of calls that wait for their answer: a second, and for each message. At once: as many as may be open."""
+_DRAINING: Final = b"draining"
+
+
+class Route:
+    """One method. Its unary calls gather in `calls`; a stream is given to `begin`."""
+
+    __slots__ = ("begin", "calls", "path")
+
+    def __init__(self, path: bytes, begin: Callable[[Call], None] | None = None) -> None:
+        self.path = path
+        self.begin = begin
+        self.calls: list[Call] = []
+
+
+class ServerTurn(Turn):
+    """What came during a turn, on all connections."""
+
+    __slots__ = ("any_gone", "ready", "routes", "services")
+
+    def __init__(self, routes: dict[bytes, Route]) -> None:
+        super().__init__()
+        self.routes = routes
+        self.services = {path[1:].rpartition(b"/")[0] for path in routes}
+        self.ready: list[Route] = []
+        """Those with calls."""
+        self.any_gone = False
+
+    def take(self) -> list[tuple[Route, list[Call]]]:
+        """The calls to be handed over now. One that was reset in the same read is not among them: the
+        clients of a slow server give up many at once, and some are sent dead.
+        """
+        ready = self.ready[:]
+        self.ready.clear()
+        taken = []
+        for route in ready:
+            calls, route.calls = route.calls, []
+            if self.any_gone:
+                calls = [call for call in calls if not call.gone()]
+            if calls:
+                taken.append((route, calls))
+        self.any_gone = False
+        return taken
+
+
+@dataclass(slots=True)
+class Head:
+    """What a block of header fields says: shared by all calls that sent the same block."""
+
+    route: Route | None
+    fields: list[Field]
+    timeout: float | None = None
+    """Seconds that the client gives the call."""
+    encoding: bytes = b""
+    """Of compressed messages."""
+    refusal: StatusError | bytes | None = None
+    """Why such a call is not served: a status, a whole block of an answer without one, or, empty, a malformed
+    one."""
+    plain: bool = False
+    """A unary call that needs no attention before its message has come."""
+
+    def with_timeout(self, value: bytes) -> Head | None:
+        """The same call with another ``grpc-timeout``."""
+        timeout = metadata.parse_timeout(value)
+        if timeout is None or self.timeout is None:
+            return None
+        return Head(self.route, self.fields, timeout, self.encoding, self.refusal)
+
+    @property
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The application's own fields."""
+        return metadata.decode_metadata(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end."""
+
+    address: str = ""
+    certificate: dict[str, Any] | None = None
+    """As ssl.SSLSocket.getpeercert gives it, of a client that TLS has verified."""
+
+
+class Call(Stream):
+    """One call of a client. Answer each unary one once, with `reply` or `fail`, also one that is `gone`."""
+
+    __slots__ = ("connection", "head")
+
+    def __init__(self, connection: ServerConnection, number: int, head: Head) -> None:
+        # Stream's own, written out: this is made for every call.
+        self.number = number
+        self.message = b""
+        self.ended = False
+        self.deadline = math.inf
+        self.extra = 0
+        self.parts = None
+        self.connection = connection
+        self.head = head
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
+        return self.connection.peer
+
+    @property
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The metadata of the call, in order."""
+        return self.head.metadata
+
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more: given up, past its deadline, or answered."""
+        return self.connection.streams.get(self.number) is not self
+
+    def reply(self, message: bytes) -> None:
+        """Answer a unary call, if somebody still waits."""
+        self.connection.reply(self, message)
+
+    def fail(self, code: int, text: str, trailing: Metadata = ()) -> None:
+        """End the call with a status, after what was sent before."""
+        self.connection.fail(self, code, text, trailing)
+
+
+class ServerConnection(Connection[Call, Head]):
+    """One client. Its first frames are in `out` from the beginning: clients wait for them."""
+
+    _PREFACE = PREFACE
+    _WHOLE = END_STREAM
+
+    def __init__(self, turn: ServerTurn, limits: Limits, now: float, peer: Peer | None = None) -> None:
+        super().__init__(turn, limits, now)
+        self._ready = turn
+        self.peer = peer or Peer()
+        self.long_calls = 0
+        """Open calls that are streams."""
+        self._known = False
+        """Whether the client's table holds the fields of every answer."""
+        self._largest_reply = min(self._stream_window, LARGEST_FRAME)
+        self._resets = Allowance(limits.streams, *_RESETS, now)
+        self._draining = False
+        self._drain_at = math.inf
+        self._left = False
+        """The last stream was named: no more are begun."""
+        announced = {
+            frames.MAX_CONCURRENT_STREAMS: limits.streams,
+            frames.INITIAL_WINDOW_SIZE: limits.stream_window,
+            frames.MAX_HEADER_LIST_SIZE: limits.header_list,
+        }
+        self._emit(frames.settings(announced))
+        if limits.connection_window > frames.DEFAULT_WINDOW:
+            self._emit(frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW))
+
+    # Calls that come.
+
+    def _interpret(self, fields: list[Field], size: int) -> Head:
+        if size > self.limits.header_list:
+            text = f"received metadata size exceeds hard limit ({size} vs. {self.limits.header_list})"
+            return Head(None, [], refusal=StatusError(RESOURCE_EXHAUSTED, text))
+        if not metadata.well_formed(fields):
+            return Head(None, [], refusal=b"")
+        said = dict(fields)
+        pseudo = {name for name, _ in fields if name[:1] == b":"}
+        required = {b":method", b":scheme", b":path"}
+        timeout = said.get(b"grpc-timeout")
+        head = Head(None, [one for one in fields if one[0] != b"grpc-timeout"])
+        head.encoding = said.get(b"grpc-encoding", b"")
+        if not required <= pseudo or not pseudo <= required | {b":authority"}:
+            head.refusal = b""
+        elif not _is_grpc(said.get(b"content-type", b"")):
+            head.refusal = _UNSUPPORTED_MEDIA
+        elif timeout is not None and (seconds := metadata.parse_timeout(timeout)) is None:
+            head.refusal = StatusError(INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')!r}")
+        elif said[b":method"] != b"POST":
+            head.refusal = StatusError(INTERNAL, "a call of gRPC is a POST")
+        else:
+            head.timeout = seconds if timeout is not None else None
+            self._find_route(head, said[b":path"])
+        return head
+
+    def _find_route(self, head: Head, path: bytes) -> None:
+        head.route = self._ready.routes.get(path)
+        if head.route is not None:
+            head.plain = head.route.begin is None and head.timeout is None
+            return
+        service, slash, method = path[1:].decode("latin-1").rpartition("/")
+        if not slash or path[:1] != b"/":
+            text = f'malformed method name: "{path.decode("latin-1")}"'
+        elif service.encode("latin-1") in self._ready.services:
+            text = f"unknown method {method} for service {service}"
+        else:
+            text = f"unknown service {service}"
+        head.refusal = StatusError(UNIMPLEMENTED, text)
+
+    def _open(self, number: int, head: Head, ended: bool) -> None:
+        if number <= self._last:
+            self._open_again(number, ended)
+            return
+        self._last = number
+        streams = self.streams
+        if self._left or len(streams) >= self.limits.streams:
+            if not self._left:  # else the client knows, and repeats it elsewhere
+                self._emit(frames.reset(number, frames.REFUSED_STREAM))
+            return
+        call = streams[number] = Call(self, number, head)
+        if ended or not head.plain:
+            self._begin(call, head, ended)
+
+    def _open_again(self, number: int, ended: bool) -> None:
+        """Trailers of a client, which gRPC's clients do not send."""
+        call = self.streams.get(number)
+        if call is None or call.ended:
+            # Either it is over, and this may have been under way then, or the client breaks the protocol.
+            if call is not None or not ended:
+                raise frames.H2Error(frames.STREAM_CLOSED, "header fields on a stream that has ended")
+            return
+        if not ended:
+            raise frames.H2Error(frames.PROTOCOL_ERROR, "trailers that do not end a stream")
+        self._data(call, number, END_STREAM, b"")
+
+    def _begin(self, call: Call, head: Head, ended: bool) -> None:
+        """All but the usual call."""
+        call.ended = ended
+        refusal = head.refusal
+        if isinstance(refusal, StatusError):
+            self.fail(call, refusal.code, refusal.text)
+        elif refusal is not None:
+            self._refuse_request(call, refusal)
+        else:
+            assert head.route is not None
+            if head.timeout is not None:
+                self._expect(call, self.now + head.timeout)
+            if head.route.begin is not None:
+                self.long_calls += 1
+                self._parts(call)
+                head.route.begin(call)
+            elif ended:
+                self.fail(call, INTERNAL, "a unary call has one message")
+
+    def _refuse_request(self, call: Call, block: bytes) -> None:
+        """What is no call of gRPC: a request without the right form, or of other contents."""
+        if block:
+            self._emit(frames.headers(call.number, self._encoder.encode((), block), END_STREAM))
+            self.useful += 1
+        if not block or not call.ended:
+            code = frames.NO_ERROR if block else frames.PROTOCOL_ERROR
+            self._emit(frames.reset(call.number, code))
+            self._spend()
+        self.forget(call)
+
+    def _hand_over(self, stream: Call, message: bytes) -> None:
+        stream.message = message
+        stream.ended = True
+        route = stream.head.route
+        assert route is not None
+        if not route.calls:
+            self._ready.ready.append(route)
+        route.calls.append(stream)
+
+    def _arrived(self, stream: Call, parts: Parts) -> None:
+        route = stream.head.route
+        assert route is not None
+        if parts.trailers is not None:  # it has its answer, which waits for a window
+            self._forget_request(parts)
+        elif route.begin is not None:
+            if parts.notify is not None:
+                parts.notify()
+        elif len(parts.inbox) > 1 or (stream.ended and (not parts.inbox or parts.received)):
+            self.fail(stream, INTERNAL, "a unary call has one message")
+        elif not stream.ended:
+            self.consumed(stream)
+        else:
+            try:
+                self._hand_over(stream, self._plain(stream, parts))
+            except StatusError as error:
+                self._refuse(stream, error)
+
+    def _plain(self, call: Call, parts: Parts) -> bytes:
+        compressed, message = parts.inbox.popleft()
+        if compressed:
+            message = decompress(message, call.head.encoding, self.limits.message)
+            self.hold(parts, len(message))
+            if self.turn.held > self.limits.held:
+                raise StatusError(RESOURCE_EXHAUSTED, "too much is being received already")
+        return message
+
+    def take(self, call: Call) -> bytes | None:
+        """The next message of a stream that has come whole; None if there is none. Raises StatusError."""
+        parts = self._parts(call)
+        if not parts.inbox:
+            self.consumed(call)
+            return None
+        compressed, message = parts.inbox.popleft()
+        self.hold(parts, -len(message) - 5)
+        self.consumed(call)
+        return decompress(message, call.head.encoding, self.limits.message) if compressed else message
+
+    def _refuse(self, stream: Call, why: StatusError) -> None:
+        self.fail(stream, why.code, why.text)
+
+    def _reset(self, stream: Call, code: int) -> None:
+        self._ready.any_gone = True
+        timeout = stream.head.timeout
+        if timeout is not None and self.now >= stream.deadline - min(1.0, timeout / 4):
+            return  # both sides act on it: hundreds of calls with the same one are no attack
+        if stream.parts is not None and stream.parts.begun:
+            return  # it has had an answer
+        if not self._resets.take(self.now, self.useful):
+            raise frames.H2Error(frames.ENHANCE_YOUR_CALM, "too many resets")
+
+    def _overdue(self, stream: Call) -> None:
+        self._ready.any_gone = True
+        if stream.parts is not None:  # what waits for a window must not hold the end back
+            self._drop(stream.parts)
+            stream.parts.trailers = None
+        self.fail(stream, DEADLINE_EXCEEDED, "context deadline exceeded")
+
+    def forget(self, stream: Call) -> None:
+        """That call is over; whoever works for it is told."""
+        if not stream.gone() and stream.head.route is not None and stream.head.route.begin is not None:
+            self.long_calls -= 1
+        super().forget(stream)
+
+    def lost(self, reason: str) -> None:
+        """There is no connection any more."""
+        self._ready.any_gone = True
+        super().lost(reason)
+
+    # Answers.
+
+    def _settings_changed(self) -> None:
+        if not self._encoder.learned:
+            self._known = False
+        self._largest_reply = min(self._stream_window, LARGEST_FRAME)
+
+    def reply(self, call: Call, message: bytes) -> None:
+        """Answer a unary call, if somebody still waits for it."""
+        number, size = call.number, len(message) + 5
+        if size > self._window or size > self._largest_reply or call.parts is not None or not self._known:
+            if not call.gone():
+                self.send(call, message)
+                self.finish(call)
+            return
+        if self.streams.pop(number, None) is not call:
+            return
+        if call.deadline != math.inf:
+            self._timed.pop(number, None)
+        self._window -= size
+        self.useful += 1
+        self.life.unused = self.now
+        out = self.out
+        if not out:
+            self.turn.dirty.append(self)
+        out.append(
+            _REPLY.pack(0x201, END_HEADERS, number, _KNOWN_RESPONSE, size << 8, 0, number, 0, size - 5)
+        )
+        out.append(message)
+        out.append(_REPLY_END.pack(0x101, END_HEADERS | END_STREAM, number, _KNOWN_OK))
+
+    def finish(self, call: Call) -> None:
+        """The call has succeeded, after the messages that were sent."""
+        parts = self._parts(call)
+        if call.gone() or parts.trailers is not None:
+            return
+        if not parts.begun:
+            self._begin_answer(call, parts)
+        self._forget_request(parts)
+        parts.trailers = b""
+        self._write(call, parts)
+
+    def fail(self, call: Call, code: int, text: str, trailing: Metadata = ()) -> None:
+        """End a call with a status, after what was sent before."""
+        parts = self._parts(call)
+        if call.gone() or parts.trailers is not None:
+            return
+        try:
+            block = metadata.status_block(code, text, trailing)
+        except ValueError as error:
+            block = metadata.status_block(INTERNAL, str(error))
+        if call.head.encoding and code == UNIMPLEMENTED:
+            block += _ACCEPTED
+        self._forget_request(parts)
+        parts.trailers = block
+        self._write(call, parts)
+
+    def send(self, stream: Call, message: bytes) -> None:
+        """One message of a stream; it waits where the client's windows have no room. A client for which too
+        much waits already loses the call.
+        """
+        parts = self._parts(stream)
+        limits, waiting = self.limits, self.waiting
+        if waiting > limits.waiting or (waiting > limits.waiting // 16 and self.turn.waiting > limits.held):
+            # What it did is done; UNAVAILABLE leaves that open.
+            self.fail(stream, UNAVAILABLE, f"{waiting} bytes of answers wait for this client already")
+            return
+        if not parts.begun:
+            self._begin_answer(stream, parts)
+        super().send(stream, message)
+
+    def _forget_request(self, parts: Parts) -> None:
+        parts.inbox.clear()
+        parts.received.clear()
+        self.hold(parts, -parts.held)
+
+    def _begin_answer(self, call: Call, parts: Parts) -> None:
+        parts.begun = True
+        self._emit(frames.headers(call.number, self._encoder.encode(_RESPONSE), 0))
+
+    def notify(self, call: Call, callback: Callable[[], None] | None) -> None:
+        """Have `callback` called whenever something comes for the call, may be sent, or the call is gone."""
+        self._parts(call).notify = callback
+
+    def _write_end(self, stream: Call, parts: Parts) -> None:
+        if parts.trailers:
+            block = self._encoder.encode(() if parts.begun else _RESPONSE, parts.trailers)
+        else:
+            block = self._encoder.encode(_OK)
+            self._known = self._encoder.learned == len(_RESPONSE) + len(_OK) - 1
+        self._emit(frames.headers(stream.number, block, END_STREAM))
+        if not stream.ended:
+            # The client need not send the rest. grpc-js would keep its side open for ever.
+            self._emit(frames.reset(stream.number, frames.NO_ERROR))
+        self.useful += 1
+        self.forget(stream)
+
+    # Leaving.
+
+    def drain(self) -> None:
+        """Take no new calls, in two steps: a client that is told stops; then those that were under way have
+        come.
+        """
+        if self.closing or self._draining:
+            return
+        self._draining = True
+        if not self.life.greeted:
+            self.end(frames.NO_ERROR, "the server stops")
+            return
+        self._emit(frames.goaway(frames.LAST_STREAM, frames.NO_ERROR, "the server stops"))
+        self._emit(frames.frame(frames.PING, 0, 0, _DRAINING))
+        self._drain_at = self.now + self.limits.drain
+
+    def _ping_answered(self, payload: bytes) -> None:
+        if payload == _DRAINING and self._draining:
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self._left:
+            self._left, self._drain_at = True, math.inf
+            self._emit(frames.goaway(self._last, frames.NO_ERROR, "the server stops"))
+
+    @property
+    def done(self) -> bool:
+        """Whether it was drained and every call has its answer: it may be closed."""
+        return self._left and not self.streams
+
+    def next_time(self) -> float:
+        """When `tick` has something to do, if nothing happens before."""
+        return min(super().next_time(), self._drain_at)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`."""
+        super().tick(now)
+        if now >= self._drain_at and not self.closing:
+            self._leave()
+
+    def _idle(self) -> None:
+        if not self.streams:
+            self.life.unused = math.inf
+            self.drain()
+
+
+def _is_grpc(content_type: bytes) -> bool:
+    return content_type == b"application/grpc" or content_type.startswith(
+        (b"application/grpc+", b"application/grpc;")
+    )
