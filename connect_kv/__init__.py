@@ -23,7 +23,7 @@ from connect_kv.framework.callbacks import CALLBACKS, Messages
 from connect_kv.framework.cluster import Cluster, Node
 from connect_kv.framework.examples import examples
 from connect_kv.framework.hosted import Store
-from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.framework.replicated import Replicated, before, command, query
 from connect_kv.framework.types import MessageType, ServiceType
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "StorageError",
     "Store",
     "Unavailable",
+    "before",
     "command",
     "connect",
     "examples",

@@ -81,16 +81,24 @@ class NotHeld(ConnectKvError, RuntimeError):
 
 
 class CommandFailed(ConnectKvError):
-    """A machine's command or query raised. `type` and `message` are those of its exception."""
+    """A machine's command or query raised. `type` and `message` are those of its exception.
 
-    def __init__(self, type: str, message: str) -> None:
+    `type` has its module in front, unless Python itself has the class.
+    """
+
+    def __init__(self, type: str, message: str, details: bytes = b"") -> None:
         super().__init__(f"{type}: {message}" if type else message)
         self.type = type
         self.message = message
+        self.details = details
+        """What a declared exception holds, as data."""
 
 
-class MachineBroken(ConnectKvError):
-    """A machine ran out of memory or stack: its state may differ from the others'. The process must end."""
+class MachineSuspended(ConnectKvError):
+    """A machine cannot go on on the member that was asked; its other machines, and its keys, do. Ask another.
+
+    If its outcome is unknown, that is said. Names the machine, the entry of the log, and what to do.
+    """
 
 
 class BadCall(ConnectKvError):

@@ -38,6 +38,8 @@ class Hello:
     oldest_protocol: int
     highest_command: int
     """Largest command number it can apply: newer kinds are not proposed until all know them."""
+    machines: bytes = b""
+    """What machines of users it hosts, and in which versions (HostedMachines of versions.proto)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class HelloReply:
     directory_id: bytes = b""
     term: int = 0
     """Of the one who answers; 0 only where no cluster has ever run."""
+    machines: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

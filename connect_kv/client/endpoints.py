@@ -106,6 +106,10 @@ class Endpoints:
         self._current = self.all.index(soonest)
         return soonest, soonest.retry_at - now
 
+    def turn_from(self, endpoint: Endpoint) -> None:
+        """It is well and cannot help with one thing: the next one is asked."""
+        self._current = (self.all.index(endpoint) + 1) % len(self.all)
+
     def find(self, address: str) -> Endpoint:
         """The endpoint with that address. Raises ConfigError."""
         for endpoint in self.all:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 
 from connect_kv import errors
@@ -37,6 +38,8 @@ NEVER_SENT = re.compile(
     r"failed to connect to (all|remote)|connection refused|dns resolution failed|errors? resolving", re.I
 )
 """How the gRPC library words that there was no connection to send the call on."""
+SUSPENDED = re.compile(r"^connect-kv: machine '.*' (is suspended on this member|has not begun)")
+"""A machine does not go on on the member that was asked. Nothing was proposed, and others may have it."""
 LOST = re.compile(r"timed out|stream removed", re.I)
 """With status UNKNOWN: nothing that the cluster has answered."""
 NO_SUCH_METHOD = "Method not found!"
@@ -77,7 +80,7 @@ class Fate(enum.Enum):
 
 def fate(code: int, text: str) -> Fate:
     """Whether a call that failed so took effect."""
-    if text in NOT_CARRIED_OUT or text.startswith(f"{NO_LEADER}: "):
+    if text in NOT_CARRIED_OUT or SUSPENDED.match(text) or text.startswith(f"{NO_LEADER}: "):
         return Fate.NOTHING_DONE
     if code == UNAVAILABLE:
         return Fate.NOTHING_DONE if NEVER_SENT.search(text) else Fate.UNKNOWN
@@ -86,12 +89,12 @@ def fate(code: int, text: str) -> Fate:
     return Fate.REFUSED
 
 
-def refusal(code: int, text: str, type: str = "") -> errors.ConnectKvError:
+def refusal(code: int, text: str, type: str = "", details: bytes = b"") -> errors.ConnectKvError:
     """The error for an answer that is final (`Fate.REFUSED`)."""
     if type == SESSION_EXPIRED:
         return errors.SessionExpired(text)
     if type:
-        return errors.CommandFailed(type, text)
+        return errors.CommandFailed(type, text, details)
     if code == OUT_OF_RANGE and "compacted" in text:
         return errors.Compacted(text)
     if text == "etcdserver: request is too large" or "message larger than max" in text:
@@ -101,7 +104,7 @@ def refusal(code: int, text: str, type: str = "") -> errors.ConnectKvError:
 
 def failure(result: Failure) -> errors.ConnectKvError:
     """The error for a command's replicated refusal."""
-    return refusal(result.code, result.message, result.type)
+    return refusal(result.code, result.message, result.type, result.details)
 
 
 def from_rpc(error: CallFailed, *, writes: bool) -> errors.ConnectKvError:
@@ -112,7 +115,8 @@ def from_rpc(error: CallFailed, *, writes: bool) -> errors.ConnectKvError:
             kind = type_of(error)
             if error.beside.get("connect-kv-error") == errors.BadCall.__name__:
                 return errors.BadCall(text)
-            return refusal(code, text.removeprefix(f"{kind}: "), kind)
+            held = error.beside.get("connect-kv-error-details", "")
+            return refusal(code, text.removeprefix(f"{kind}: "), kind, b64decode(held))
         case Fate.UNKNOWN if writes:
             return errors.OutcomeUnknown(text)
         case _:

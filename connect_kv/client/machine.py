@@ -9,9 +9,11 @@ from connect_kv import errors
 from connect_kv.client.door import Door
 from connect_kv.client.failures import INVALID_ARGUMENT, NOT_FOUND
 from connect_kv.client.limits import within
-from connect_kv.framework.methods import Method, methods_of
+from connect_kv.framework.exceptions import raised
+from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
+from connect_kv.framework.versions import methods_of
 from connect_kv.rpc.command_pb2 import Command, Result
 
 M = TypeVar("M", bound=Replicated)
@@ -36,8 +38,9 @@ class MachineClient(Generic[M]):
     async def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of the class with its own arguments; what it returns comes back typed.
 
-        Raises CommandFailed with what the method raised, BadCall for wrong arguments or a method
-        or machine the cluster does not have; nothing was replicated then.
+        Raises what the method declared that it raises, and otherwise CommandFailed with what it raised;
+        BadCall for wrong arguments or a method, version or machine the cluster does not have; nothing was
+        replicated then.
         """
         return await self.within(self._timeout, method, *args, **kwargs)
 
@@ -46,7 +49,13 @@ class MachineClient(Generic[M]):
     ) -> R:
         """The same, within `timeout` seconds."""
         found = self._find(method)
-        result = await self._send(found, found.bind(args, kwargs), within(timeout, self._timeout))
+        try:
+            result = await self._send(found, found.bind(args, kwargs), within(timeout, self._timeout))
+        except errors.CommandFailed as failed:
+            declared = raised(failed, found)
+            if declared is None:
+                raise
+            raise declared from failed
         reply = result.machine_call if found.kind is Kind.COMMAND else result.machine_query
         # The method's own annotation decoded it: that is the type its caller sees.
         return cast(R, found.value(reply.value))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from connect_kv import errors
 from connect_kv.client import trouble
 from connect_kv.client.endpoints import LOOK_AHEAD, Endpoint, Endpoints
-from connect_kv.client.failures import DEADLINE_EXCEEDED, CallFailed, Fate, fate, from_rpc
+from connect_kv.client.failures import DEADLINE_EXCEEDED, SUSPENDED, CallFailed, Fate, fate, from_rpc
 
 if TYPE_CHECKING:
     from connect_kv.client.stubs import Stubs
@@ -42,6 +42,7 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
 
 async def _until(deadline: float, endpoints: Endpoints, make: Call[T], timeout: float, writes: bool) -> T:
     loop = asyncio.get_running_loop()
+    suspended: set[str] = set()
     while True:
         endpoint, wait = endpoints.pick(loop.time())
         if loop.time() + wait >= deadline:
@@ -58,6 +59,13 @@ async def _until(deadline: float, endpoints: Endpoints, make: Call[T], timeout: 
                 raise (errors.OutcomeUnknown(text) if writes else errors.Unavailable(text)) from error
             if not _may_repeat(error, writes):
                 raise _named(endpoint, error, writes) from error
+            if SUSPENDED.match(error.text):
+                # The member is well, only that machine is not there; if it is nowhere, waiting does not help.
+                suspended.add(endpoint.address)
+                if len(suspended) == len(endpoints.all):
+                    raise _named(endpoint, error, writes) from error
+                endpoints.turn_from(endpoint)
+                continue
             endpoints.failed(endpoint, loop.time(), trouble.of(error))
         else:
             endpoints.worked(endpoint)

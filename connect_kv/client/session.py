@@ -60,7 +60,7 @@ class Session:
 
     def __init__(self, endpoints: Endpoints, *, ttl: int) -> None:
         self._endpoints = endpoints
-        self._state = SessionState(ttl)
+        self._state = SessionState(ttl, len(endpoints.all))
         self._work = asyncio.Event()
         """There may be something to send."""
         self._sweep: asyncio.TimerHandle | None = None

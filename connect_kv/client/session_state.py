@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from connect_kv import errors
-from connect_kv.client.failures import SESSION_EXPIRED, CallFailed, Fate, failure, fate
+from connect_kv.client.failures import SESSION_EXPIRED, SUSPENDED, CallFailed, Fate, failure, fate
 from connect_kv.protowire import tag, varint
-from connect_kv.rpc.command_pb2 import Command, Result
+from connect_kv.rpc.command_pb2 import Command, Failure, Result
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 
 BATCH_BYTES = 512 << 10
@@ -44,12 +44,15 @@ class Call:
     writes: bool
     sends: int = 0
     """How often it was sent within this session."""
+    suspended: int = 0
+    """How often a member said that it does not run that machine."""
 
 
 class SessionState:
     """Numbers, floor and window of one session after another."""
 
-    def __init__(self, ttl: int) -> None:
+    def __init__(self, ttl: int, members: int = 1) -> None:
+        self._members = members
         self.id = 0
         self.expired = False
         """The cluster has forgotten this session: nothing more is sent in it."""
@@ -214,12 +217,26 @@ class SessionState:
             self.expired = True
             if call.sends == 1:  # it was refused the only time it was sent: it never ran
                 call.sends = 0
+        elif SUSPENDED.match(why.message):
+            self._not_here(call, why)
         elif not why.type and fate(why.code, why.message) is not Fate.REFUSED:
             self.troubled = CallFailed(why.code, why.message)  # sending the same number again is safe
         else:
             del self._unanswered[result.number]
             if not call.future.done():
                 call.future.set_exception(failure(why))
+
+    def _not_here(self, call: Call, why: Failure) -> None:
+        """The machine is suspended on this member: ask another; if it is so on all, that is the answer."""
+        call.suspended += 1
+        if call.suspended < self._members:
+            self.troubled = CallFailed(why.code, why.message)
+            return
+        unknown = call.writes and call.sends > call.suspended
+        del self._unanswered[call.number]
+        if not call.future.done():
+            kind = errors.OutcomeUnknown if unknown else errors.Unavailable
+            call.future.set_exception(kind(why.message))
 
     def _renew(self) -> None:
         """Move to a new session what certainly did not run, and reads; the rest is of unknown fate."""

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
-from connect_kv.errors import BadCall, CommandFailed, ConfigError, UnknownEntry
+from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
+from connect_kv.framework.depth import FixedDepth
+from connect_kv.framework.fingerprint import Code
 from connect_kv.framework.hosted import (
-    Call,
+    Activation,
     Checked,
+    Halt,
     MethodDescription,
     Outcome,
+    Standing,
+    Step,
     Store,
     checked_arguments,
     checked_chunks,
+    failed,
     failure_of,
     text_of_error,
-    type_of_error,
 )
-from connect_kv.framework.methods import WrongArguments, methods_of
+from connect_kv.framework.methods import WrongArguments
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import Kind, MessageType, ServiceType
+from connect_kv.framework.versions import methods_of
 
 CALLBACKS = "callbacks"
 """Name of the machine that callbacks make."""
@@ -48,6 +54,11 @@ _SEND = methods_of(Messages)["send"]
 
 class CallbackMachine:
     """Callbacks, hosted. Raises ConfigError for a combination that cannot work."""
+
+    newest = 1
+    codes: tuple[Code, ...] = ()
+    standing = Standing()
+    accept_changed = False
 
     def __init__(
         self,
@@ -86,7 +97,7 @@ class CallbackMachine:
         checked = checked_arguments(_SEND, arguments)
         try:
             kind = self._incoming(_message(checked))
-        except Exception as error:
+        except BaseException as error:
             raise BadCall(f"incoming raised {type(error).__name__}: {text_of_error(error)}") from error
         if not isinstance(kind, MessageType):
             raise BadCall(f"incoming returned {kind!r}, not a MessageType")
@@ -96,20 +107,23 @@ class CallbackMachine:
         """A returned value as JSON: bytes as base64."""
         return _SEND.value_json(value)
 
-    def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
-        """Give messages to `on_write`, in order; one outcome each."""
+    def execute(self, steps: Sequence[Step], store: Store | None) -> list[Outcome]:
+        """Give messages to `on_write`, in order; one outcome each. Raises Halt."""
         outcomes: list[Outcome] = []
-        for call in calls:
-            if call.method != _SEND.name:
-                raise UnknownEntry(
-                    f"entry {call.entry_index} calls {call.method!r} of a service of callbacks"
-                )
+        for step in steps:
+            if isinstance(step, Activation):
+                continue
             try:
-                outcomes.append(self._handle(self._on_write, call.arguments, store))
-            except WrongArguments as error:
-                raise UnknownEntry(f"entry {call.entry_index} calls {call.method!r}: {error}") from None
+                if step.method != _SEND.name:
+                    raise Halt(f"{step.method!r} is not a message to a service of callbacks")
+                outcomes.append(self._handle(self._on_write, step.arguments, store))
+            except (WrongArguments, Halt) as error:
+                raise Halt(str(error), step, outcomes) from None
             except BaseException as error:
-                outcomes.append(failure_of(error, call))
+                try:
+                    outcomes.append(failure_of(error))
+                except Halt as halt:
+                    raise Halt(halt.reason, step, outcomes) from error
         return outcomes
 
     def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
@@ -118,8 +132,8 @@ class CallbackMachine:
             return self._handle(self._on_read, arguments, store)
         except WrongArguments as error:
             raise BadCall(f"{method}: {error}") from None
-        except Exception as error:
-            raise CommandFailed(type_of_error(error), text_of_error(error)) from error
+        except BaseException as error:
+            raise failed(error) from error
 
     def snapshot(self) -> list[bytes]:
         """The whole state, frozen. Only called if `can_snapshot`."""
@@ -127,20 +141,24 @@ class CallbackMachine:
             raise ConfigError("a service of callbacks without snapshot and restore cannot be stored")
         return checked_chunks(self._snapshot(), CALLBACKS)
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
+    def restore(self, chunks: Iterable[bytes], standing: Standing | None = None) -> None:
         """Replace the whole state. Only called if `can_snapshot`."""
         if self._restore is None:
             raise ConfigError("a service of callbacks without snapshot and restore cannot be restored")
         self._restore(chunks)
 
+    def try_upgrade(self, version: int) -> None:
+        """There is one version."""
+
     def _handle(self, handler: Handler | StoreHandler, arguments: bytes, store: Store | None) -> bytes:
         message = _message(arguments)
         # Which of the two forms it is was said by the service type; a checker cannot see that.
-        if self.persistent:
-            assert store is not None
-            answer = cast(StoreHandler, handler)(message, store)
-        else:
-            answer = cast(Handler, handler)(message)
+        with FixedDepth():
+            if self.persistent:
+                assert store is not None
+                answer = cast(StoreHandler, handler)(message, store)
+            else:
+                answer = cast(Handler, handler)(message)
         if not isinstance(answer, bytes):
             raise TypeError(f"the callback returned {type(answer).__name__}, not bytes")
         return data.encode(answer)

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from connect_kv.errors import BadCall, CommandFailed, UnknownEntry
+from connect_kv.errors import BadCall
 from connect_kv.framework import data
+from connect_kv.framework.depth import FixedDepth
+from connect_kv.framework.fingerprint import Code
 from connect_kv.framework.hosted import (
+    Activation,
     Call,
     Checked,
+    Halt,
     MethodDescription,
     Outcome,
+    Standing,
+    Step,
     Store,
     checked_arguments,
     checked_chunks,
-    failure_of,
+    failed,
     text_of_error,
-    type_of_error,
 )
-from connect_kv.framework.methods import WrongArguments, methods_of
+from connect_kv.framework.methods import WrongArguments
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import Kind
+from connect_kv.framework.versions import methods_of
 from connect_kv.interfaces import StateMachine
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 
@@ -54,6 +60,10 @@ class LowLevelMachine(Generic[R]):
 
     persistent = False
     can_snapshot = True
+    newest = 1
+    codes: tuple[Code, ...] = ()
+    standing = Standing()
+    accept_changed = False
 
     def __init__(self, machine: StateMachine[R]) -> None:
         self._machine = machine
@@ -77,17 +87,20 @@ class LowLevelMachine(Generic[R]):
         """A returned value as JSON."""
         return _METHODS[method].value_json(value)
 
-    def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
-        """Apply all of them at once. What it raises is final: a low-level machine refuses by returning."""
-        entries = [Entry(EntryId(0, call.entry_index), EntryKind.COMMAND, _command(call)) for call in calls]
+    def execute(self, steps: Sequence[Step], store: Store | None) -> list[Outcome]:
+        """Apply all of them at once. A low-level machine refuses by returning: what it raises is a Halt."""
+        calls = [step for step in steps if not isinstance(step, Activation)]
         try:
-            results = self._machine.apply(entries)
+            entries = [Entry(EntryId(0, one.entry_index), EntryKind.COMMAND, _command(one)) for one in calls]
+            with FixedDepth():
+                results = self._machine.apply(entries)
+            if len(results) != len(entries):
+                raise ValueError(f"{type(self._machine).__name__}.apply: one result per entry is needed")
+            return [data.encode(result) for result in results]
+        except Halt as halt:
+            raise Halt(halt.reason, calls[0]) from halt
         except BaseException as error:
-            failure_of(error, calls[-1])
-            raise
-        if len(results) != len(entries):
-            raise ValueError(f"{type(self._machine).__name__}.apply: one result per entry is needed")
-        return [data.encode(result) for result in results]
+            raise Halt(f"apply: {type(error).__name__}: {text_of_error(error)}", calls[0]) from error
 
     def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
         """Run a query. Raises CommandFailed with what it raised, BadCall."""
@@ -97,15 +110,18 @@ class LowLevelMachine(Generic[R]):
             return data.encode(self._machine.query(_bytes(_METHODS[method].arguments(arguments)[0])))
         except WrongArguments as error:
             raise BadCall(f"{method}: {error}") from None
-        except Exception as error:
-            raise CommandFailed(type_of_error(error), text_of_error(error)) from error
+        except BaseException as error:
+            raise failed(error) from error
 
     def snapshot(self) -> list[bytes]:
         """The whole state, frozen, with the position it stands at in front."""
         position = self._machine.last_applied.to_bytes(8, "big")
         return [position, *checked_chunks(self._machine.snapshot(), type(self._machine).__name__)]
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
+    def try_upgrade(self, version: int) -> None:
+        """There is one version."""
+
+    def restore(self, chunks: Iterable[bytes], standing: Standing | None = None) -> None:
         """Replace the whole state."""
         head, *rest = chunks
         if len(head) != 8:
@@ -115,11 +131,11 @@ class LowLevelMachine(Generic[R]):
 
 def _command(call: Call) -> bytes:
     if call.method != "apply":
-        raise UnknownEntry(f"entry {call.entry_index} calls {call.method!r}, which is no command here")
+        raise Halt(f"{call.method!r} is no command here")
     try:
         return _bytes(_METHODS["apply"].arguments(call.arguments)[0])
     except WrongArguments as error:
-        raise UnknownEntry(f"entry {call.entry_index}: {error}") from None
+        raise Halt(f"{call.method!r}: {error}") from None
 
 
 def _bytes(value: object) -> bytes:

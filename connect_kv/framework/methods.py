@@ -13,9 +13,7 @@ import msgspec
 
 from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.types import Kind
-
-MARK = "__connect_kv_kind__"
+from connect_kv.framework.types import MARK, Mark
 
 _TOO_DEEP = f"values are nested more than {data.MAXIMUM_NESTING} deep"
 _EXACT = (int, str, bytes, bool, float, type(None))
@@ -41,12 +39,16 @@ class Method:
 
     def __init__(self, owner: type, name: str, function: Callable[..., object]) -> None:
         where = f"{owner.__name__}.{name}"
-        self.name = name
-        self.kind = Kind(getattr(function, MARK))
+        mark = mark_of(function)
+        assert mark is not None
+        self.name = mark.of or name
+        """Under which it is called: an older body has another one in Python."""
+        self.kind = mark.kind
+        self.raises = mark.raises
         self.doc = inspect.getdoc(function) or ""
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError(f"{where}: a {self.kind.value} is a plain function, not async")
-        self._function = function
+        self.function = function
         self._signature = inspect.signature(function)
         parameters = list(self._signature.parameters.values())[1:]
         hints = _hints(owner, function, where)
@@ -68,10 +70,10 @@ class Method:
         self._value_decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(returns)
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
-        """The arguments of a Python call, with defaults filled in. Raises BadCall.
+        """The arguments of a Python call, those that were given. Raises BadCall.
 
         For the calling side: what is sent is checked here already, so that a mistake costs no
-        round trip.
+        round trip. Defaults are left to the body that runs, which may be of another version.
         """
         try:
             bound = self._signature.bind(None, *args, **kwargs)
@@ -86,25 +88,34 @@ class Method:
             raise BadCall(f"{self.name}: {error}") from None
 
     def check(self, arguments: bytes) -> bytes:
-        """The same arguments with defaults filled in, as they enter the log. Raises WrongArguments."""
+        """Arguments as they enter the log: as they were given. Raises WrongArguments."""
         try:
-            return self._complete(self._decode(arguments))
+            self._decode(arguments)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WrongArguments(_plain(error)) from None
         except RecursionError:
             raise WrongArguments(_TOO_DEEP) from None
+        except BaseException as error:  # of a class of the user's, such as a __post_init__
+            raise WrongArguments(f"{type(error).__name__}: {error}") from error
+        return self._not_too_deep(arguments)
 
     def check_json(self, arguments: str) -> bytes:
         """Likewise, from a JSON object; no text is the same as ``{}``."""
+        text = arguments or "{}"
         try:
-            return self._complete(self._decode_json(arguments or "{}"))
+            values = self._decode_json(text)
+            given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+            return self._not_too_deep(data.encode({name: getattr(values, name) for name in given}))
         except (msgspec.DecodeError, UnicodeError, OverflowError) as error:
             raise WrongArguments(_plain(error)) from None
         except RecursionError:
             raise WrongArguments(_TOO_DEEP) from None
+        except WrongArguments:
+            raise
+        except BaseException as error:
+            raise WrongArguments(f"{type(error).__name__}: {error}") from error
 
-    def _complete(self, arguments: object) -> bytes:
-        encoded = data.encode(arguments)
+    def _not_too_deep(self, encoded: bytes) -> bytes:
         if self._may_nest and data.too_deep(encoded):
             raise WrongArguments(_TOO_DEEP)
         return encoded
@@ -114,11 +125,11 @@ class Method:
         values = self.arguments(arguments)
         if keywords := self._keywords:
             split = len(values) - len(keywords)
-            value = self._function(
+            value = self.function(
                 machine, *values[:split], **dict(zip(keywords, values[split:], strict=True))
             )
         else:
-            value = self._function(machine, *values)
+            value = self.function(machine, *values)
         return self._encode_value(value)
 
     def arguments(self, arguments: bytes) -> tuple[object, ...]:
@@ -146,20 +157,10 @@ class Method:
         return encoded
 
 
-@functools.cache
-def methods_of(owner: type) -> Mapping[str, Method]:
-    """The commands and queries of a class, inherited ones included, by name.
-
-    Raises ConfigError naming a method whose signature cannot be carried as data.
-    """
-    found: dict[str, Method] = {}
-    for name in sorted(dir(owner)):
-        function = inspect.getattr_static(owner, name)
-        if hasattr(getattr(function, "__func__", function), MARK):
-            if not inspect.isfunction(function):
-                raise ConfigError(f"{owner.__name__}.{name}: only plain methods can be commands or queries")
-            found[name] = Method(owner, name, function)
-    return found
+def mark_of(function: object) -> Mark | None:
+    """What its author said of a function, if it is a command, a query or an older body of one."""
+    mark = getattr(function, MARK, None)
+    return mark if isinstance(mark, Mark) else None
 
 
 def _hints(owner: type, function: Callable[..., object], where: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -28,3 +29,20 @@ class Kind(Enum):
 
     COMMAND = "command"
     QUERY = "query"
+
+
+MARK = "__connect_kv_mark__"
+"""The attribute of a function that makes it a command or a query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What `command`, `query` and `before` say of a function."""
+
+    kind: Kind
+    since: int = 1
+    until: int | None = None
+    """It belongs to the versions ``[since, until)`` of its class; None: to all from then on."""
+    raises: tuple[type[Exception], ...] = ()
+    of: str | None = None
+    """It is an older body of the method of that name."""

@@ -21,6 +21,8 @@ class NodeConfig:
     """The oldest it understands."""
     highest_command: int = 0
     """Largest command number this node can apply."""
+    machines: bytes = b""
+    """What this node says of the machines of users that it hosts."""
     max_request_bytes: int = 2 << 20
     """A larger proposal is refused."""
     max_batch_bytes: int = 1 << 20
@@ -66,7 +68,7 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name in ("raft", "highest_command", "watchdog_seconds"):
+            if field.name in ("raft", "highest_command", "machines", "watchdog_seconds"):
                 continue
             if getattr(self, field.name) <= 0:
                 raise ValueError(f"{field.name}: must be positive")

@@ -157,15 +157,22 @@ class AddressBook:
 
 
 class Abilities:
-    """The largest command number that each member has said it can apply."""
+    """What each member has said it can apply: the largest command number, and machines of users."""
 
-    def __init__(self, node_id: int, highest_command: int) -> None:
+    def __init__(self, node_id: int, highest_command: int, machines: bytes = b"") -> None:
         self._node_id = node_id
         self._highest = {node_id: highest_command}
+        self._machines = {node_id: machines}
+
+    @property
+    def machines(self) -> Mapping[int, bytes]:
+        """What each member that was heard said last of its machines."""
+        return self._machines
 
     def heard(self, node_id: int, hello: Hello | HelloReply) -> None:
         """A member introduced itself, or answered our introduction."""
         self._highest[node_id] = hello.highest_command
+        self._machines[node_id] = hello.machines
 
     def common(self, membership: Membership) -> int:
         """What all members can apply; 0 while one of them has not been heard."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -261,6 +261,11 @@ class RaftNode(Generic[R]):
     def common_highest_command(self) -> int:
         """The largest command number every member can apply; 0 while one has not been heard."""
         return self._driver.peers.common_highest_command
+
+    @property
+    def machines(self) -> Mapping[int, bytes]:
+        """What each member that was heard said last of the machines it hosts (HostedMachines)."""
+        return self._driver.peers.machines
 
     def status(self) -> NodeStatus:
         """Everything an operator asks for, as of now."""

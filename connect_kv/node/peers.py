@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -65,7 +65,7 @@ class Peers(Generic[R]):
         self._spawn = spawn
         identity = parts.identity
         self._book = AddressBook(identity.node_id)
-        self._abilities = Abilities(identity.node_id, parts.config.highest_command)
+        self._abilities = Abilities(identity.node_id, parts.config.highest_command, parts.config.machines)
         self._followed: tuple[Membership | None, Membership | None] = (None, None)
         self._described = Membership()
         self._welcomed = {identity.node_id}
@@ -80,6 +80,11 @@ class Peers(Generic[R]):
         """What every member can apply, as far as known."""
         return self._abilities.common(self._parts.core.membership)
 
+    @property
+    def machines(self) -> Mapping[int, bytes]:
+        """What each member that was heard said last of the machines it hosts."""
+        return self._abilities.machines
+
     def introduce(self, target: int) -> Hello:
         """How this node says hello."""
         return Hello(
@@ -90,6 +95,7 @@ class Peers(Generic[R]):
             protocol=self._parts.config.protocol,
             oldest_protocol=self._parts.config.oldest_protocol,
             highest_command=self._parts.config.highest_command,
+            machines=self._parts.config.machines,
         )
 
     def follow_membership(self) -> None:
@@ -254,6 +260,7 @@ class Peers(Generic[R]):
             highest_command=self._parts.config.highest_command,
             directory_id=self._parts.identity.directory_id,
             term=self._parts.core.term,
+            machines=config.machines,
         )
 
     def _confirm_if_welcome(self) -> None:

@@ -16,12 +16,16 @@ T = TypeVar("T")
 class ThreadWorker:
     """A thread of its own that runs calls in the order given (`interfaces.Worker`)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, stack_bytes: int = 0) -> None:
+        """`stack_bytes`: of the thread; 0 is what the system gives."""
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = False
         # A daemon, so that a disk that never answers cannot keep the process from exiting.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        before = threading.stack_size(stack_bytes) if stack_bytes else 0
         self._thread.start()
+        if stack_bytes:
+            threading.stack_size(before)
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run it after everything given before, and return or raise what it does.

@@ -12,6 +12,7 @@ from collections import abc as _abc
 from connect_kv.rpc import kv_pb2 as _kv_pb2
 from connect_kv.rpc import lease_pb2 as _lease_pb2
 from connect_kv.rpc import maintenance_pb2 as _maintenance_pb2
+from connect_kv.rpc import versions_pb2 as _versions_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -81,6 +82,7 @@ class Command(_message.Message):
     SESSION_BATCH_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_PUBLISH_FIELD_NUMBER: _builtins.int
+    MACHINE_CHANGE_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     MACHINE_QUERY_FIELD_NUMBER: _builtins.int
     LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
@@ -129,6 +131,10 @@ class Command(_message.Message):
     @_builtins.property
     def member_publish(self) -> Global___MemberPublish: ...
     @_builtins.property
+    def machine_change(self) -> _versions_pb2.MachineChange:
+        """User machines as a whole."""
+
+    @_builtins.property
     def range(self) -> _kv_pb2.RangeRequest:
         """Reads. They travel in session streams beside commands, and never enter the log."""
 
@@ -158,16 +164,17 @@ class Command(_message.Message):
         session_batch: Global___SessionBatch | None = ...,
         alarm: _maintenance_pb2.AlarmRequest | None = ...,
         member_publish: Global___MemberPublish | None = ...,
+        machine_change: _versions_pb2.MachineChange | None = ...,
         range: _kv_pb2.RangeRequest | None = ...,
         machine_query: Global___MachineCall | None = ...,
         lease_time_to_live: _lease_pb2.LeaseTimeToLiveRequest | None = ...,
         lease_leases: _lease_pb2.LeaseLeasesRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "session_batch", "alarm", "member_publish", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "session_batch", "alarm", "member_publish", "machine_change", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -287,20 +294,24 @@ class MachineCall(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     method: _builtins.str
     arguments: _builtins.bytes
-    """msgpack: a map from parameter name to value"""
+    """msgpack: a map from parameter name to value, as they were given"""
+    version: _builtins.int
+    """of the class, under which it was checked; 0, as all older ones have, is 1"""
     def __init__(
         self,
         *,
         machine: _builtins.str = ...,
         method: _builtins.str = ...,
         arguments: _builtins.bytes = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "machine", b"machine", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "machine", b"machine", "method", b"method", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,21 +467,25 @@ class Failure(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """a gRPC status code"""
     message: _builtins.str
     type: _builtins.str
-    """for a machine's own exception: its class name"""
+    """for a machine's own exception: its class name, with its module in front"""
+    details: _builtins.bytes
+    """of a declared one, what it holds: msgpack of its arguments and attributes"""
     def __init__(
         self,
         *,
         code: _builtins.int = ...,
         message: _builtins.str = ...,
         type: _builtins.str = ...,
+        details: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +510,7 @@ class Result(_message.Message):
     SESSION_CLOSE_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_PUBLISH_FIELD_NUMBER: _builtins.int
+    MACHINE_CHANGE_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     MACHINE_QUERY_FIELD_NUMBER: _builtins.int
     LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
@@ -530,6 +546,8 @@ class Result(_message.Message):
     @_builtins.property
     def member_publish(self) -> Global___Done: ...
     @_builtins.property
+    def machine_change(self) -> Global___Done: ...
+    @_builtins.property
     def range(self) -> _kv_pb2.RangeResponse: ...
     @_builtins.property
     def machine_query(self) -> Global___MachineReply: ...
@@ -555,16 +573,17 @@ class Result(_message.Message):
         session_close: Global___Done | None = ...,
         alarm: _maintenance_pb2.AlarmResponse | None = ...,
         member_publish: Global___Done | None = ...,
+        machine_change: Global___Done | None = ...,
         range: _kv_pb2.RangeResponse | None = ...,
         machine_query: Global___MachineReply | None = ...,
         lease_time_to_live: _lease_pb2.LeaseTimeToLiveResponse | None = ...,
         lease_leases: _lease_pb2.LeaseLeasesResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["failure", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "alarm", "member_publish", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["failure", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "alarm", "member_publish", "machine_change", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

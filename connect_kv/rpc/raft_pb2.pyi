@@ -91,6 +91,7 @@ class Hello(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     OLDEST_PROTOCOL_FIELD_NUMBER: _builtins.int
     HIGHEST_COMMAND_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
     source: _builtins.int
     target: _builtins.int
@@ -102,6 +103,8 @@ class Hello(_message.Message):
     """oldest version understood"""
     highest_command: _builtins.int
     """largest command number the sender can apply"""
+    machines: _builtins.bytes
+    """HostedMachines: the user machines of the sender, and their versions"""
     def __init__(
         self,
         *,
@@ -112,10 +115,11 @@ class Hello(_message.Message):
         protocol: _builtins.int = ...,
         oldest_protocol: _builtins.int = ...,
         highest_command: _builtins.int = ...,
+        machines: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "highest_command", b"highest_command", "oldest_protocol", b"oldest_protocol", "protocol", b"protocol", "source", b"source", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "highest_command", b"highest_command", "machines", b"machines", "oldest_protocol", b"oldest_protocol", "protocol", b"protocol", "source", b"source", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +135,7 @@ class HelloReply(_message.Message):
     HIGHEST_COMMAND_FIELD_NUMBER: _builtins.int
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     detail: _builtins.str
     protocol: _builtins.int
@@ -138,6 +143,7 @@ class HelloReply(_message.Message):
     directory_id: _builtins.bytes
     term: _builtins.int
     """0 only where no cluster has ever run"""
+    machines: _builtins.bytes
     def __init__(
         self,
         *,
@@ -147,10 +153,11 @@ class HelloReply(_message.Message):
         highest_command: _builtins.int = ...,
         directory_id: _builtins.bytes = ...,
         term: _builtins.int = ...,
+        machines: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "directory_id", b"directory_id", "highest_command", b"highest_command", "protocol", b"protocol", "term", b"term", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "directory_id", b"directory_id", "highest_command", b"highest_command", "machines", b"machines", "protocol", b"protocol", "term", b"term", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

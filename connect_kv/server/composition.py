@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from connect_kv.config import ServerConfig
 from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.framework.depth import STACK_BYTES
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.kv.auto_compaction import AutoCompactor, Retention
@@ -34,6 +35,7 @@ from connect_kv.server.peer_metrics import peer_families
 from connect_kv.server.services import Services
 from connect_kv.services.executor import encode_command, field_number
 from connect_kv.statemachine.batches import ELAPSED
+from connect_kv.statemachine.code_records import hosted_record
 from connect_kv.statemachine.host import HostConfig, MachineHost
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
@@ -70,7 +72,9 @@ class Seams:
         clock=clock,
         limits=TransportLimits.for_election(config.election_ms / 1000),
     )
-    worker: Callable[[str], Worker] = ThreadWorker
+    worker: Callable[[str], Worker] = lambda name: ThreadWorker(
+        name, stack_bytes=STACK_BYTES if name == "apply" else 0
+    )
     """Makes the thread of that name."""
     listens: bool = True
     """Whether clients reach it over gRPC and HTTP; if not, call ``services.router``."""
@@ -259,6 +263,8 @@ class KvServer:
             "measure space": self._services.quota.run,
             "compare members": check.run,
         }
+        if self._machines:
+            self._background["activate versions"] = self._services.activations.run
         seconds, revisions = config.retention
         if seconds or revisions:
             self._background["automatic compaction"] = AutoCompactor(
@@ -282,6 +288,7 @@ class KvServer:
                 raft=raft,
                 tick_seconds=config.tick_ms / 1000,
                 highest_command=HIGHEST_COMMAND,
+                machines=hosted_record(self._machines),
                 max_request_bytes=config.max_request_bytes + _ENVELOPE_BYTES,
                 keep_entries=config.catch_up_entries,
             )

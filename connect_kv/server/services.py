@@ -22,6 +22,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import AlarmType
+from connect_kv.server.activation import Activations
 from connect_kv.server.server_metrics import show
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
@@ -31,7 +32,7 @@ from connect_kv.services.lease import LeaseService
 from connect_kv.services.lock import LockService
 from connect_kv.services.lock_queue import Contests
 from connect_kv.services.machine import MachineService
-from connect_kv.services.machine_calls import MachineCalls
+from connect_kv.services.machine_calls import MachineCalls, MemberClaims
 from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.peer_calls import PeerCalls
@@ -106,7 +107,16 @@ class Services:
             max_learners=config.max_learners,
         )
         self.quota = Quota(config.quota_bytes, clock=clock, measure=host.measure, exceeded=no_space)
-        calls = MachineCalls(machines)
+        claims = MemberClaims(node, lambda: host.cluster.members)
+        calls = MachineCalls(host.machines, host.retired, claims)
+        self.activations = Activations(
+            node,
+            host,
+            claims=claims.by_member,
+            understood=lambda field: host.cluster.understood_by_all(field, host.cluster.members),
+            clock=clock,
+            patience=_LEADER_PATIENCE * config.election_ms / 1000,
+        )
         reads = Reads(kv, host, lessor)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
         self._contests = Contests(self.replica, kv)

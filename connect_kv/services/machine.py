@@ -31,12 +31,18 @@ class MachineService:
         arguments: bytes | str
         as_json = request.WhichOneof("arguments") != "msgpack"
         arguments = request.json if as_json else request.msgpack
+        await self._calls.founded(request.machine, self._replica.time_limit)
         checked = self._calls.check(request.machine, request.method, arguments)
         if checked.kind is Kind.QUERY:
             await self._replica.barrier()
             value = await self._host.query(request.machine, checked.method, checked.arguments)
         else:
-            call = MachineCall(machine=request.machine, method=checked.method, arguments=checked.arguments)
+            call = MachineCall(
+                machine=request.machine,
+                method=checked.method,
+                arguments=checked.arguments,
+                version=checked.version,
+            )
             result = await self._replica.execute(_CALL, call.SerializeToString())
             value = result.machine_call.value
         response = machine_pb2.MachineCallResponse(header=self._replica.header())

@@ -102,7 +102,10 @@ class _Door:
             if count:
                 await self._until(self._window - count)
                 self._outstanding += count
-                self._accept(request, tasks)
+                if (machine := self._commands.unfounded(request)) is None:
+                    self._accept(request, tasks)
+                else:
+                    tasks.create_task(self._accept_later(machine, request, tasks))
             request = await channel.read()
 
     async def answered(self) -> None:
@@ -119,6 +122,17 @@ class _Door:
                 await channel.write(_replies(batch))
                 self._outstanding -= len(batch)
                 self._room.set()
+
+    async def _accept_later(self, machine: str, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+        """A machine that is called has not begun yet."""
+        try:
+            await self._commands.founded(machine, self._replica.time_limit)
+        except Exception as error:
+            others = [one for one in request.commands if one.machine_call.machine != machine]
+            waiting = [one.number for one in request.commands if one.machine_call.machine == machine]
+            self._fail(waiting, error)
+            request = SessionRequests(session=request.session, floor=request.floor, commands=others)
+        self._accept(request, tasks)
 
     def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""

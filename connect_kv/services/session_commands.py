@@ -76,12 +76,23 @@ class SessionCommands:
     def _place_call(self, command: Command, name: str) -> Place:
         call = command.machine_call if name == "machine_call" else command.machine_query
         checked = self._calls.check(call.machine, call.method, call.arguments)
-        call.arguments = checked.arguments
+        call.arguments, call.version = checked.arguments, checked.version
         if checked.kind is Kind.QUERY:
             return Place.READ
         if name == "machine_query":
             raise BadCall(f"{call.method!r} is a command, not a query")
         return Place.LOG
+
+    def unfounded(self, request: SessionRequests) -> str | None:
+        """A machine that it calls and that has not begun: its commands must wait for that."""
+        if not self._calls.any_unfounded:
+            return None
+        names = {one.machine_call.machine for one in request.commands if one.HasField("machine_call")}
+        return next((name for name in sorted(names) if self._calls.unfounded(name)), None)
+
+    async def founded(self, machine: str, time_limit: float) -> None:
+        """Wait until a machine has begun. Raises MachineSuspended."""
+        await self._calls.founded(machine, time_limit)
 
     def fits(self, requests: SessionRequests) -> bool:
         """Whether none of them can be too large, because they are not together."""

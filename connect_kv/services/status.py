@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,6 +23,10 @@ SessionExpired travels the same way, so that a client can tell it from other ref
 UNEXPECTED = "connect-kv: internal error, described in the log of this member"
 """What a caller is told of an exception that nobody thought of."""
 _NO_LEADER = "etcdserver: no leader"
+DETAILS_KEY = "connect-kv-error-details"
+"""Trailing metadata: what a declared exception of a machine holds, as base64."""
+_LONGEST_DETAILS = 4096
+"""Bytes. Metadata is not made for more; with more, the caller gets CommandFailed. Sessions have no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ _WITH_REASON = (errors.NoLeader, errors.OutcomeUnknown, errors.TimedOut)
 
 _OWN_TEXT: dict[type[BaseException], Code] = {
     errors.SessionExpired: Code.FAILED_PRECONDITION,
+    errors.MachineSuspended: Code.UNAVAILABLE,
     errors.CommandFailed: Code.ABORTED,
     NoSuchMethod: Code.NOT_FOUND,
     errors.BadCall: Code.INVALID_ARGUMENT,
@@ -97,9 +103,13 @@ def _with_reason(text: str, error: BaseException) -> str:
 
 def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
     public = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), None)
-    named = () if public is None else ((ERROR_KEY, public.__name__),)
+    named: tuple[tuple[str, str], ...] = () if public is None else ((ERROR_KEY, public.__name__),)
     kind = _type_of(error)
-    return (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode())) if kind else named
+    if kind:
+        named = (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode()))
+    if (details := _details_of(error)) and len(details) <= _LONGEST_DETAILS:
+        named = (*named, (DETAILS_KEY, b64encode(details).decode()))
+    return named
 
 
 def _type_of(error: BaseException) -> str:
@@ -108,13 +118,17 @@ def _type_of(error: BaseException) -> str:
     return type(error).__name__ if isinstance(error, errors.SessionExpired) else ""
 
 
+def _details_of(error: BaseException) -> bytes:
+    return error.details if isinstance(error, errors.CommandFailed) else b""
+
+
 def failure_of(error: BaseException) -> Failure:
     """The same as a message, for one result within a session stream; logs what nobody thought of."""
     status = status_of(error)
     if not status.expected:
         logger.error("call failed", exc_info=error)
     text = error.message if isinstance(error, errors.CommandFailed) else status.text
-    return Failure(code=status.code, message=text, type=_type_of(error))
+    return Failure(code=status.code, message=text, type=_type_of(error), details=_details_of(error))
 
 
 def raise_failure(result: Result) -> NoReturn:
@@ -123,5 +137,5 @@ def raise_failure(result: Result) -> NoReturn:
     if failure.type == errors.SessionExpired.__name__:
         raise errors.SessionExpired(failure.message)
     if failure.type:
-        raise errors.CommandFailed(failure.type, failure.message)
+        raise errors.CommandFailed(failure.type, failure.message, failure.details)
     raise errors.Refused(failure.code, failure.message)

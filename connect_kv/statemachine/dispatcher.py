@@ -12,7 +12,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
-from connect_kv.framework.hosted import Call, Outcome
+from connect_kv.framework.hosted import Call, Rejected
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
 from connect_kv.kv.moment import Moment
@@ -23,17 +23,22 @@ from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
 from connect_kv.statemachine.batches import parse, with_session
 from connect_kv.statemachine.cluster import ClusterTable
+from connect_kv.statemachine.code_records import activation_from
+from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
-from connect_kv.statemachine.user_machines import UserMachines
+from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Passed, UserMachines
 
 LOOP_SECONDS = 0.002
 """How long a slice holds the loop before others get a turn."""
 _LOOK_AT_CLOCK = 8
 """Commands between two looks."""
 
+_INVALID_ARGUMENT = 3
+_NOT_FOUND = 5
 _ABORTED = 10
 _INTERNAL = 13
+_UNAVAILABLE = 14
 _PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()
 """Stands where a result will be."""
 
@@ -97,8 +102,12 @@ class Slice:
     at: Moment
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
-    calls: dict[str, list[Call]] = field(default_factory=dict)
-    """Machine calls to run, by machine."""
+    steps: dict[str, list[AnyStep]] = field(default_factory=dict)
+    """Machine calls to run, and what else befalls machines, by machine."""
+    skips: list[tuple[str, int, int]] = field(default_factory=list)
+    """(machine, index, position) of commands that are passed over by decision."""
+    retired: dict[str, int] = field(default_factory=dict)
+    """Machines that were retired, at which entry: nothing of them stays stored."""
     call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
     """Where their results belong, and the numbers they bear."""
     unfinished: Walk[bytes] | None = None
@@ -117,14 +126,15 @@ class Dispatcher:
         sessions: SessionTable,
         cluster: ClusterTable,
         machines: UserMachines,
+        retired: RetiredMachines,
         apply_worker: Worker,
         clock: Clock,
     ) -> None:
         self._kv = kv
+        self._retired = retired
         self._sessions = sessions
         self._cluster = cluster
         self._machines = machines
-        self._in_memory = frozenset(machines.in_memory)
         self._apply_worker = apply_worker
         self._clock = clock
 
@@ -141,8 +151,8 @@ class Dispatcher:
                 except (DecodeError, struct.error) as error:
                     reason = f"a record that entry {entry.index} needs cannot be read: {error}"
                     raise CorruptStorage("state", reason) from error
-        if work.calls:
-            await self._run_calls(work)
+        if work.steps:
+            await self._run_steps(work)
         for source, target in work.copies:
             target.row[target.position] = source.row[source.position]
         self._sessions.finish(overlay)
@@ -217,7 +227,7 @@ class Dispatcher:
             slot = Slot(row, len(row))
             answer = self._sessions.admit(command, slot, index, work.at.now, work.overlay, work.overlay)
             if answer is not None:
-                if kind == "machine_call" and command.machine_call.machine in self._in_memory:
+                if kind == "machine_call" and self._machines.replays(command.machine_call.machine):
                     work.overlay.put(skip_key(index, len(row)), b"")
                 if isinstance(answer, Slot):
                     work.copies.append((answer, slot))
@@ -244,6 +254,8 @@ class Dispatcher:
             return _PENDING
         if kind == "machine_call":
             return self._machine_call(command, row, index, work)
+        if kind == "machine_change":
+            return self._machine_change(command, row, index, work)
         if kind == "session_open":
             request, position = command.session_open, len(row)
             result = self._sessions.open(request, index, position, work.at, work.overlay)
@@ -260,14 +272,41 @@ class Dispatcher:
 
     def _machine_call(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
         call = command.machine_call
-        name = call.machine
-        if not self._machines.knows(name):
-            raise UnknownEntry(f"entry {index} calls machine {name!r}, which is not configured here: add it")
-        if name not in work.calls:
-            work.calls[name], work.call_slots[name] = [], []
-        work.calls[name].append(Call(call.method, call.arguments, work.at.log_time, index))
-        work.call_slots[name].append((Slot(row, len(row)), command.number))
+        name, position = call.machine, len(row)
+        if name in self._retired:
+            work.overlay.put(skip_key(index, position), b"")
+            failure = Failure(code=_NOT_FOUND, message=f"connect-kv: machine {name!r} was retired")
+            return Result(number=command.number, failure=failure).SerializeToString()
+        step = Call(call.method, call.arguments, work.at.log_time, index, call.version or 1, position)
+        work.steps.setdefault(name, []).append(step)
+        work.call_slots.setdefault(name, []).append((Slot(row, position), command.number))
         return _PENDING
+
+    def _machine_change(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
+        """What befalls a machine as a whole, in its turn among its calls."""
+        change, position = command.machine_change, len(row)
+        name = change.machine
+        match change.WhichOneof("change"):
+            case "activate":
+                if name in self._retired:
+                    work.overlay.put(skip_key(index, position), b"")
+                else:
+                    step = activation_from(change.activate, work.at.log_time, index, position)
+                    work.steps.setdefault(name, []).append(step)
+            case "skip":
+                work.skips.append((name, change.skip.index, change.skip.position))
+            case "retire":
+                self._retired.retire(name, work.overlay)
+                work.retired[name] = index
+                work.steps.setdefault(name, []).append(RETIRED)
+            case "host":
+                self._retired.host(name, work.overlay)
+            case _:
+                raise UnknownEntry(
+                    f"entry {index} changes machine {name!r} in a way that this version does not know: "
+                    "upgrade this member"
+                )
+        return Result(number=command.number, machine_change=Done()).SerializeToString()
 
     def _of_cluster(self, command: Command, kind: str, work: Slice) -> Result:
         result = Result()
@@ -280,19 +319,23 @@ class Dispatcher:
             result.member_publish.CopyFrom(Done())
         return result
 
-    async def _run_calls(self, work: Slice) -> None:
+    async def _run_steps(self, work: Slice) -> None:
         """All machine calls of the slice, in one call on the apply thread."""
-        outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.calls, work.overlay))
+        outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.steps, work.overlay))
         for name, slots in work.call_slots.items():
             for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
                 slot.row[slot.position] = result_of(outcome, number).SerializeToString()
 
 
-def result_of(outcome: Outcome, number: int) -> Result:
+def result_of(outcome: AnyOutcome, number: int) -> Result:
     """What a machine returned or raised, as it travels."""
+    if isinstance(outcome, Passed):
+        return Result(number=number, failure=Failure(code=_UNAVAILABLE, message=outcome.reason))
     if isinstance(outcome, CommandFailed):
-        failure = Failure(code=_ABORTED, message=outcome.message, type=outcome.type)
+        failure = Failure(code=_ABORTED, message=outcome.message, type=outcome.type, details=outcome.details)
         return Result(number=number, failure=failure)
+    if isinstance(outcome, Rejected):
+        return Result(number=number, failure=Failure(code=_INVALID_ARGUMENT, message=outcome.reason))
     return Result(number=number, machine_call=MachineReply(value=outcome))
 
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
 from connect_kv.framework.hosted import Checked, HostedMachine
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.moment import Moment
@@ -23,16 +23,19 @@ from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
 from connect_kv.statemachine.machine_snapshots import HostConfig, ReadLog, StateKeeper
 from connect_kv.statemachine.queries import Queries
+from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.snapshot_source import ViewSource
 from connect_kv.statemachine.space import Space
 from connect_kv.statemachine.state_hash import state_hash
+from connect_kv.statemachine.stored_states import skip_key
 from connect_kv.statemachine.user_machines import UserMachines
 from connect_kv.statemachine.writer import BatchWriter
 from connect_kv.storage import codec, transfer
 from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 
+_HAS_RUN = "it has run a command of entry {}, which was passed over"
 _LOG_TIME = bytes((codec.META,)) + b"log-time"
 _ELAPSED = bytes((codec.META,)) + b"elapsed"
 """`elapsed` and `since` of a Moment; absent while nothing was measured."""
@@ -82,9 +85,10 @@ class MachineHost:
         self.sessions = SessionTable(self._config.sessions)
         self.cluster = ClusterTable()
         self.machines = UserMachines(machines)
+        self.retired = RetiredMachines()
         self._keeper = StateKeeper(self.machines, self._writer, apply_worker, self._config)
         self._dispatcher = Dispatcher(
-            kv=kv, sessions=self.sessions, cluster=self.cluster, machines=self.machines,
+            kv=kv, sessions=self.sessions, cluster=self.cluster, machines=self.machines, retired=self.retired,
             apply_worker=apply_worker, clock=clock,
         )  # fmt: skip
         self._clock = clock
@@ -104,17 +108,22 @@ class MachineHost:
         """Open, and not in use yet. Only the state worker knows: who asked for it may have been cancelled."""
         self._sources: set[ViewSource] = set()
         self._cleanup: asyncio.Task[None] | None = None
+        self._read_log: ReadLog | None = None
+        self._rebuilding: set[asyncio.Task[None]] = set()
 
     # Start and end.
 
     async def start(self, read_log: ReadLog) -> None:
         """Load the database, and bring in-memory machines to where it stands by replaying the log.
 
-        Raises RefusedToStart, UnknownEntry or CorruptStorage; the node must not run then.
+        Raises RefusedToStart, UnknownEntry or CorruptStorage; the node must not run then. A machine that
+        cannot be brought there is suspended.
         """
+        self._read_log = read_log
         await self._state_worker.run(partial(self._dirs.discard_others, self._name))
         await self._load()
         await self._keeper.replay(read_log, self._last_applied)
+        await self._keeper.caught_up()
         if self._keeper.missing:
             await self._store_states()
         self._clean_up()
@@ -125,6 +134,9 @@ class MachineHost:
         await self._queries.close()
         if self._cleanup is not None:
             await self._cleanup
+        for task in self._rebuilding:
+            task.cancel()
+        await asyncio.gather(*self._rebuilding, return_exceptions=True)
         await self._space.close()
         self._kv.close()
         self._close_sources()
@@ -194,6 +206,10 @@ class MachineHost:
         """
         return await self._queries.ask(machine, method, arguments)
 
+    async def try_upgrade(self, machine: str, version: int) -> str | None:
+        """Upgrade a copy of the state of a machine: what goes wrong, if anything does."""
+        return await self._apply_worker.run(lambda: self.machines.try_upgrade(machine, version))
+
     # ReplicatedState.
 
     async def apply(self, entries: Sequence[Entry]) -> list[Sequence[bytes]]:
@@ -208,6 +224,10 @@ class MachineHost:
             self._broken = True
             overlay = Overlay(self._writer.engine)
             work = await self._dispatcher.run(entries, self._moment, overlay)
+            self._keeper.suspended(self._last_applied, self._moment.log_time, overlay)
+            for name, index in work.retired.items():
+                self._keeper.retired(name, index, work.at.log_time, overlay)
+            resumed = self._pass_over(work.skips, overlay)
             if work.at.log_time != self._moment.log_time:
                 overlay.put(_LOG_TIME, codec.u64(work.at.log_time))
             if work.at.elapsed != self._moment.elapsed:
@@ -218,6 +238,8 @@ class MachineHost:
             self._keeper.applied(entries)
             self._kv.published()
             self._broken = False
+        for name in resumed:
+            self._resume(name)
         self._clean_up()
         return list(work.rows)
 
@@ -242,9 +264,11 @@ class MachineHost:
             raise ConnectKvError("a machine here has no snapshot and restore: its state cannot be sent")
         async with self._turn:
             self._check_usable()
+            self._check_whole()
             async with self._keeper.storing:
                 if self._keeper.oldest not in (None, self._last_applied):
                     await self._keeper.write(await self._keeper.take(self._last_applied, self.log_time))
+                    self._check_whole()
             source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
             self._sources.add(source)
             return source
@@ -256,7 +280,6 @@ class MachineHost:
         database = await self._state_worker.run(partial(self._begin_staging, name))
         try:
             await transfer.fill(database, meta, chunks, self._state_worker)
-            self._keeper.check(database)
         except BaseException:
             await self._state_worker.run(self._end_staging)
             raise
@@ -305,9 +328,10 @@ class MachineHost:
         )
         self.sessions.load(engine)
         self.cluster.load(engine)
+        self.retired.load(engine)
         self._kv.load(engine, self._moment)
         set_alarms(self._kv, self.cluster)
-        await self._keeper.load()
+        await self._keeper.load(self.retired)
 
     async def _store_states(self) -> None:
         """Store the states of all in-memory machines. Applying goes on while they are written."""
@@ -316,6 +340,51 @@ class MachineHost:
                 await storing.enter_async_context(self._keeper.storing)
                 taken = await self._keeper.take(self._last_applied, self.log_time)
             await self._keeper.write(taken)
+
+    # Machines that stopped.
+
+    def _check_whole(self) -> None:
+        """What is sent must be the whole state at one index."""
+        for name, suspension in self.machines.suspended.items():
+            raise MachineSuspended(f"{suspension.of(name)}; so the state of this member is not whole")
+
+    def _pass_over(self, skips: Sequence[tuple[str, int, int]], overlay: Overlay) -> list[str]:
+        """Commands that no member is to run, by decision; machines that can go on now."""
+        resumed = []
+        for name, index, position in skips:
+            key = skip_key(index, position)
+            if overlay.get(key) is not None:
+                continue
+            overlay.put(key, b"")
+            suspension = self.machines.suspended.get(name)
+            if self._keeper.has_stored(name, index):
+                self.machines.suspend(name, f"{_HAS_RUN.format(index)}: remove this member, and add it again")
+            elif suspension is None:
+                self.machines.suspend(name, f"{_HAS_RUN.format(index)}: start this member again")
+            elif (suspension.index, suspension.position) == (index, position):
+                resumed.append(name)
+        return resumed
+
+    def _resume(self, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._rebuild(name), name=f"rebuild {name}")
+        self._rebuilding.add(task)
+        task.add_done_callback(self._rebuilding.discard)
+
+    async def _rebuild(self, name: str) -> None:
+        """From its stored state and the log, while all else waits."""
+        assert self._read_log is not None
+        try:
+            async with self._turn:
+                self._check_usable()
+                self._broken = True
+                await self._keeper.rebuild(name)
+                await self._keeper.replay(self._read_log, self._last_applied, only=name)
+                await self._keeper.caught_up()
+                self._broken = False
+        except NodeStopped:
+            return
+        except Exception as error:
+            self._failure = error
 
     # Cleaning up after compactions.
 

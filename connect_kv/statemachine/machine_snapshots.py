@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-from connect_kv.errors import CorruptStorage, RefusedToStart
+from connect_kv.errors import CorruptStorage
 from connect_kv.framework.hosted import Call
 from connect_kv.interfaces import Worker
+from connect_kv.kv.layout import Changes
 from connect_kv.raft.types import Entry, EntryKind
+from connect_kv.rpc.command_pb2 import Command
 from connect_kv.statemachine import stored_states
 from connect_kv.statemachine.batches import commands_of, parse
+from connect_kv.statemachine.code_records import activation_from
 from connect_kv.statemachine.sessions import SessionLimits
 from connect_kv.statemachine.stored_states import Header, MachineState
-from connect_kv.statemachine.user_machines import UserMachines
+from connect_kv.statemachine.user_machines import RETIRED, AnyStep, UserMachines
 from connect_kv.statemachine.writer import BatchWriter
 from connect_kv.storage.overlay import Overlay
-from connect_kv.storage.state_dirs import StateDatabase
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ class HostConfig:
     """...or this many bytes of them..."""
     snapshot_ratio: int = 4
     """...but always bytes of at least this part of the last stored states: large ones less often."""
+    suspended_bytes: int = 1 << 30
+    """So much of the log is kept for a machine that is suspended; without it, the member will need the
+    whole state from another one."""
     sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
@@ -67,7 +72,9 @@ class StateKeeper:
         self._writer = writer
         self._apply_worker = apply_worker
         self._config = config
-        self._first = machines.first_states()
+        self._storable = machines.storable
+        self._kept: dict[str, int] = {}
+        """Bytes of entries applied since a machine was suspended."""
         self._headers: dict[str, Header] = {}
         self._stored_bytes = 0
         self._entries = 0
@@ -76,12 +83,17 @@ class StateKeeper:
     @property
     def oldest(self) -> int | None:
         """From where a replay would start; None if no machine needs one."""
-        return min((header.index for header in self._headers.values()), default=None)
+        kept = [
+            header.index
+            for name, header in self._headers.items()
+            if self._kept.get(name, 0) <= self._config.suspended_bytes
+        ]
+        return min(kept, default=None)
 
     @property
     def missing(self) -> set[str]:
         """Machines of which nothing is stored yet."""
-        return self._first.keys() - self._headers.keys()
+        return set(self._storable - self._headers.keys() - self._machines.suspended.keys())
 
     @property
     def stored(self) -> set[str]:
@@ -97,42 +109,49 @@ class StateKeeper:
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """Count what a replay would have to read."""
+        size = sum(len(entry.data) for entry in entries)
         self._entries += len(entries)
-        self._bytes += sum(len(entry.data) for entry in entries)
+        self._bytes += size
+        if self._machines.suspended:
+            for name in self._machines.suspended:
+                self._kept[name] = self._kept.get(name, 0) + size
 
     # At start.
 
-    def check(self, database: StateDatabase) -> dict[str, Header]:
-        """Headers of stored states. Raises RefusedToStart if one has no machine here."""
-        found = stored_states.headers(database.engine)
-        for name in found:
-            if name not in self._machines.in_memory:
-                raise RefusedToStart(
-                    f"the state of a machine {name!r} is stored here, which is not configured (or not in "
-                    f"memory): add it, as with --machine {name}=module:Class"
-                )
-        return found
-
-    async def load(self) -> None:
-        """Every in-memory machine from its stored, or its first, state."""
-        self._headers = self.check(self._writer.database)
+    async def load(self, retired: Container[str]) -> None:
+        """Every in-memory machine from its stored, or its first, state. What cannot be, is suspended."""
+        self._headers = {
+            name: header
+            for name, header in stored_states.headers(self._writer.engine).items()
+            if name in self._machines.machines or name not in retired
+        }
         self._entries = self._bytes = 0
+        self._kept.clear()
         await self._apply_worker.run(self._restore)
 
     def _restore(self) -> None:
-        engine = self._writer.engine
-        for name in self._first:
-            header = self._headers.get(name)
-            if header is None:
-                self._machines.restore(name, self._first[name].chunks)
-            else:
-                self._machines.restore(name, stored_states.chunks(engine, name, header))
+        self._machines.begin(self._headers)
+        for name in self._storable:
+            self._restore_one(name)
 
-    async def replay(self, read_log: ReadLog, last_applied: int) -> None:
+    def _restore_one(self, name: str) -> None:
+        header = self._headers.get(name)
+        if header is None or header.first or not header.standing.version:
+            self._machines.restore_first(name)
+        else:
+            chunks = stored_states.chunks(self._writer.engine, name, header)
+            self._machines.restore(name, chunks, header.standing)
+
+    async def replay(self, read_log: ReadLog, last_applied: int, only: str | None = None) -> None:
         """Run the calls between each machine's stored state and `last_applied` once more."""
         unstorable = () if self._machines.can_snapshot else self._machines.in_memory
         # A machine without a stored state is new here, and no entry so far can have called it.
         stands = {name: header.index for name, header in self._headers.items()} | dict.fromkeys(unstorable, 0)
+        stands = {
+            name: index
+            for name, index in stands.items()
+            if only in (None, name) and name not in self._machines.suspended
+        }
         if not stands:
             return
         start = min(stands.values()) + 1
@@ -156,29 +175,81 @@ class StateKeeper:
         stands: Mapping[str, int],
         skipped: set[tuple[int, int]],
     ) -> int:
-        calls: dict[str, list[Call]] = {}
+        steps: dict[str, list[AnyStep]] = {}
         for entry in entries:
             if entry.kind != EntryKind.COMMAND:
                 continue
             batch = parse(entry)
             log_time = max(log_time, batch.log_time)
             for position, command in enumerate(commands_of(batch)):
-                if command.WhichOneof("request") != "machine_call":
-                    continue
-                call = command.machine_call
-                if entry.index <= stands.get(call.machine, entry.index):
+                found = _step(command, log_time, entry.index, position)
+                if found is None or entry.index <= stands.get(found[0], entry.index):
                     continue
                 if (entry.index, position) not in skipped:
-                    calls.setdefault(call.machine, []).append(
-                        Call(call.method, call.arguments, log_time, entry.index)
-                    )
-        if calls:
+                    steps.setdefault(found[0], []).append(found[1])
+        if steps:
             overlay = Overlay(self._writer.engine)
-            await self._apply_worker.run(lambda: self._machines.execute(calls, overlay))
+            await self._apply_worker.run(lambda: self._machines.execute(steps, overlay))
+            await self._replayed(entries[-1].index, log_time, overlay)
         self.applied(entries)
         return log_time
 
+    async def _replayed(self, index: int, log_time: int, overlay: Overlay) -> None:
+        """What machines have written into their stores, with how far they have come."""
+        changes = dict(overlay.changes)
+        for name, header in list(self._headers.items()):
+            machine = self._machines.machines.get(name)
+            if machine is not None and machine.persistent and name not in self._machines.suspended:
+                self._headers[name] = replace(header, index=index, log_time=log_time)
+                key, record = stored_states.header_record(name, self._headers[name])
+                changes[key] = record
+        if changes:
+            await self._writer.write(changes)
+
+    async def caught_up(self) -> None:
+        """The replay has ended: machines with a store of their own need no header any more."""
+        changes: dict[bytes, bytes | None] = {}
+        for name in list(self._headers):
+            machine = self._machines.machines.get(name)
+            if machine is not None and machine.persistent and name not in self._machines.suspended:
+                del self._headers[name]
+                changes |= stored_states.removal(self._writer.engine, name)
+        if changes:
+            await self._writer.write(changes)
+
     # While running.
+
+    def suspended(self, index: int, log_time: int, changes: Changes) -> None:
+        """A slice up to `index` was applied: who did not run it, and has nothing stored, begins there again.
+
+        `index` and `log_time` are those before the slice.
+        """
+        for name in self._machines.suspended:
+            if name not in self._headers:
+                self._headers[name] = stored_states.awaiting(index, log_time)
+                changes.put(*stored_states.header_record(name, self._headers[name]))
+
+    def retired(self, name: str, index: int, log_time: int, changes: Changes) -> None:
+        """Nothing of it stays stored; if it is hosted again, that comes after this entry."""
+        self._headers.pop(name, None)
+        self._kept.pop(name, None)
+        for key in stored_states.removal(self._writer.engine, name):
+            changes.delete(key)
+        if name in self._storable:
+            self._headers[name] = stored_states.awaiting(index - 1, log_time)
+            changes.put(*stored_states.header_record(name, self._headers[name]))
+
+    def has_stored(self, name: str, index: int) -> bool:
+        """Whether the stored state of a machine holds the effect of that entry."""
+        header = self._headers.get(name)
+        return header is not None and header.index >= index
+
+    async def rebuild(self, name: str) -> None:
+        """A suspended machine back to its stored state, from where `replay` goes on."""
+        self._kept.pop(name, None)
+        self._machines.resumed(name)
+        if name in self._storable:
+            await self._apply_worker.run(partial(self._restore_one, name))
 
     async def take(self, last_applied: int, log_time: int) -> Taken:
         """States as they are now, between two slices."""
@@ -197,12 +268,16 @@ class StateKeeper:
             name: stored_states.header_for(taken.states[name], taken.last_applied, taken.log_time)
             if name in taken.states
             else replace(self._headers[name], index=taken.last_applied, log_time=taken.log_time)
-            for name in sorted(self._first)
+            for name in sorted(self._storable)
+            if name in taken.states or name in self._headers
+            if name not in self._machines.suspended
         }
         engine = self._writer.engine
-        removed = stored_states.skips_up_to(engine, taken.last_applied)
+        headers = self._headers | new
+        needed = min((header.index for header in headers.values()), default=taken.last_applied)
+        removed = stored_states.skips_up_to(engine, needed)
         await self._writer.write(stored_states.header_changes(engine, new) | removed)
-        self._headers = new
+        self._headers = headers
         self._machines.stored(taken.states)
         self._entries -= taken.entries
         self._bytes -= taken.bytes
@@ -221,3 +296,18 @@ class StateKeeper:
                 changes, size = {}, 0
         if changes:
             await self._writer.write(changes)
+
+
+def _step(command: Command, log_time: int, index: int, position: int) -> tuple[str, AnyStep] | None:
+    """What a command is to a machine, and to which."""
+    kind = command.WhichOneof("request")
+    if kind == "machine_call":
+        call = command.machine_call
+        return call.machine, Call(call.method, call.arguments, log_time, index, call.version or 1, position)
+    if kind == "machine_change":
+        change = command.machine_change
+        if change.HasField("activate"):
+            return change.machine, activation_from(change.activate, log_time, index, position)
+        if change.HasField("retire"):
+            return change.machine, RETIRED
+    return None

@@ -16,6 +16,7 @@ SPACES = (
     codec.LEASES,
     codec.LEASE_KEYS,
     codec.MACHINE_DATA,
+    codec.MACHINES,
     codec.CLUSTER,
 )
 """What members keep alike. The rest says how far one of them has come with work of its own."""

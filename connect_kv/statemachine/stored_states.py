@@ -12,7 +12,11 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from connect_kv.errors import CorruptStorage
+from connect_kv.framework.hosted import Standing
+from connect_kv.statemachine.code_records import OLD, standing_from, standing_record
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
 
@@ -33,6 +37,10 @@ class Header:
     """Which chunks: the index at which they were taken."""
     chunks: int
     checksum: int
+    standing: Standing = OLD
+    """Its version."""
+    first: bool = False
+    """Nothing is stored: the state is the first one, or, of a persistent machine, in its store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class MachineState:
     chunks: list[bytes]
     runs: int = 0
     """How often it had changed then."""
+    standing: Standing = OLD
 
     @property
     def size(self) -> int:
@@ -61,7 +70,7 @@ def headers(reader: Reader) -> dict[str, Header]:
             if value is not None:
                 found[name] = _decode(value)
             at = _of(name) + b"\xff"
-    except (struct.error, UnicodeDecodeError) as error:
+    except (struct.error, UnicodeDecodeError, DecodeError) as error:
         raise CorruptStorage("state", f"machine states: {error}") from error
     return found
 
@@ -96,22 +105,42 @@ def header_for(state: MachineState, index: int, log_time: int) -> Header:
     for chunk in state.chunks:
         checksum = zlib.crc32(chunk, checksum)
     return Header(
-        index=index, log_time=log_time, generation=index, chunks=len(state.chunks), checksum=checksum
+        index=index,
+        log_time=log_time,
+        generation=index,
+        chunks=len(state.chunks),
+        checksum=checksum,
+        standing=state.standing,
     )
+
+
+def awaiting(index: int, log_time: int) -> Header:
+    """The header of a machine that has no stored state and did not run what comes after `index`."""
+    return Header(index=index, log_time=log_time, generation=index, chunks=0, checksum=0, first=True)
+
+
+def header_record(name: str, header: Header) -> tuple[bytes, bytes]:
+    """Where a header is, and what it is."""
+    fixed = _HEADER.pack(header.index, header.log_time, header.generation, header.chunks, header.checksum)
+    return _of(name) + _HEADER_KIND, fixed + standing_record(header.standing, first=header.first)
 
 
 def header_changes(reader: Reader, new: Mapping[str, Header]) -> dict[bytes, bytes | None]:
     """Headers, and the removal of every chunk that none of them names any more."""
     changes: dict[bytes, bytes | None] = {}
     for name, header in new.items():
-        changes[_of(name) + _HEADER_KIND] = _HEADER.pack(
-            header.index, header.log_time, header.generation, header.chunks, header.checksum
-        )
+        key, record = header_record(name, header)
+        changes[key] = record
         kept = _generation(name, header.generation)
         for key, _ in reader.iterate(_of(name) + _CHUNK_KIND, _of(name) + b"\xff"):
             if not key.startswith(kept):
                 changes[key] = None
     return changes
+
+
+def removal(reader: Reader, name: str) -> dict[bytes, bytes | None]:
+    """Of all that is stored of a machine."""
+    return {key: None for key, _ in reader.iterate(_of(name), _of(name) + b"\xff")}
 
 
 def skip_key(index: int, position: int) -> bytes:
@@ -152,5 +181,14 @@ def _next_name(reader: Reader, at: bytes) -> str | None:
 
 
 def _decode(value: bytes) -> Header:
-    index, log_time, generation, count, checksum = _HEADER.unpack(value)
-    return Header(index=index, log_time=log_time, generation=generation, chunks=count, checksum=checksum)
+    index, log_time, generation, count, checksum = _HEADER.unpack_from(value)
+    standing, first = standing_from(value[_HEADER.size :])
+    return Header(
+        index=index,
+        log_time=log_time,
+        generation=generation,
+        chunks=count,
+        checksum=checksum,
+        standing=standing,
+        first=first,
+    )

@@ -134,6 +134,7 @@ def hello_to_wire(hello: Hello) -> pb.Hello:
             protocol=hello.protocol,
             oldest_protocol=hello.oldest_protocol,
             highest_command=hello.highest_command,
+            machines=hello.machines,
         )
     except (ValueError, TypeError) as error:
         raise BadMessage(f"hello cannot be sent: {error}") from error
@@ -149,6 +150,7 @@ def hello_from_wire(wire: pb.Hello) -> Hello:
         protocol=wire.protocol,
         oldest_protocol=wire.oldest_protocol,
         highest_command=wire.highest_command,
+        machines=wire.machines,
     )
 
 
@@ -161,6 +163,7 @@ def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
         highest_command=reply.highest_command,
         directory_id=reply.directory_id,
         term=reply.term,
+        machines=reply.machines,
     )
 
 
@@ -177,6 +180,7 @@ def hello_reply_from_wire(wire: pb.HelloReply) -> HelloReply:
         highest_command=wire.highest_command,
         directory_id=wire.directory_id,
         term=wire.term,
+        machines=wire.machines,
     )
 
 

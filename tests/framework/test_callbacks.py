@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import pytest
 
-from connect_kv.errors import BadCall, CommandFailed, ConfigError, UnknownEntry
+from connect_kv.errors import BadCall, CommandFailed, ConfigError
 from connect_kv.framework.callbacks import CallbackMachine, Messages
-from connect_kv.framework.hosted import Call, Store
-from connect_kv.framework.methods import methods_of
+from connect_kv.framework.hosted import Call, Checked, Halt, Store
 from connect_kv.framework.types import Kind, MessageType, ServiceType
+from connect_kv.framework.versions import methods_of
 
 
 def send(message: bytes) -> bytes:
@@ -77,7 +77,7 @@ def machine(log: Log) -> CallbackMachine:
 def test_incoming_decides_whether_a_message_is_replicated() -> None:
     callbacks = machine(Log())
     assert callbacks.check("send", send(b"get")).kind is Kind.QUERY
-    assert callbacks.check("send", send(b"set")) == (Kind.COMMAND, "send", send(b"set"))
+    assert callbacks.check("send", send(b"set")) == Checked(Kind.COMMAND, "send", send(b"set"))
     assert callbacks.check("send", '{"message": "c2V0"}').arguments == send(b"set")
 
 
@@ -104,10 +104,11 @@ def test_messages_reach_the_callbacks_and_answers_come_back() -> None:
     assert callbacks.value_json("send", callbacks.query("send", send(b"get"), 0, None)) == '"YSxmYWls"'
 
 
-def test_an_entry_that_is_no_message_stops_the_node() -> None:
+def test_a_service_cannot_go_on_with_an_entry_that_is_no_message() -> None:
     for call in (Call("other", send(b""), 0, 4), Call("send", b"\x80", 0, 4)):
-        with pytest.raises(UnknownEntry, match="entry 4"):
+        with pytest.raises(Halt) as halt:
             machine(Log()).execute([call], None)
+        assert halt.value.at is call
 
 
 def test_an_answer_must_be_bytes() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 
 import msgspec
 import pytest
 
-from connect_kv.errors import BadCall, CommandFailed, MachineBroken, UnknownEntry
-from connect_kv.framework.hosted import Call, ReplicatedMachine
-from connect_kv.framework.replicated import Replicated, command
+from connect_kv.errors import BadCall, CommandFailed
+from connect_kv.framework.hosted import Call, Halt, ReplicatedMachine
+from connect_kv.framework.replicated import Replicated, command, query
 from tests.framework.machines import Counter, Shop
 
 
@@ -57,8 +59,12 @@ def test_log_time_is_the_only_clock() -> None:
 
 
 class Deep(Replicated):
+    def __init__(self) -> None:
+        self.depth = 0
+
     @command
     def recurse(self) -> int:
+        self.depth += 1
         return self.recurse()
 
     @command
@@ -69,19 +75,87 @@ class Deep(Replicated):
     def leave(self) -> None:
         raise SystemExit(3)
 
+    @command
+    def cancel(self) -> None:
+        raise asyncio.CancelledError
 
-@pytest.mark.parametrize("method", ["recurse", "exhaust", "leave"])
-def test_running_out_of_memory_or_stack_stops_the_node(method: str) -> None:
-    with pytest.raises(MachineBroken, match=f"entry 7, '{method}'"):
-        ReplicatedMachine(Deep()).execute([Call(method, b"\x80", 0, 7)], None)
+    @command
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    @command
+    def close(self) -> None:
+        raise GeneratorExit("closed")
+
+    @query
+    def ask(self, how: str) -> int:
+        raise {"leave": SystemExit, "cancel": asyncio.CancelledError}[how]
 
 
 @pytest.mark.parametrize(
-    "call", [Call("newer", b"\x80", 0, 9), Call("value", b"\x80", 0, 9), Call("increment", pack(to=1), 0, 9)]
+    ("method", "type"),
+    [
+        ("leave", "SystemExit"),
+        ("cancel", "asyncio.exceptions.CancelledError"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("close", "GeneratorExit"),
+        ("recurse", "RecursionError"),
+    ],
 )
-def test_an_entry_this_version_cannot_run_stops_the_node(call: Call) -> None:
-    with pytest.raises(UnknownEntry, match="entry 9"):
+def test_whatever_a_command_raises_is_its_own_failure(method: str, type: str) -> None:
+    machine = ReplicatedMachine(Deep())
+    first, second = machine.execute([Call(method, b"\x80", 0, 7), Call(method, b"\x80", 0, 7)], None)
+    assert failed(first)[0] == failed(second)[0] == type
+
+
+@pytest.mark.parametrize("how", ["leave", "cancel"])
+def test_whatever_a_query_raises_is_its_own_failure(how: str) -> None:
+    with pytest.raises(CommandFailed, match=r"SystemExit|CancelledError"):
+        ReplicatedMachine(Deep()).query("ask", pack(how=how), 0, None)
+
+
+def test_a_recursion_goes_as_deep_however_deep_its_caller_is() -> None:
+    """State may depend on it: it must be the same for the applier, a replay, and another member."""
+
+    def depth_from(calls: int) -> int:
+        if calls:
+            return depth_from(calls - 1)
+        deep = Deep()
+        ReplicatedMachine(deep).execute([Call("recurse", b"\x80", 0, 1)], None)
+        return deep.depth
+
+    async def within_a_task() -> int:
+        return depth_from(2)
+
+    found = {depth_from(0), depth_from(1), depth_from(200), asyncio.run(within_a_task())}
+    thread = threading.Thread(target=lambda: found.add(depth_from(3)))
+    thread.start()
+    thread.join()
+    assert len(found) == 1, found
+    assert found.pop() > 900
+
+
+def test_without_memory_a_machine_cannot_go_on() -> None:
+    """Its state may differ from the others': what was done before is as good as ever."""
+    calls = [Call("leave", b"\x80", 0, 6), Call("exhaust", b"\x80", 0, 7), Call("leave", b"\x80", 0, 8)]
+    with pytest.raises(Halt, match="out of memory") as halt:
+        ReplicatedMachine(Deep()).execute(calls, None)
+    assert halt.value.at is calls[1]
+    assert [failed(one)[0] for one in halt.value.outcomes] == ["SystemExit"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("newer", b"\x80", 0, 9, 1),
+        Call("value", b"\x80", 0, 9, 1),
+        Call("increment", pack(to=1), 0, 9, 1),
+    ],
+)
+def test_a_machine_cannot_go_on_with_an_entry_that_its_code_cannot_run(call: Call) -> None:
+    with pytest.raises(Halt, match="upgrade this member") as halt:
         ReplicatedMachine(Counter()).execute([call], None)
+    assert halt.value.at is call
 
 
 def test_a_query_that_raises_tells_its_caller() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, ReplicatedMachine
-from connect_kv.framework.methods import methods_of
+from connect_kv.framework.hosted import Call, Checked, ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import Kind
+from connect_kv.framework.versions import methods_of
 from tests.framework.machines import Counter, Item, Shop
 
 
@@ -48,11 +48,12 @@ def test_a_wrong_call_is_refused_before_it_is_replicated(
     assert complaint in str(caught.value)
 
 
-def test_checked_arguments_are_complete_and_of_the_annotated_type() -> None:
-    assert ReplicatedMachine(Counter()).check("increment", b"\x80").arguments == pack(by=1)
-    assert ReplicatedMachine(Counter()).check("increment", "").arguments == pack(by=1)
-    assert shop().check("pay", pack(money=2)).arguments == pack(money=2.0)
-    assert shop().check("raw", '{"data": "/w=="}') == (Kind.QUERY, "raw", pack(data=b"\xff"))
+def test_checked_arguments_are_those_that_were_given() -> None:
+    """Defaults are filled in by the body that runs: it may be of a later version."""
+    assert ReplicatedMachine(Counter()).check("increment", b"\x80").arguments == b"\x80"
+    assert ReplicatedMachine(Counter()).check("increment", "").arguments == b"\x80"
+    assert ReplicatedMachine(Counter()).check("increment", '{"by": 1}').arguments == pack(by=1)
+    assert shop().check("raw", '{"data": "/w=="}') == Checked(Kind.QUERY, "raw", pack(data=b"\xff"))
 
 
 class Tree(msgspec.Struct):
@@ -97,7 +98,7 @@ def test_a_call_is_bound_like_a_python_call() -> None:
     assert increment.bind((5,), {}) == increment.bind((), {"by": 5}) == pack(by=5)
     add = methods_of(Shop)["add"]
     bound = msgspec.msgpack.decode(add.bind((Item("x", 1.5, {"t"}),), {"amount": 2}))
-    assert bound == {"item": {"name": "x", "price": 1.5, "tags": ["t"]}, "amount": 2, "notes": None}
+    assert bound == {"item": {"name": "x", "price": 1.5, "tags": ["t"]}, "amount": 2}
     for args, kwargs in [((1, 2), {}), ((), {"wrong": 1}), (("one",), {}), ((1 << 70,), {})]:
         with pytest.raises(BadCall, match="increment"):
             increment.bind(args, kwargs)

@@ -18,6 +18,7 @@ from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import TxnRequest
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.statemachine.user_machines import UserMachines
 from tests.fuzz.conftest import fuzz, integers, messages
 from tests.statemachine.conftest import Member, open_session
 
@@ -62,7 +63,7 @@ class Box(Replicated):
 
 
 MACHINES: Mapping[str, type[Replicated]] = {"counter": Box}
-CALLS = MachineCalls({"counter": ReplicatedMachine(Box())})
+CALLS = MachineCalls(UserMachines({"counter": ReplicatedMachine(Box())}))
 DOOR = SessionCommands(CALLS, max_request_bytes=1 << 20)
 
 

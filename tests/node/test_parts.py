@@ -28,7 +28,7 @@ from tests.node.fakes import GatedWorker
 
 
 def config(**settings: int) -> NodeConfig:
-    return NodeConfig(raft=RaftConfig(node_id=1), **settings)
+    return NodeConfig(raft=RaftConfig(node_id=1), **settings)  # type: ignore[arg-type]  # none is bytes
 
 
 def future() -> asyncio.Future[Sequence[int]]:

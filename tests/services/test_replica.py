@@ -24,6 +24,7 @@ from connect_kv.services.executor import FIRST_COMMANDS, Replica, encode_command
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.status import raise_failure, status_of
+from connect_kv.statemachine.user_machines import UserMachines
 from tests.services.conftest import FakeNode
 
 PUT = field_number("put")
@@ -174,7 +175,7 @@ def test_a_session_carries_only_kinds_that_every_version_knows() -> None:
     names = [*session_commands._KV, "machine_call", "session_close"]
     numbers = {name: Command.DESCRIPTOR.fields_by_name[name].number for name in names}
     assert max(numbers.values()) <= FIRST_COMMANDS
-    places = SessionCommands(MachineCalls({}), max_request_bytes=1 << 20)
+    places = SessionCommands(MachineCalls(UserMachines({})), max_request_bytes=1 << 20)
     for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields:
         if field.name not in names and field.number < 64:
             command = Command(number=1)

@@ -21,6 +21,7 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.statemachine.sessions import SessionTable
+from connect_kv.statemachine.user_machines import UserMachines
 from tests.services.conftest import FakeNode, serving
 
 Stream = grpc.aio.StreamStreamCall[Any, Any]
@@ -57,7 +58,7 @@ async def opened(node: FakeNode, *, window: int = 8) -> AsyncIterator[Stream]:
     replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=0.5)
     keys: Any = FakeKeys()
     reads = Reads(keys, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]  # only ranges are read
-    commands = SessionCommands(MachineCalls({}), max_request_bytes=100)
+    commands = SessionCommands(MachineCalls(UserMachines({})), max_request_bytes=100)
     service = SessionService(replica, reads, commands, SessionTable(), window=window)
     async with serving({"Session": service}) as (channel, _, _metrics):
         stream: Stream = channel.stream_stream(

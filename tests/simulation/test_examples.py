@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from connect_kv import Replicated, command, examples
-from connect_kv.framework.methods import methods_of
+from connect_kv.framework.versions import methods_of
 from connect_kv.testing.simulation.random_arguments import made_up
 
 Size = NewType("Size", int)

@@ -14,7 +14,7 @@ import pytest
 
 from connect_kv import Replicated
 from connect_kv.errors import ConfigError
-from connect_kv.framework.methods import methods_of
+from connect_kv.framework.versions import methods_of
 from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import MachineSimulation

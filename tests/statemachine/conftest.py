@@ -214,6 +214,10 @@ class Member:
         rows = await self.host.apply(entries) if entries else []
         return [[Result.FromString(result) for result in row] for row in rows]
 
+    async def settled(self) -> None:
+        """Machines that can go on again do."""
+        await asyncio.gather(*self.host._rebuilding)
+
     async def open_session(self, ttl: int = 0, log_time: int = 0, elapsed: int = 0) -> int:
         (result,) = await self.run(open_session(ttl), log_time=log_time, elapsed=elapsed)
         return result.session_open.session

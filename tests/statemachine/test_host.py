@@ -14,7 +14,6 @@ from connect_kv.errors import (
     BadCall,
     CommandFailed,
     ConfigError,
-    MachineBroken,
     NodeStopped,
     StorageError,
     UnknownEntry,
@@ -22,15 +21,15 @@ from connect_kv.errors import (
 from connect_kv.framework.callbacks import CallbackMachine
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.lowlevel import LowLevelMachine
-from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import Kind, MessageType
 from connect_kv.kv.lessor import Lessor
 from connect_kv.node.workers import InlineWorker, ThreadWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
-from connect_kv.rpc.command_pb2 import Command, MachineCall, MemberPublish
+from connect_kv.rpc.command_pb2 import Command, MemberPublish
 from connect_kv.rpc.kv_pb2 import CompactionRequest, RangeRequest
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
+from connect_kv.rpc.versions_pb2 import MachineChange
 from connect_kv.statemachine.counter import Counter as LowLevelCounter
 from connect_kv.statemachine.dict_kv import Delete, DictKv, Put, encode
 from connect_kv.storage.memory import MemoryDisk
@@ -221,9 +220,7 @@ async def test_calls_on_an_expired_or_closed_session_are_not_run() -> None:
 @pytest.mark.parametrize(
     ("unknown", "complaint"),
     [
-        (Command(machine_call=MachineCall(machine="other", method="add")), "entry 1 calls machine 'other'"),
-        (call("counter", "newer", {}), "machine 'counter': entry 1 calls 'newer'.*upgrade this member"),
-        (call("counter", "add", {"to": 1}), "machine 'counter': entry 1 calls 'add': unknown argument"),
+        (Command(machine_change=MachineChange(machine="other")), "changes machine 'other' in a way"),
         (Command(), "of an unknown kind"),
         (Command(range=RangeRequest(key=b"k")), "range"),
         (Command.FromString(b"\xfa\x3f\x00"), "of an unknown kind"),
@@ -248,17 +245,6 @@ async def test_bytes_that_are_no_batch_stop_it() -> None:
         await member.host.apply([Entry(EntryId(1, 1), EntryKind.COMMAND, b"\xff\xff\xff")])
 
 
-async def test_running_out_of_stack_stops_it() -> None:
-    class Deep(Replicated):
-        @command
-        def dig(self) -> int:
-            return self.dig()
-
-    member = await Member({"deep": Deep}).start()
-    with pytest.raises(MachineBroken):
-        await member.run(call("deep", "dig", {}))
-
-
 async def test_entries_must_follow_one_another() -> None:
     member = await Member().start()
     with pytest.raises(ValueError, match="entry 2 does not follow 0"):
@@ -268,7 +254,7 @@ async def test_entries_must_follow_one_another() -> None:
 async def test_calls_are_checked_before_they_are_replicated() -> None:
     host = (await Member().start()).host
     checked = host.check_call("counter", "add", "{}")
-    assert (checked.kind, checked.arguments) == (Kind.COMMAND, msgspec.msgpack.encode({"by": 1}))
+    assert (checked.kind, checked.arguments) == (Kind.COMMAND, b"\x80")
     wrong: list[tuple[str, str, bytes | str, str]] = [
         ("other", "add", b"\x80", "unknown machine 'other'; there are: counter"),
         ("counter", "other", b"\x80", "machine 'counter': unknown method 'other'"),

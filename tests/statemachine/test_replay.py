@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_kv.errors import CorruptStorage, RefusedToStart
+from connect_kv.errors import CorruptStorage
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.rpc.command_pb2 import Command
@@ -27,6 +27,7 @@ from tests.statemachine.conftest import (
     call,
     close_session,
     copy_snapshot,
+    number_in,
     open_session,
     put,
 )
@@ -271,21 +272,33 @@ async def test_a_machine_added_later_starts_where_the_member_stands() -> None:
     assert vars(member.objects["counter"])["total"] == 6
 
 
-async def test_a_machine_left_out_is_missed_by_name() -> None:
+async def test_a_machine_left_out_is_suspended_and_goes_on_once_it_is_back() -> None:
     member = await new_member()
     await member.run(add())
     await member.host.close()
-    member._classes = {"counter": Counter}
-    with pytest.raises(RefusedToStart, match="the state of a machine 'names' is stored here"):
-        await member.start()
+    classes, member._classes = member._classes, {"counter": Counter}
+    await member.start()
+    assert "does not host it" in member.host.machines.suspended["names"].reason
+    first, second = await member.run(add(), call("names", "add", {"name": "a"}))
+    assert number_in(first) == 2
+    assert second.failure.code == 14
+    await member.make_durable()
+    member._classes = classes
+    await member.crash()
+    assert not member.host.machines.suspended
+    assert vars(member.objects["names"]) == {"names": {"a"}}
+    assert vars(member.objects["counter"])["total"] == 2
 
 
-async def test_a_snapshot_with_an_unknown_machine_is_not_taken() -> None:
+async def test_an_unknown_machine_of_a_snapshot_is_suspended() -> None:
     source, target = await new_member(), await Member({"counter": Counter}, persistent=True).start()
     await source.run(call("names", "add", {"name": "a"}))
-    with pytest.raises(RefusedToStart, match="'names'"):
-        await copy_snapshot(source, target)
+    await copy_snapshot(source, target)
+    assert "names" in target.host.machines.suspended
     await target.run(add())
+    target._classes = MACHINES
+    await target.crash()
+    assert vars(target.objects["names"]) == {"names": {"a"}}
 
 
 async def test_a_machine_missing_from_a_snapshot_goes_back_to_its_first_state() -> None:
@@ -315,8 +328,8 @@ async def test_a_state_that_a_class_cannot_take_is_named() -> None:
     await member.make_durable()
     await member.host.close()
     member._classes = {"counter": Other}
-    with pytest.raises(RefusedToStart, match="machine 'counter' cannot restore its stored state"):
-        await member.start()
+    await member.start()
+    assert "its stored state cannot be restored" in member.host.machines.suspended["counter"].reason
 
 
 async def test_damaged_chunks_of_a_stored_state_are_noticed() -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from connect_kv.errors import CommandFailed
-from connect_kv.framework.hosted import QUERY_WROTE, UNSTORABLE, Call, Outcome, ReplicatedMachine, Store
+from connect_kv.framework.hosted import (
+    QUERY_WROTE,
+    UNSTORABLE,
+    Call,
+    Outcome,
+    Rejected,
+    ReplicatedMachine,
+    Standing,
+    Step,
+    Store,
+)
 from connect_kv.framework.replicated import Replicated
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.portrait import Portrait, portrait_of
@@ -130,10 +140,13 @@ class ObservedMachine(ReplicatedMachine):
         self._place: Place = (0, 0)
         self._restored = False
 
-    def execute(self, calls: Sequence[Call], store: Store | None) -> list[Outcome]:
+    def execute(self, steps: Sequence[Step], store: Store | None) -> list[Outcome]:
         """See ReplicatedMachine."""
         outcomes: list[Outcome] = []
-        for call in calls:
+        for call in steps:
+            if not isinstance(call, Call):
+                super().execute([call], store)
+                continue
             entry, number = self._place
             self._place = (entry, number + 1) if entry == call.entry_index else (call.entry_index, 0)
             outcomes += super().execute([call], store)
@@ -156,11 +169,11 @@ class ObservedMachine(ReplicatedMachine):
             if changed is not None:
                 self._wrote(method, arguments, changed)
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
+    def restore(self, chunks: Iterable[bytes], standing: Standing | None = None) -> None:
         """See ReplicatedMachine. What is run next is run again, or comes later."""
         self._place = (0, 0)
         self._restored = True
-        super().restore(chunks)
+        super().restore(chunks, standing)
 
     def _wrote(self, method: str, arguments: bytes, what: str) -> None:
         asked = f"{method}({arguments_in_words(arguments)})"
@@ -169,6 +182,8 @@ class ObservedMachine(ReplicatedMachine):
 
 def answer_of(outcome: Outcome) -> bytes | str:
     """A value as it travels, or what was raised: both are answers."""
+    if isinstance(outcome, Rejected):
+        return outcome.reason
     return f"{outcome.type}: {outcome.message}" if isinstance(outcome, CommandFailed) else outcome
 
 

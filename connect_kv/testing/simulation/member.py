@@ -130,6 +130,7 @@ def _run(hosted: ReplicatedMachine, machine: Replicated, number: int, step: Step
         if isinstance(outcome, CommandFailed):
             answer = f"{outcome.type}: {outcome.message}"
         else:
+            assert isinstance(outcome, bytes), outcome  # there is one version
             answer = _words(outcome)
     return _found(answer, portrait_of(machine), wrote)
 
