@@ -6,7 +6,9 @@ when it is asked. Values that others keep anyway are read then too, through `gau
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from resource import RLIMIT_NOFILE, getrlimit
 
 from prometheus_client import CollectorRegistry, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -58,6 +60,28 @@ class CallCount:
         self.failed[name] = self.failed.get(name, 0) + 1
 
 
+MOST_VERSIONS = 16
+"""A label is made of what clients say; further versions are counted together."""
+
+
+class ClientRequests:
+    """How often calls of one form came, by the version of the API that the client names."""
+
+    __slots__ = ("counts", "type")
+
+    def __init__(self, type: str) -> None:
+        self.type = type
+        """``unary`` or ``stream``."""
+        self.counts: dict[str, int] = {}
+
+    def note(self, version: str) -> None:
+        """One more."""
+        counts = self.counts
+        if version not in counts and len(counts) >= MOST_VERSIONS:
+            version = "other"
+        counts[version] = counts.get(version, 0) + 1
+
+
 class Metrics:
     """Everything one node shows; each node has its own, so that several fit in one process."""
 
@@ -65,12 +89,18 @@ class Metrics:
         self._calls: list[CallCount] = []
         self._values: list[tuple[str, str, str, dict[str, str], Read]] = []
         self._families_of: list[Callable[[], Iterable[Metric]]] = []
+        self._bare: list[str] = []
+        self.unary_requests, self.stream_requests = ClientRequests("unary"), ClientRequests("stream")
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Values(self._families))
         if process:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
+            self.gauge(
+                "os_fd_limit", "Files this process may have open.", lambda: getrlimit(RLIMIT_NOFILE)[0]
+            )
+            self.gauge("os_fd_used", "Files it has open.", lambda: len(os.listdir("/proc/self/fd")))
 
     def call(self, service: str, method: str, kind: str) -> CallCount:
         """A counter for one method; `kind` is ``unary``, ``server_stream`` or ``bidi_stream``."""
@@ -85,6 +115,14 @@ class Metrics:
     def counter(self, name: str, help: str, read: Read, **labels: str) -> None:
         """The same for a number that only grows; `name` without ``_total``."""
         self._values.append(("counter", name, help, labels, read))
+
+    def bare_counter(self, name: str, help: str, read: Read) -> None:
+        """A counter whose name does not end in ``_total``, as some of etcd's do not.
+
+        The library gives that ending to every counter: it is shown as a gauge, and named anew in `text`.
+        """
+        self._bare.append(name)
+        self.gauge(name, help, read)
 
     def families(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Show whole families: those whose labels are not known before."""
@@ -105,10 +143,14 @@ class Metrics:
 
     def text(self) -> bytes:
         """The Prometheus text format."""
-        return generate_latest(self.registry)
+        text = generate_latest(self.registry)
+        for name in self._bare:
+            text = text.replace(f"# TYPE {name} gauge\n".encode(), f"# TYPE {name} counter\n".encode())
+        return text
 
     def _families(self) -> Iterator[Metric]:
         yield from self._call_families()
+        yield self._client_requests()
         families: dict[str, Metric] = {}
         for kind, name, help, labels, read in self._values:
             family = families.get(name)
@@ -120,6 +162,14 @@ class Metrics:
         yield from families.values()
         for several in self._families_of:
             yield from several()
+
+    def _client_requests(self) -> Metric:
+        labels = ["type", "client_api_version"]
+        requests = CounterMetricFamily("etcd_server_client_requests", "Calls of clients.", labels=labels)
+        for form in (self.unary_requests, self.stream_requests):
+            for version, times in form.counts.items():
+                requests.add_metric([form.type, version], float(times))
+        return requests
 
     def _call_families(self) -> Iterator[Metric]:
         started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.")

@@ -48,6 +48,8 @@ class Cleaner:
         """Changes looked at since the last cleanup ended."""
         self._sweep: Sweep | None = None
         self._emptied: tuple[bytes, bytes] | None = None
+        self.removed = 0
+        """Changes, since this process started."""
 
     @property
     def pending(self) -> bool:
@@ -138,6 +140,7 @@ class Cleaner:
         changes.delete(HISTORY + place)
         changes.delete(prefix + place)
         store.indexed -= 1
+        self.removed += 1
 
 
 def _before(reader: Reader, prefix: bytes, place: bytes) -> bytes | None:

@@ -84,10 +84,11 @@ class Batch:
 
 
 class Held:
-    """Bytes that all feeds hold together."""
+    """What all feeds hold together: so many changes, of so many bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.changes = 0
 
 
 class Feed(Generic[W]):
@@ -135,6 +136,7 @@ class Feed(Generic[W]):
         self._changes.append(change)
         self.size += change.size
         self._held.bytes += change.size
+        self._held.changes += 1
 
     def wake(self) -> list[W]:
         """Those that rested: they have something to take now."""
@@ -208,3 +210,4 @@ class Feed(Generic[W]):
         self._first += number
         self.size -= size
         self._held.bytes -= size
+        self._held.changes -= number

@@ -315,6 +315,11 @@ class KvMachine:
         """Whether `cleanup` has something to do."""
         return self._cleaner.pending
 
+    @property
+    def cleaned_changes(self) -> int:
+        """Changes of keys that cleanups have removed since this process started."""
+        return self._cleaner.removed
+
     def cleanup(self, overlay: Changes) -> None:
         """Remove a little of what compactions have made superfluous (about two milliseconds).
 

@@ -116,6 +116,8 @@ class WatchHub:
         self.revision = 1
         """The last published one."""
         self.closed = False
+        self.sent = 0
+        """Events that left for clients."""
         self._streams: dict[Outlet, None] = {}
         self._live: dict[Watch, None] = {}
         self._feeds: dict[FeedKey, Feed[Watch]] = {}
@@ -142,6 +144,11 @@ class WatchHub:
     def behind(self) -> int:
         """How many watches still read the history."""
         return self.watches - len(self._live)
+
+    @property
+    def pending_changes(self) -> int:
+        """Changes that wait for slow consumers; once for all who wait for the same."""
+        return self._held.changes
 
     @property
     def pending_bytes(self) -> int:

@@ -329,6 +329,7 @@ class WatchStream:
     def _events(self, watch: Watch, batch: Batch, revision: int) -> Answer:
         """One response, or the first of several; the others come next."""
         watch.quiet = False
+        self._hub.sent += len(batch.changes)
         if not watch.fragment or len(batch.changes) == 1:
             return self._whole_revisions(watch, batch, revision)
         encoded = [change.encoded(prev_kv=watch.prev_kv) for change in batch.changes]

@@ -5,16 +5,22 @@ Under etcd's names where they mean the same (docs/metrics.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from connect_kv.frontend.http.probes import Health
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
+from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
 from connect_kv.services.streams import Streams
+from connect_kv.statemachine.cleanup_count import CleanupCount, Spread
 from connect_kv.statemachine.host import MachineHost
 
 
@@ -38,10 +44,13 @@ def show(
     cluster_version = ETCD_VERSION.rpartition(".")[0]
     gauge("etcd_cluster_version", "The same of the cluster.", lambda: 1, cluster_version=cluster_version)
     gauge("etcd_server_is_learner", "Whether this member is a learner.", is_learner)
-    # Names of etcd that are counters without the ending that this library gives to counters.
-    gauge("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
-    gauge("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)
-    gauge("etcd_server_learner_promote_successes", "Learners promoted here.", lambda: changes.promotions)
+    bare = metrics.bare_counter
+    bare("etcd_server_health_success", "Healthy answers.", lambda: health.successes)
+    bare("etcd_server_health_failures", "Unhealthy answers.", lambda: health.failures)
+    bare("etcd_server_learner_promote_successes", "Learners promoted here.", lambda: changes.promotions)
+    metrics.families(lambda: _health_families(health))
+    metrics.families(lambda: _cluster_families(node, host))
+    metrics.families(lambda: _cleanup_families(host.cleanups))
     gauge("etcd_server_quota_backend_bytes", "Space the keys may take.", lambda: quota.limit)
     gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the state database.", lambda: host.disk_size)
     gauge(
@@ -90,7 +99,65 @@ def _show_keys(metrics: Metrics, kv: KvMachine) -> None:
     gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", lambda: kv.hub.streams)
     gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", lambda: kv.hub.behind)
     gauge("etcd_debugging_lease_count", "Leases there are.", lambda: len(kv.leases))
+    counter("etcd_debugging_mvcc_events", "Events sent to watchers.", lambda: kv.hub.sent)
+    gauge(
+        "etcd_debugging_mvcc_pending_events_total",
+        "Changes that wait for slow watchers.",
+        lambda: kv.hub.pending_changes,
+    )
+    counter(
+        "etcd_debugging_mvcc_db_compaction_keys",
+        "Changes removed after compactions.",
+        lambda: kv.cleaned_changes,
+    )
     counter("etcd_debugging_lease_granted", "Leases granted.", lambda: kv.leases.granted)
     counter("etcd_debugging_lease_renewed", "Keep-alives.", lambda: kv.leases.renewed)
     counter("etcd_debugging_lease_revoked", "Leases ended, by whatever.", lambda: kv.leases.ended)
     counter("etcd_debugging_server_lease_expired", "Those that ran out.", lambda: kv.expired_leases)
+
+
+def _health_families(health: Health) -> Iterator[Metric]:
+    """The single checks, as probes have asked for them."""
+    last = GaugeMetricFamily(
+        "etcd_server_healthcheck", "Whether a check was well when asked last.", labels=["type", "name"]
+    )
+    asked = CounterMetricFamily(
+        "etcd_server_healthchecks", "How checks ended.", labels=["type", "name", "status"]
+    )
+    for (kind, name), results in health.results.items():
+        last.add_metric([kind, name], results.well)
+        asked.add_metric([kind, name, "success"], results.successes)
+        asked.add_metric([kind, name, "error"], results.errors)
+    yield from (last, asked)
+
+
+def _cluster_families(node: RaftNode[bytes], host: MachineHost) -> Iterator[Metric]:
+    """The other members, and the alarms that are on."""
+    own = f"{node.identity.node_id:x}"
+    known = GaugeMetricFamily(
+        "etcd_network_known_peers", "The other members of the cluster.", labels=["Local", "Remote"]
+    )
+    for node_id in sorted(set(node.membership.node_ids) - {node.identity.node_id}):
+        known.add_metric([own, f"{node_id:x}"], 1)
+    alarms = GaugeMetricFamily(
+        "etcd_debugging_server_alarms", "Alarms that are on.", labels=["server_id", "alarm_type"]
+    )
+    for alarm in host.cluster.alarms():
+        alarms.add_metric([f"{alarm.memberID:x}", AlarmType.Name(alarm.alarm)], 1)
+    yield from (known, alarms)
+
+
+def _cleanup_families(cleanups: CleanupCount) -> Iterator[Metric]:
+    """What follows a compaction."""
+    prefix = "etcd_debugging_mvcc_db_compaction"
+    yield GaugeMetricFamily(
+        f"{prefix}_last", "When the last cleanup ended, seconds since 1970.", cleanups.ended_at
+    )
+    yield _milliseconds(f"{prefix}_pause_duration", "Steps of cleanups.", cleanups.steps)
+    yield _milliseconds(f"{prefix}_total_duration", "Whole cleanups.", cleanups.wholes)
+
+
+def _milliseconds(name: str, help: str, spread: Spread) -> Metric:
+    bounds = [*(str(round(bound * 1000, 3)) for bound in spread.bounds), "+Inf"]
+    buckets = list(zip(bounds, accumulate(spread.counts), strict=True))
+    return HistogramMetricFamily(f"{name}_milliseconds", help, buckets, spread.seconds * 1000)

@@ -19,6 +19,7 @@ from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.moment import Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
 from connect_kv.statemachine.batches import ELAPSED
+from connect_kv.statemachine.cleanup_count import CleanupCount
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
 from connect_kv.statemachine.machine_snapshots import HostConfig, ReadLog, StateKeeper
@@ -110,6 +111,7 @@ class MachineHost:
         self._cleanup: asyncio.Task[None] | None = None
         self._read_log: ReadLog | None = None
         self._rebuilding: set[asyncio.Task[None]] = set()
+        self.cleanups = CleanupCount()
 
     # Start and end.
 
@@ -395,6 +397,7 @@ class MachineHost:
     async def _clean(self) -> None:
         """A little at a time, between slices, which it leaves most of the loop and of the disk."""
         applied = self._last_applied
+        started = self._clock.now()
         try:
             while self._kv.cleanup_pending:
                 async with self._turn:
@@ -408,10 +411,13 @@ class MachineHost:
                     self._kv.published()
                     self._broken = False
                     took = self._clock.now() - begun
+                self.cleanups.steps.add(took)
                 await asyncio.sleep(0)
                 if self._last_applied != applied:
                     applied = self._last_applied
                     await self._clock.sleep(min(CLEANUP_REST_FACTOR * took, CLEANUP_REST_MOST))
+            self.cleanups.wholes.add(self._clock.now() - started)
+            self.cleanups.ended_at = self._clock.wall() / 1e9
             if self._kv.take_emptied() is not None:
                 self._space.cleaned()
         except Exception as error:

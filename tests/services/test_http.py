@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from connect_kv.frontend.http.port import Answers, HttpPort
-from connect_kv.metrics import Metrics
+from connect_kv.metrics import CONTENT_TYPE, Metrics
 
 
 class Probes:
@@ -111,12 +111,30 @@ async def test_ready_names_what_failed(url: str, probes: Probes) -> None:
     probes.read = "no leader"
     code, text = await get(f"{url}/readyz")
     assert code == 503
-    assert "[-]linearizable_read failed: no leader" in text
-    assert "[+]serializable_read ok" in text
+    assert text == "[+]serializable_read ok\n[-]linearizable_read failed: no leader\n\n"
     assert (await get(f"{url}/readyz/serializable_read"))[0] == 200
     assert (await get(f"{url}/readyz?exclude=linearizable_read"))[0] == 200
     assert (await get(f"{url}/livez"))[0] == 200
     assert (await get(f"{url}/readyz/unheard_of"))[0] == 404
+
+
+async def test_methods_types_and_paths_are_those_of_etcd(url: str) -> None:
+    async def ask(method: str, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.request(method, url + path) as answer:
+            if answer.status == 405:
+                assert answer.headers["Allow"] == "GET"
+            return answer.status, answer.headers["Content-Type"]
+
+    text, json_type = "text/plain; charset=utf-8", "application/json"
+    assert await ask("GET", "/health") == (200, text)
+    assert await ask("GET", "/version") == (200, json_type)
+    for path in ("/health", "/livez", "/readyz", "/readyz/serializable_read", "/version"):
+        for method in ("HEAD", "POST", "PUT"):
+            assert await ask(method, path) == (405, text), (method, path)
+    for method in ("GET", "HEAD", "POST"):
+        assert await ask(method, "/metrics") == (200, CONTENT_TYPE)
+    for path in ("/nothing", "/readyz/unheard_of", "/livez/linearizable_read", "/livez/"):
+        assert await ask("GET", path) == (404, text)
 
 
 async def test_version_and_metrics(url: str) -> None:

@@ -69,6 +69,10 @@ _ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
 """Services whose calls are few, and needed where something is wrong."""
 
 
+UNKNOWN_VERSION = "unknown"
+"""Of the API, where a client names none."""
+
+
 class RpcFailed(Exception):
     """The call ends with this status; counted and logged already."""
 
@@ -214,6 +218,7 @@ class _Method:
         if method.client_streaming:
             self._kind = Kind.BIDI_STREAM
         self._count = metrics.call(service, method.name, self._kind.value)
+        self._requests = metrics.unary_requests if self._kind is Kind.UNARY else metrics.stream_requests
 
     def route(self) -> Route:
         """How a server finds it."""
@@ -230,7 +235,7 @@ class _Method:
     async def _unary(self, data: bytes, metadata: Metadata) -> bytes:
         self._count.started += 1
         try:
-            request, caller = self.decode(data), _caller(metadata)
+            request, caller = self.decode(data), self.caller(metadata)
             self._guard(request, caller)
             response = await self._call(request, caller)
         except BaseException as error:
@@ -244,7 +249,7 @@ class _Method:
             data = await wire.read()
             if data is None:
                 raise Refusal(Code.INTERNAL, "a request is missing").error()
-            request, caller = self.decode(data), _caller(wire.metadata)
+            request, caller = self.decode(data), self.caller(wire.metadata)
             self._guard(request, caller)
             async with (
                 self._scope(caller),
@@ -271,6 +276,17 @@ class _Method:
         return (
             nullcontext() if self._streams is None else self._streams.scope(needs_leader=caller.needs_leader)
         )
+
+    def caller(self, metadata: Metadata) -> Caller:
+        """Who calls, who is counted too."""
+        needs_leader, version = False, UNKNOWN_VERSION
+        for key, value in metadata:
+            if key == "hasleader":
+                needs_leader = True
+            elif key == "client-api-version" and isinstance(value, str):
+                version = value
+        self._requests.note(version)
+        return Caller(needs_leader=needs_leader)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""
@@ -319,7 +335,7 @@ class _Channel:
     def __init__(self, method: _Method, wire: Wire) -> None:
         self._method = method
         self._wire = wire
-        self.caller = _caller(wire.metadata)
+        self.caller = method.caller(wire.metadata)
 
     async def read(self) -> Any:
         """The next request."""
@@ -333,10 +349,6 @@ class _Channel:
 
 def _open(request: Any, caller: Caller) -> None:
     """The guard of what is always answered."""
-
-
-def _caller(metadata: Metadata) -> Caller:
-    return Caller(needs_leader=any(key == "hasleader" for key, _ in metadata))
 
 
 @asynccontextmanager

@@ -18,6 +18,23 @@ _READ_SECONDS = 2.0
 """A read that takes longer counts as failed: probes do not wait for ever."""
 
 
+class CheckResults:
+    """What one check has said."""
+
+    __slots__ = ("errors", "successes", "well")
+
+    def __init__(self) -> None:
+        self.successes = self.errors = 0
+        self.well = False
+        """The last time."""
+
+    def note(self, reason: str | None) -> None:
+        """It was asked once more."""
+        self.well = reason is None
+        self.successes += self.well
+        self.errors += not self.well
+
+
 class Health:
     """The checks, over what this member knows."""
 
@@ -37,6 +54,8 @@ class Health:
         self._caught_up = False
         self.successes = 0
         self.failures = 0
+        self.results: dict[tuple[str, str], CheckResults] = {}
+        """What checks of a kind, by name, have said; those that were asked."""
 
     async def run(self) -> None:
         """Until this member has everything that was committed when it started; then it may serve."""
@@ -64,19 +83,35 @@ class Health:
     @property
     def live(self) -> Mapping[str, Check]:
         """Whether the process works at all."""
-        return {"serializable_read": self._serializable}
+        return self._counted("livez", {"serializable_read": self._serializable})
 
     @property
     def ready(self) -> Mapping[str, Check]:
         """Whether clients may be sent here. The first linearizable read also waits until this member
         has applied everything that was committed when it started.
         """
-        return {
-            "data_corruption": self._corruption,
-            "serializable_read": self._serializable,
-            "linearizable_read": self._linearizable,
-            "non_learner": self._non_learner,
-        }
+        return self._counted(
+            "readyz",
+            {
+                "data_corruption": self._corruption,
+                "serializable_read": self._serializable,
+                "linearizable_read": self._linearizable,
+                "non_learner": self._non_learner,
+            },
+        )
+
+    def _counted(self, kind: str, checks: Mapping[str, Check]) -> Mapping[str, Check]:
+        """The same, their answers noted."""
+
+        def counted(name: str, check: Check) -> Check:
+            async def run() -> str | None:
+                reason = await check()
+                self.results.setdefault((kind, name), CheckResults()).note(reason)
+                return reason
+
+            return run
+
+        return {name: counted(name, check) for name, check in checks.items()}
 
     async def health(self, serializable: bool, excluded: frozenset[str]) -> str | None:
         """The reason why this member is not healthy, if there is one."""
@@ -115,4 +150,4 @@ class Health:
         return None
 
     async def _non_learner(self) -> str | None:
-        return "this member is a learner" if self._is_learner() else None
+        return "not supported for learner" if self._is_learner() else None

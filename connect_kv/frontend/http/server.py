@@ -13,7 +13,10 @@ from connect_kv.frontend.http.port import Answers, Check
 
 
 class HttpServer:
-    """GET /health /livez /readyz (and ``/readyz/<check>``) /version /metrics."""
+    """GET /health /livez /readyz (and ``/readyz/<check>``) /version, and /metrics by any method.
+
+    As in etcd: other methods are refused with 405, HEAD too, and what is not here with 404.
+    """
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
@@ -22,12 +25,15 @@ class HttpServer:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Answer what comes to these, which listen already."""
         app = web.Application()
-        app.router.add_get("/health", self._get_health)
-        for name, checks in (("livez", self._answers.live), ("readyz", self._answers.ready)):
-            app.router.add_get(f"/{name}", _probe(checks))
-            app.router.add_get(f"/{name}/{{check}}", _probe(checks))
-        app.router.add_get("/version", self._get_version)
-        app.router.add_get("/metrics", self._get_metrics)
+        gets: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {
+            "/health": self._get_health,
+            "/version": self._get_version,
+        }
+        for name, checks in (("/livez", self._answers.live), ("/readyz", self._answers.ready)):
+            gets[name] = gets[f"{name}/{{check}}"] = _probe(checks)
+        for path, get in gets.items():
+            app.router.add_get(path, get, allow_head=False)
+        app.router.add_route("*", "/metrics", self._get_metrics)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         for one in sockets:
@@ -42,18 +48,19 @@ class HttpServer:
         serializable = request.query.get("serializable") == "true"
         reason = await self._answers.health(serializable, frozenset(request.query.getall("exclude", [])))
         body = {"health": "true" if reason is None else "false", "reason": reason or ""}
-        return _json(body, 200 if reason is None else 503)
+        # Text, as etcd's, though it is JSON: probes may compare the type.
+        return web.Response(text=_json(body), status=200 if reason is None else 503)
 
     async def _get_version(self, request: web.Request) -> web.Response:
-        return _json(dict(self._answers.version), 200)
+        body = _json(self._answers.version).encode()
+        return web.Response(body=body, headers={"Content-Type": "application/json"})
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-def _json(body: Mapping[str, str], status: int) -> web.Response:
-    text = json.dumps(body, separators=(",", ":"))
-    return web.Response(text=text, status=status, content_type="application/json")
+def _json(body: Mapping[str, str]) -> str:
+    return json.dumps(dict(body), separators=(",", ":"))
 
 
 def _probe(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -69,9 +76,8 @@ def _probe(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web
             reason = await check()
             failed = failed or reason is not None
             lines.append(f"[+]{name} ok" if reason is None else f"[-]{name} failed: {reason}")
-        if failed or "verbose" in request.query:
-            lines.append("ok" if not failed else "not ok")
-            return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
-        return web.Response(text="ok\n")
+        lines = lines if failed or "verbose" in request.query else []
+        lines.append("" if failed else "ok")
+        return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
 
     return get
