@@ -15,6 +15,8 @@ from connect_kv.testing.network import Quality
 from connect_kv.testing.processes import leads, until
 
 BLOCKED = Quality(blocked=True)
+CLOCK_STEPS = (3, 60, 3600, 24 * 3600, 30 * 24 * 3600)
+"""Seconds, more or less."""
 BULK_KEYS, BULK_BYTES = 12, 1_000_000
 """Written before a snapshot is to be sent, so that sending takes a while."""
 
@@ -165,6 +167,25 @@ async def disk_full(scene: Scene) -> None:
     await scene.cluster.end_alarms()
 
 
+async def wall_clock(scene: Scene) -> None:
+    """A wall clock steps by seconds to weeks, forward or back; it may stay so, and all may be killed then."""
+    cluster, rng = scene.cluster, scene.rng
+    stepped: list[tuple[ChaosNode, float]] = []
+    for node in rng.sample([await cluster.leader(), scene.any()], rng.choice((1, 2))):
+        step = rng.choice((-1, 1)) * rng.choice(CLOCK_STEPS) * rng.uniform(0.5, 1.5)
+        stepped.append((node, step))
+        node.step_clock(step)
+        scene.note(f"{node.name} {step:+.1f} s")
+    await scene.hold(1, 4)
+    if rng.random() < 0.5:
+        scene.note("all nodes killed")
+        await asyncio.gather(*(node.kill() for node in cluster.nodes))
+    elif rng.random() < 0.5:
+        scene.note("set right again")
+        for node, step in stepped:
+            node.step_clock(-step)
+
+
 async def kill_while_sending(scene: Scene) -> None:
     """A follower far behind gets a snapshot; the leader is killed while it sends it."""
     cluster = scene.cluster
@@ -242,6 +263,7 @@ FAULTS: dict[str, Fault] = {
     "slow-fsync": Fault(slow_sync, "disk"),
     "failing-fsync": Fault(failing_sync, "disk"),
     "disk-full": Fault(disk_full, "disk", small_disk=True),
+    "wall-clock": Fault(wall_clock, "process"),
     "snapshot-kill": Fault(kill_while_sending, "process"),
 }
 """By the names that --faults takes."""

@@ -97,6 +97,16 @@ class Leases:
         self.watched = 0
 
     async def abandon(self, name: str, client: door.Client, rng: Random, pause: float) -> None:
+        """Leases of a few seconds: shorter than most faults."""
+        await self._one_by_one(name, client, rng, pause, (2, 4))
+
+    async def abandon_long(self, name: str, client: door.Client, rng: Random, pause: float) -> None:
+        """Leases that outlive a restart of all: what is left to them must not be less for it."""
+        await self._one_by_one(name, client, rng, pause, (15, 22))
+
+    async def _one_by_one(
+        self, name: str, client: door.Client, rng: Random, pause: float, ttls: tuple[int, int]
+    ) -> None:
         """Grant, hang a key on it, and look until it is gone: not before its time. Until cancelled."""
         number = 0
         async with client:
@@ -104,7 +114,7 @@ class Leases:
                 await asyncio.sleep(rng.expovariate(1 / pause))
                 number += 1
                 try:
-                    await self._abandon(client, f"lease/{name}.{number}", rng.randint(2, 4))
+                    await self._abandon(client, f"lease/{name}.{number}", rng.randint(*ttls))
                 except errors.ConnectKvError:
                     continue
 
@@ -113,13 +123,21 @@ class Leases:
         lease, ttl = await self._log.timed("leases", client.grant_lease(ttl))
         self.granted.append(lease)
         await self._log.timed("leases", client.put(key, "held", lease=lease))
-        while (await self._log.timed("leases", client.get(key))) is not None:  # noqa: ASYNC110  # it is asked
+        while await self._held(client, key):  # noqa: ASYNC110  # it is asked
             await asyncio.sleep(0.1)
         if self._log.now < began + ttl:
             self._log.violations.append(
                 f"lease {lease}: gone {self._log.now - began:.3f} s after it was asked for, not {ttl} s"
             )
         self.watched += 1
+
+    async def _held(self, client: door.Client, key: str) -> bool:
+        """Ask until somebody answers: what ends with a restart is gone by then."""
+        while True:
+            try:
+                return await self._log.timed("leases", client.get(key)) is not None
+            except errors.ConnectKvError:
+                await asyncio.sleep(0.1)
 
     async def keep(self, name: str, client: door.Client, rng: Random, pause: float) -> None:
         """Hold a lease for long and look at its key: while the client may trust it, it is there."""

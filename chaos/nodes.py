@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import connect_kv
-from chaos.faulty_disk import VARIABLE
+from chaos import faulty_machine
 from connect_kv.client.client import Client
 from connect_kv.testing.network import Links, Network, NodeLocation
 from connect_kv.testing.processes import DidNotStart, NodeProcess, leads, until
 
 NAMES = ("n1", "n2", "n3")
-PROGRAM = "chaos.faulty_disk"
+PROGRAM = "chaos.faulty_machine"
 DISK_BYTES = 320 << 20
 SNAPSHOT_COUNT = 400
 CATCH_UP_ENTRIES = 100
@@ -39,7 +39,12 @@ class ChaosNode(NodeProcess):
         self.wrapper = list(place.wrapper)
         self.program = PROGRAM
         self._control = directory / f"{name}.disk"
-        self.environment = {VARIABLE: str(self._control)}
+        self._clock = directory / f"{name}.clock"
+        self._ahead = 0.0
+        self.environment = {
+            faulty_machine.DISK: str(self._control),
+            faulty_machine.CLOCK: str(self._clock),
+        }
         self.small_disk: Path | None = None
         self.may_die = False
         """Its process may end by itself: its disk is sick or full."""
@@ -64,8 +69,16 @@ class ChaosNode(NodeProcess):
             subprocess.run(["umount", "-l", str(self.small_disk)], capture_output=True)
 
     def plant(self, fault: str) -> None:
-        """What its disk does from now on; see `faulty_disk`."""
+        """What its disk does from now on; see `faulty_machine`."""
         self._control.write_text(fault)
+
+    def step_clock(self, seconds: float) -> None:
+        """Its wall clock is set so far ahead, or back, of what it showed."""
+        self._ahead += seconds
+        # Renamed into its place: it is read at every moment.
+        new = self._clock.with_suffix(".new")
+        new.write_text(f"{self._ahead!r}")
+        new.rename(self._clock)
 
     def fill_disk(self) -> None:
         """Take all the space that is left."""

@@ -52,6 +52,10 @@ class Log:
                 answer = await work
             ok = True
             return answer
+        except errors.SessionExpired as error:
+            # Sessions of these clients last longer than any fault, and are used all the time.
+            self.violations.append(f"{workload}: a session was ended: {error}")
+            raise
         except TimeoutError:
             self.violations.append(f"{workload}: a call was not over after {PATIENCE:g} s")
             raise errors.OutcomeUnknown("never came back") from None

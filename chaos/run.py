@@ -180,6 +180,7 @@ class Run:
             use_lease = leases.keep if number == 0 else leases.abandon
             client = cluster.client(session=number % 2 == 1)
             workers.append(use_lease(f"holder{number}", client, rng, 0.3))
+        workers.append(leases.abandon_long("long", cluster.client(session=False), rng, 0.3))
         return workers
 
     def _client_of(self, node: ChaosNode, timeout: float) -> Client:

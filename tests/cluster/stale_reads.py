@@ -11,4 +11,4 @@ async def read_barrier(self: object) -> int:
 
 if __name__ == "__main__":
     RaftNode.read_barrier = read_barrier  # type: ignore[method-assign]  # the planted bug
-    runpy.run_module("chaos.faulty_disk", run_name="__main__")
+    runpy.run_module("chaos.faulty_machine", run_name="__main__")
