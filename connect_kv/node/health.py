@@ -43,15 +43,11 @@ async def watch_space(
     every: float,
     report: Callable[[bool, int], None],
 ) -> None:
-    """Call ``report(low, free)`` first and whenever `low` changes, for ever.
+    """Call ``report(low, free)`` again and again, for ever.
 
     `free_bytes` runs on `worker`: asking a sick disk may block.
     """
-    was_low: bool | None = None
     while True:
         free, total = await worker.run(free_bytes)
-        low = is_low(free, total)
-        if low != was_low:
-            report(low, free)
-            was_low = low
+        report(is_low(free, total), free)
         await clock.sleep(every)

@@ -55,8 +55,8 @@ class RaftNode(Generic[R]):
     ) -> None:
         """`answer` carries out what other members `ask` of this one.
 
-        `free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told at the start
-        and whenever free space falls below the low-water mark or rises above it.
+        `free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told every few
+        seconds whether free space is below the low-water mark.
 
         `log.identity` must be set (`node.startup`). Make it on the running loop.
         """

@@ -112,6 +112,7 @@ class KvServer:
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
+        self._low = False
         self._stopping = False
         self._failed: asyncio.Future[BaseException] | None = None
 
@@ -333,33 +334,48 @@ class KvServer:
     # What a running member does by itself.
 
     def _space_low(self, low: bool, free: int) -> None:
-        """The disk is nearly full: raise the alarm while deletes can still be stored."""
-        if low:
+        """The disk is nearly full: raise the alarm while deletes can still be stored.
+
+        Also again, if an operator ended it and the disk is as full as before.
+        """
+        if low and not self._low:
             logger.warning("little space is left on the disk", extra={"free_bytes": free})
-            self._spawn(self._raise_no_space(), "raise NOSPACE")
+        self._low = low
+        own = self.node.identity.node_id
+        if low and not any(one.memberID == own for one in self.host.cluster.alarms(NOSPACE)):
+            self._want_no_space(lambda: self._low)
 
     def _quota_exceeded(self) -> None:
         """A request did not fit: the alarm keeps all members from taking any, until an operator ends it."""
-        if not self._raising and not self.host.cluster.active(NOSPACE):
-            self._raising = True
+        active = self.host.cluster.active(NOSPACE)
+        if not active and self._want_no_space(lambda: not self.services.quota.fits(1)):
             logger.warning(
                 "the space quota is used up",
                 extra={"quota_bytes": self.config.quota_bytes, "disk_bytes": self.host.disk_size},
             )
-            self._spawn(self._raise_no_space(), "raise NOSPACE")
 
-    async def _raise_no_space(self) -> None:
+    def _want_no_space(self, still: Callable[[], bool]) -> bool:
+        """Raise NOSPACE for this member; False if that is under way."""
+        if self._raising:
+            return False
+        self._raising = True
+        self._spawn(self._raise_no_space(still), "raise NOSPACE")
+        return True
+
+    async def _raise_no_space(self, still: Callable[[], bool]) -> None:
         try:
-            await self._raise(self.node.identity.node_id, NOSPACE)
+            await self._raise(self.node.identity.node_id, NOSPACE, still)
         finally:
             self._raising = False
 
     async def _raise_corrupt(self, member: int) -> None:
         await self._raise(member, CORRUPT)
 
-    async def _raise(self, member: int, alarm: AlarmType.ValueType) -> None:
+    async def _raise(
+        self, member: int, alarm: AlarmType.ValueType, still: Callable[[], bool] = lambda: True
+    ) -> None:
         request = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=member, alarm=alarm)
-        await self._until_applied("alarm", request.SerializeToString())
+        await self._until_applied("alarm", request.SerializeToString(), still)
 
     async def _publish(self) -> None:
         """Tell the cluster this member's name and where clients reach it."""
@@ -373,8 +389,13 @@ class KvServer:
         )
         await self._until_applied("member_publish", publish.SerializeToString())
 
-    async def _until_applied(self, name: str, request: bytes) -> None:
-        """Propose something that does no harm twice, until it is known to be applied."""
+    async def _until_applied(
+        self, name: str, request: bytes, still: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Propose something that does no harm twice, until it is known to be applied.
+
+        After a failure only if its reason is `still` there: a leader may have been missing for long.
+        """
         payload = encode_command(field_number(name), request)
         while True:
             try:
@@ -383,6 +404,8 @@ class KvServer:
                 raise
             except ConnectKvError:
                 await self._seams.clock.sleep(_RETRY_SECONDS)
+                if not still():
+                    return
             else:
                 return
 

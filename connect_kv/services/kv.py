@@ -28,7 +28,7 @@ class KvService:
     async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> kv_pb2.PutResponse:
         """Replicate one put."""
         validation.check_put(request)
-        self._quota.admit_put(request)
+        await self._quota.admit_put(request)
         result = await self._replica.execute(_PUT, request.SerializeToString())
         response = result.put
         self._replica.fill(response.header)
@@ -46,7 +46,7 @@ class KvService:
             if not txn.is_serializable(request):
                 await self._replica.barrier()
             return await self._kv.read_txn(request, self._replica.header(revision=0))
-        self._quota.admit_txn(request)
+        await self._quota.admit_txn(request)
         return await self._replica.respond(_TXN, request.SerializeToString())
 
     async def Compact(self, request: kv_pb2.CompactionRequest, caller: Caller) -> kv_pb2.CompactionResponse:

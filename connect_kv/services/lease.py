@@ -35,7 +35,7 @@ class LeaseService:
     ) -> lease_pb2.LeaseGrantResponse:
         """Grant a lease; without an id one is chosen when it is applied."""
         validation.check_lease_grant(request)
-        self._quota.admit_lease()
+        await self._quota.admit_lease()
         result = await self._replica.execute(_GRANT, request.SerializeToString())
         response = result.lease_grant
         self._replica.fill(response.header)

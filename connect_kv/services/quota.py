@@ -1,11 +1,13 @@
 """The space the key/value data may take: what does not fit any more is refused, and the alarm raised.
 
 What counts is the state database's size on disk. It is measured now and then, and what was let in
-since is added; far from the limit a request costs one look at a flag.
+since is added; far from the limit a request costs one look at a flag. Nothing is refused by an old
+measurement: before that it is measured anew, for a compaction or a defragmentation may just have made room.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 from connect_kv import etcd_errors
@@ -40,48 +42,80 @@ class Quota:
         self._exceeded = exceeded
         self._size = 0
         self._since = 0
+        """What was let in since that measurement began."""
+        self._begun = 0
+        """Measurements."""
+        self._turn = asyncio.Lock()
 
-    def admit_put(self, request: PutRequest) -> None:
+    async def admit_put(self, request: PutRequest) -> None:
         """Raises Refused if it does not fit."""
         if self.close:
-            self._admit(_put_cost(request))
+            await self._admit_after_a_look(_put_cost(request))
 
-    def admit_txn(self, request: TxnRequest) -> None:
+    async def admit_txn(self, request: TxnRequest) -> None:
         """The same for what its larger branch puts."""
         if self.close:
-            self._admit(_txn_cost(request))
+            await self._admit_after_a_look(_txn_cost(request))
 
-    def admit_lease(self) -> None:
+    async def admit_lease(self) -> None:
         """The same for a new lease."""
         if self.close:
-            self._admit(_LEASE_BYTES)
+            await self._admit_after_a_look(_LEASE_BYTES)
+
+    async def make_room(self, commands: Iterable[Command]) -> None:
+        """Measure anew if these do not all fit by what is known; then `admit` each of them."""
+        if self.close and not self.fits(sum(map(_cost, commands))):
+            await self._look()
 
     def admit(self, command: Command) -> None:
-        """The same for a command of a session; most kinds need no space."""
-        match command.WhichOneof("request"):
-            case "put":
-                self.admit_put(command.put)
-            case "txn":
-                self.admit_txn(command.txn)
-            case "lease_grant":
-                self.admit_lease()
+        """A command of a session; most kinds need no space. Raises Refused if it does not fit."""
+        if self.close:
+            self._admit(_cost(command))
 
     async def run(self) -> None:
         """Measure again and again, until cancelled."""
         while self.limit >= 0:
+            await self._look()
+            await self._clock.sleep(MEASURE_SECONDS)
+
+    async def _look(self) -> None:
+        """Know a measurement that began after this call; who comes meanwhile shares the next one."""
+        begun = self._begun
+        async with self._turn:
+            if self._begun != begun:
+                return
+            self._begun += 1
             before = self._since
             self._size = await self._measure()
             self._since -= before
             self.close = self._size + self._since + MARGIN >= self.limit
-            await self._clock.sleep(MEASURE_SECONDS)
+
+    async def _admit_after_a_look(self, cost: int) -> None:
+        if not self.fits(cost):
+            await self._look()
+        self._admit(cost)
+
+    def fits(self, cost: int) -> bool:
+        """Whether that many bytes more would be taken, by what was measured last."""
+        return not cost or self._size + self._since + cost < self.limit
 
     def _admit(self, cost: int) -> None:
-        if not cost:
-            return
-        if self._size + self._since + cost >= self.limit:
+        if not self.fits(cost):
             self._exceeded()
             raise etcd_errors.NO_SPACE.error()
         self._since += cost
+
+
+def _cost(command: Command) -> int:
+    match command.WhichOneof("request"):
+        case "put":
+            return _put_cost(command.put)
+        case "txn":
+            return _txn_cost(command.txn)
+        case "lease_grant":
+            return _LEASE_BYTES
+        case _:
+            return 0
 
 
 def _put_cost(request: PutRequest) -> int:

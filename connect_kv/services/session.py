@@ -102,6 +102,7 @@ class _Door:
             if count:
                 await self._until(self._window - count)
                 self._outstanding += count
+                await self._commands.make_room(request.commands)
                 if (machine := self._commands.unfounded(request)) is None:
                     self._accept(request, tasks)
                 else:

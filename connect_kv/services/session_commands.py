@@ -46,6 +46,11 @@ class SessionCommands:
         self._quota = quota
         self._max_request_bytes = max_request_bytes
 
+    async def make_room(self, commands: Sequence[Command]) -> None:
+        """Before they are placed: what is refused for space is refused by what the disk holds now."""
+        if self._quota is not None:
+            await self._quota.make_room(commands)
+
     def place(self, command: Command, *, measure: bool = True) -> Place:
         """Where it goes. Raises Refused, BadCall, RequestTooLarge: then it never happened, and its
         number stays unused. Not to `measure` it saves a third where its size is known to be right.
@@ -54,7 +59,7 @@ class SessionCommands:
             raise BadCall("connect-kv: requests of a session are numbered from 1")
         if measure and command.ByteSize() > self._max_request_bytes:
             raise RequestTooLarge
-        if self._quota is not None and self._quota.close:
+        if self._quota is not None:
             self._quota.admit(command)
         name = command.WhichOneof("request")
         if name == "put":
