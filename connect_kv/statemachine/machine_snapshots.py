@@ -76,6 +76,8 @@ class StateKeeper:
         self._kept: dict[str, int] = {}
         """Bytes of entries applied since a machine was suspended."""
         self._headers: dict[str, Header] = {}
+        self._retired: set[str] = set()
+        """Names of which nothing may be stored that was taken before: whoever bears it now is another."""
         self._stored_bytes = 0
         self._entries = 0
         self._bytes = 0
@@ -233,6 +235,7 @@ class StateKeeper:
         """Nothing of it stays stored; if it is hosted again, that comes after this entry."""
         self._headers.pop(name, None)
         self._kept.pop(name, None)
+        self._retired.add(name)
         for key in stored_states.removal(self._writer.engine, name):
             changes.delete(key)
         if name in self._storable:
@@ -253,6 +256,7 @@ class StateKeeper:
 
     async def take(self, last_applied: int, log_time: int) -> Taken:
         """States as they are now, between two slices."""
+        self._retired.clear()
         states = await self._apply_worker.run(partial(self._machines.changed_states, self.missing))
         return Taken(last_applied, log_time, states, self._entries, self._bytes)
 
@@ -264,21 +268,23 @@ class StateKeeper:
         """
         for name, state in taken.states.items():
             await self._write_chunks(name, taken.last_applied, state)
+        # A header for one that was retired meanwhile would name chunks that went with it.
+        states = {name: state for name, state in taken.states.items() if name not in self._retired}
         new = {
-            name: stored_states.header_for(taken.states[name], taken.last_applied, taken.log_time)
-            if name in taken.states
+            name: stored_states.header_for(states[name], taken.last_applied, taken.log_time)
+            if name in states
             else replace(self._headers[name], index=taken.last_applied, log_time=taken.log_time)
             for name in sorted(self._storable)
-            if name in taken.states or name in self._headers
-            if name not in self._machines.suspended
+            if name in states or name in self._headers
+            if name not in self._machines.suspended and name not in self._retired
         }
         engine = self._writer.engine
         headers = self._headers | new
         needed = min((header.index for header in headers.values()), default=taken.last_applied)
         removed = stored_states.skips_up_to(engine, needed)
         await self._writer.write(stored_states.header_changes(engine, new) | removed)
-        self._headers = headers
-        self._machines.stored(taken.states)
+        self._headers |= {name: header for name, header in new.items() if name not in self._retired}
+        self._machines.stored(states)
         self._entries -= taken.entries
         self._bytes -= taken.bytes
         if taken.states:

@@ -13,6 +13,8 @@ from connect_kv.framework.types import MessageType, ServiceType
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.versions_pb2 import MachineChange
 from connect_kv.statemachine.host import HostConfig
+from connect_kv.statemachine.machine_snapshots import StateKeeper
+from connect_kv.statemachine.stored_states import MachineState
 from tests.statemachine.conftest import Counter, Member, add, call, copy_snapshot, number_in, put
 
 
@@ -274,3 +276,29 @@ async def test_a_retired_machine_need_not_be_here() -> None:
     assert not member.host.machines.suspended
     await member.run(name("x"))
     assert not member.host.machines.suspended
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_machine_that_is_retired_while_its_state_is_stored(
+    monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """What is on its way to disk then is of a machine that is no more, though it has the same name."""
+    member = await Member(MACHINES, config=HostConfig(snapshot_entries=1)).start()
+    await member.run(name("a"))
+    write = StateKeeper._write_chunks
+
+    async def retired_meanwhile(
+        self: StateKeeper, machine: str, generation: int, state: MachineState
+    ) -> None:
+        await write(self, machine, generation, state)
+        if machine == "fragile":
+            await member.run(change("retire"), *([change("host"), name("b")] if again else []))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StateKeeper, "_write_chunks", retired_meanwhile)
+        await member.make_durable()
+    for _ in range(2):
+        await member.crash()
+        assert not member.host.machines.suspended
+        assert vars(member.objects["fragile"])["names"] == (["b"] if again else [])
+        await member.make_durable()
