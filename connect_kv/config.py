@@ -9,6 +9,7 @@ from pathlib import Path
 
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import NAME_VARIABLE, Cluster
+from connect_kv.framework.types import READY_MADE
 from connect_kv.options import OPTIONS, Kind
 from connect_kv.units import seconds, size, whole
 
@@ -285,8 +286,12 @@ def _machines(raw: object, origin: str) -> tuple[MachineSpec, ...]:
     specs = []
     for name, path in _pairs(raw, origin, "NAME=module:Class"):
         module, colon, attribute = path.partition(":")
-        if not colon or not module or not attribute:
-            raise ConfigError(f"{origin}: {name}={path}: expected NAME=module:Class")
+        if not colon and module in READY_MADE:
+            module, attribute = "connect_kv.types", module
+        if not module or not attribute:
+            raise ConfigError(
+                f"{origin}: {name}={path}: expected NAME=module:Class, or one of {', '.join(READY_MADE)}"
+            )
         specs.append(MachineSpec(name=name, module=module, attribute=attribute))
     return tuple(specs)
 

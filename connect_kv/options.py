@@ -139,7 +139,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option(
             key="machines",
             kind=Kind.MACHINES,
-            help="Host this replicated class; the option may be given several times.",
+            help="Host this class, or one of connect_kv.types by its name (jobs=Queue); several times.",
             default="none",
         ),
         Option(key="max_learners", kind=Kind.NUMBER, help="Learners there may be at once.", default="1"),

@@ -57,6 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     # programs and people
     "client": {"framework", *GROUND},
     "sync": {"client", "errors", "framework"},
+    "containers": {"client", "framework", "errors"},
+    "types": {"containers"},
     "bench": {"client", "framework", *GROUND},
     "testing.checker": set(),
     "testing.simulation": {

@@ -172,20 +172,23 @@ class Attributes:
             raise ConfigError(
                 f"{self._owner.__name__}{_dotted(error.path)} cannot be stored: {error}"
             ) from None
-        return data.encode([_WITH_EXACT, by_annotation, stored])
+        order = [name for name in state if name not in self.caches]
+        return data.encode([_WITH_EXACT, by_annotation, stored, order])
 
     def _unpack(self, packed: bytes) -> dict[str, object]:
         owner = self._owner.__name__
         try:
-            version, attributes, *as_they_are = msgspec.msgpack.decode(packed, type=list[typing.Any])
+            version, attributes, *more = msgspec.msgpack.decode(packed, type=list[typing.Any])
             parts = msgspec.convert(attributes, dict[str, bytes])
+            as_they_are, order = msgspec.convert(more or (b"", ()), tuple[bytes, tuple[str, ...]])
         except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
             raise ValueError(f"not a snapshot of {owner}: {error}") from None
-        if version not in (_BY_ANNOTATION, _WITH_EXACT) or len(as_they_are) != version - 1:
+        if version != (_WITH_EXACT if more else _BY_ANNOTATION):
             raise ValueError(f"a snapshot of {owner} in format {version}, which this version does not know")
         restored = {name: self._decode(name, part) for name, part in parts.items()}
-        for part in as_they_are:
-            restored.update(exact.decode(part, self.known))
+        if more:
+            restored.update(exact.decode(as_they_are, self.known))
+            restored = {name: restored[name] for name in order}
         if strangers := sorted(restored.keys() - self._annotations.keys()):
             raise ConfigError(
                 f"{owner}: a snapshot has an attribute {strangers[0]!r} that the class does not "

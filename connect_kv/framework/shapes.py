@@ -69,6 +69,8 @@ class _Shapes:
             return Shape([types.NoneType])
         if annotation in _SCALARS:
             return Shape([annotation])
+        if annotation in (typing.Any, object):
+            return Shape(_SCALARS[:6])  # of other types, msgpack alone does not say which
         if annotation is dt.datetime:
             return Shape([dt.datetime], _plain_moments)
         if supertype := getattr(annotation, "__supertype__", None):

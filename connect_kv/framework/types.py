@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+READY_MADE = (
+    "Barrier", "Counter", "Dict", "List", "Lock", "PriorityQueue", "Queue", "RateLimiter", "Semaphore", "Set",
+)  # fmt: skip
+"""Classes of `connect_kv.types`, which go by their names alone."""
+
 
 class MessageType(Enum):
     """What `incoming` says a message is."""
