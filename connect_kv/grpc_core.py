@@ -17,8 +17,14 @@ _KNOWN_UNTIL = (1, 85)
 """The last version that was seen to know these. One that does not would say so to every user."""
 
 
-def load() -> None:
-    """Import gRPC under these settings; the environment is left as it was, for processes started later."""
+def load(*, silent: bool = False) -> None:
+    """Import gRPC under these settings; the environment is left as it was, for processes started later.
+
+    `silent`: its core, which writes lines of its own to standard error, writes none whatever the environment
+    says; its Python side logs as everybody does.
+    """
+    if silent:
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     known = tuple(map(int, version("grpcio").split(".")[:2])) <= _KNOWN_UNTIL
     added = {name: value for name, value in _SETTINGS.items() if known and name not in os.environ}
     os.environ.update(added)

@@ -377,9 +377,12 @@ class Client:
         """Ids of all leases."""
         return self._run(self._client.leases(timeout=timeout))
 
-    def lock(self, name: Text, *, ttl: int = 10) -> Held[AsyncLock]:
-        """``with client.lock("name") as lock``: waits for the lock, and gives it back at the end."""
-        return Held(self._client.lock(name, ttl=ttl), self._run)
+    def lock(self, name: Text, *, ttl: int = 10, note: Text = b"") -> Lock:
+        """``with client.lock("name") as lock``: waits for the lock, and gives it back at the end.
+
+        `note`, such as a host and a process, tells others who it is: see `Lock.queue`.
+        """
+        return Lock(self._client.lock(name, ttl=ttl, note=note), self._run)
 
     def election(self, name: Text, value: Text = b"", *, ttl: int = 10) -> Election:
         """``with client.election("name", "me") as election``: waits until this candidate leads."""
@@ -521,6 +524,14 @@ class Held(Generic[H]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._run(self._held.__aexit__(None, None, None))
+
+
+class Lock(Held[AsyncLock]):
+    """One holder at a time under a name, in the order of asking."""
+
+    def queue(self) -> list[KeyValue]:
+        """Who holds it, and then who waits, in order; `value` is the note each gave. Needs no place in it."""
+        return self._run(self._held.queue())
 
 
 class Election(Held[AsyncElection]):

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from connect_kv.bench import load, report, streams, targets, workloads
 from connect_kv.cli import output
+from connect_kv.cli.quantities import Size
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 
 STREAMED = ("watch", "lease-keep-alive")
@@ -44,9 +45,7 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     type=click.FloatRange(min=0, min_open=True),
     help="Begin so many a second, whatever becomes of them.",
 )
-@click.option(
-    "--value-size", type=click.IntRange(min=0), default=256, show_default=True, help="Bytes of a value."
-)
+@click.option("--value-size", type=Size(), default=256, show_default=True, help="Of a value, such as 4KiB.")
 @click.option(
     "--key-space", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys."
 )

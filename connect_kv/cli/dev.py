@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -53,7 +54,7 @@ def dev(
     """Run a local cluster, each node a process of its own, until Ctrl-C.
 
     Clients reach it on 2379, 22379, 32379, ...; peers and HTTP are on the next two ports. A node
-    that ends is not started again.
+    that ended is started again by `r` and its name (`r n2`, Enter), or by the command that is printed.
     """
     with contextlib.ExitStack() as stack:
         if data_dir is None and free_ports:
@@ -74,6 +75,7 @@ class DevCluster:
         self._arguments = arguments
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        self._keyboard: Keyboard
 
     async def run(self) -> int:
         """Start all, show their output, stop all; the exit code."""
@@ -81,6 +83,7 @@ class DevCluster:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         async with asyncio.TaskGroup() as tasks:
+            self._keyboard = Keyboard(lambda line: self._obey(line, tasks))
             try:
                 for index in range(len(self._ports)):
                     tasks.create_task(self._node(index, await self._start(index)))
@@ -88,6 +91,7 @@ class DevCluster:
                 await self._stopping.wait()
                 announcing.cancel()
             finally:
+                self._keyboard.close()
                 await self._stop()
         codes = [process.returncode or 0 for process in self._processes.values()]
         return max((code for code in codes if code > 0), default=1 if any(codes) else 0)
@@ -131,10 +135,35 @@ class DevCluster:
         while line := await process.stdout.readline():
             _say(index, _short(line.decode(errors="replace").rstrip(), _name(index)))
         code = await process.wait()
-        if not self._stopping.is_set():
-            _say(index, f"ended with exit code {code}; the others go on", bold=True)
-        if all(one.returncode is not None for one in self._processes.values()):
+        if self._stopping.is_set():
+            return
+        _say(index, f"ended with exit code {code}; the others go on", bold=True)
+        by_hand = f"{_environment_words()}{shlex.join(self._command(index))}"
+        again = f"r {_name(index)} and Enter, or elsewhere:" if self._keyboard.works else "elsewhere:"
+        _say(index, f"to start it again: {again}  {by_hand}")
+        if not self._keyboard.works and all(one.returncode is not None for one in self._processes.values()):
             self._stopping.set()
+
+    def _obey(self, line: str, tasks: asyncio.TaskGroup) -> None:
+        """Do what was typed: ``r`` starts the node named, or each that ended, again."""
+        verb, *names = line.split() or [""]
+        known = [_name(index) for index in range(len(self._ports))]
+        if not verb:
+            return
+        strangers = sorted(set(names) - set(known))
+        if verb != "r" or strangers:
+            click.echo(f"expected r and a name: {', '.join(known)}", err=True)
+            return
+        for index, name in enumerate(known):
+            if name in names or not names:
+                if self._processes[name].returncode is None:
+                    if names:
+                        _say(index, f"runs already, pid {self._processes[name].pid}")
+                else:
+                    tasks.create_task(self._again(index))
+
+    async def _again(self, index: int) -> None:
+        await self._node(index, await self._start(index))
 
     async def _announce(self) -> None:
         """Say when the cluster answers."""
@@ -167,6 +196,39 @@ class DevCluster:
                     process.kill()
 
 
+class Keyboard:
+    """Lines that are typed while the loop runs. `works` is False once there are none to come."""
+
+    def __init__(self, line: Callable[[str], None]) -> None:
+        self._line = line
+        self._typed = b""
+        self._loop = asyncio.get_running_loop()
+        self.works = False
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # closed, or a file, which no loop can wait for
+            self._input = sys.stdin.fileno()
+            self._loop.add_reader(self._input, self._read)
+            self.works = True
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self.works:
+            self._loop.remove_reader(self._input)
+            self.works = False
+
+    def _read(self) -> None:
+        # In the background, reading from the terminal would stop this process.
+        background = os.isatty(self._input) and os.tcgetpgrp(self._input) != os.getpgrp()
+        typed = b"" if background else os.read(self._input, 4096)
+        if not typed:
+            self.close()
+            return
+        *lines, self._typed = (self._typed + typed).split(b"\n")
+        for one in lines:
+            self._line(one.decode(errors="replace"))
+
+
 def _name(index: int) -> str:
     return f"n{index + 1}"
 
@@ -184,6 +246,12 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("CONNECT_KV_") or name.startswith("CONNECT_KV_LOG_")
     }
+
+
+def _environment_words() -> str:
+    """What stands before a command that is to be started as the nodes are: without what configures us."""
+    unset = sorted(set(os.environ) - set(_environment()))
+    return f"env {' '.join(f'-u {name}' for name in unset)} " if unset else ""
 
 
 def _say(index: int, text: str, *, bold: bool = False) -> None:

@@ -8,6 +8,7 @@ import click
 
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.cli.values import data, hex_option
 from connect_kv.client.client import Client
 from connect_kv.client.messages import (
     DeleteRangeResponse,
@@ -41,6 +42,7 @@ class LeaseId(click.ParamType[int]):
 @click.option("--prev-kv", is_flag=True, help="Also print what was there before.")
 @click.option("--ignore-value", is_flag=True, help="Keep the present value; only change the lease.")
 @click.option("--ignore-lease", is_flag=True, help="Keep the key's present lease.")
+@hex_option
 @pass_settings
 def put(
     settings: Settings,
@@ -51,12 +53,17 @@ def put(
     ignore_value: bool,
     ignore_lease: bool,
 ) -> None:
-    """Store VALUE under KEY. Without VALUE it is read from standard input."""
-    data = _given(value, ignore_value)
+    """Store VALUE under KEY. Without VALUE it is read from standard input, as it is."""
+    content = _given(settings, value, ignore_value)
 
     async def work(client: Client) -> PutResponse:
         return await client.put(
-            key, data, lease=lease, prev_kv=prev_kv, ignore_value=ignore_value, ignore_lease=ignore_lease
+            data(settings, key),
+            content,
+            lease=lease,
+            prev_kv=prev_kv,
+            ignore_value=ignore_value,
+            ignore_lease=ignore_lease,
         )
 
     answer = settings.run(work)
@@ -65,17 +72,17 @@ def put(
         case "json":
             found: dict[str, object] = {"revision": answer.header.revision}
             if before:
-                found["prev_kv"] = output.key_value(before[0])
+                found["prev_kv"] = output.key_value(before[0], settings.hex)
             output.as_json(found)
         case "table":
             output.as_table(["key", "revision"], [[key, answer.header.revision]])
             if before:
-                output.key_values(before)
+                output.key_values(before, settings.hex)
         case _:
             click.echo("OK")
             for kv in before:
-                output.raw(kv.key)
-                output.raw(kv.value)
+                output.raw(kv.key, settings.hex)
+                output.raw(kv.value, settings.hex)
 
 
 SORTS: dict[str, SortTarget] = {
@@ -102,6 +109,7 @@ SORTS: dict[str, SortTarget] = {
 @click.option(
     "--serializable", is_flag=True, help="Take what the asked member has, without asking the leader."
 )
+@hex_option
 @pass_settings
 def get(
     settings: Settings,
@@ -119,7 +127,7 @@ def get(
     serializable: bool,
 ) -> None:
     """Print a key, those in [KEY, RANGE_END), or those with a prefix."""
-    start, end = _range(key, range_end, prefix, from_key)
+    start, end = _range(settings, key, range_end, prefix, from_key)
     sort_order: SortOrder = RangeRequest.NONE
     if order or sort_by:
         sort_order = RangeRequest.DESCEND if order == "descend" else RangeRequest.ASCEND
@@ -146,19 +154,19 @@ def get(
                     "revision": answer.header.revision,
                     "count": answer.count,
                     "more": answer.more,
-                    "kvs": [output.key_value(kv) for kv in answer.kvs],
+                    "kvs": [output.key_value(kv, settings.hex) for kv in answer.kvs],
                 }
             )
         case "table" if not count_only:
-            output.key_values(answer.kvs)
+            output.key_values(answer.kvs, settings.hex)
         case _ if count_only:
             click.echo(answer.count)
         case _:
             for kv in answer.kvs:
                 if not print_value_only:
-                    output.raw(kv.key)
+                    output.raw(kv.key, settings.hex)
                 if not keys_only:
-                    output.raw(kv.value)
+                    output.raw(kv.value, settings.hex)
 
 
 @click.command("del", cls=ClusterCommand)
@@ -167,10 +175,11 @@ def get(
 @click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
 @click.option("--from-key", is_flag=True, help="All keys from KEY on.")
 @click.option("--prev-kv", is_flag=True, help="Also print what was deleted.")
+@hex_option
 @pass_settings
 def delete(settings: Settings, key: str, range_end: str, prefix: bool, from_key: bool, prev_kv: bool) -> None:
     """Delete a key, those in [KEY, RANGE_END), or those with a prefix; prints how many."""
-    start, end = _range(key, range_end, prefix, from_key)
+    start, end = _range(settings, key, range_end, prefix, from_key)
 
     async def work(client: Client) -> DeleteRangeResponse:
         return await client.delete(start, end, prefix=prefix, prev_kv=prev_kv)
@@ -180,17 +189,17 @@ def delete(settings: Settings, key: str, range_end: str, prefix: bool, from_key:
         case "json":
             found: dict[str, object] = {"revision": answer.header.revision, "deleted": answer.deleted}
             if prev_kv:
-                found["prev_kvs"] = [output.key_value(kv) for kv in answer.prev_kvs]
+                found["prev_kvs"] = [output.key_value(kv, settings.hex) for kv in answer.prev_kvs]
             output.as_json(found)
         case "table":
             output.as_table(["deleted", "revision"], [[answer.deleted, answer.header.revision]])
             if prev_kv:
-                output.key_values(answer.prev_kvs)
+                output.key_values(answer.prev_kvs, settings.hex)
         case _:
             click.echo(answer.deleted)
             for kv in answer.prev_kvs:
-                output.raw(kv.key)
-                output.raw(kv.value)
+                output.raw(kv.key, settings.hex)
+                output.raw(kv.value, settings.hex)
 
 
 @click.command(cls=ClusterCommand)
@@ -210,15 +219,14 @@ def compact(settings: Settings, revision: int, physical: bool) -> None:
         click.echo(f"compacted revision {revision}")
 
 
-def _given(value: str | None, ignore_value: bool) -> bytes:
+def _given(settings: Settings, value: str | None, ignore_value: bool) -> bytes:
     if value is not None:
-        return value.encode()
+        return data(settings, value)
     return b"" if ignore_value else sys.stdin.buffer.read()
 
 
-def _range(key: str, range_end: str, prefix: bool, from_key: bool) -> tuple[bytes, bytes]:
+def _range(settings: Settings, key: str, range_end: str, prefix: bool, from_key: bool) -> tuple[bytes, bytes]:
     if prefix + from_key + bool(range_end) > 1:
         raise click.UsageError("give only one of RANGE_END, --prefix and --from-key")
-    if from_key:
-        return key.encode() or b"\0", b"\0"
-    return key.encode(), range_end.encode()
+    start = data(settings, key)
+    return (start or b"\0", b"\0") if from_key else (start, data(settings, range_end))

@@ -9,6 +9,7 @@ import click
 from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.kv import LeaseId
+from connect_kv.cli.quantities import WholeSeconds
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
 from connect_kv.client.messages import LeaseTimeToLiveResponse
@@ -20,10 +21,10 @@ def lease() -> None:
 
 
 @lease.command(cls=ClusterCommand)
-@click.argument("ttl", type=click.IntRange(min=1))
+@click.argument("ttl", type=WholeSeconds())
 @pass_settings
 def grant(settings: Settings, ttl: int) -> None:
-    """Make a lease that lives TTL seconds after each renewal."""
+    """Make a lease that lives for TTL, such as 30s, after each renewal; seconds without a unit."""
 
     async def work(client: Client) -> tuple[int, int]:
         return await client.grant_lease(ttl)

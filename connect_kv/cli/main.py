@@ -26,10 +26,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "defrag": ("maintenance:defrag", "Have members give back unneeded disk space."),
     "del": ("kv:delete", "Delete a key, a range, or all keys with a prefix."),
     "dev": ("dev:dev", "Run a local cluster in this terminal, until Ctrl-C."),
+    "elect": ("contest:elect", "Become the leader of an election, or see who is."),
+    "endpoint": ("endpoint:endpoint", "Single members: whether they answer, and how fast."),
     "get": ("kv:get", "Print a key, a range, or all keys with a prefix."),
     "hash": ("maintenance:hash_members", "Print each member's hash of the keys and their history."),
     "inspect": ("disk:inspect", "Show what a stopped node has on disk."),
     "lease": ("lease:lease", "Leases: keys that live as long as somebody renews them."),
+    "lock": ("contest:lock", "Run a command under a lock, or see who holds it."),
     "member": ("member:member", "Members of the cluster: see, add, replace and remove them."),
     "move-leader": ("maintenance:move_leader", "Have the leader hand over to another member."),
     "put": ("kv:put", "Store a value under a key."),
@@ -39,6 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("status:status", "Show every member: who leads, how far each has come."),
     "txn": ("txn:txn", "Run a transaction that is read from standard input."),
     "verify": ("disk:verify", "Read all that a stopped node has on disk, with all checksums."),
+    "version": ("version:version", "Print the version of this software."),
     "watch": ("watch:watch", "Print each change of a key, a range or a prefix."),
 }
 """Module and function of each, and a line of help: it is loaded when it is used. A node starts without

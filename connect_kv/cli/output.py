@@ -25,14 +25,18 @@ def as_table(
     *,
     styles: Sequence[str] = (),
     right: Collection[str] = (),
+    plain: bool = False,
 ) -> None:
-    """A table; numbers stand right, and the columns named. `styles` colours whole rows."""
+    """A table; numbers stand right, and the columns named. `styles` colours whole rows.
+
+    A `plain` one has no frame: it leaves more room for what it says.
+    """
     # Most answers are plain lines: they come sooner without it.
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.ROUNDED, header_style="bold", pad_edge=True)
+    table = Table(box=None if plain else box.ROUNDED, header_style="bold", pad_edge=not plain, padding=(0, 1))
     for index, column in enumerate(columns):
         numbers = column in right or (bool(rows) and all(isinstance(row[index], int) for row in rows))
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
@@ -47,15 +51,17 @@ def _cell(cell: Cell) -> str:
     return str(cell).replace("[", "\\[")
 
 
-def raw(data: bytes) -> None:
-    """Bytes as they are, and a line end."""
+def raw(data: bytes, hex: bool = False) -> None:
+    """Bytes as they are, or as digits, and a line end."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.buffer.write((data.hex().encode() if hex else data) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def text(data: bytes) -> str:
+def text(data: bytes, hex: bool = False) -> str:
     """Bytes for a table: text if they are."""
+    if hex:
+        return data.hex()
     try:
         decoded = data.decode()
     except UnicodeDecodeError:
@@ -63,19 +69,21 @@ def text(data: bytes) -> str:
     return decoded if decoded.isprintable() else repr(decoded)[1:-1]
 
 
-def named(name: str, data: bytes) -> Mapping[str, str]:
-    """For JSON: ``name`` if the bytes are UTF-8, else ``name_base64``."""
+def named(name: str, data: bytes, hex: bool = False) -> Mapping[str, str]:
+    """For JSON: ``name`` if the bytes are UTF-8, else ``name_base64``; or ``name_hex``."""
+    if hex:
+        return {f"{name}_hex": data.hex()}
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
-def key_value(kv: KeyValue) -> dict[str, object]:
+def key_value(kv: KeyValue, hex: bool = False) -> dict[str, object]:
     """A key for JSON."""
     return {
-        **named("key", kv.key),
-        **named("value", kv.value),
+        **named("key", kv.key, hex),
+        **named("value", kv.value, hex),
         "create_revision": kv.create_revision,
         "mod_revision": kv.mod_revision,
         "version": kv.version,
@@ -83,23 +91,23 @@ def key_value(kv: KeyValue) -> dict[str, object]:
     }
 
 
-def event(event: Event) -> dict[str, object]:
+def event(event: Event, hex: bool = False) -> dict[str, object]:
     """An event for JSON."""
     kind = "DELETE" if event.type == Event.DELETE else "PUT"
-    found: dict[str, object] = {"type": kind, "kv": key_value(event.kv)}
+    found: dict[str, object] = {"type": kind, "kv": key_value(event.kv, hex)}
     if event.HasField("prev_kv"):
-        found["prev_kv"] = key_value(event.prev_kv)
+        found["prev_kv"] = key_value(event.prev_kv, hex)
     return found
 
 
-def key_values(kvs: Sequence[KeyValue]) -> None:
+def key_values(kvs: Sequence[KeyValue], hex: bool = False) -> None:
     """Keys as a table."""
     as_table(
         ["key", "value", "create rev", "mod rev", "version", "lease"],
         [
             [
-                text(kv.key),
-                text(kv.value),
+                text(kv.key, hex),
+                text(kv.value, hex),
                 kv.create_revision,
                 kv.mod_revision,
                 kv.version,
@@ -110,12 +118,12 @@ def key_values(kvs: Sequence[KeyValue]) -> None:
     )
 
 
-def operation(answer: ResponseOp) -> dict[str, object]:
+def operation(answer: ResponseOp, hex: bool = False) -> dict[str, object]:
     """One answer within a transaction, for JSON."""
     match answer.WhichOneof("response"):
         case "response_range":
             found = answer.response_range
-            return {"range": {"kvs": [key_value(kv) for kv in found.kvs], "count": found.count}}
+            return {"range": {"kvs": [key_value(kv, hex) for kv in found.kvs], "count": found.count}}
         case "response_put":
             return {"put": {}}
         case "response_delete_range":
@@ -125,7 +133,7 @@ def operation(answer: ResponseOp) -> dict[str, object]:
             return {
                 "txn": {
                     "succeeded": inner.succeeded,
-                    "responses": [operation(one) for one in inner.responses],
+                    "responses": [operation(one, hex) for one in inner.responses],
                 }
             }
 

@@ -35,12 +35,28 @@ def serve(**options: object) -> None:
     Without any option it is a cluster of its own on 127.0.0.1, with its data in ./connect-kv.data. What
     each option takes, and the same for Connect.toml: docs/configuration.md.
     """
-    from connect_kv import grpc_core
-
-    grpc_core.load()  # before anything loads gRPC by itself
-
     # Imported here: the other commands start faster without a server.
+    from connect_kv import grpc_core
     from connect_kv.config import from_options
+    from connect_kv.errors import ConfigError
+
+    as_json = (options["log_format"] or os.environ.get(OPTIONS["log_format"].variable)) == "json"
+    try:
+        config = from_options(options, os.environ)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        # Whoever collects the lines shall not meet one that is none of them.
+        grpc_core.load(silent=True)
+        from connect_kv.server import logs
+        from connect_kv.server.process import complain
+
+        logs.configure("json", "info", str(options["name"] or OPTIONS["name"].default))
+        sys.exit(complain(error))
+    grpc_core.load(silent=config.log_format == "json")  # before anything loads gRPC by itself
+    from connect_kv.server import logs
     from connect_kv.server.process import run
 
-    sys.exit(run(from_options(options, os.environ)))
+    if config.log_format == "json":
+        logs.take_over()
+    sys.exit(run(config))

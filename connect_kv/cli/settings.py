@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
+from connect_kv.cli.quantities import Duration
 from connect_kv.client.client import DEFAULT_ENDPOINTS, Client, connect
 
 T = TypeVar("T")
@@ -24,6 +26,10 @@ class Settings:
     output: str = "simple"
     chosen: bool = False
     """Whether the output format was asked for."""
+    given: set[str] = field(default_factory=set)
+    """Common options that stood on the command line, before or after the command."""
+    hex: bool = False
+    """Whether keys and values are given and printed as hexadecimal digits."""
 
     def client(self, endpoints: str = "") -> Client:
         """A client that makes single calls: a command does one thing, a session is not worth opening."""
@@ -40,21 +46,31 @@ class Settings:
         return uvloop.run(connected())
 
 
-def _endpoints(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
+def _endpoints(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None and _counts(context, option):
         context.ensure_object(Settings).endpoints = value
 
 
-def _timeout(context: click.Context, _: click.Parameter, value: float | None) -> None:
-    if value is not None:
+def _timeout(context: click.Context, option: click.Parameter, value: float | None) -> None:
+    if value is not None and _counts(context, option):
         context.ensure_object(Settings).timeout = value
 
 
-def _output(context: click.Context, _: click.Parameter, value: str | None) -> None:
+def _output(context: click.Context, option: click.Parameter, value: str | None) -> None:
     settings = context.ensure_object(Settings)
-    if value is not None:
+    if value is not None and _counts(context, option):
         settings.output = value
         settings.chosen = True
+
+
+def _counts(context: click.Context, option: click.Parameter) -> bool:
+    """Whether a value rules: the environment, which is asked anew by each command, never over an option."""
+    given = context.ensure_object(Settings).given
+    name = option.name or ""
+    if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        given.add(name)
+        return True
+    return name not in given
 
 
 def common_options() -> list[click.Parameter]:
@@ -71,13 +87,13 @@ def common_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--timeout"],
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS",
+            type=Duration(above=0),
+            metavar="DURATION",
             envvar="CONNECT_KV_TIMEOUT",
             show_envvar=True,
             expose_value=False,
             callback=_timeout,
-            help="How long the call may take.  [default: 5]",
+            help="How long the call may take, such as 500ms; seconds without a unit.  [default: 5s]",
         ),
         output_option(),
     ]

@@ -50,8 +50,11 @@ def snapshot() -> None:
     help="Of a stopped node, when no cluster is left to ask.",
 )
 @_MACHINE
+@click.option("--force", is_flag=True, help="Replace FILE if it exists, once all is written.")
 @pass_settings
-def save(settings: Settings, file: Path, data_dir: Path | None, machines: tuple[str, ...]) -> None:
+def save(
+    settings: Settings, file: Path, data_dir: Path | None, machines: tuple[str, ...], force: bool
+) -> None:
     """Write everything the cluster holds to FILE.
 
     Asks the first of the endpoints that answers; the cluster goes on meanwhile. With the majority lost
@@ -62,9 +65,9 @@ def save(settings: Settings, file: Path, data_dir: Path | None, machines: tuple[
 
     with _bar(settings, f"saving {file.name}") as progress:
         if data_dir is None:
-            settings.run(lambda client: _save(client, file, progress))
+            settings.run(lambda client: _save(client, file, progress, force))
         else:
-            asyncio.run(backups.save_stopped(data_dir, file, _machines(machines), progress))
+            asyncio.run(backups.save_stopped(data_dir, file, _machines(machines), progress, replace=force))
     _show(settings, file)
 
 
@@ -117,11 +120,11 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
         )
 
 
-async def _save(client: Client, file: Path, progress: Callable[[int, int], None]) -> None:
+async def _save(client: Client, file: Path, progress: Callable[[int, int], None], replace: bool) -> None:
     from connect_kv.storage.backup import new_file
 
     done = 0
-    with new_file(file) as target:
+    with new_file(file, replace=replace) as target:
         async with aclosing(client.maintenance.snapshot()) as pieces:
             async for piece in pieces:
                 target.write(piece.blob)

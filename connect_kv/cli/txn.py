@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,31 +11,38 @@ import click
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.txn_text import parse
+from connect_kv.cli.values import hex_option
 from connect_kv.client.client import Client
 from connect_kv.client.messages import ResponseOp, TxnResponse
 
+_HELP = """Run a transaction that is read from standard input.
 
-@click.command(cls=ClusterCommand)
+First conditions, one a line; after a blank line what to do if all hold; after another blank line what to do
+otherwise:
+
+\b
+    version("lock") = "0"
+\b
+    put lock mine
+\b
+    get lock
+
+Conditions compare value, version, create, mod or lease of a key by =, !=, < or >. Operations are put KEY
+VALUE [--lease=ID], get KEY [END|--prefix] and del KEY [END|--prefix]. Within double quotes \\xff is that
+byte.
+"""
+"""``\b`` is click's mark for lines that are not to be joined."""
+
+
+@click.command(cls=ClusterCommand, help=_HELP)
+@hex_option
 @pass_settings
 def txn(settings: Settings) -> None:
-    r"""Run a transaction that is read from standard input.
-
-    First conditions, one a line; after a blank line what to do if all hold; after another blank
-    line what to do otherwise.
-
-    \b
-        version("lock") = "0"
-    \b
-        put lock mine
-    \b
-        get lock
-
-    Conditions compare value, version, create, mod or lease of a key by =, !=, < or >.
-    Operations are put KEY VALUE, get KEY [END|--prefix] and del KEY [END|--prefix].
-    """
+    """Run a transaction that is read from standard input."""
     if sys.stdin.isatty():
         click.echo("conditions, blank line, then, blank line, otherwise, end with Ctrl-D:", err=True)
-    compare, success, failure = parse(sys.stdin)
+    lines = (os.fsdecode(line) for line in sys.stdin.buffer)
+    compare, success, failure = parse(lines, settings.hex)
 
     async def work(client: Client) -> TxnResponse:
         return await client.transaction(compare, success, failure)
@@ -46,25 +54,27 @@ def txn(settings: Settings) -> None:
                 {
                     "revision": answer.header.revision,
                     "succeeded": answer.succeeded,
-                    "responses": [output.operation(one) for one in answer.responses],
+                    "responses": [output.operation(one, settings.hex) for one in answer.responses],
                 }
             )
         case "table":
             output.as_table(
                 ["#", "operation", "answer"],
-                [[number, *_summary(one)] for number, one in enumerate(answer.responses, 1)],
+                [[number, *_summary(one, settings.hex)] for number, one in enumerate(answer.responses, 1)],
             )
             click.echo("SUCCESS" if answer.succeeded else "FAILURE")
         case _:
             click.echo("SUCCESS" if answer.succeeded else "FAILURE")
-            _print(answer.responses)
+            _print(answer.responses, settings.hex)
 
 
-def _summary(answer: ResponseOp) -> tuple[str, str]:
+def _summary(answer: ResponseOp, hex: bool) -> tuple[str, str]:
     match answer.WhichOneof("response"):
         case "response_range":
             kvs = answer.response_range.kvs
-            return "get", "\n".join(f"{output.text(kv.key)} = {output.text(kv.value)}" for kv in kvs)
+            return "get", "\n".join(
+                f"{output.text(kv.key, hex)} = {output.text(kv.value, hex)}" for kv in kvs
+            )
         case "response_put":
             return "put", "OK"
         case "response_delete_range":
@@ -73,17 +83,17 @@ def _summary(answer: ResponseOp) -> tuple[str, str]:
             return "txn", "succeeded" if answer.response_txn.succeeded else "failed"
 
 
-def _print(answers: Sequence[ResponseOp]) -> None:
+def _print(answers: Sequence[ResponseOp], hex: bool) -> None:
     for answer in answers:
         click.echo()
         match answer.WhichOneof("response"):
             case "response_range":
                 for kv in answer.response_range.kvs:
-                    output.raw(kv.key)
-                    output.raw(kv.value)
+                    output.raw(kv.key, hex)
+                    output.raw(kv.value, hex)
             case "response_put":
                 click.echo("OK")
             case "response_delete_range":
                 click.echo(answer.response_delete_range.deleted)
             case _:
-                _print(answer.response_txn.responses)
+                _print(answer.response_txn.responses, hex)

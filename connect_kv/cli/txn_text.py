@@ -9,10 +9,10 @@ get lock
 
 from __future__ import annotations
 
-import ast
+import os
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 from connect_kv import errors
@@ -30,7 +30,7 @@ _CONDITION = re.compile(
 _WORD = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s'"\\])+""")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
-_NUMBERS: dict[str, Callable[[str, txn.Operator, int], Compare]] = {
+_NUMBERS: Mapping[str, Callable[[bytes, txn.Operator, int], Compare]] = {
     "version": txn.version,
     "ver": txn.version,
     "create": txn.create_revision,
@@ -40,8 +40,19 @@ _NUMBERS: dict[str, Callable[[str, txn.Operator, int], Compare]] = {
 }
 
 
-def parse(lines: Iterable[str]) -> tuple[list[Compare], list[RequestOp], list[RequestOp]]:
-    """The three parts. Raises ConfigError naming the line that is wrong and what was expected."""
+_PIECE = re.compile(
+    r"""\\(?: x[0-9a-fA-F]{2} | [0-7]{3} | u[0-9a-fA-F]{4} | U[0-9a-fA-F]{8} | [abfnrtv\\"'] ) | [^\\]+""",
+    re.VERBOSE,
+)
+_QUOTABLE = re.compile(rf"(?:{_PIECE.pattern})*", re.VERBOSE)
+_SHORT = dict(zip("abfnrtv\\\"'", "\a\b\f\n\r\t\v\\\"'", strict=True))
+
+
+def parse(lines: Iterable[str], hex: bool = False) -> tuple[list[Compare], list[RequestOp], list[RequestOp]]:
+    """The three parts. Raises ConfigError naming the line that is wrong and what was expected.
+
+    With `hex`, keys and values are hexadecimal digits. Bytes that are no text: as `os.fsdecode` gives them.
+    """
     parts: list[list[tuple[int, str]]] = [[], [], []]
     part = 0
     for number, line in enumerate(lines, 1):
@@ -49,64 +60,87 @@ def parse(lines: Iterable[str]) -> tuple[list[Compare], list[RequestOp], list[Re
             parts[part].append((number, line.strip()))
         elif part < 2:
             part += 1
-    compare = [_located(number, condition, line) for number, line in parts[0]]
-    success = [_located(number, operation, line) for number, line in parts[1]]
-    failure = [_located(number, operation, line) for number, line in parts[2]]
+    compare = [_located(number, condition, line, hex) for number, line in parts[0]]
+    success = [_located(number, operation, line, hex) for number, line in parts[1]]
+    failure = [_located(number, operation, line, hex) for number, line in parts[2]]
     return compare, success, failure
 
 
-def condition(line: str) -> Compare:
+def condition(line: str, hex: bool = False) -> Compare:
     """One condition, such as ``mod("key") > "5"``. Raises ValueError."""
     found = _CONDITION.match(line)
     if found is None:
         raise ValueError('expected a condition such as version("key") = "0"')
-    what, key, value = found["what"].lower(), _unquote(found["key"]), _unquote(found["value"])
+    what, key, value = found["what"].lower(), _bytes(found["key"], hex), found["value"]
     operator = cast(txn.Operator, found["operator"])  # the pattern admits only these
     if what in ("value", "val"):
-        return txn.value(key, operator, value)
+        return txn.value(key, operator, _bytes(value, hex))
     if what == "lease":
-        return txn.lease(key, operator, _number(value, 16))
+        return txn.lease(key, operator, _number(_word(value), 16))
     if what not in _NUMBERS:
         raise ValueError(f"{what!r}: expected value, version, create, mod or lease")
-    return _NUMBERS[what](key, operator, _number(value, 10))
+    return _NUMBERS[what](key, operator, _number(_word(value), 10))
 
 
-def operation(line: str) -> RequestOp:
+def operation(line: str, hex: bool = False) -> RequestOp:
     """One operation: ``put KEY VALUE``, ``get KEY [--prefix]``, ``del KEY [--prefix]``. Raises ValueError."""
     shlex.split(line)  # raises for a quote that is not closed
-    verb, *words = map(_unquote, _WORD.findall(line))
-    prefix = "--prefix" in words
-    words = [word for word in words if word != "--prefix"]
-    match verb, words:
-        case "put", [key, value] if not prefix:
+    verb, *given = _WORD.findall(line)
+    options = [_word(word) for word in given if word.startswith("--")]
+    words = [_bytes(word, hex) for word in given if not word.startswith("--")]
+    match _word(verb), words, options:
+        case "put", [key, value], []:
             return txn.put(key, value)
-        case "put", [key, value, lease] if lease.startswith("--lease=") and not prefix:
+        case "put", [key, value], [lease] if lease.startswith("--lease="):
             return txn.put(key, value, lease=_number(lease.removeprefix("--lease="), 16))
-        case "get", [key]:
-            return txn.get(key, prefix=prefix)
-        case "get", [key, end] if not prefix:
+        case "get", [key], ([] | ["--prefix"]):
+            return txn.get(key, prefix=bool(options))
+        case "get", [key, end], []:
             return txn.get(key, range_end=end)
-        case "del", [key]:
-            return txn.delete(key, prefix=prefix)
-        case "del", [key, end] if not prefix:
+        case "del", [key], ([] | ["--prefix"]):
+            return txn.delete(key, prefix=bool(options))
+        case "del", [key, end], []:
             return txn.delete(key, range_end=end)
     raise ValueError("expected put KEY VALUE [--lease=ID], get KEY [END|--prefix] or del KEY [END|--prefix]")
 
 
-def _located(number: int, read: Callable[[str], T], line: str) -> T:
+def _located(number: int, read: Callable[[str, bool], T], line: str, hex: bool) -> T:
     try:
-        return read(line)
+        return read(line, hex)
     except ValueError as error:
-        raise errors.ConfigError(f"line {number}: {line}: {error}") from None
+        shown = line.encode(errors="backslashreplace").decode()
+        raise errors.ConfigError(f"line {number}: {shown}: {error}") from None
 
 
-def _unquote(text: str) -> str:
-    """One word as in a shell; within double quotes a line break may be escaped, as for etcdctl."""
-    if _QUOTED.fullmatch(text):
-        try:
-            return str(ast.literal_eval(text))
-        except (SyntaxError, ValueError):
-            raise ValueError(f"{text}: an escape that is not known") from None
+def _bytes(text: str, hex: bool) -> bytes:
+    """A key or value: one word as in a shell, or in double quotes with escapes, as for etcdctl."""
+    if hex:
+        return bytes.fromhex(_word(text))
+    if not _QUOTED.fullmatch(text):
+        return os.fsencode(_word(text))
+    inner = text[1:-1]
+    if not _QUOTABLE.fullmatch(inner):
+        raise ValueError(f"{text}: an escape that is not known")
+    return b"".join(map(_piece, _PIECE.findall(inner)))
+
+
+def _piece(piece: str) -> bytes:
+    r"""What an escape, or text without one, stands for: ``\xff`` is a byte, ``\u00ff`` a letter."""
+    if not piece.startswith("\\"):
+        return os.fsencode(piece)
+    match piece[1]:
+        case "x":
+            return bytes.fromhex(piece[2:])
+        case "u" | "U":
+            return chr(int(piece[2:], 16)).encode()
+        case digit if digit.isdecimal():
+            return bytes([int(piece[1:], 8)])
+        case letter:
+            return _SHORT[letter].encode()
+
+
+def _word(text: str) -> str:
+    """One word, without its quotes."""
     words = shlex.split(text)
     if len(words) != 1:
         raise ValueError(f"{text!r}: expected one word, or quotes around it")

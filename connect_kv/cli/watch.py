@@ -6,6 +6,7 @@ import click
 
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.cli.values import data, hex_option
 from connect_kv.client.client import Client
 from connect_kv.client.messages import Event
 
@@ -17,6 +18,7 @@ from connect_kv.client.messages import Event
 @click.option("--rev", "revision", type=int, default=0, help="From this revision on; default: from now.")
 @click.option("--prev-kv", is_flag=True, help="Also print what was there before.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
+@hex_option
 @pass_settings
 def watch(
     settings: Settings,
@@ -34,10 +36,14 @@ def watch(
     async def work(client: Client) -> None:
         seen = 0
         async with client.watch(
-            key, range_end, prefix=prefix, start_revision=revision, prev_kv=prev_kv
+            data(settings, key),
+            data(settings, range_end),
+            prefix=prefix,
+            start_revision=revision,
+            prev_kv=prev_kv,
         ) as changes:
             async for event in changes:
-                _print(settings.output, event)
+                _print(settings, event)
                 seen += 1
                 if seen == count:
                     return
@@ -45,22 +51,23 @@ def watch(
     settings.run(work)
 
 
-def _print(form: str, event: Event) -> None:
-    if form == "json":
-        output.as_json(output.event(event))
+def _print(settings: Settings, event: Event) -> None:
+    hex = settings.hex
+    if settings.output == "json":
+        output.as_json(output.event(event, hex))
         return
     kind = "DELETE" if event.type == Event.DELETE else "PUT"
-    if form == "table":  # a table has no end to wait for: one aligned line per event
+    if settings.output == "table":  # a table has no end to wait for: one aligned line per event
         click.echo(
-            f"{event.kv.mod_revision:>10}  {kind:<6}  {output.text(event.kv.key)}"
-            + (f"  {output.text(event.kv.value)}" if kind == "PUT" else "")
-            + (f"  before: {output.text(event.prev_kv.value)}" if event.HasField("prev_kv") else "")
+            f"{event.kv.mod_revision:>10}  {kind:<6}  {output.text(event.kv.key, hex)}"
+            + (f"  {output.text(event.kv.value, hex)}" if kind == "PUT" else "")
+            + (f"  before: {output.text(event.prev_kv.value, hex)}" if event.HasField("prev_kv") else "")
         )
         return
     click.echo(kind)
     if event.HasField("prev_kv"):
-        output.raw(event.prev_kv.key)
-        output.raw(event.prev_kv.value)
-    output.raw(event.kv.key)
+        output.raw(event.prev_kv.key, hex)
+        output.raw(event.prev_kv.value, hex)
+    output.raw(event.kv.key, hex)
     if kind == "PUT":
-        output.raw(event.kv.value)
+        output.raw(event.kv.value, hex)

@@ -390,12 +390,27 @@ class Client:
         result = await self._door.call(command, within(timeout, self._timeout), writes=False)
         return [lease.ID for lease in result.lease_leases.leases]
 
-    def lock(self, name: Text, *, ttl: int = 10) -> Lock:
+    def lock(self, name: Text, *, ttl: int = 10, note: Text = b"") -> Lock:
         """``async with client.lock("name") as lock``: waits for the lock, and gives it back at the end.
 
         It is lost if this client cannot renew its lease of `ttl` seconds in time: see `Lock.revision`.
+        `note`, such as a host and a process, tells others who it is: see `Lock.queue`.
         """
-        return Lock(to_bytes(name), partial(self.lease, ttl), self._endpoints, self._timeout)
+        prefix = to_bytes(name) + b"/"
+        return Lock(
+            to_bytes(name),
+            to_bytes(note),
+            partial(self.lease, ttl),
+            self._endpoints,
+            self._timeout,
+            contenders=partial(
+                self.range,
+                prefix,
+                prefix=True,
+                sort_target=RangeRequest.CREATE,
+                sort_order=RangeRequest.ASCEND,
+            ),
+        )
 
     def election(self, name: Text, value: Text = b"", *, ttl: int = 10) -> Election:
         """``async with client.election("name", "me") as election``: waits until this candidate leads, and

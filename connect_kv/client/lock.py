@@ -117,13 +117,27 @@ class Lock(Held):
     """One holder at a time under a name, in the order of asking."""
 
     def __init__(
-        self, name: bytes, make_lease: Callable[[], PendingLease], endpoints: Endpoints, timeout: float
+        self,
+        name: bytes,
+        note: bytes,
+        make_lease: Callable[[], PendingLease],
+        endpoints: Endpoints,
+        timeout: float,
+        *,
+        contenders: Callable[[], Awaitable[RangeResponse]],
     ) -> None:
+        """`contenders` reads the keys of all, in the order of asking."""
         super().__init__(make_lease, endpoints, timeout)
         self.name = name
+        self._note = note
+        self._contenders = contenders
+
+    async def queue(self) -> list[KeyValue]:
+        """Who holds it, and then who waits, in order; `value` is the note each gave. Needs no place in it."""
+        return list((await self._contenders()).kvs)
 
     async def _win(self) -> None:
-        request = LockRequest(name=self.name, lease=self.lease.id)
+        request = LockRequest(name=self.name, lease=self.lease.id, note=self._note)
         answer = await self._patiently(lambda stubs: stubs.lock(request, metadata=NEEDS_LEADER))
         contenders = LeaderRequest(name=self.name)
         first = await retry.call(

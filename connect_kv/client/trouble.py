@@ -69,7 +69,9 @@ def of(error: CallFailed) -> str:
 def told(status: StatusResponse) -> str:
     """What a member that answers says is wrong; empty if it is well."""
     texts = [text.removeprefix("etcdserver: ") for text in status.errors]
-    if not status.leader and not any(text.startswith(_BARE_NO_LEADER) for text in texts):
+    if any(text.startswith(f"{_BARE_NO_LEADER}: ") for text in texts):
+        texts = [text for text in texts if text != _BARE_NO_LEADER]
+    elif not status.leader and _BARE_NO_LEADER not in texts:
         texts.insert(0, _BARE_NO_LEADER)
     return "; ".join(texts)
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
-from connect_kv.node.contacts import Contacts
+from connect_kv.node.contacts import Contact, Contacts
 from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
@@ -411,24 +411,28 @@ class Driver(Generic[R]):
 
     def outage(self) -> Outage | None:
         """Why nothing can be committed, as far as is known here."""
+        core = self._parts.core
+        return outage(
+            core.membership,
+            self.contact_with_all(),
+            node_id=self._parts.identity.node_id,
+            leader_id=core.leader_id,
+            own=self._own_trouble(),
+        )
+
+    def contact_with_all(self) -> dict[int, Contact]:
+        """How it stands with each other member. A follower hears of its leader; of others by chance."""
         core, log = self._parts.core, self._parts.log
         # Without a leader each voter is asked for its vote at least every second election timeout.
         elsewhere = core.leader_id is not None and not self.leadership.leads
         patience = None if elsewhere else _SILENT_TIMEOUTS * self._parts.config.election_seconds
-        contacts = {
+        return {
             node_id: self.contacts.of(
                 node_id, known=log.noted_directory(node_id) is not None, patience=patience
             )
             for node_id in core.membership.node_ids
             if node_id != self._parts.identity.node_id
         }
-        return outage(
-            core.membership,
-            contacts,
-            node_id=self._parts.identity.node_id,
-            leader_id=core.leader_id,
-            own=self._own_trouble(),
-        )
 
     def _own_trouble(self) -> str:
         if self.health.sick:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLeader, Unavailable
 from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.node.config import NodeConfig
+from connect_kv.node.contacts import Contact
 from connect_kv.node.driver import Driver
 from connect_kv.node.history import History
 from connect_kv.node.membership import added_id
@@ -284,6 +285,10 @@ class RaftNode(Generic[R]):
     def outage(self) -> Outage | None:
         """Why nothing can be committed, as far as this member knows; None if it knows of no reason."""
         return self._driver.outage()
+
+    def contacts(self) -> Mapping[int, Contact]:
+        """How this member reaches each other one; what a leader says of it is recent."""
+        return self._driver.contact_with_all()
 
     def raft_status(self) -> RaftStatus:
         """The part of it that is Raft's own."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from connect_kv.rpc import kv_pb2 as connect__kv_dot_rpc_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/lock.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"*\n\x0bLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05lease\x18\x02 \x01(\x03\"J\n\x0cLockResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"\x1c\n\rUnlockRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"?\n\x0eUnlockResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader2\x8e\x01\n\x04Lock\x12?\n\x04Lock\x12\x1a.connect_kv.v1.LockRequest\x1a\x1b.connect_kv.v1.LockResponse\x12\x45\n\x06Unlock\x12\x1c.connect_kv.v1.UnlockRequest\x1a\x1d.connect_kv.v1.UnlockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/lock.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"9\n\x0bLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\r\n\x04note\x18\xe8\x07 \x01(\x0c\"J\n\x0cLockResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"\x1c\n\rUnlockRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"?\n\x0eUnlockResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader2\x8e\x01\n\x04Lock\x12?\n\x04Lock\x12\x1a.connect_kv.v1.LockRequest\x1a\x1b.connect_kv.v1.LockResponse\x12\x45\n\x06Unlock\x12\x1c.connect_kv.v1.UnlockRequest\x1a\x1d.connect_kv.v1.UnlockResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.lock_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOCKREQUEST']._serialized_start=69
-  _globals['_LOCKREQUEST']._serialized_end=111
-  _globals['_LOCKRESPONSE']._serialized_start=113
-  _globals['_LOCKRESPONSE']._serialized_end=187
-  _globals['_UNLOCKREQUEST']._serialized_start=189
-  _globals['_UNLOCKREQUEST']._serialized_end=217
-  _globals['_UNLOCKRESPONSE']._serialized_start=219
-  _globals['_UNLOCKRESPONSE']._serialized_end=282
-  _globals['_LOCK']._serialized_start=285
-  _globals['_LOCK']._serialized_end=427
+  _globals['_LOCKREQUEST']._serialized_end=126
+  _globals['_LOCKRESPONSE']._serialized_start=128
+  _globals['_LOCKRESPONSE']._serialized_end=202
+  _globals['_UNLOCKREQUEST']._serialized_start=204
+  _globals['_UNLOCKREQUEST']._serialized_end=232
+  _globals['_UNLOCKRESPONSE']._serialized_start=234
+  _globals['_UNLOCKRESPONSE']._serialized_end=297
+  _globals['_LOCK']._serialized_start=300
+  _globals['_LOCK']._serialized_end=442
 # @@protoc_insertion_point(module_scope)

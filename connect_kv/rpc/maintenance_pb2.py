@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from connect_kv.rpc import kv_pb2 as connect__kv_dot_rpc_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n connect_kv/rpc/maintenance.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"\xb8\x01\n\x0c\x41larmRequest\x12\x37\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\'.connect_kv.v1.AlarmRequest.AlarmAction\x12\x10\n\x08memberID\x18\x02 \x01(\x04\x12\'\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x18.connect_kv.v1.AlarmType\"4\n\x0b\x41larmAction\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02\"H\n\x0b\x41larmMember\x12\x10\n\x08memberID\x18\x01 \x01(\x04\x12\'\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x18.connect_kv.v1.AlarmType\"j\n\rAlarmResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12*\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x1a.connect_kv.v1.AlarmMember\"\x0f\n\rStatusRequest\"\xc9\x02\n\x0eStatusResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x11\n\traftIndex\x18\x05 \x01(\x04\x12\x10\n\x08raftTerm\x18\x06 \x01(\x04\x12\x18\n\x10raftAppliedIndex\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x13\n\x0b\x64\x62SizeInUse\x18\t \x01(\x03\x12\x11\n\tisLearner\x18\n \x01(\x08\x12\x16\n\x0estorageVersion\x18\x0b \x01(\t\x12\x13\n\x0b\x64\x62SizeQuota\x18\x0c \x01(\x03\x12\x33\n\rdowngradeInfo\x18\r \x01(\x0b\x32\x1c.connect_kv.v1.DowngradeInfo\"7\n\rDowngradeInfo\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x15\n\rtargetVersion\x18\x02 \x01(\t\"\x13\n\x11\x44\x65\x66ragmentRequest\"C\n\x12\x44\x65\x66ragmentResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\"\r\n\x0bHashRequest\"K\n\x0cHashResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"~\n\x0eHashKVResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\x12\x15\n\rhash_revision\x18\x04 \x01(\x03\"\x11\n\x0fSnapshotRequest\"y\n\x10SnapshotResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x17\n\x0fremaining_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\t\"%\n\x11MoveLeaderRequest\x12\x10\n\x08targetID\x18\x01 \x01(\x04\"C\n\x12MoveLeaderResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\"\x9d\x01\n\x10\x44owngradeRequest\x12?\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32/.connect_kv.v1.DowngradeRequest.DowngradeAction\x12\x0f\n\x07version\x18\x02 \x01(\t\"7\n\x0f\x44owngradeAction\x12\x0c\n\x08VALIDATE\x10\x00\x12\n\n\x06\x45NABLE\x10\x01\x12\n\n\x06\x43\x41NCEL\x10\x02\"S\n\x11\x44owngradeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x32\xe5\x04\n\x0bMaintenance\x12\x42\n\x05\x41larm\x12\x1b.connect_kv.v1.AlarmRequest\x1a\x1c.connect_kv.v1.AlarmResponse\x12\x45\n\x06Status\x12\x1c.connect_kv.v1.StatusRequest\x1a\x1d.connect_kv.v1.StatusResponse\x12Q\n\nDefragment\x12 .connect_kv.v1.DefragmentRequest\x1a!.connect_kv.v1.DefragmentResponse\x12?\n\x04Hash\x12\x1a.connect_kv.v1.HashRequest\x1a\x1b.connect_kv.v1.HashResponse\x12\x45\n\x06HashKV\x12\x1c.connect_kv.v1.HashKVRequest\x1a\x1d.connect_kv.v1.HashKVResponse\x12M\n\x08Snapshot\x12\x1e.connect_kv.v1.SnapshotRequest\x1a\x1f.connect_kv.v1.SnapshotResponse0\x01\x12Q\n\nMoveLeader\x12 .connect_kv.v1.MoveLeaderRequest\x1a!.connect_kv.v1.MoveLeaderResponse\x12N\n\tDowngrade\x12\x1f.connect_kv.v1.DowngradeRequest\x1a .connect_kv.v1.DowngradeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n connect_kv/rpc/maintenance.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"\xb8\x01\n\x0c\x41larmRequest\x12\x37\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\'.connect_kv.v1.AlarmRequest.AlarmAction\x12\x10\n\x08memberID\x18\x02 \x01(\x04\x12\'\n\x05\x61larm\x18\x03 \x01(\x0e\x32\x18.connect_kv.v1.AlarmType\"4\n\x0b\x41larmAction\x12\x07\n\x03GET\x10\x00\x12\x0c\n\x08\x41\x43TIVATE\x10\x01\x12\x0e\n\nDEACTIVATE\x10\x02\"H\n\x0b\x41larmMember\x12\x10\n\x08memberID\x18\x01 \x01(\x04\x12\'\n\x05\x61larm\x18\x02 \x01(\x0e\x32\x18.connect_kv.v1.AlarmType\"j\n\rAlarmResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12*\n\x06\x61larms\x18\x02 \x03(\x0b\x32\x1a.connect_kv.v1.AlarmMember\"\x0f\n\rStatusRequest\"\x95\x03\n\x0eStatusResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x62Size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x11\n\traftIndex\x18\x05 \x01(\x04\x12\x10\n\x08raftTerm\x18\x06 \x01(\x04\x12\x18\n\x10raftAppliedIndex\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x13\n\x0b\x64\x62SizeInUse\x18\t \x01(\x03\x12\x11\n\tisLearner\x18\n \x01(\x08\x12\x16\n\x0estorageVersion\x18\x0b \x01(\t\x12\x13\n\x0b\x64\x62SizeQuota\x18\x0c \x01(\x03\x12\x33\n\rdowngradeInfo\x18\r \x01(\x0b\x32\x1c.connect_kv.v1.DowngradeInfo\x12\x19\n\x10\x63onnectKvVersion\x18\xe8\x07 \x01(\t\x12/\n\x08\x63ontacts\x18\xe9\x07 \x03(\x0b\x32\x1c.connect_kv.v1.MemberContact\"C\n\rMemberContact\x12\x10\n\x08memberID\x18\x01 \x01(\x04\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x08\x12\x0f\n\x07\x63ontact\x18\x03 \x01(\t\"7\n\rDowngradeInfo\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x15\n\rtargetVersion\x18\x02 \x01(\t\"\x13\n\x11\x44\x65\x66ragmentRequest\"C\n\x12\x44\x65\x66ragmentResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\"\r\n\x0bHashRequest\"K\n\x0cHashResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\"!\n\rHashKVRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\"~\n\x0eHashKVResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04hash\x18\x02 \x01(\r\x12\x18\n\x10\x63ompact_revision\x18\x03 \x01(\x03\x12\x15\n\rhash_revision\x18\x04 \x01(\x03\"\x11\n\x0fSnapshotRequest\"y\n\x10SnapshotResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x17\n\x0fremaining_bytes\x18\x02 \x01(\x04\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\t\"%\n\x11MoveLeaderRequest\x12\x10\n\x08targetID\x18\x01 \x01(\x04\"C\n\x12MoveLeaderResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\"\x9d\x01\n\x10\x44owngradeRequest\x12?\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32/.connect_kv.v1.DowngradeRequest.DowngradeAction\x12\x0f\n\x07version\x18\x02 \x01(\t\"7\n\x0f\x44owngradeAction\x12\x0c\n\x08VALIDATE\x10\x00\x12\n\n\x06\x45NABLE\x10\x01\x12\n\n\x06\x43\x41NCEL\x10\x02\"S\n\x11\x44owngradeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t*/\n\tAlarmType\x12\x08\n\x04NONE\x10\x00\x12\x0b\n\x07NOSPACE\x10\x01\x12\x0b\n\x07\x43ORRUPT\x10\x02\x32\xe5\x04\n\x0bMaintenance\x12\x42\n\x05\x41larm\x12\x1b.connect_kv.v1.AlarmRequest\x1a\x1c.connect_kv.v1.AlarmResponse\x12\x45\n\x06Status\x12\x1c.connect_kv.v1.StatusRequest\x1a\x1d.connect_kv.v1.StatusResponse\x12Q\n\nDefragment\x12 .connect_kv.v1.DefragmentRequest\x1a!.connect_kv.v1.DefragmentResponse\x12?\n\x04Hash\x12\x1a.connect_kv.v1.HashRequest\x1a\x1b.connect_kv.v1.HashResponse\x12\x45\n\x06HashKV\x12\x1c.connect_kv.v1.HashKVRequest\x1a\x1d.connect_kv.v1.HashKVResponse\x12M\n\x08Snapshot\x12\x1e.connect_kv.v1.SnapshotRequest\x1a\x1f.connect_kv.v1.SnapshotResponse0\x01\x12Q\n\nMoveLeader\x12 .connect_kv.v1.MoveLeaderRequest\x1a!.connect_kv.v1.MoveLeaderResponse\x12N\n\tDowngrade\x12\x1f.connect_kv.v1.DowngradeRequest\x1a .connect_kv.v1.DowngradeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.maintenance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALARMTYPE']._serialized_start=1691
-  _globals['_ALARMTYPE']._serialized_end=1738
+  _globals['_ALARMTYPE']._serialized_start=1836
+  _globals['_ALARMTYPE']._serialized_end=1883
   _globals['_ALARMREQUEST']._serialized_start=77
   _globals['_ALARMREQUEST']._serialized_end=261
   _globals['_ALARMREQUEST_ALARMACTION']._serialized_start=209
@@ -45,35 +45,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=445
   _globals['_STATUSREQUEST']._serialized_end=460
   _globals['_STATUSRESPONSE']._serialized_start=463
-  _globals['_STATUSRESPONSE']._serialized_end=792
-  _globals['_DOWNGRADEINFO']._serialized_start=794
-  _globals['_DOWNGRADEINFO']._serialized_end=849
-  _globals['_DEFRAGMENTREQUEST']._serialized_start=851
-  _globals['_DEFRAGMENTREQUEST']._serialized_end=870
-  _globals['_DEFRAGMENTRESPONSE']._serialized_start=872
-  _globals['_DEFRAGMENTRESPONSE']._serialized_end=939
-  _globals['_HASHREQUEST']._serialized_start=941
-  _globals['_HASHREQUEST']._serialized_end=954
-  _globals['_HASHRESPONSE']._serialized_start=956
-  _globals['_HASHRESPONSE']._serialized_end=1031
-  _globals['_HASHKVREQUEST']._serialized_start=1033
-  _globals['_HASHKVREQUEST']._serialized_end=1066
-  _globals['_HASHKVRESPONSE']._serialized_start=1068
-  _globals['_HASHKVRESPONSE']._serialized_end=1194
-  _globals['_SNAPSHOTREQUEST']._serialized_start=1196
-  _globals['_SNAPSHOTREQUEST']._serialized_end=1213
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=1215
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=1336
-  _globals['_MOVELEADERREQUEST']._serialized_start=1338
-  _globals['_MOVELEADERREQUEST']._serialized_end=1375
-  _globals['_MOVELEADERRESPONSE']._serialized_start=1377
-  _globals['_MOVELEADERRESPONSE']._serialized_end=1444
-  _globals['_DOWNGRADEREQUEST']._serialized_start=1447
-  _globals['_DOWNGRADEREQUEST']._serialized_end=1604
-  _globals['_DOWNGRADEREQUEST_DOWNGRADEACTION']._serialized_start=1549
-  _globals['_DOWNGRADEREQUEST_DOWNGRADEACTION']._serialized_end=1604
-  _globals['_DOWNGRADERESPONSE']._serialized_start=1606
-  _globals['_DOWNGRADERESPONSE']._serialized_end=1689
-  _globals['_MAINTENANCE']._serialized_start=1741
-  _globals['_MAINTENANCE']._serialized_end=2354
+  _globals['_STATUSRESPONSE']._serialized_end=868
+  _globals['_MEMBERCONTACT']._serialized_start=870
+  _globals['_MEMBERCONTACT']._serialized_end=937
+  _globals['_DOWNGRADEINFO']._serialized_start=939
+  _globals['_DOWNGRADEINFO']._serialized_end=994
+  _globals['_DEFRAGMENTREQUEST']._serialized_start=996
+  _globals['_DEFRAGMENTREQUEST']._serialized_end=1015
+  _globals['_DEFRAGMENTRESPONSE']._serialized_start=1017
+  _globals['_DEFRAGMENTRESPONSE']._serialized_end=1084
+  _globals['_HASHREQUEST']._serialized_start=1086
+  _globals['_HASHREQUEST']._serialized_end=1099
+  _globals['_HASHRESPONSE']._serialized_start=1101
+  _globals['_HASHRESPONSE']._serialized_end=1176
+  _globals['_HASHKVREQUEST']._serialized_start=1178
+  _globals['_HASHKVREQUEST']._serialized_end=1211
+  _globals['_HASHKVRESPONSE']._serialized_start=1213
+  _globals['_HASHKVRESPONSE']._serialized_end=1339
+  _globals['_SNAPSHOTREQUEST']._serialized_start=1341
+  _globals['_SNAPSHOTREQUEST']._serialized_end=1358
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=1360
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=1481
+  _globals['_MOVELEADERREQUEST']._serialized_start=1483
+  _globals['_MOVELEADERREQUEST']._serialized_end=1520
+  _globals['_MOVELEADERRESPONSE']._serialized_start=1522
+  _globals['_MOVELEADERRESPONSE']._serialized_end=1589
+  _globals['_DOWNGRADEREQUEST']._serialized_start=1592
+  _globals['_DOWNGRADEREQUEST']._serialized_end=1749
+  _globals['_DOWNGRADEREQUEST_DOWNGRADEACTION']._serialized_start=1694
+  _globals['_DOWNGRADEREQUEST_DOWNGRADEACTION']._serialized_end=1749
+  _globals['_DOWNGRADERESPONSE']._serialized_start=1751
+  _globals['_DOWNGRADERESPONSE']._serialized_end=1834
+  _globals['_MAINTENANCE']._serialized_start=1886
+  _globals['_MAINTENANCE']._serialized_end=2499
 # @@protoc_insertion_point(module_scope)

@@ -160,6 +160,8 @@ class StatusResponse(_message.Message):
     STORAGEVERSION_FIELD_NUMBER: _builtins.int
     DBSIZEQUOTA_FIELD_NUMBER: _builtins.int
     DOWNGRADEINFO_FIELD_NUMBER: _builtins.int
+    CONNECTKVVERSION_FIELD_NUMBER: _builtins.int
+    CONTACTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """server version string, semver"""
     dbSize: _builtins.int
@@ -174,12 +176,18 @@ class StatusResponse(_message.Message):
     storageVersion: _builtins.str
     dbSizeQuota: _builtins.int
     """effective quota in bytes"""
+    connectKvVersion: _builtins.str
+    """Ours, beyond the numbers that etcd gives out."""
     @_builtins.property
     def header(self) -> _kv_pb2.ResponseHeader: ...
     @_builtins.property
     def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def downgradeInfo(self) -> Global___DowngradeInfo: ...
+    @_builtins.property
+    def contacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberContact]:
+        """how this member reaches each other one"""
+
     def __init__(
         self,
         *,
@@ -196,14 +204,42 @@ class StatusResponse(_message.Message):
         storageVersion: _builtins.str = ...,
         dbSizeQuota: _builtins.int = ...,
         downgradeInfo: Global___DowngradeInfo | None = ...,
+        connectKvVersion: _builtins.str = ...,
+        contacts: _abc.Iterable[Global___MemberContact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downgradeInfo", b"downgradeInfo", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dbSize", b"dbSize", "dbSizeInUse", b"dbSizeInUse", "dbSizeQuota", b"dbSizeQuota", "downgradeInfo", b"downgradeInfo", "errors", b"errors", "header", b"header", "isLearner", b"isLearner", "leader", b"leader", "raftAppliedIndex", b"raftAppliedIndex", "raftIndex", b"raftIndex", "raftTerm", b"raftTerm", "storageVersion", b"storageVersion", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connectKvVersion", b"connectKvVersion", "contacts", b"contacts", "dbSize", b"dbSize", "dbSizeInUse", b"dbSizeInUse", "dbSizeQuota", b"dbSizeQuota", "downgradeInfo", b"downgradeInfo", "errors", b"errors", "header", b"header", "isLearner", b"isLearner", "leader", b"leader", "raftAppliedIndex", b"raftAppliedIndex", "raftIndex", b"raftIndex", "raftTerm", b"raftTerm", "storageVersion", b"storageVersion", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
+
+@_typing.final
+class MemberContact(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERID_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    memberID: _builtins.int
+    answers: _builtins.bool
+    contact: _builtins.str
+    """in words: "answers", "refuses connections" """
+    def __init__(
+        self,
+        *,
+        memberID: _builtins.int = ...,
+        answers: _builtins.bool = ...,
+        contact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "contact", b"contact", "memberID", b"memberID"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberContact: _TypeAlias = MemberContact  # noqa: Y015
 
 @_typing.final
 class DowngradeInfo(_message.Message):

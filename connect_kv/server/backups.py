@@ -68,18 +68,24 @@ async def contents(path: Path, progress: Progress = nothing) -> Contents:
 
 
 async def save_stopped(
-    data_dir: Path, target: Path, machines: Mapping[str, HostedMachine], progress: Progress = nothing
+    data_dir: Path,
+    target: Path,
+    machines: Mapping[str, HostedMachine],
+    progress: Progress = nothing,
+    *,
+    replace: bool = False,
 ) -> Head:
     """Make a backup of a stopped node's directory, which is not changed.
 
     All of its log is taken for committed: with the majority lost nobody can say what was, and what was
     acknowledged is among it if this member has the newest log of those that are left.
-    `machines` must be those the node hosted. Raises StorageError, RefusedToStart, UnknownEntry.
+    `machines` must be those the node hosted; `replace`: whether `target` may exist.
+    Raises StorageError, RefusedToStart, UnknownEntry.
     """
     with copied(data_dir) as copy:
         workers: list[Worker] = [ThreadWorker("log"), ThreadWorker("state"), ThreadWorker("apply")]
         try:
-            return await _save_copy(copy, data_dir, target, machines, workers, progress)
+            return await _save_copy(copy, data_dir, target, machines, workers, progress, replace)
         finally:
             for worker in workers:
                 await worker.close()
@@ -92,6 +98,7 @@ async def _save_copy(
     machines: Mapping[str, HostedMachine],
     workers: Sequence[Worker],
     progress: Progress,
+    replace: bool,
 ) -> Head:
     log_worker, state_worker, apply_worker = workers
     log = EngineLogStore.open(LevelDbDisk(), copy)
@@ -122,7 +129,7 @@ async def _save_copy(
         try:
             await host.start(read_log)
             await _apply_rest(host, read_log, log.last_index)
-            return await _write(host, log.identity, target, progress)
+            return await _write(host, log.identity, target, progress, replace)
         finally:
             await host.close()
     finally:
@@ -135,9 +142,11 @@ async def _apply_rest(host: MachineHost, read_log: ReadLog, last_index: int) -> 
         await host.apply(await read_log(start, min(start + _SLICE_ENTRIES, last_index + 1)))
 
 
-async def _write(host: MachineHost, identity: Identity, target: Path, progress: Progress) -> Head:
+async def _write(
+    host: MachineHost, identity: Identity, target: Path, progress: Progress, replace: bool
+) -> Head:
     done = 0
-    with new_file(target) as file:
+    with new_file(target, replace=replace) as file:
         blobs = backup(host, identity, SystemClock().wall())
         async for blob in blobs:
             file.write(blob.data)

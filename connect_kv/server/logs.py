@@ -5,21 +5,50 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from typing import TextIO
+
+logger = logging.getLogger(__name__)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure(log_format: str, level: str, node: str, stream: TextIO | None = None) -> None:
-    """Send everything this package logs to `stream` (standard error), once."""
+    """Send everything this package logs to `stream` (standard error), once.
+
+    What libraries warn of goes there too, in the same form, unless the program has its own handlers.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(node) if log_format == "json" else TextFormatter(node))
-    root = logging.getLogger("connect_kv")
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False
+    ours, everything = logging.getLogger("connect_kv"), logging.getLogger()
+    ours.handlers[:] = [handler]
+    ours.setLevel(level.upper())
+    ours.propagate = False
+    if all(isinstance(one.formatter, JsonFormatter | TextFormatter) for one in everything.handlers):
+        everything.handlers[:] = [handler]
+
+
+def take_over() -> None:
+    """For a process that is nothing but a node: what Python itself would write becomes log lines as well."""
+    logging.captureWarnings(True)
+    sys.excepthook = lambda kind, error, trace: _uncaught(error)
+    threading.excepthook = lambda args: _uncaught(args.exc_value)
+    sys.unraisablehook = lambda args: _uncaught(args.exc_value)
+
+
+def _uncaught(error: BaseException | None) -> None:
+    logger.critical("an error that nothing expected", exc_info=error)
+
+
+def say_last(text: str) -> None:
+    """Why the process ends, in one line on standard error: a log line if these are JSON, else plain words."""
+    handlers = logging.getLogger("connect_kv").handlers
+    if handlers and isinstance(handlers[0].formatter, JsonFormatter):
+        logger.critical(text)
+    else:
+        print(f"connect-kv: {text}", file=sys.stderr, flush=True)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

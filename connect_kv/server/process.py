@@ -80,7 +80,7 @@ def _make_directory(config: ServerConfig) -> None:
 def complain(error: BaseException) -> int:
     """Say on standard error, in one line, why this process does not run; returns its exit code."""
     text = " ".join(str(error).split()) or type(error).__name__
-    print(f"connect-kv: {text}", file=sys.stderr, flush=True)
+    logs.say_last(text)
     refused = isinstance(error, ConfigError | RefusedToStart | MemberRemoved | StorageInUse)
     return REFUSED if refused else FAILED
 

@@ -20,6 +20,7 @@ from connect_kv.interfaces import Clock
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
+from connect_kv.node.contacts import Contact
 from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.server.activation import Activations
@@ -269,6 +270,11 @@ class Services:
             disk_bytes=self._host.disk_size,
             used_bytes=self._host.used_size,
             quota_bytes=self._config.quota_bytes,
+            version=_version(),
+            contacts={
+                member: (contact is Contact.ANSWERS, contact.value)
+                for member, contact in self._node.contacts().items()
+            },
             errors=(
                 *((why,) if why else ()),
                 *(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),

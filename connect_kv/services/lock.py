@@ -25,10 +25,10 @@ class LockService:
         """Wait for the lock. `key` is deleted by Unlock, or with the lease.
 
         Its create revision is the number to fence off earlier holders with. Asking again with the same
-        lease gives the same place.
+        lease gives the same place. The key's value is the note.
         """
         scope = self._streams.scope(needs_leader=caller.needs_leader)
-        place = await self._contests.win(request.name, request.lease, None, scope)
+        place = await self._contests.win(request.name, request.lease, request.note or None, scope)
         return lock_pb2.LockResponse(header=self._replica.header(place.first_at), key=place.key)
 
     async def Unlock(self, request: lock_pb2.UnlockRequest, caller: Caller) -> lock_pb2.UnlockResponse:

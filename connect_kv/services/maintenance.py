@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from connect_kv.errors import NotLeader, Unavailable
@@ -42,6 +42,10 @@ class MemberStatus:
     disk_bytes: int
     used_bytes: int
     quota_bytes: int
+    version: str = ""
+    """Of this software."""
+    contacts: Mapping[int, tuple[bool, str]] = field(default_factory=dict)
+    """Of each other member: whether it answers this one, and how it stands in words."""
     errors: tuple[str, ...] = ()
 
 
@@ -135,6 +139,11 @@ class MaintenanceService:
             storageVersion=ETCD_VERSION,
             dbSizeQuota=status.quota_bytes,
             downgradeInfo=maintenance_pb2.DowngradeInfo(),
+            connectKvVersion=status.version,
+            contacts=[
+                maintenance_pb2.MemberContact(memberID=member, answers=answers, contact=words)
+                for member, (answers, words) in status.contacts.items()
+            ],
         )
 
     async def HashKV(

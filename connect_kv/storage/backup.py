@@ -96,12 +96,13 @@ class BackupWriter:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """A file that is there, whole and on disk, once the body has ended, and not at all if it fails.
 
+    With `replace`, it takes the place of one that is there, which stays if the body fails.
     Raises FileExistsError, OSError.
     """
-    if path.exists():
+    if path.exists() and not replace:
         raise FileExistsError(errno.EEXIST, "exists already", str(path))
     part = path.with_name(f"{path.name}.part")
     try:
@@ -109,7 +110,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.rename(path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -43,6 +43,8 @@ class Finished:
     code: int
     out: str
     err: str
+    raw: bytes = b""
+    """What went to standard output, if it need not be text."""
 
     @property
     def json(self) -> object:
@@ -56,10 +58,12 @@ class Cli:
         self.directory = directory
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CONNECT_KV_")}
 
-    def __call__(self, *words: str, stdin: str = "") -> Finished:
+    def __call__(self, *words: str, stdin: str | bytes = "") -> Finished:
         """Run it in this process, which saves its start."""
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-        given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+        given = io.TextIOWrapper(
+            io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8"
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.directory)
             patch.setattr(os, "environ", self.environment)
@@ -68,7 +72,8 @@ class Cli:
                 patch.setattr(sys, name, stream)
             with pytest.raises(SystemExit) as end:
                 main()
-        return Finished(int(end.value.code or 0), _text(out), _text(err))
+        raw = _bytes(out)
+        return Finished(int(end.value.code or 0), raw.decode(errors="replace"), _bytes(err).decode(), raw)
 
     def process(self, *words: str) -> Finished:
         """Run it as people do."""
@@ -84,10 +89,10 @@ class Cli:
         return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def _text(stream: io.TextIOWrapper) -> str:
+def _bytes(stream: io.TextIOWrapper) -> bytes:
     buffer = stream.buffer
     assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode()
+    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -66,6 +66,17 @@ def test_a_cluster_directory_keeps_its_number_of_nodes(cli: Cli, tmp_path: Path)
     assert "holds a cluster of 1 nodes, not of 3" in done.err
 
 
+def test_an_option_wins_over_the_environment_wherever_it_stands(cli: Cli) -> None:
+    cli.environment["CONNECT_KV_ENDPOINTS"] = "nonsense"
+    cli.environment["CONNECT_KV_TIMEOUT"] = "1h"
+    for words in (
+        ["-e", "127.0.0.1:1", "--timeout", "300ms", "get", "a"],
+        ["get", "a", "-e", "127.0.0.1:1", "--timeout", "300ms"],
+        ["-e", "nonsense too", "--timeout", "2h", "get", "a", "-e", "127.0.0.1:1", "--timeout", "300ms"],
+    ):
+        assert "127.0.0.1:1 refuses connections" in cli(*words).err
+
+
 def test_options_come_from_the_environment(cli: Cli) -> None:
     cli.environment["CONNECT_KV_ENDPOINTS"] = "nonsense"
     assert "'nonsense'" in cli("get", "a").err

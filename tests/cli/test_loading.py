@@ -50,5 +50,5 @@ def test_the_list_of_commands_loads_none_of_them_and_no_grpc() -> None:
     """It was ready after 0.7 s, with everything loaded, on a machine where it now takes less than 0.2."""
     found = loaded(HELP)
     commands = {name for name in found if name.startswith("connect_kv.cli.")}
-    assert commands == {"connect_kv.cli.main", "connect_kv.cli.settings"}
+    assert commands == {"connect_kv.cli.main", "connect_kv.cli.settings", "connect_kv.cli.quantities"}
     assert found.isdisjoint({"grpc", "uvloop", "rich", "plyvel", "aiohttp"})

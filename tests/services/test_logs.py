@@ -55,6 +55,24 @@ def configured(log_format: str, level: str = "info") -> Iterator[io.StringIO]:
         logger.handlers[:], logger.level, logger.propagate = before
 
 
+def test_libraries_write_in_the_same_form_unless_the_program_has_its_own_handlers() -> None:
+    everything = logging.getLogger()
+    before = everything.handlers[:]
+    try:
+        everything.handlers[:] = []
+        with configured("json") as out:
+            logging.getLogger("grpc._cython.cygrpc").error("from a library")
+            logging.getLogger("grpc").info("not worth a line")
+        (line,) = map(json.loads, out.getvalue().splitlines())
+        assert (line["logger"], line["message"]) == ("grpc._cython.cygrpc", "from a library")
+        own = logging.NullHandler()
+        everything.handlers[:] = [own]
+        with configured("json"):
+            assert everything.handlers == [own]
+    finally:
+        everything.handlers[:] = before
+
+
 def in_text(out: str) -> list[str]:
     """The messages of lines with time, level and node before them."""
     found = []

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from connect_kv import metrics
 from connect_kv.frontend.http.port import Answers, Check
+
+logger = logging.getLogger(__name__)
+
+_TELL_AGAIN_SECONDS = 60.0
+_TOLD_HOSTS = 1000
 
 
 class HttpServer:
@@ -34,7 +43,9 @@ class HttpServer:
         for path, get in gets.items():
             app.router.add_get(path, get, allow_head=False)
         app.router.add_route("*", "/metrics", self._get_metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_Log()
+        )
         await self._runner.setup()
         for one in sockets:
             await web.SockSite(self._runner, one).start()
@@ -81,3 +92,30 @@ def _probe(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web
         return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
 
     return get
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """The library's log: what came that was no HTTP is one line, at most once a minute for each host."""
+
+    def __init__(self) -> None:
+        super().__init__(logger)
+        self._told: dict[str, float] = {}
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """How the library tells of a request that failed."""
+        error = kwargs.get("exc_info")
+        if not isinstance(error, HttpProcessingError):
+            super().exception(msg, *args, **kwargs)
+            return
+        host = str(args[0]) if args else "unknown"
+        now = time.monotonic()
+        if now - self._told.get(host, -_TELL_AGAIN_SECONDS) < _TELL_AGAIN_SECONDS:
+            return
+        if len(self._told) >= _TOLD_HOSTS:
+            self._told.clear()
+        self._told[host] = now
+        grpc = "PRI" in error.message
+        reason = "gRPC: clients have another address" if grpc else error.message.split("\n", 1)[0].strip()
+        logger.warning(
+            "no HTTP came to the port for health and metrics", extra={"host": host, "reason": reason}
+        )
