@@ -13,7 +13,7 @@ import click
 
 from chaos import report
 from chaos.faults import FAULTS
-from chaos.run import Result, Run
+from chaos.run import ChaosRun, Result
 
 EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
 
@@ -42,7 +42,7 @@ def main(faults: str, seconds: float, seed: int | None, file: Path, network: str
     seed = random.randrange(1 << 32) if seed is None else seed
     directory = Path(tempfile.mkdtemp(prefix="connect-kv-chaos-"))
     click.echo(f"seed {seed}, {len(kinds)} kinds of faults, {seconds:g} s, nodes in {directory}")
-    run = Run(directory, kinds=kinds, seconds=seconds, seed=seed, network=network, say=click.echo)
+    run = ChaosRun(directory, kinds=kinds, seconds=seconds, seed=seed, network=network, say=click.echo)
     try:
         result = asyncio.run(run.run())
         file.write_text(report.page(result), encoding="utf-8")

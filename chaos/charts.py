@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from chaos.faults import FAULTS
 from chaos.nodes import NAMES
-from chaos.observer import EVERY, Look, Role
+from chaos.observer import EVERY, Look, ObservedRole
 from chaos.recording import Sample
 from chaos.run import Interval, Result
 
@@ -23,7 +23,7 @@ CHARACTER = 6.1
 
 
 @dataclass(frozen=True)
-class Axis:
+class TimeAxis:
     """Seconds to horizontal position."""
 
     end: float
@@ -46,7 +46,7 @@ class Drawing:
     def __init__(self, result: Result) -> None:
         self.result = result
         times = [look.time for look in result.looks] + [sample.ended for sample in result.samples] + [1.0]
-        self.axis = Axis(max(times))
+        self.axis = TimeAxis(max(times))
         self.parts: list[str] = []
         self.y = 4.0
         self.top = 0.0
@@ -121,7 +121,7 @@ class Drawing:
 
     def leadership(self) -> None:
         """A lane for each node, coloured by what it says, or does not say, of itself."""
-        shown = [(_css(role), role.value) for role in Role]
+        shown = [(_css(role), role.value) for role in ObservedRole]
         self._title("Leadership", self._legend(shown, LEFT + 28))
         for name in NAMES:
             self.parts.append(f'<text class="lane" x="0" y="{self.y + 13:.0f}">{name}</text>')
@@ -130,9 +130,9 @@ class Drawing:
                 self.parts.append(self._stretch(role, term, start, end))
             self.y += LANE
 
-    def _stretch(self, role: Role, term: int, start: float, end: float) -> str:
+    def _stretch(self, role: ObservedRole, term: int, start: float, end: float) -> str:
         x, width = self.axis.x(start), max(self.axis.x(end) - self.axis.x(start), 1.2)
-        text = f"term {term}" if role is Role.LEADER else ""
+        text = f"term {term}" if role is ObservedRole.LEADER else ""
         if len(text) * CHARACTER > width - 8:
             text = str(term) if text and len(str(term)) * CHARACTER < width - 4 else ""
         words = f"{role.value}, term {term}" if term else role.value
@@ -253,7 +253,7 @@ def longest_pause(samples: Sequence[Sample], start: float, end: float) -> float:
     return max((after - before for before, after in pairwise([start, *answers, end])), default=0.0)
 
 
-def _stretches(looks: Sequence[Look]) -> Iterator[tuple[Role, int, float, float]]:
+def _stretches(looks: Sequence[Look]) -> Iterator[tuple[ObservedRole, int, float, float]]:
     """Runs of the same answer."""
     start = 0
     for number, look in enumerate(looks):
@@ -277,5 +277,5 @@ def _round_up(value: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if value <= factor * power)
 
 
-def _css(role: Role) -> str:
+def _css(role: ObservedRole) -> str:
     return f"is-{role.name.lower()}"

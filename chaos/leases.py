@@ -19,7 +19,7 @@ TRUST = 0.9
 """A holder trusts its lease for this part of its time."""
 
 
-class Held(NamedTuple):
+class TrustedHolder(NamedTuple):
     """Someone believed to hold the lock, from when it was told so until it let go or its trust ended."""
 
     who: str
@@ -28,12 +28,12 @@ class Held(NamedTuple):
     end: float
 
 
-class Locks:
+class LockClaims:
     """All holders of one lock."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.held: list[Held] = []
+        self.held: list[TrustedHolder] = []
 
     async def use(self, who: str, client: door.Client, rng: Random, pause: float) -> None:
         """Take it, hold it a moment, let go or disappear, until cancelled."""
@@ -59,7 +59,7 @@ class Locks:
         finally:
             if fence:
                 end = min(self._log.now, trusted_until(lease) - self._log.began)
-                self.held.append(Held(who, fence, start, end))
+                self.held.append(TrustedHolder(who, fence, start, end))
             if rng.random() < 0.8:
                 await lease.revoke()
             else:

@@ -14,7 +14,7 @@ from chaos.recording import Log
 EVERY = 0.25
 
 
-class Role(Enum):
+class ObservedRole(Enum):
     """How a node looks from outside."""
 
     LEADER = "leader"
@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
     time: float
     node: str
-    role: Role
+    role: ObservedRole
     term: int
 
 
@@ -55,21 +55,23 @@ class Observer:
             while True:
                 role, term = await self._look(node, client)
                 self.looks.append(Look(self._log.now, node.name, role, term))
-                if role is Role.LEADER:
+                if role is ObservedRole.LEADER:
                     self.leaders.setdefault(term, set()).add(node.name)
                 await asyncio.sleep(EVERY)
 
-    async def _look(self, node: ChaosNode, client: connect_kv.Client) -> tuple[Role, int]:
+    async def _look(self, node: ChaosNode, client: connect_kv.Client) -> tuple[ObservedRole, int]:
         if not node.running:
-            return Role.DOWN, 0
+            return ObservedRole.DOWN, 0
         if node.paused:
-            return Role.PAUSED, 0
+            return ObservedRole.PAUSED, 0
         with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
             status = await client.status(node.client_address, timeout=1)
             if status.leader == status.header.member_id:
-                return Role.LEADER, status.raftTerm
-            return (Role.FOLLOWER if status.leader else Role.ALONE), status.raftTerm
-        return (Role.PAUSED if node.paused else Role.SILENT if node.running else Role.DOWN), 0
+                return ObservedRole.LEADER, status.raftTerm
+            return (ObservedRole.FOLLOWER if status.leader else ObservedRole.ALONE), status.raftTerm
+        return (
+            ObservedRole.PAUSED if node.paused else ObservedRole.SILENT if node.running else ObservedRole.DOWN
+        ), 0
 
     def violations(self) -> list[str]:
         """At most one leader in each term."""

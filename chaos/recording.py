@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from connect_kv import errors
 from connect_kv.testing.checker.history import History, check_assumptions
-from connect_kv.testing.checker.linearizability import Model, Outcome, check
+from connect_kv.testing.checker.linearizability import CheckResult, Model, check
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Log:
             self.samples.append(Sample(workload, began, self.now, ok))
 
 
-class Recorder:
+class ClientHistory:
     """The history of one workload, and the model it must fit."""
 
     def __init__(self, log: Log, name: str, model: Model) -> None:
@@ -75,7 +75,7 @@ class Recorder:
 
     async def call(
         self,
-        client: Client,
+        client: RecordingClient,
         input: Any,
         work: Awaitable[Any],
         output: Callable[[Any], Any],
@@ -106,7 +106,7 @@ class Recorder:
         history.returns(number, answer, self.log.now)
         return answer
 
-    def check(self) -> list[Outcome]:
+    def check(self) -> list[CheckResult]:
         """Judge each part."""
         outcomes = []
         for history in self.histories.values():
@@ -120,7 +120,7 @@ class Recorder:
         return sum(len(history.operations) for history in self.histories.values())
 
 
-class Client:
+class RecordingClient:
     """Who calls. A call of unknown outcome may still be under way: what comes after it is another's."""
 
     def __init__(self, name: str) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from chaos import watches
 from chaos.faults import FAULTS, Scene
-from chaos.leases import Leases, Locks
+from chaos.leases import Leases, LockClaims
 from chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
 from chaos.nodes import NAMES, PROGRAM, ChaosCluster, ChaosNode
 from chaos.observer import Look, Observer
-from chaos.recording import Log, Recorder, Sample
+from chaos.recording import ClientHistory, Log, Sample
 from chaos.workloads import RECORDED, read_registers, use_bank, use_lists, use_registers
 from connect_kv import errors
 from connect_kv.client.client import Client
 from connect_kv.testing.checker import timeline
-from connect_kv.testing.checker.linearizability import Outcome, Verdict
+from connect_kv.testing.checker.linearizability import CheckResult, Verdict
 from connect_kv.testing.network import Network, NodeLocation
 from connect_kv.testing.proxy import ProxyNetwork
 
@@ -103,7 +103,7 @@ async def open_network(
     return proxies, await proxies.start(NAMES)
 
 
-class Run:
+class ChaosRun:
     """One run in a directory of its own."""
 
     def __init__(
@@ -137,8 +137,8 @@ class Run:
     async def _on(self, cluster: ChaosCluster) -> None:
         log = Log(asyncio.get_running_loop().time())
         observer = Observer(cluster, log)
-        recorders = {name: Recorder(log, name, model) for name, model in RECORDED.items()}
-        locks, leases = Locks(log), Leases(log)
+        recorders = {name: ClientHistory(log, name, model) for name, model in RECORDED.items()}
+        locks, leases = LockClaims(log), Leases(log)
         watchers = self._watchers(cluster)
         background = [observer.run(), *(watcher.run() for watcher in watchers)]
         self._start(background)
@@ -159,7 +159,7 @@ class Run:
         self._count(log)
 
     def _workers(
-        self, cluster: ChaosCluster, recorders: dict[str, Recorder], locks: Locks, leases: Leases
+        self, cluster: ChaosCluster, recorders: dict[str, ClientHistory], locks: LockClaims, leases: Leases
     ) -> list[Awaitable[None]]:
         """All clients; about half of them with a session."""
         kinds = {"registers": use_registers, "lists": use_lists, "bank": use_bank}
@@ -188,12 +188,12 @@ class Run:
         rng = random.Random(node.name)
         return Client(node.client_address, timeout=timeout, session=False, session_ttl=60, rng=rng)
 
-    def _watchers(self, cluster: ChaosCluster) -> list[watches.Watcher]:
-        found = [watches.Watcher("all", cluster.client(session=False), "", previous=True)]
+    def _watchers(self, cluster: ChaosCluster) -> list[watches.ChaosWatcher]:
+        found = [watches.ChaosWatcher("all", cluster.client(session=False), "", previous=True)]
         for node, prefix in zip(cluster.nodes, ("register/", "bank/", "lock/"), strict=True):
             client = self._client_of(node, timeout=10)
             found.append(
-                watches.Watcher(f"{prefix} on {node.name}", client, prefix, previous=prefix == "bank/")
+                watches.ChaosWatcher(f"{prefix} on {node.name}", client, prefix, previous=prefix == "bank/")
             )
         return found
 
@@ -237,7 +237,7 @@ class Run:
         interval.recovered = log.now
 
     async def _judge(
-        self, cluster: ChaosCluster, log: Log, watchers: Sequence[watches.Watcher], leases: Leases
+        self, cluster: ChaosCluster, log: Log, watchers: Sequence[watches.ChaosWatcher], leases: Leases
     ) -> None:
         """What can only be seen once all is calm."""
         violations = self.result.violations
@@ -274,7 +274,7 @@ class Run:
             return [f"members differ at revision {self.result.revision}: {found}"]
         return []
 
-    def _judge_histories(self, recorders: dict[str, Recorder]) -> None:
+    def _judge_histories(self, recorders: dict[str, ClientHistory]) -> None:
         for name, recorder in recorders.items():
             outcomes = recorder.check()
             for outcome in outcomes:
@@ -285,7 +285,7 @@ class Run:
             detail = f"{sum(outcome.states_tried for outcome in outcomes):,} states tried"
             self.result.workloads.append(Workload(name, recorder.calls, 0, worst.value, detail))
 
-    def _violation(self, name: str, recorder: Recorder, outcome: Outcome) -> None:
+    def _violation(self, name: str, recorder: ClientHistory, outcome: CheckResult) -> None:
         self.result.violations.append(f"{name}: not linearizable ({outcome.partition!r})")
         self.result.drawings.append(timeline.draw(recorder.model, outcome, title=f"{name}: not linearizable"))
 

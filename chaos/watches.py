@@ -14,7 +14,7 @@ from connect_kv.rpc.kv_pb2 import Event
 CATCH_UP_SECONDS = 30.0
 
 
-class Seen(NamedTuple):
+class WatchedEvent(NamedTuple):
     """One event, as a client got it."""
 
     revision: int
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     """Revision and value before."""
 
 
-class Watcher:
+class ChaosWatcher:
     """One watch for the whole of a run."""
 
     def __init__(self, name: str, client: door.Client, prefix: str, *, previous: bool) -> None:
@@ -35,7 +35,7 @@ class Watcher:
         self.prefix = prefix
         self.previous = previous
         self.start = 0
-        self.seen: list[Seen] = []
+        self.seen: list[WatchedEvent] = []
         self.failures: list[str] = []
         self._client = client
 
@@ -60,11 +60,11 @@ class Watcher:
                 self.seen.append(seen(event))
 
 
-def seen(event: Event) -> Seen:
+def seen(event: Event) -> WatchedEvent:
     """What of it is compared."""
     kv, before = event.kv, event.prev_kv
     previous = (before.mod_revision, _short(before.value)) if event.HasField("prev_kv") else None
-    return Seen(
+    return WatchedEvent(
         kv.mod_revision, kv.key, event.type == Event.DELETE, _short(kv.value),
         kv.create_revision, kv.version, previous,
     )  # fmt: skip
@@ -75,19 +75,19 @@ def _short(value: bytes) -> bytes:
     return value if len(value) <= 64 else hashlib.sha256(value).digest()
 
 
-async def whole_history(client: door.Client, end: int) -> list[Seen]:
+async def whole_history(client: door.Client, end: int) -> list[WatchedEvent]:
     """Every change up to revision `end`, which holds one event, read by one watch when all is over."""
-    found: list[Seen] = []
+    found: list[WatchedEvent] = []
     async with asyncio.timeout(60), client.watch("", prefix=True, start_revision=1, prev_kv=True) as watch:
         while not found or found[-1].revision < end:
             found.append(seen(await anext(watch)))
     return found
 
 
-def check_chain(history: Sequence[Seen]) -> list[str]:
+def check_chain(history: Sequence[WatchedEvent]) -> list[str]:
     """Revisions rise, and each event of a key follows from the one before."""
     problems = []
-    last: dict[bytes, Seen] = {}
+    last: dict[bytes, WatchedEvent] = {}
     for number, one in enumerate(history):
         if number and one.revision < history[number - 1].revision:
             problems.append(f"history: revision {one.revision} after {history[number - 1].revision}")
@@ -104,7 +104,7 @@ def check_chain(history: Sequence[Seen]) -> list[str]:
     return problems[:5]
 
 
-def check_watcher(watcher: Watcher, history: Sequence[Seen]) -> list[str]:
+def check_watcher(watcher: ChaosWatcher, history: Sequence[WatchedEvent]) -> list[str]:
     """It saw exactly its part of the history."""
     got, expected = so_far(watcher, history), expected_of(watcher, history)
     if got == expected:
@@ -115,12 +115,12 @@ def check_watcher(watcher: Watcher, history: Sequence[Seen]) -> list[str]:
     return [*watcher.failures, f"watch {watcher.name}: {len(got)} events, not {len(expected)}"]
 
 
-def so_far(watcher: Watcher, history: Sequence[Seen]) -> list[Seen]:
+def so_far(watcher: ChaosWatcher, history: Sequence[WatchedEvent]) -> list[WatchedEvent]:
     """What it saw within the time of the history."""
     return [one for one in watcher.seen if one.revision <= history[-1].revision]
 
 
-def expected_of(watcher: Watcher, history: Sequence[Seen]) -> list[Seen]:
+def expected_of(watcher: ChaosWatcher, history: Sequence[WatchedEvent]) -> list[WatchedEvent]:
     """What it must have seen."""
     prefix = watcher.prefix.encode()
     return [
@@ -130,7 +130,7 @@ def expected_of(watcher: Watcher, history: Sequence[Seen]) -> list[Seen]:
     ]
 
 
-async def caught_up(watchers: Sequence[Watcher], history: Sequence[Seen]) -> None:
+async def caught_up(watchers: Sequence[ChaosWatcher], history: Sequence[WatchedEvent]) -> None:
     """Wait until each has as many events as it must have, or for CATCH_UP_SECONDS."""
     loop = asyncio.get_running_loop()
     end = loop.time() + CATCH_UP_SECONDS

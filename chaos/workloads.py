@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from chaos.machines import Lists
-from chaos.recording import Client, Log, Recorder
+from chaos.recording import ClientHistory, Log, RecordingClient
 from connect_kv import errors
 from connect_kv.client import client as door
 from connect_kv.client import txn
@@ -43,10 +43,10 @@ lists = Model(
 
 
 async def use_registers(
-    recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float
+    recorder: ClientHistory, name: str, client: door.Client, rng: Random, pause: float
 ) -> None:
     """Reads, writes and compare-and-swap of a few keys, until cancelled."""
-    me, number = Client(name), 0
+    me, number = RecordingClient(name), 0
     async with client:
         while True:
             number += 1
@@ -69,10 +69,10 @@ async def use_registers(
 
 
 async def read_registers(
-    recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float
+    recorder: ClientHistory, name: str, client: door.Client, rng: Random, pause: float
 ) -> None:
     """Only read: at a node that was left behind, a writer would wait and not see that it is."""
-    me = Client(name)
+    me = RecordingClient(name)
     async with client:
         while True:
             generation = int(recorder.log.now / GENERATION_SECONDS)
@@ -81,9 +81,11 @@ async def read_registers(
             await asyncio.sleep(rng.expovariate(1 / pause))
 
 
-async def use_lists(recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float) -> None:
+async def use_lists(
+    recorder: ClientHistory, name: str, client: door.Client, rng: Random, pause: float
+) -> None:
     """Append to lists of a user machine, and read them, until cancelled."""
-    me, number = Client(name), 0
+    me, number = RecordingClient(name), 0
     async with client:
         machine = client.machine("lists", Lists)
         while True:
@@ -100,9 +102,11 @@ async def use_lists(recorder: Recorder, name: str, client: door.Client, rng: Ran
             await asyncio.sleep(rng.expovariate(1 / pause))
 
 
-async def use_bank(recorder: Recorder, name: str, client: door.Client, rng: Random, pause: float) -> None:
+async def use_bank(
+    recorder: ClientHistory, name: str, client: door.Client, rng: Random, pause: float
+) -> None:
     """Move amounts between accounts by transactions, and look at all accounts at once, until cancelled."""
-    me = Client(name)
+    me = RecordingClient(name)
     async with client:
         while True:
             generation = int(recorder.log.now / GENERATION_SECONDS)
@@ -118,8 +122,8 @@ async def use_bank(recorder: Recorder, name: str, client: door.Client, rng: Rand
 
 
 async def _transfer(
-    recorder: Recorder,
-    me: Client,
+    recorder: ClientHistory,
+    me: RecordingClient,
     client: door.Client,
     rng: Random,
     balances: dict[str, str | None],

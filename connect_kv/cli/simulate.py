@@ -20,7 +20,7 @@ from connect_kv.testing.simulation.faults import ALL
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import NAME, MachineSimulation
 from connect_kv.testing.simulation.runner import positive
-from connect_kv.testing.simulation.simulation import Report, RunConfig
+from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport
 from connect_kv.testing.simulation.workloads import NotLinearizable
 
 SLICE_SECONDS = 20.0
@@ -58,7 +58,7 @@ def simulate(
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
     console = Console()
     configs = configs_of(seed, minutes, kinds, steps)
-    reports: list[Report] = []
+    reports: list[SimulationReport] = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn(),
         console=console,
@@ -97,7 +97,7 @@ def configs_of(seed: int, minutes: float, faults: tuple[str, ...], steps: int | 
     ]
 
 
-def replay_line(report: Report, config: RunConfig, machine: str) -> str:
+def replay_line(report: SimulationReport, config: RunConfig, machine: str) -> str:
     """The one line that repeats a failure, exactly."""
     faults = shlex.quote(",".join(config.faults))
     return (
@@ -118,7 +118,7 @@ def _draw(console: Console, violation: Violation, svg: Path) -> None:
         console.print(f"drawn in {svg}", highlight=False, markup=False)
 
 
-def _verdict(console: Console, reports: list[Report]) -> int:
+def _verdict(console: Console, reports: list[SimulationReport]) -> int:
     """Say what was found; the exit status."""
     count: dict[str, int] = {}
     for report in reports:
@@ -144,7 +144,7 @@ def _verdict(console: Console, reports: list[Report]) -> int:
     return EXIT_UNDECIDED if undecided else 0
 
 
-def why_undecided(reports: Sequence[Report]) -> list[str]:
+def why_undecided(reports: Sequence[SimulationReport]) -> list[str]:
     """Of runs without a violation, what kept each from being decided."""
     reasons = [
         f"seed {one.seed}: " + ", ".join(UNDECIDED.get(reason, reason) for reason in one.undecided)

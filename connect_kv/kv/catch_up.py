@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from connect_kv.kv import layout, revision, scan
 from connect_kv.kv.layout import DELETED, HISTORY
-from connect_kv.kv.readings import Reading
+from connect_kv.kv.read_transactions import ReadTransaction
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.store import Change
+from connect_kv.kv.store import WatchedChange
 from connect_kv.storage.engine import Reader
 
 SLICE_CHANGES = 256
@@ -25,28 +25,34 @@ SLICE_BYTES = 1 << 20
 class Piece(NamedTuple):
     """The matching changes of one piece, and where the next one starts."""
 
-    changes: list[Change]
+    changes: list[WatchedChange]
     position: Revision
     """``Revision(last + 1, 0)`` once everything up to the last revision asked for was read."""
 
 
 def read_piece(
-    reading: Reading, key: bytes, range_end: bytes, position: Revision, last: int, *, prev_kv: bool
+    transaction: ReadTransaction,
+    key: bytes,
+    range_end: bytes,
+    position: Revision,
+    last: int,
+    *,
+    prev_kv: bool,
 ) -> Piece:
     """Changes of the range from `position` on, none beyond revision `last`."""
-    reader = reading.view
+    reader = transaction.view
     walk = _of_key(reader, key, position, last) if not range_end else _of_all(reader, position, last)
     found, at_end = _first(walk)
-    compacted = reading.state.compacted
+    compacted = transaction.state.compacted
     changes = []
-    for place, record in found:
+    for revision_key, record in found:
         deleted = record.startswith(DELETED)
         name = record[1:] if deleted else scan.parse(record).key
         if layout.covers(key, range_end, name):
-            main = revision.unpack(place)[0]
+            main = revision.unpack(revision_key)[0]
             # Before a compacted revision nothing can be told reliably, on all members alike.
             previous = scan.value_before(reader, name, main) if prev_kv and main > compacted else None
-            changes.append(Change(name, main, None if deleted else record, previous))
+            changes.append(WatchedChange(name, main, None if deleted else record, previous))
     if at_end:
         return Piece(changes, Revision(last + 1))
     main, sub = revision.unpack(found[-1][0])
@@ -57,8 +63,8 @@ def _first(walk: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes
     """The changes of one piece, and whether these are all."""
     found: list[tuple[bytes, bytes]] = []
     size = 0
-    for place, record in walk:
-        found.append((place, record))
+    for revision_key, record in walk:
+        found.append((revision_key, record))
         size += len(record)
         if len(found) >= SLICE_CHANGES or size >= SLICE_BYTES:
             return found, False
@@ -76,8 +82,10 @@ def _of_key(reader: Reader, key: bytes, position: Revision, last: int) -> Iterat
     prefix = layout.index_key(key)
     stop = prefix + revision.pack(last, revision.LAST_SUB) + b"\x00"
     for entry, _ in reader.iterate(prefix + position.encode(), stop):
-        place = entry[-revision.SIZE :]
-        record = reader.get(HISTORY + place)
+        revision_key = entry[-revision.SIZE :]
+        record = reader.get(HISTORY + revision_key)
         if record is None:
-            raise LookupError(f"the index names {revision.unpack(place)}, but history has no such record")
-        yield place, record
+            raise LookupError(
+                f"the index names {revision.unpack(revision_key)}, but history has no such record"
+            )
+        yield revision_key, record

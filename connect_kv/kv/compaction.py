@@ -94,8 +94,8 @@ class Cleaner:
         changes.put(layout.STATE, store.state.encode())
 
     def _go_on(self, sweep: Sweep, store: MvccStore, changes: Changes) -> None:
-        for prefix, place in sweep.step(changes):
-            self._remove(store, changes, prefix, place)
+        for prefix, revision_key in sweep.step(changes):
+            self._remove(store, changes, prefix, revision_key)
         if sweep.finished:
             # Its target may be an older one by now: the changes since are looked at then.
             self._sweep = None
@@ -109,17 +109,17 @@ class Cleaner:
         spared = revision.pack(max(self._target, 0), 0)
         newest: dict[bytes, bytes | None] = {}
         for history_key, record in entries:
-            place = history_key[1:]
+            revision_key = history_key[1:]
             deleted = record.startswith(DELETED)
             prefix = layout.index_key(record[1:] if deleted else scan.parse(record).key)
-            before = newest[prefix] if prefix in newest else _before(changes, prefix, place)
+            before = newest[prefix] if prefix in newest else _before(changes, prefix, revision_key)
             if before is not None and before < spared:
                 self._remove(store, changes, prefix, before)
-            if deleted and place < spared:
-                self._remove(store, changes, prefix, place)
+            if deleted and revision_key < spared:
+                self._remove(store, changes, prefix, revision_key)
                 newest[prefix] = None
             else:
-                newest[prefix] = place
+                newest[prefix] = revision_key
         self._searched += len(entries)
         if len(entries) < SLICE_CHANGES:
             self._end(self._target)
@@ -136,15 +136,15 @@ class Cleaner:
         if self._finished:
             self._emptied = HISTORY, layout.META
 
-    def _remove(self, store: MvccStore, changes: Changes, prefix: bytes, place: bytes) -> None:
-        changes.delete(HISTORY + place)
-        changes.delete(prefix + place)
+    def _remove(self, store: MvccStore, changes: Changes, prefix: bytes, revision_key: bytes) -> None:
+        changes.delete(HISTORY + revision_key)
+        changes.delete(prefix + revision_key)
         store.indexed -= 1
         self.removed += 1
 
 
-def _before(reader: Reader, prefix: bytes, place: bytes) -> bytes | None:
-    """The place of the key's change before that one. Backwards: entries just removed lie further back."""
-    for entry, _ in reader.iterate(prefix, prefix + place, reverse=True):
+def _before(reader: Reader, prefix: bytes, revision_key: bytes) -> bytes | None:
+    """Of the key's change before that one. Backwards: entries just removed lie further back."""
+    for entry, _ in reader.iterate(prefix, prefix + revision_key, reverse=True):
         return entry[-revision.SIZE :]
     return None

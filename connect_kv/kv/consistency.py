@@ -56,7 +56,7 @@ def _current(reader: Reader, state: StoreState) -> Walk[str | None]:
     """Each current value is its key's newest change, and leases have the keys that name them."""
     keys = attached = 0
     found = reader.iterate(*layout.current_bounds(b"", FROM_KEY))
-    newest = scan.fetch(reader, scan.places(reader, b"", FROM_KEY, state.revision))
+    newest = scan.fetch(reader, scan.revision_keys(reader, b"", FROM_KEY, state.revision))
     for record in newest:
         if record is None:
             yield

@@ -8,7 +8,7 @@ from functools import lru_cache
 from connect_kv import protowire
 from connect_kv.kv import wire
 from connect_kv.kv.layout import CURRENT
-from connect_kv.kv.readings import Reading
+from connect_kv.kv.read_transactions import ReadTransaction
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse, ResponseHeader
 
 _COUNT_ONE = RangeResponse(count=1).SerializeToString()
@@ -25,13 +25,15 @@ def is_plain(request: RangeRequest) -> bool:
     return rest == (2 if size < 0x80 else 1 + len(protowire.varint(size))) and size > 0
 
 
-def answers(reading: Reading, keys: Iterable[bytes], header: ResponseHeader | None = None) -> Iterator[bytes]:
+def answers(
+    transaction: ReadTransaction, keys: Iterable[bytes], header: ResponseHeader | None = None
+) -> Iterator[bytes]:
     """For each key an encoded RangeResponse; all of one state."""
-    full = ResponseHeader(revision=reading.state.revision)
+    full = ResponseHeader(revision=transaction.state.revision)
     if header is not None:
         full.MergeFrom(header)
     head = RangeResponse(header=full).SerializeToString()
-    get = reading.view.get
+    get = transaction.view.get
     for key in keys:
         record = get(CURRENT + key)
         yield head if record is None else head + _record_head(len(record)) + record + _COUNT_ONE

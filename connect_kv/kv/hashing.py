@@ -1,6 +1,6 @@
 """A hash of what can still be read, to compare members by.
 
-It covers every change kept, with its place, in order. Members that stand at the same revision, have
+It covers every change kept, with its revision key, in order. Members that stand at the same revision, have
 compacted up to the same one and have cleaned up after that, hold the same changes.
 """
 

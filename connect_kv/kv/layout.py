@@ -4,12 +4,12 @@ Each key of a client is found in three key spaces:
 
 ====================================== ==========================================================
 ``CURRENT key``                        KeyValue as it is now; absent when deleted
-``HISTORY place``                      every change kept, in order: KeyValue, or 0x00 and the key
+``HISTORY revision``                   every change kept, in order: KeyValue, or 0x00 and the key
                                        for a deletion (no KeyValue begins with a zero byte)
-``INDEX key' place``                   the places at which one key changed: PUT or TOMBSTONE
+``INDEX key' revision``                the revisions at which one key changed: PUT or TOMBSTONE
 ====================================== ==========================================================
 
-A place is a `Revision` in twelve bytes. ``key'`` is the key with 0x00 written as 0x00 0xff and
+A revision key is a `Revision` in twelve bytes. ``key'`` is the key with 0x00 written as 0x00 0xff and
 0x00 0x00 at its end, so that the entries of one key are neighbours and keys keep their order:
 ``a`` (61 00 00) sorts before ``a\0`` (61 00 ff 00 00) and that before ``a\1`` (61 01 00 00).
 """

@@ -16,12 +16,12 @@ from connect_kv import etcd_errors, protowire
 from connect_kv.errors import Refused, UnknownEntry
 from connect_kv.kv import consistency, gets, hashing, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
-from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import Changes, Source, StoreState
 from connect_kv.kv.leases import MAXIMUM_TTL, LeaseTable
 from connect_kv.kv.moment import Moment
+from connect_kv.kv.page_counts import PageCounts
 from connect_kv.kv.ranges import RangeRead, check_revision
-from connect_kv.kv.readings import Reading, Readings
+from connect_kv.kv.read_transactions import ReadTransaction, ReadTransactions
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
 from connect_kv.kv.watch import WatchHub
@@ -68,9 +68,9 @@ class KvMachine:
 
     def __init__(self) -> None:
         self.leases = LeaseTable()
-        self._readings = Readings()
-        self._counts = Counts()
-        self.hub = WatchHub(self._readings)
+        self._transactions = ReadTransactions()
+        self._counts = PageCounts()
+        self.hub = WatchHub(self._transactions)
         self.no_space = False
         """The NOSPACE alarm is on, as replicated: requests that need space are refused."""
         self.corrupt = False
@@ -105,19 +105,19 @@ class KvMachine:
         Reads under way on another one are ended with NodeStopped, watches go on from its history.
         Afterwards the former database may be closed.
         """
-        self._readings.load(source)
+        self._transactions.load(source)
         self._counts.clear()
-        with self._readings.open() as reading:
-            self._visible = reading.state
-            self._store.load(reading.state)
-            self.leases.load(reading.view, at)
-            self._cleaner.load(reading.view, reading.state.compacted)
+        with self._transactions.open() as transaction:
+            self._visible = transaction.state
+            self._store.load(transaction.state)
+            self.leases.load(transaction.view, at)
+            self._cleaner.load(transaction.view, transaction.state.compacted)
         self.hub.load(self._visible.revision)
         self._tell_cleaned()
 
     def close(self) -> None:
         """End reads and watches; the database may be closed afterwards."""
-        self._readings.load(None)
+        self._transactions.load(None)
         self.hub.close()
         for _, waiter in self._cleaned:
             waiter.cancel()
@@ -158,7 +158,7 @@ class KvMachine:
     @property
     def open_readings(self) -> int:
         """How many frozen states are in use."""
-        return len(self._readings)
+        return len(self._transactions)
 
     # Writes.
 
@@ -209,7 +209,7 @@ class KvMachine:
     def published(self) -> None:
         """The slice applied since the last call is in the database: tell everybody who waits."""
         self._visible = self._store.state
-        self._store.census.published(self._visible.revision)
+        self._store.range_counts.published(self._visible.revision)
         self.hub.publish(self._visible.revision, self._store.take_changes())
         self.leases.published()
         self._tell_cleaned()
@@ -358,9 +358,9 @@ class KvMachine:
     async def range(self, request: RangeRequest) -> RangeResponse:
         """Answer a Range. Raises Refused, NodeStopped."""
         response = RangeResponse()
-        with self._readings.open() as reading:
-            read = self._read(reading, request)
-            for _ in reading.steps(read.run()):
+        with self._transactions.open() as transaction:
+            read = self._read(transaction, request)
+            for _ in transaction.steps(read.run()):
                 response.MergeFromString(read.take())
                 await asyncio.sleep(0)
         response.MergeFromString(read.take())
@@ -370,12 +370,12 @@ class KvMachine:
     async def range_encoded(self, request: RangeRequest, header: ResponseHeader) -> bytes:
         """The same answer with that header, already serialized: a large one exists in memory once."""
         encoded = io.BytesIO()
-        with self._readings.open() as reading:
+        with self._transactions.open() as transaction:
             if gets.is_plain(request):
                 self.ranges += 1
-                return next(gets.answers(reading, (request.key,), header))
-            read = self._read(reading, request)
-            for _ in reading.steps(read.run()):
+                return next(gets.answers(transaction, (request.key,), header))
+            read = self._read(transaction, request)
+            for _ in transaction.steps(read.run()):
                 encoded.write(read.take())
                 await asyncio.sleep(0)
         encoded.write(read.take())
@@ -389,8 +389,8 @@ class KvMachine:
 
         Raises NodeStopped. For at most a few hundred keys: it does not pause.
         """
-        with self._readings.open() as reading:
-            answers = list(gets.answers(reading, keys))
+        with self._transactions.open() as transaction:
+            answers = list(gets.answers(transaction, keys))
         self.ranges += len(answers)
         return answers
 
@@ -401,9 +401,9 @@ class KvMachine:
         """
         kvs: list[bytes] = []
         size = 0
-        with self._readings.open() as reading:
-            read = self._read(reading, request)
-            walk = reading.steps(read.run())
+        with self._transactions.open() as transaction:
+            read = self._read(transaction, request)
+            walk = transaction.steps(read.run())
             ended = False
             while not ended:
                 ended = next(walk, _ENDED) is _ENDED
@@ -425,12 +425,14 @@ class KvMachine:
         """
         self.txns += 1
         answers: list[Parts] = []
-        with self._readings.open() as reading:
-            full = ResponseHeader(revision=reading.state.revision)
+        with self._transactions.open() as transaction:
+            full = ResponseHeader(revision=transaction.state.revision)
             if header is not None:
                 full.MergeFrom(header)
-            walk = txn.read_only(reading.view, reading.state, self.leases, request, self._store.census)
-            for _ in reading.steps(_kept(walk, answers)):
+            walk = txn.read_only(
+                transaction.view, transaction.state, self.leases, request, self._store.range_counts
+            )
+            for _ in transaction.steps(_kept(walk, answers)):
                 await asyncio.sleep(0)
         encoded = io.BytesIO(protowire.field(wire.HEADER, full.SerializeToString()))
         encoded.seek(0, io.SEEK_END)
@@ -446,12 +448,12 @@ class KvMachine:
         while True:
             compacted = self._visible.compacted
             await self.cleaned(compacted)
-            with self._readings.open() as reading:
-                if reading.state.compacted == compacted:
-                    check_revision(revision, reading.state)
-                    last = revision if revision > 0 else reading.state.revision
+            with self._transactions.open() as transaction:
+                if transaction.state.compacted == compacted:
+                    check_revision(revision, transaction.state)
+                    last = revision if revision > 0 else transaction.state.revision
                     hashes: list[int] = []
-                    for _ in reading.steps(_kept(hashing.history(reading.view, last), hashes)):
+                    for _ in transaction.steps(_kept(hashing.history(transaction.view, last), hashes)):
                         await asyncio.sleep(0)
                     return hashes[0], compacted, revision or last
             # The next compaction is written and not published yet: let that happen.
@@ -459,24 +461,26 @@ class KvMachine:
 
     async def difference(self) -> str | None:
         """What of this member's state does not follow from its history, or None. Raises NodeStopped."""
-        with self._readings.open() as reading:
+        with self._transactions.open() as transaction:
             found: list[str | None] = []
-            for _ in reading.steps(_kept(consistency.difference(reading.view, reading.state), found)):
+            for _ in transaction.steps(
+                _kept(consistency.difference(transaction.view, transaction.state), found)
+            ):
                 await asyncio.sleep(0)
             return found[0]
 
     async def lease_keys(self, lease: int) -> list[bytes]:
         """The keys attached to a lease, in order."""
         found: list[list[bytes]] = []
-        with self._readings.open() as reading:
-            for _ in reading.steps(_kept(self.leases.keys(reading.view, lease), found)):
+        with self._transactions.open() as transaction:
+            for _ in transaction.steps(_kept(self.leases.keys(transaction.view, lease), found)):
                 await asyncio.sleep(0)
         return found[0]
 
-    def _read(self, reading: Reading, request: RangeRequest) -> RangeRead:
-        check_revision(request.revision, reading.state)
+    def _read(self, transaction: ReadTransaction, request: RangeRequest) -> RangeRead:
+        check_revision(request.revision, transaction.state)
         self.ranges += 1
-        return RangeRead(reading.view, reading.state, request, self._store.census, self._counts)
+        return RangeRead(transaction.view, transaction.state, request, self._store.range_counts, self._counts)
 
 
 def _kept(walk: Walk[R], results: list[R]) -> Walk[None]:

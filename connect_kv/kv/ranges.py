@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from connect_kv import etcd_errors, protowire
 from connect_kv.kv import scan, wire
-from connect_kv.kv.census import Census
-from connect_kv.kv.counts import Counts
 from connect_kv.kv.layout import StoreState
+from connect_kv.kv.page_counts import PageCounts
+from connect_kv.kv.range_counts import RangeCounts
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue, RangeRequest, RangeResponse, ResponseHeader
 from connect_kv.storage.engine import Reader
@@ -47,10 +47,10 @@ class RangeRead:
 
     __slots__ = (
         "_at",
-        "_census",
         "_counts",
         "_last",
         "_parts",
+        "_range_counts",
         "_reader",
         "_request",
         "_state",
@@ -63,11 +63,11 @@ class RangeRead:
         reader: Reader,
         state: StoreState,
         request: RangeRequest,
-        census: Census,
-        counts: Counts | None = None,
+        range_counts: RangeCounts,
+        counts: PageCounts | None = None,
     ) -> None:
         """`counts`, for the published state only: what is known from earlier reads."""
-        self._census = census
+        self._range_counts = range_counts
         self._reader = reader
         self._state = state
         self._request = request
@@ -81,7 +81,7 @@ class RangeRead:
 
     def run(self) -> Walk[None]:
         """Do it, once; `check_revision` comes first."""
-        with self._census.reading(self._state.revision):
+        with self._range_counts.reading(self._state.revision):
             yield from self._run()
 
     def _run(self) -> Walk[None]:
@@ -122,7 +122,7 @@ class RangeRead:
         if self._at:
             count = yield from scan.count_past(self._reader, key, end, self._at)
         else:
-            count = yield from self._census.count(self._reader, key, end, self._state)
+            count = yield from self._range_counts.count(self._reader, key, end, self._state)
         if self._counts is not None:
             self._counts.note(key, end, revision, count)
         return count
@@ -151,11 +151,11 @@ class RangeRead:
         """The index only tells what lived at a revision when read forwards, so places are kept first."""
         request = self._request
         found: list[bytes] = []
-        for place in scan.places(self._reader, request.key, request.range_end, self._at):
-            if place is None:
+        for revision_key in scan.revision_keys(self._reader, request.key, request.range_end, self._at):
+            if revision_key is None:
                 yield None
             else:
-                found.append(place)
+                found.append(revision_key)
         yield from scan.fetch(self._reader, reversed(found))
 
     def _counted(self, walk: Iterator[bytes | None]) -> Iterator[bytes | None]:

@@ -1,19 +1,19 @@
-"""Revision: the place of one change in the history of the store."""
+"""Revision: the number of one change in the history of the store."""
 
 from __future__ import annotations
 
 import struct
 from typing import NamedTuple
 
-_PLACE = struct.Struct(">QI")
-SIZE = _PLACE.size
+_REVISION = struct.Struct(">QI")
+SIZE = _REVISION.size
 """Bytes of an encoded revision."""
 
-pack = _PLACE.pack
+pack = _REVISION.pack
 """``pack(main, sub)``: the same bytes as `Revision.encode`, without the object (hot paths)."""
 
-unpack = _PLACE.unpack
-"""``unpack(place)``: the inverse, as a plain pair."""
+unpack = _REVISION.unpack
+"""``unpack(revision_key)``: the inverse, as a plain pair."""
 
 LAST_SUB = 0xFFFFFFFF
 
@@ -33,6 +33,6 @@ class Revision(NamedTuple):
         return pack(self.main, self.sub)
 
     @classmethod
-    def decode(cls, place: bytes) -> Revision:
+    def decode(cls, revision_key: bytes) -> Revision:
         """The inverse of `encode`."""
-        return cls(*unpack(place))
+        return cls(*unpack(revision_key))

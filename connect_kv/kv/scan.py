@@ -50,19 +50,21 @@ def current(reader: Reader, key: bytes, range_end: bytes, *, reverse: bool = Fal
 
 def past(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[bytes | None]:
     """Records of the range as they were at revision `at`, in key order; None at pauses."""
-    return fetch(reader, places(reader, key, range_end, at))
+    return fetch(reader, revision_keys(reader, key, range_end, at))
 
 
 def fetch(reader: Reader, found: Iterable[bytes | None]) -> Iterator[bytes | None]:
-    """The history records at these places; None at pauses, its own and those of `found`."""
+    """The history records at these revision keys; None at pauses, its own and those of `found`."""
     records = size = 0
-    for place in found:
-        if place is None:
+    for revision_key in found:
+        if revision_key is None:
             yield None
             continue
-        record = reader.get(HISTORY + place)
+        record = reader.get(HISTORY + revision_key)
         if record is None:
-            raise LookupError(f"the index names {revision.unpack(place)}, but history has no such record")
+            raise LookupError(
+                f"the index names {revision.unpack(revision_key)}, but history has no such record"
+            )
         yield record
         records += 1
         size += len(record)
@@ -91,12 +93,12 @@ def paused(records: Iterable[bytes]) -> Iterator[bytes | None]:
             yield None
 
 
-def places(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[bytes | None]:
+def revision_keys(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[bytes | None]:
     """Where the records of the range's keys that lived at revision `at` are; None at pauses."""
     if not range_end:
-        place = _last_place(reader, layout.index_key(key), at)
-        if place is not None:
-            yield place
+        revision_key = _last_revision_key(reader, layout.index_key(key), at)
+        if revision_key is not None:
+            yield revision_key
         return
     start, stop = layout.index_bounds(key, range_end)
     if stop <= start:
@@ -110,17 +112,17 @@ def places(reader: Reader, key: bytes, range_end: bytes, at: int) -> Iterator[by
                 yield newest
                 newest = None
             name = entry[: -revision.SIZE]
-        place = entry[-revision.SIZE :]
-        if place <= limit:
-            newest = place if kind == PUT else None
+        revision_key = entry[-revision.SIZE :]
+        if revision_key <= limit:
+            newest = revision_key if kind == PUT else None
         if number % SLICE_RECORDS == 0:
             yield None
     if newest is not None:
         yield newest
 
 
-def _last_place(reader: Reader, prefix: bytes, at: int) -> bytes | None:
-    """The place of the key's life at revision `at`, if it lived then."""
+def _last_revision_key(reader: Reader, prefix: bytes, at: int) -> bytes | None:
+    """The revision key of the key's life at revision `at`, if it lived then."""
     stop = prefix + revision.pack(at, LAST_SUB) + b"\x00"
     for entry, kind in reader.iterate(prefix, stop, reverse=True):
         return entry[-revision.SIZE :] if kind == PUT else None
@@ -129,8 +131,8 @@ def _last_place(reader: Reader, prefix: bytes, at: int) -> bytes | None:
 
 def value_before(reader: Reader, key: bytes, at: int) -> bytes | None:
     """The record `key` had just before revision `at`, or None."""
-    place = _last_place(reader, layout.index_key(key), at - 1)
-    return None if place is None else reader.get(HISTORY + place)
+    revision_key = _last_revision_key(reader, layout.index_key(key), at - 1)
+    return None if revision_key is None else reader.get(HISTORY + revision_key)
 
 
 def names(reader: Reader, start: bytes, stop: bytes | None, state: StoreState) -> Iterator[bytes | None]:
@@ -160,7 +162,7 @@ def names(reader: Reader, start: bytes, stop: bytes | None, state: StoreState) -
 
 def count_past(reader: Reader, key: bytes, range_end: bytes, at: int) -> Walk[int]:
     """How many keys of the range existed at revision `at`; reads no values."""
-    return (yield from _count(places(reader, key, range_end, at)))
+    return (yield from _count(revision_keys(reader, key, range_end, at)))
 
 
 def _count(walk: Iterable[bytes | None]) -> Walk[int]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from connect_kv.kv import revision, scan, wire
-from connect_kv.kv.census import Census
 from connect_kv.kv.layout import (
     CURRENT,
     DELETED,
@@ -23,7 +22,8 @@ from connect_kv.kv.layout import (
     index_key,
     pack_state,
 )
-from connect_kv.kv.recent import Known, RecentRecords
+from connect_kv.kv.range_counts import RangeCounts
+from connect_kv.kv.record_cache import Known, RecordCache
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue
 
@@ -31,7 +31,7 @@ ChangeFields = tuple[bytes, int, bytes | None, bytes | None]
 """The arguments of a Change; the object is only made once somebody watches."""
 
 
-class Change:
+class WatchedChange:
     """One change of one key, on its way to the watchers. Encoded once, however many they are."""
 
     __slots__ = ("_wire", "_wire_with_previous", "key", "previous", "record", "revision")
@@ -90,25 +90,25 @@ class MvccStore:
         "_recent",
         "_records",
         "_sub",
-        "census",
         "changes",
         "compacted",
         "deletes",
         "indexed",
         "live",
         "puts",
+        "range_counts",
         "revision",
     )
 
-    def __init__(self, attachments: Attachments, recent: RecentRecords | None = None) -> None:
+    def __init__(self, attachments: Attachments, recent: RecordCache | None = None) -> None:
         self._attachments = attachments
         self._originals: dict[bytes, bytes | None] = {}
         """Of the keys that the request at hand has changed, once it changes more than one at a time."""
         self._originals_of = 0
         """For which revision."""
-        self._recent = recent or RecentRecords()
+        self._recent = recent or RecordCache()
         self._records = wire.Records()
-        self.census = Census()
+        self.range_counts = RangeCounts()
         self.puts = self.deletes = 0
         """Requests since this process started, those of transactions among them."""
         self.changes: list[ChangeFields] = []
@@ -121,7 +121,7 @@ class MvccStore:
         self._sub = self._originals_of = 0
         self.changes = []
         self._recent.clear()
-        self.census.clear()
+        self.range_counts.clear()
 
     @property
     def state(self) -> StoreState:
@@ -151,7 +151,7 @@ class MvccStore:
         if before is None:
             old, created, version, attached = None, main, 0, 0
             self.live += 1
-            self.census.note(main, key, 1)
+            self.range_counts.note(main, key, 1)
         else:
             old, created, version, attached = before
             if value is None:
@@ -196,9 +196,9 @@ class MvccStore:
                 numbers_for = created, version
                 numbers = numbers_of(created, main, version, 0)
             record = join((head(len(key)), key, numbers, wire.value_head(len(value)), value))
-            place = pack(main, sub)
-            current[CURRENT + key] = history[HISTORY + place] = record
-            index[index_key(key) + place] = PUT
+            revision_key = pack(main, sub)
+            current[CURRENT + key] = history[HISTORY + revision_key] = record
+            index[index_key(key) + revision_key] = PUT
             if version > 1:
                 recent.put(key, (record, created, version, 0))
             self.changes.append((key, main, record, old))
@@ -208,7 +208,7 @@ class MvccStore:
         self._sub = sub
         self.indexed += len(pairs)
         self.live += len(created_keys)
-        self.census.note_created(main, created_keys)
+        self.range_counts.note_created(main, created_keys)
 
     def delete(self, changes: Changes, key: bytes) -> bytes | None:
         """Remove `key` and return its record of before, or None if there was none."""
@@ -264,7 +264,7 @@ class MvccStore:
         if lease:
             self._attachments.detach(changes, key, lease)
         self.live -= 1
-        self.census.note(self.revision + 1, key, -1)
+        self.range_counts.note(self.revision + 1, key, -1)
         changes.delete(CURRENT + key)
         self._recent.discard(key)
         self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
@@ -280,9 +280,9 @@ class MvccStore:
     ) -> None:
         """Write one change into the history and the index, and keep it for the watchers."""
         main = self.revision + 1
-        place = revision.pack(main, self._sub)
-        changes.put(HISTORY + place, entry)
-        changes.put(index_key(key) + place, kind)
+        revision_key = revision.pack(main, self._sub)
+        changes.put(HISTORY + revision_key, entry)
+        changes.put(index_key(key) + revision_key, kind)
         self.indexed += 1
         if self._sub:
             # A transaction can put a key and delete it in one revision; what was before is the same for both.

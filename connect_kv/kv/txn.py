@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 from connect_kv import etcd_errors
 from connect_kv.kv import layout, scan, wire
-from connect_kv.kv.census import Census
 from connect_kv.kv.layout import Changes, StoreState
 from connect_kv.kv.leases import LeaseTable
+from connect_kv.kv.range_counts import RangeCounts
 from connect_kv.kv.ranges import RangeRead
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
@@ -253,7 +253,7 @@ class TxnWrite:
             answer.add(field(_PUT, put(self._store, self._changes, op).SerializeToString()))
         elif isinstance(op, RangeRequest):
             state = self._store.state._replace(revision=self._store.writing)
-            found = yield from _range(self._changes, state, op, self._store.census)
+            found = yield from _range(self._changes, state, op, self._store.range_counts)
             answer.add_field(_RANGE, found)
         elif isinstance(op, DeleteRangeRequest):
             deleted = yield from delete_range(self._store, self._changes, op)
@@ -293,10 +293,12 @@ def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest
     return answer
 
 
-def _range(reader: Reader, state: StoreState, request: RangeRequest, census: Census) -> Walk[Parts]:
+def _range(
+    reader: Reader, state: StoreState, request: RangeRequest, range_counts: RangeCounts
+) -> Walk[Parts]:
     """A whole Range, for where the answer is part of a larger one."""
     answer = Parts(wire.header(state.revision))
-    read = RangeRead(reader, state, request, census)
+    read = RangeRead(reader, state, request, range_counts)
     for _ in read.run():
         answer.add(read.take())
         yield
@@ -306,7 +308,7 @@ def _range(reader: Reader, state: StoreState, request: RangeRequest, census: Cen
 
 
 def read_only(
-    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, census: Census
+    reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, range_counts: RangeCounts
 ) -> Walk[Parts]:
     """A transaction for which `is_read_only` holds, over one frozen state; without the header.
 
@@ -318,6 +320,6 @@ def read_only(
     for op in branch.operations:
         assert isinstance(op, RangeRequest)
         response = Parts()
-        response.add_field(_RANGE, (yield from _range(reader, state, op, census)))
+        response.add_field(_RANGE, (yield from _range(reader, state, op, range_counts)))
         answer.add_field(_RESPONSES, response)
     return answer

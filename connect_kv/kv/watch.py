@@ -1,11 +1,13 @@
 """WatchHub: who hears of which change.
 
-A watch is either live or behind. A live one is in the hub's index and is offered each change as it
-is published; one that is behind is in no index, costs nothing, and reads the history at the pace
-of its consumer (`catch_up`), until it has reached exactly the published revision: then it is live.
-A live watch whose consumer is too slow falls behind; what it had waiting is read again later. So
+A watch is either synced or unsynced (etcd's words). A synced one is in the hub's index and is offered
+each change as it is published; an unsynced one is in no index, costs nothing, and reads the history at
+the pace of its consumer (`catch_up`), until it has reached exactly the published revision: then it is
+synced.
+A synced watch whose consumer is too slow falls behind; what it had waiting is read again later. So
 neither memory nor the writes depend on how fast anybody reads. Watches that see the same share a
-`feed.Feed`: a change costs the more, the more different ranges hold it, not the more watches.
+`watcher_group.WatcherGroup`: a change costs the more, the more different ranges hold it, not the more
+watches.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from connect_kv.interfaces import Clock
-from connect_kv.kv.feed import Feed, FeedKey, Held
 from connect_kv.kv.intervals import IntervalIndex
 from connect_kv.kv.layout import FROM_KEY
-from connect_kv.kv.readings import Readings
+from connect_kv.kv.read_transactions import ReadTransactions
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.store import Change, ChangeFields
+from connect_kv.kv.store import ChangeFields, WatchedChange
+from connect_kv.kv.watcher_group import GroupKey, PendingBytes, WatcherGroup
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchResponse
 
-FEED_PENDING_BYTES = 4 << 20
-"""What a feed may keep for watches that have not taken it; beyond that they fall behind."""
+GROUP_PENDING_BYTES = 4 << 20
+"""What a group may keep for watches that have not taken it; beyond that they are unsynced."""
 PENDING_BYTES = 64 << 20
-"""The same for all feeds together."""
+"""The same for all groups together."""
 PROGRESS_INTERVAL = 600.0
 """Seconds between progress notifications."""
 SLICE_WATCHES = 256
@@ -41,10 +43,10 @@ class Outlet(Protocol):
     def __len__(self) -> int:
         """How many watches it has."""
 
-    def enqueue(self, watch: Watch) -> None:
+    def enqueue(self, watch: Watcher) -> None:
         """It has something to send."""
 
-    def notify_progress(self, watch: Watch) -> None:
+    def notify_progress(self, watch: Watcher) -> None:
         """Tell its client where it stands."""
 
     def wake(self) -> None:
@@ -54,16 +56,15 @@ class Outlet(Protocol):
 _START = Revision(0)
 
 
-class Watch:
+class Watcher:
     """One watch of one stream."""
 
     __slots__ = (
-        "behind",
         "closed",
-        "feed",
-        "feed_key",
         "fields",
         "fragment",
+        "group",
+        "group_key",
         "id",
         "position",
         "prev_kv",
@@ -74,6 +75,7 @@ class Watch:
         "stream",
         "taken",
         "unsent",
+        "unsynced",
     )
 
     def __init__(self, stream: Outlet, id: int, key: bytes, request: WatchCreateRequest) -> None:
@@ -81,8 +83,8 @@ class Watch:
         self.id = id
         self.fields = WatchResponse(watch_id=id).SerializeToString()
         """What each of its responses begins with."""
-        self.feed_key: FeedKey = (key, request.range_end, frozenset(request.filters))
-        self.feed: Feed[Watch] | None = None
+        self.group_key: GroupKey = (key, request.range_end, frozenset(request.filters))
+        self.group: WatcherGroup[Watcher] | None = None
         """While live: where it takes its changes."""
         self.taken = 0
         """Live: how far it has taken them."""
@@ -93,9 +95,9 @@ class Watch:
         """As asked for; 0: from the next revision on."""
         self.position = _START
         """The first change not yet seen; kept up only while behind."""
-        self.behind = False
+        self.unsynced = False
         self.closed = False
-        self.unsent: list[Change] = []
+        self.unsent: list[WatchedChange] = []
         """Behind: changes read from the history and not sent, the last revision perhaps in part."""
         self.queued = False
         """Whether the stream will come to it by itself."""
@@ -104,14 +106,14 @@ class Watch:
 
     def caught_up(self, revision: int) -> bool:
         """Whether it has seen, or has waiting, everything up to the published `revision`."""
-        return not self.behind and self.start <= revision
+        return not self.unsynced and self.start <= revision
 
 
 class WatchHub:
     """All watches of this member. Used on the loop only."""
 
-    def __init__(self, readings: Readings, *, fragment_bytes: int = FRAGMENT_BYTES) -> None:
-        self.readings = readings
+    def __init__(self, transactions: ReadTransactions, *, fragment_bytes: int = FRAGMENT_BYTES) -> None:
+        self.transactions = transactions
         self.fragment_bytes = fragment_bytes
         self.revision = 1
         """The last published one."""
@@ -119,12 +121,12 @@ class WatchHub:
         self.sent = 0
         """Events that left for clients."""
         self._streams: dict[Outlet, None] = {}
-        self._live: dict[Watch, None] = {}
-        self._feeds: dict[FeedKey, Feed[Watch]] = {}
-        self._keys: dict[bytes, list[Feed[Watch]]] = {}
-        """The feeds of single keys."""
-        self._ranges: IntervalIndex[Feed[Watch]] = IntervalIndex()
-        self._held = Held()
+        self._live: dict[Watcher, None] = {}
+        self._groups: dict[GroupKey, WatcherGroup[Watcher]] = {}
+        self._keys: dict[bytes, list[WatcherGroup[Watcher]]] = {}
+        """The groups of single keys."""
+        self._ranges: IntervalIndex[WatcherGroup[Watcher]] = IntervalIndex()
+        self._held = PendingBytes()
 
     def add(self, stream: Outlet) -> None:
         """There is a new stream of watches."""
@@ -141,7 +143,7 @@ class WatchHub:
         return len(self._streams)
 
     @property
-    def behind(self) -> int:
+    def unsynced(self) -> int:
         """How many watches still read the history."""
         return self.watches - len(self._live)
 
@@ -158,39 +160,39 @@ class WatchHub:
     def load(self, revision: int) -> None:
         """The database was exchanged: every watch goes on from its history."""
         for watch in list(self._live):
-            self._fall_behind(watch, self.revision + 1)
+            self._desync(watch, self.revision + 1)
         self.revision = revision
 
     def publish(self, revision: int, changes: Iterable[ChangeFields]) -> None:
-        """The store stands at `revision`, by these changes. Only feeds that match cost anything."""
+        """The store stands at `revision`, by these changes. Only groups that match cost anything."""
         self.revision = revision
         if not self._live:
             return
         keys, ranges = self._keys, self._ranges
-        fed: dict[Feed[Watch], None] = {}
+        fed: dict[WatcherGroup[Watcher], None] = {}
         for fields in changes:
             key = fields[0]
-            feeds: Sequence[Feed[Watch]] = keys.get(key, ())
+            groups: Sequence[WatcherGroup[Watcher]] = keys.get(key, ())
             if ranges:
-                feeds = [*feeds, *ranges.stab(key)]
-            if feeds:
-                change = Change(*fields)
-                for feed in feeds:
-                    if feed.wants(change):
-                        feed.add(change)
-                        fed[feed] = None
-        for feed in fed:
-            for watch in feed.wake():
+                groups = [*groups, *ranges.stab(key)]
+            if groups:
+                change = WatchedChange(*fields)
+                for group in groups:
+                    if group.wants(change):
+                        group.add(change)
+                        fed[group] = None
+        for group in fed:
+            for watch in group.wake():
                 watch.stream.enqueue(watch)
-            self._limit(feed, FEED_PENDING_BYTES)
+            self._limit(group, GROUP_PENDING_BYTES)
         if self._held.bytes > PENDING_BYTES:
-            for feed in list(self._feeds.values()):
-                self._limit(feed, 0)
+            for group in list(self._groups.values()):
+                self._limit(group, 0)
 
     async def notify_progress(self) -> None:
         """Tell the watches that asked for it, and had no event since the last time, where they stand."""
         for number, watch in enumerate(list(self._live), 1):
-            if watch.progress_notify and watch.feed is not None:
+            if watch.progress_notify and watch.group is not None:
                 if watch.quiet and watch.caught_up(self.revision):
                     watch.stream.notify_progress(watch)
                 watch.quiet = True
@@ -203,36 +205,36 @@ class WatchHub:
             await clock.sleep(interval)
             await self.notify_progress()
 
-    def join(self, watch: Watch) -> None:
+    def join(self, watch: Watcher) -> None:
         """It has seen everything up to the published revision: offer it what comes."""
-        watch.behind = False
+        watch.unsynced = False
         self._live[watch] = None
-        feed = self._feeds.get(watch.feed_key)
-        if feed is None:
-            feed = self._feeds[watch.feed_key] = Feed(watch.feed_key, self._held)
-            key, range_end, _ = watch.feed_key
+        group = self._groups.get(watch.group_key)
+        if group is None:
+            group = self._groups[watch.group_key] = WatcherGroup(watch.group_key, self._held)
+            key, range_end, _ = watch.group_key
             if range_end:
-                self._ranges.add(key, _stop(range_end), feed)
+                self._ranges.add(key, _stop(range_end), group)
             else:
-                self._keys.setdefault(key, []).append(feed)
-        watch.feed = feed
-        feed.join(watch)
+                self._keys.setdefault(key, []).append(group)
+        watch.group = group
+        group.join(watch)
 
-    def leave(self, watch: Watch) -> None:
+    def leave(self, watch: Watcher) -> None:
         """Offer it nothing any more. Harmless for one that is not live."""
-        feed = watch.feed
-        if feed is None:
+        group = watch.group
+        if group is None:
             return
         del self._live[watch]
-        watch.feed = None
-        feed.leave(watch)
-        if not feed:
-            del self._feeds[watch.feed_key]
-            key, range_end, _ = watch.feed_key
+        watch.group = None
+        group.leave(watch)
+        if not group:
+            del self._groups[watch.group_key]
+            key, range_end, _ = watch.group_key
             if range_end:
-                self._ranges.remove(key, _stop(range_end), feed)
+                self._ranges.remove(key, _stop(range_end), group)
             else:
-                self._keys[key].remove(feed)
+                self._keys[key].remove(group)
                 if not self._keys[key]:
                     del self._keys[key]
 
@@ -246,19 +248,19 @@ class WatchHub:
         for stream in list(self._streams):
             stream.wake()
 
-    def _limit(self, feed: Feed[Watch], most: int) -> None:
+    def _limit(self, group: WatcherGroup[Watcher], most: int) -> None:
         """Let those fall behind for whom it would have to keep more than so many bytes."""
-        while feed.size > most and (laggards := feed.laggards(most)):
-            for watch in laggards:
-                self._fall_behind(watch, self.revision)
+        while group.size > most and (unsynced := group.unsynced(most)):
+            for watch in unsynced:
+                self._desync(watch, self.revision)
 
-    def _fall_behind(self, watch: Watch, missed: int) -> None:
+    def _desync(self, watch: Watcher, missed: int) -> None:
         """Forget what it has waiting; the history has it all, from the first of it on."""
-        waiting = None if watch.feed is None else watch.feed.waiting(watch)
+        waiting = None if watch.group is None else watch.group.waiting(watch)
         self.leave(watch)
         first = missed if waiting is None else waiting.revision
         watch.position = Revision(max(first, watch.start))
-        watch.behind = True
+        watch.unsynced = True
         if not watch.queued:
             watch.stream.enqueue(watch)
 

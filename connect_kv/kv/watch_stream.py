@@ -20,10 +20,10 @@ from typing import NamedTuple
 from connect_kv import etcd_errors, protowire
 from connect_kv.errors import NodeStopped
 from connect_kv.kv.catch_up import read_piece
-from connect_kv.kv.feed import Batch, passes
 from connect_kv.kv.layout import FIRST_KEY, FROM_KEY
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.watch import SLICE_WATCHES, Watch, WatchHub
+from connect_kv.kv.watch import SLICE_WATCHES, Watcher, WatchHub
+from connect_kv.kv.watcher_group import EventBatch, passes
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse
 
 CATCH_UP_BYTES = 1 << 20
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
 class _Progress(NamedTuple):
     """A promise that nothing up to `revision` is outstanding: for one watch, or for all of the stream."""
 
-    watch: Watch | None
+    watch: Watcher | None
     revision: int
 
 
@@ -88,11 +88,11 @@ class WatchStream:
 
     def __init__(self, hub: WatchHub) -> None:
         self._hub = hub
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, Watcher] = {}
         self._ended: set[int] = set()
         """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
-        self._queue: deque[Answer | _Progress | Watch] = deque()
+        self._queue: deque[Answer | _Progress | Watcher] = deque()
         self._parts: deque[Answer] = deque()
         self._wakeup = asyncio.Event()
         self._closed = False
@@ -129,11 +129,11 @@ class WatchStream:
             refusal = WatchResponse(watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason)
             self._answer(refusal, revision)
             return
-        watch = Watch(self, request.watch_id or self._unused_id(), key, request)
+        watch = Watcher(self, request.watch_id or self._unused_id(), key, request)
         self._watches[watch.id] = watch
         self._answer(WatchResponse(watch_id=watch.id, created=True), revision)
         if 0 < watch.start <= revision:
-            watch.behind = True
+            watch.unsynced = True
             watch.position = Revision(watch.start)
             self.enqueue(watch)
         else:
@@ -157,12 +157,12 @@ class WatchStream:
         if self._watches and all(watch.caught_up(revision) for watch in self._watches.values()):
             self._enqueue(_Progress(None, revision))
 
-    def notify_progress(self, watch: Watch) -> None:
+    def notify_progress(self, watch: Watcher) -> None:
         """The same for one watch, by the timer."""
         if not watch.queued:
             self._enqueue(_Progress(watch, self._hub.revision))
 
-    def enqueue(self, watch: Watch) -> None:
+    def enqueue(self, watch: Watcher) -> None:
         """It has something to send."""
         watch.queued = True
         self._enqueue(watch)
@@ -242,8 +242,8 @@ class WatchStream:
     async def _turn(self) -> Answer | None:
         """What the head of the queue has to say. It stays there while we wait, so nothing is lost."""
         head = self._queue[0]
-        if isinstance(head, Watch):
-            if head.behind and not head.closed:
+        if isinstance(head, Watcher):
+            if head.unsynced and not head.closed:
                 return await self._catch_up(head)
             self._queue.popleft()
             head.queued = False
@@ -259,29 +259,29 @@ class WatchStream:
             return None
         return Answer.of(WatchResponse(watch_id=NO_WATCH if watch is None else watch.id), revision)
 
-    def _take(self, watch: Watch) -> Answer | None:
-        """What its feed has for it, or a first part."""
-        if watch.feed is None:
+    def _take(self, watch: Watcher) -> Answer | None:
+        """What its group has for it, or a first part."""
+        if watch.group is None:
             return None
-        batch, everything = watch.feed.take(watch)
+        batch, everything = watch.group.take(watch)
         if not everything:
             # Before all else: progress that stands behind it promises the rest too.
             watch.queued = True
             self._queue.appendleft(watch)
         if batch is not None and batch.changes[0].revision < watch.start:
-            batch = Batch([change for change in batch.changes if change.revision >= watch.start])
+            batch = EventBatch([change for change in batch.changes if change.revision >= watch.start])
         return self._events(watch, batch, batch.revision) if batch is not None and batch.changes else None
 
-    async def _catch_up(self, watch: Watch) -> Answer | None:
+    async def _catch_up(self, watch: Watcher) -> Answer | None:
         """Read on in the history until there is a response; at its end the watch is live."""
-        while not watch.closed and watch.behind:
+        while not watch.closed and watch.unsynced:
             last = self._hub.revision
-            with self._hub.readings.open() as reading:
-                compacted = reading.state.compacted
+            with self._hub.transactions.open() as transaction:
+                compacted = transaction.state.compacted
                 if watch.position.main < compacted:
                     return self._overtaken(watch, compacted)
-                key, range_end, filters = watch.feed_key
-                piece = read_piece(reading, key, range_end, watch.position, last, prev_kv=watch.prev_kv)
+                key, range_end, filters = watch.group_key
+                piece = read_piece(transaction, key, range_end, watch.position, last, prev_kv=watch.prev_kv)
             watch.unsent += [change for change in piece.changes if passes(filters, change)]
             watch.position = piece.position
             if watch.position.main > last:
@@ -298,9 +298,9 @@ class WatchStream:
         unsent, watch.unsent = watch.unsent, []
         if watch.closed or not unsent:
             return None
-        return self._events(watch, Batch(unsent), self._hub.revision)
+        return self._events(watch, EventBatch(unsent), self._hub.revision)
 
-    def _full_response(self, watch: Watch) -> Answer | None:
+    def _full_response(self, watch: Watcher) -> Answer | None:
         """A response of the whole revisions read so far, if they are enough for one.
 
         Its header does not name the present, as etcd's does: a client that resumes by the header would
@@ -316,17 +316,17 @@ class WatchStream:
         if revisions < CATCH_UP_REVISIONS and sum(change.size for change in unsent) < CATCH_UP_BYTES:
             return None
         watch.unsent = unsent[whole:]
-        batch = Batch(unsent[:whole])
+        batch = EventBatch(unsent[:whole])
         return self._events(watch, batch, batch.revision)
 
-    def _overtaken(self, watch: Watch, compacted: int) -> Answer:
+    def _overtaken(self, watch: Watcher, compacted: int) -> Answer:
         """The history it needs was compacted: say from where on it could start again."""
         self._queue.popleft()
         self._drop(watch)
         self._ended.add(watch.id)
         return Answer.of(WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compacted), 0)
 
-    def _events(self, watch: Watch, batch: Batch, revision: int) -> Answer:
+    def _events(self, watch: Watcher, batch: EventBatch, revision: int) -> Answer:
         """One response, or the first of several; the others come next."""
         watch.quiet = False
         self._hub.sent += len(batch.changes)
@@ -338,7 +338,7 @@ class WatchStream:
         self._parts.append(Answer(revision, watch.fields, b"".join(parts[-1])))
         return self._parts.popleft()
 
-    def _whole_revisions(self, watch: Watch, batch: Batch, revision: int) -> Answer:
+    def _whole_revisions(self, watch: Watcher, batch: EventBatch, revision: int) -> Answer:
         """For who asked for no fragments: no revision is cut, and no response larger than it must be."""
         events = batch.encoded(prev_kv=watch.prev_kv)
         if len(events) < RESPONSE_BYTES:
@@ -371,11 +371,11 @@ class WatchStream:
     def _answer(self, response: WatchResponse, revision: int) -> None:
         self._enqueue(Answer.of(response, revision))
 
-    def _enqueue(self, item: Answer | _Progress | Watch) -> None:
+    def _enqueue(self, item: Answer | _Progress | Watcher) -> None:
         self._queue.append(item)
         self._wakeup.set()
 
-    def _drop(self, watch: Watch) -> None:
+    def _drop(self, watch: Watcher) -> None:
         watch.closed = True
         self._hub.leave(watch)
         watch.unsent = []

@@ -97,7 +97,7 @@ def _show_keys(metrics: Metrics, kv: KvMachine) -> None:
     gauge("etcd_debugging_mvcc_keys_total", "Keys there are.", lambda: kv.keys)
     gauge("etcd_debugging_mvcc_watcher_total", "Watches there are.", lambda: kv.hub.watches)
     gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", lambda: kv.hub.streams)
-    gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", lambda: kv.hub.behind)
+    gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", lambda: kv.hub.unsynced)
     gauge("etcd_debugging_lease_count", "Leases there are.", lambda: len(kv.leases))
     counter("etcd_debugging_mvcc_events", "Events sent to watchers.", lambda: kv.hub.sent)
     gauge(

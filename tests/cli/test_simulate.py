@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from connect_kv.cli import simulate as command
 from connect_kv.testing.simulation.machine import MachineSimulation
-from connect_kv.testing.simulation.simulation import Report, RunConfig
+from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport
 from tests.simulation.machines import CachedVisits
 
 GOOD, STALE = "tests.simulation.machines:Counter", "tests.simulation.machines:CachedVisits"
@@ -32,7 +32,7 @@ def configs(words: list[str]) -> list[RunConfig]:
 @pytest.mark.parametrize("faults", ["kill,loss", ""])
 def test_the_line_gives_the_same_run(minutes: str, faults: str) -> None:
     first = configs([GOOD, "--minutes", minutes, "--faults", faults])[-1]
-    line = command.replay_line(Report(seed=first.seed, steps=7), first, GOOD)
+    line = command.replay_line(SimulationReport(seed=first.seed, steps=7), first, GOOD)
     (again,) = configs(shlex.split(line)[5:])
     assert (again.seed, again.seconds, again.faults) == (first.seed, first.seconds, first.faults)
     assert again.step_limit == 7
@@ -58,7 +58,10 @@ def test_what_was_not_decided_is_not_called_right() -> None:
 
 
 def test_a_tangled_history_is_undecided() -> None:
-    reports = [Report(seed=1, answered=5), Report(seed=2, answered=5, undecided=["machine"])]
+    reports = [
+        SimulationReport(seed=1, answered=5),
+        SimulationReport(seed=2, answered=5, undecided=["machine"]),
+    ]
     assert command.why_undecided(reports[:1]) == []
     assert command.why_undecided(reports) == ["seed 2: a history too tangled to decide"]
 

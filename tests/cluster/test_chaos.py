@@ -9,13 +9,13 @@ import pytest
 
 from chaos import report
 from chaos.nodes import PROGRAM
-from chaos.run import Result, Run
+from chaos.run import ChaosRun, Result
 
 
 async def run(
     directory: Path, kinds: list[str], seconds: float, *, network: str, program: str = PROGRAM
 ) -> Result:
-    one = Run(
+    one = ChaosRun(
         directory, kinds=kinds, seconds=seconds, seed=1, network=network, say=print, program=program
     )  # fmt: skip
     return await one.run()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from connect_kv.kv import scan
-from connect_kv.kv.census import Census
 from connect_kv.kv.layout import StoreState
+from connect_kv.kv.range_counts import RangeCounts
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.storage.engine import Reader
 from tests.kv.conftest import Kv
@@ -52,15 +52,15 @@ async def test_a_write_between_pages_is_counted(kv: Kv) -> None:
 async def test_only_the_first_page_is_counted(kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(kv)
     counted: list[bytes] = []
-    real = Census.count
+    real = RangeCounts.count
 
     def count(
-        census: Census, reader: Reader, key: bytes, range_end: bytes, state: StoreState
+        range_counts: RangeCounts, reader: Reader, key: bytes, range_end: bytes, state: StoreState
     ) -> scan.Walk[int]:
         counted.append(key)
-        return real(census, reader, key, range_end, state)
+        return real(range_counts, reader, key, range_end, state)
 
-    monkeypatch.setattr(Census, "count", count)
+    monkeypatch.setattr(RangeCounts, "count", count)
     assert len(await pages(kv)) == 8
     assert counted == [b"k"]
 

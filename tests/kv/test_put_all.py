@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.kv import census, scan
+from connect_kv.kv import range_counts, scan
 from connect_kv.kv.layout import Changes
 from connect_kv.kv.store import MvccStore
 from connect_kv.rpc.kv_pb2 import TxnRequest
@@ -65,7 +65,7 @@ def _played(requests: list[tuple[dict[bytes, bytes], list[tuple[bytes, int]]]], 
 
 
 def test_keys_of_a_large_transaction_are_counted(kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "STRETCH_KEYS", 3)
+    monkeypatch.setattr(range_counts, "STRETCH_KEYS", 3)
     monkeypatch.setattr(scan, "SLICE_WRITES", 4)
     for first in range(0, 60, 20):
         kv.txn(TxnRequest(success=[put_op(b"%03d" % number) for number in range(first, first + 20)]))

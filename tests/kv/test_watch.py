@@ -398,11 +398,11 @@ async def test_many_small_revisions_still_travel_together(kv: Kv, client: Client
 async def test_a_piece_of_the_history_is_bounded_by_bytes_too(kv: Kv) -> None:
     for _ in range(40):
         kv.put(b"a", b"v" * 300_000)
-    with kv.machine.hub.readings.open() as reading:
+    with kv.machine.hub.transactions.open() as transaction:
         for key, end in ((b"a", b""), (b"a", b"b")):
             position, pieces, seen = Revision(2), [], []
             while position.main <= 41:
-                piece = read_piece(reading, key, end, position, 41, prev_kv=False)
+                piece = read_piece(transaction, key, end, position, 41, prev_kv=False)
                 pieces.append(sum(len(change.record or b"") for change in piece.changes))
                 seen += [change.revision for change in piece.changes]
                 position = piece.position
@@ -445,7 +445,7 @@ async def test_progress_by_the_timer_goes_to_quiet_watches_that_asked(kv: Kv, cl
 @pytest.fixture
 def small_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow consumer falls behind early."""
-    monkeypatch.setattr(hub, "FEED_PENDING_BYTES", 200_000)
+    monkeypatch.setattr(hub, "GROUP_PENDING_BYTES", 200_000)
 
 
 @pytest.mark.usefixtures("small_feeds")
@@ -455,7 +455,7 @@ async def test_a_slow_consumer_costs_bounded_memory_and_misses_nothing(kv: Kv, c
     await client.responses()
     for number in range(1000):
         kv.put(b"a", b"%04d" % number + b"v" * 1000)
-        assert kv.machine.hub.pending_bytes <= 2 * hub.FEED_PENDING_BYTES
+        assert kv.machine.hub.pending_bytes <= 2 * hub.GROUP_PENDING_BYTES
     events = [(r.watch_id, e.kv.mod_revision) for r in await client.responses() for e in r.events]
     for watch_id in (0, 1):
         assert [rev for watch, rev in events if watch == watch_id] == list(range(2, 1002))

@@ -12,11 +12,11 @@ from unittest.mock import patch
 from connect_kv.kv import watch_stream
 from connect_kv.kv.catch_up import Piece, read_piece
 from connect_kv.kv.deadlines import Deadlines
-from connect_kv.kv.feed import Batch
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
+from connect_kv.kv.watcher_group import EventBatch
 from connect_kv.node.elapsed import Elapsed
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
@@ -294,13 +294,15 @@ def revision_split() -> Any:
     """What one transaction changed arrives in two responses."""
     events = WatchStream._events
 
-    def half(self: WatchStream, watch: Any, batch: Batch, revision: int) -> Answer:
+    def half(self: WatchStream, watch: Any, batch: EventBatch, revision: int) -> Answer:
         middle = len(batch.changes) // 2
         if not middle:
             return events(self, watch, batch, revision)
-        second = Answer(revision, watch.fields, Batch(batch.changes[middle:]).encoded(prev_kv=watch.prev_kv))
+        second = Answer(
+            revision, watch.fields, EventBatch(batch.changes[middle:]).encoded(prev_kv=watch.prev_kv)
+        )
         self._parts.append(second)
-        return events(self, watch, Batch(batch.changes[:middle]), revision)
+        return events(self, watch, EventBatch(batch.changes[:middle]), revision)
 
     return replaced(WatchStream, "_events", half)
 

@@ -14,7 +14,7 @@ import pytest
 
 from connect_kv import Replicated, command, examples
 from connect_kv.framework.versions import methods_of
-from connect_kv.testing.simulation.random_arguments import made_up
+from connect_kv.testing.simulation.random_arguments import random_arguments
 
 Size = NewType("Size", int)
 
@@ -68,12 +68,12 @@ class All(Replicated):
 def test_made_up_arguments_can_be_sent(name: str) -> None:
     method = methods_of(All)[name]
     for seed in range(100):
-        method.arguments(method.bind((), made_up(All, method, random.Random(seed))))
+        method.arguments(method.bind((), random_arguments(All, method, random.Random(seed))))
 
 
 def test_examples_are_used() -> None:
     whole, part = (
-        [made_up(All, methods_of(All)[name], random.Random(seed)) for seed in range(100)]
+        [random_arguments(All, methods_of(All)[name], random.Random(seed)) for seed in range(100)]
         for name in ("whole", "part")
     )
     assert {one["item"] for one in whole} == {"bolt", "nut"}

@@ -18,7 +18,7 @@ from connect_kv.framework.versions import methods_of
 from connect_kv.testing.plugin import CheckDeterminism, MakeSimCluster
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import MachineSimulation
-from connect_kv.testing.simulation.random_arguments import made_up
+from connect_kv.testing.simulation.random_arguments import random_arguments
 from connect_kv.testing.simulation.simulation import RunConfig
 from connect_kv.testing.simulation.workloads import NotLinearizable
 from tests.simulation.machines import (
@@ -96,7 +96,7 @@ def test_arguments_of_any_type_can_be_given(check_determinism: CheckDeterminism)
 def test_arguments_are_made_up_from_annotations(check_determinism: CheckDeterminism) -> None:
     check_determinism(Everything, calls=50)
     method = methods_of(Everything)["take"]
-    made = [made_up(Everything, method, random.Random(seed)) for seed in range(50)]
+    made = [random_arguments(Everything, method, random.Random(seed)) for seed in range(50)]
     assert {type(one["point"]) for one in made} == {Point, type(None)}
     assert {one["mode"] for one in made} == {"fast", "slow"}
     assert all(isinstance(one["pair"][0], int) and isinstance(one["pair"][1], str) for one in made)

@@ -13,18 +13,18 @@ from connect_kv.testing.checker import models
 from connect_kv.testing.checker.history import Operation
 from connect_kv.testing.checker.linearizability import check
 from connect_kv.testing.simulation import runner
-from connect_kv.testing.simulation.simulation import Report, RunConfig
+from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport
 from connect_kv.testing.simulation.workloads import NotLinearizable
 
 
-def not_linearizable(config: RunConfig) -> Report:
+def not_linearizable(config: RunConfig) -> SimulationReport:
     """A report of a stale read, without the run."""
     history = [
         Operation(client="a", input=("write", "x", "new"), called=0.0, returned=1.0),
         Operation(client="b", input=("read", "x"), output=None, called=2.0, returned=3.0),
     ]
     violation = NotLinearizable("stale", models.register, check(models.register, history))
-    return Report(seed=config.seed, steps=7, violation=violation)
+    return SimulationReport(seed=config.seed, steps=7, violation=violation)
 
 
 def test_a_report_of_another_process_arrives_with_its_text_and_its_drawing(
@@ -47,7 +47,7 @@ def test_the_command_tells_of_it_and_goes_on(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_line_of_a_failure_gives_the_same_run() -> None:
     config = RunConfig(seed=5, seconds=20 / 3, faults=())
-    words = shlex.split(runner.replay_line(Report(seed=5, steps=7), config))
+    words = shlex.split(runner.replay_line(SimulationReport(seed=5, steps=7), config))
     given = runner.main.make_context("simulate", words[4:]).params
     assert (given["seeds"], given["seconds"], given["faults"], given["steps"]) == ("5", 20 / 3, "", 7)
 

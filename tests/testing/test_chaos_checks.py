@@ -11,21 +11,21 @@ import pytest
 
 from chaos import watches, workloads
 from chaos.charts import longest_pause, percentile
-from chaos.leases import Held, Locks
+from chaos.leases import LockClaims, TrustedHolder
 from chaos.recording import Log, Sample
 from chaos.switch import Switch
-from chaos.watches import Seen, Watcher
+from chaos.watches import ChaosWatcher, WatchedEvent
 from connect_kv.testing.checker.history import UNKNOWN, Operation
 from connect_kv.testing.checker.linearizability import Verdict, check
 from connect_kv.testing.network import Quality
 
 HISTORY = [
-    Seen(2, b"a", False, b"1", 2, 1, None),
-    Seen(3, b"b", False, b"1", 3, 1, None),
-    Seen(4, b"a", False, b"2", 2, 2, (2, b"1")),
-    Seen(5, b"a", True, b"", 0, 0, (4, b"2")),
-    Seen(5, b"b", False, b"2", 3, 2, (3, b"1")),
-    Seen(6, b"a", False, b"3", 6, 1, None),
+    WatchedEvent(2, b"a", False, b"1", 2, 1, None),
+    WatchedEvent(3, b"b", False, b"1", 3, 1, None),
+    WatchedEvent(4, b"a", False, b"2", 2, 2, (2, b"1")),
+    WatchedEvent(5, b"a", True, b"", 0, 0, (4, b"2")),
+    WatchedEvent(5, b"b", False, b"2", 3, 2, (3, b"1")),
+    WatchedEvent(6, b"a", False, b"3", 6, 1, None),
 ]
 
 
@@ -60,16 +60,16 @@ def test_balances_that_do_not_add_up_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        (Held("b", 6, 1.5, 3), "held twice"),
-        (Held("b", 4, 2.5, 3), "do not grow"),
-        (Held("b", 6, 2.5, 3), ""),
-        (Held("b", 6, 1.5, 1.4), ""),
+        (TrustedHolder("b", 6, 1.5, 3), "held twice"),
+        (TrustedHolder("b", 4, 2.5, 3), "do not grow"),
+        (TrustedHolder("b", 6, 2.5, 3), ""),
+        (TrustedHolder("b", 6, 1.5, 1.4), ""),
     ],
 )
-def test_a_lock_held_twice_is_noticed(second: Held, words: str) -> None:
+def test_a_lock_held_twice_is_noticed(second: TrustedHolder, words: str) -> None:
     """One whose trust ended before it learned that it had the lock never held it."""
-    locks = Locks(Log(0))
-    locks.held = [second, Held("a", 5, 1, 2)]
+    locks = LockClaims(Log(0))
+    locks.held = [second, TrustedHolder("a", 5, 1, 2)]
     found = locks.violations()
     assert bool(found) == bool(words)
     assert all(words in text for text in found)
@@ -90,25 +90,25 @@ def test_a_right_history_is_accepted() -> None:
     ],
     ids=["one is missing", "out of order", "one twice", "wrong version", "wrong creation"],
 )
-def test_a_wrong_history_is_noticed(wrong: list[Seen]) -> None:
+def test_a_wrong_history_is_noticed(wrong: list[WatchedEvent]) -> None:
     assert watches.check_chain(wrong)
 
 
 @pytest.fixture
-def watcher() -> Watcher:
-    found = Watcher("w", None, "a", previous=False)  # type: ignore[arg-type]  # it is never run
+def watcher() -> ChaosWatcher:
+    found = ChaosWatcher("w", None, "a", previous=False)  # type: ignore[arg-type]  # it is never run
     found.start = 3
     found.seen = [HISTORY[2]._replace(previous=None), HISTORY[3]._replace(previous=None)]
     return found
 
 
-def test_a_watch_that_saw_all_is_accepted(watcher: Watcher) -> None:
+def test_a_watch_that_saw_all_is_accepted(watcher: ChaosWatcher) -> None:
     assert watches.check_watcher(watcher, HISTORY[:5]) == []
     watcher.seen.append(HISTORY[5])
     assert watches.check_watcher(watcher, HISTORY[:5]) == [], "what came later does not count"
 
 
-def test_a_watch_that_missed_repeated_or_changed_an_event_is_noticed(watcher: Watcher) -> None:
+def test_a_watch_that_missed_repeated_or_changed_an_event_is_noticed(watcher: ChaosWatcher) -> None:
     right = watcher.seen
     for wrong in (
         right[:1],

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from connect_kv.testing.checker.history import Operation, check_moments
 from connect_kv.testing.checker.linearization import Verdict, search
-from connect_kv.testing.checker.shrink import Counterexample, shortest
+from connect_kv.testing.checker.shrink import SmallestHistory, shortest
 from connect_kv.testing.checker.specification import Model
 
-__all__ = ["Model", "Outcome", "Verdict", "check"]
+__all__ = ["CheckResult", "Model", "Verdict", "check"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class CheckResult:
     """The answer; with a violation, the smallest history found that still shows it."""
 
     verdict: Verdict
     partition: Hashable = None
-    shown: Counterexample | None = None
+    shown: SmallestHistory | None = None
     states_tried: int = 0
 
     @property
@@ -33,7 +33,7 @@ class Outcome:
         return () if self.shown is None else self.shown.operations
 
 
-def check(model: Model, operations: Iterable[Operation], *, max_states: int = 5_000_000) -> Outcome:
+def check(model: Model, operations: Iterable[Operation], *, max_states: int = 5_000_000) -> CheckResult:
     """Check a history. UNKNOWN when `max_states` states of one partition were not enough to decide.
 
     Raises ValueError if a call returned before it was made.
@@ -48,8 +48,8 @@ def check(model: Model, operations: Iterable[Operation], *, max_states: int = 5_
         verdict, states = search(model, model.init(), part, max_states)
         tried += states
         if verdict is Verdict.VIOLATION:
-            return Outcome(
+            return CheckResult(
                 verdict=verdict, partition=key, shown=shortest(model, part, max_states), states_tried=tried
             )
         undecided = undecided or verdict is Verdict.UNKNOWN
-    return Outcome(verdict=Verdict.UNKNOWN if undecided else Verdict.OK, states_tried=tried)
+    return CheckResult(verdict=Verdict.UNKNOWN if undecided else Verdict.OK, states_tried=tried)

@@ -34,7 +34,7 @@ PATIENCE = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counterexample:
+class SmallestHistory:
     """A history without an order, whichever of the states in `before` it begins with."""
 
     operations: tuple[Operation, ...]
@@ -47,7 +47,7 @@ class Counterexample:
     """All the others until the end."""
 
 
-def shortest(model: Model, operations: Sequence[Operation], max_states: int) -> Counterexample:
+def shortest(model: Model, operations: Sequence[Operation], max_states: int) -> SmallestHistory:
     """The smallest history found in one that is a violation."""
     followed = _Followed(model, operations)
     end = followed.end
@@ -68,7 +68,7 @@ def shortest(model: Model, operations: Sequence[Operation], max_states: int) -> 
     kept = {(one.client, one.called) for one in calls}
     others = [one for one in whole if (one.client, one.called) not in kept and not model.reads(one.input)]
     context = sorted(others, key=lambda one: one.called)[-CONTEXT:]
-    return Counterexample(
+    return SmallestHistory(
         operations=tuple(sorted(calls, key=lambda one: one.called)),
         before=tuple(before),
         cut=cut,

@@ -8,7 +8,7 @@ from html import escape
 from itertools import accumulate
 
 from connect_kv.testing.checker.history import Operation
-from connect_kv.testing.checker.linearizability import Model, Outcome
+from connect_kv.testing.checker.linearizability import CheckResult, Model
 
 ROW = 34
 LEFT = 110
@@ -27,7 +27,7 @@ STYLE = (
 )
 
 
-def draw(model: Model, outcome: Outcome, *, title: str = "Not linearizable") -> str:
+def draw(model: Model, outcome: CheckResult, *, title: str = "Not linearizable") -> str:
     """The counter-example of a violation. The call whose answer fits no order is the marked one."""
     shown = outcome.shown
     assert shown is not None, "only a violation can be drawn"

@@ -15,7 +15,7 @@ from connect_kv.client.failures import CallFailed
 from connect_kv.client.stubs import Stream, Stubs
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse
 from connect_kv.testing.simulation.invariants import Violation
-from connect_kv.testing.simulation.watching import Segment, Watcher, seen
+from connect_kv.testing.simulation.watching import Segment, WatchRecorder, seen
 
 PATIENCE_SECONDS = 2.0
 """Silence after which the stream is given up, and another member asked."""
@@ -28,7 +28,7 @@ class OutOfOrder(Violation):
 
 
 @dataclass
-class BookmarkWatcher(Watcher):
+class BookmarkWatcher(WatchRecorder):
     """A watch of all keys, with bookmarks, on one member after the other."""
 
     bookmarks: int = 0

@@ -25,7 +25,7 @@ from connect_kv.framework.versions import methods_of
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import Arguments, first_of
 from connect_kv.testing.simulation.member import Found, Step, Told
-from connect_kv.testing.simulation.random_arguments import made_up
+from connect_kv.testing.simulation.random_arguments import random_arguments
 from connect_kv.testing.simulation.telling import arguments_in_words
 
 _TIMEOUT = 60
@@ -181,7 +181,7 @@ def _steps(machine: type[Replicated], calls: int, seed: int, arguments: Argument
     steps = []
     for _ in range(calls):
         name = rng.choice(queries if queries and rng.random() < 0.4 else commands)
-        given = arguments(name, rng) if arguments else made_up(machine, methods[name], rng)
+        given = arguments(name, rng) if arguments else random_arguments(machine, methods[name], rng)
         packed = b64encode(methods[name].bind((), given)).decode()
         steps.append(Step(name, packed, methods[name].kind is Kind.QUERY))
     return steps

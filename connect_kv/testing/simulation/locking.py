@@ -21,7 +21,7 @@ RATE = 0.95
 """A client trusts its lease for this part of its time: clocks may differ by the rest."""
 
 
-class Held(NamedTuple):
+class LockHolder(NamedTuple):
     """Someone believed to hold the lock."""
 
     who: str
@@ -31,11 +31,11 @@ class Held(NamedTuple):
 
 
 @dataclass
-class Locks:
+class LockHistory:
     """All holders of one lock."""
 
     world: World
-    held: list[Held] = field(default_factory=list)
+    held: list[LockHolder] = field(default_factory=list)
 
     async def use(self, who: str, pause: float) -> None:
         """Take the lock, hold it for a moment, and let go, crash, or stay too long; for ever."""
@@ -62,7 +62,7 @@ class Locks:
             await self._hold(lease, seconds if luck < 0.8 else 2 * TTL)
         finally:
             if fence:
-                self.held.append(Held(who, fence, start, min(loop.time(), _trusted(lease))))
+                self.held.append(LockHolder(who, fence, start, min(loop.time(), _trusted(lease))))
             if luck < 0.6:
                 await lease.revoke()
             else:
@@ -75,7 +75,7 @@ class Locks:
 
     def check(self) -> None:
         """Raise a Violation if two held it at once, or a later one has a lower number."""
-        before: Held | None = None
+        before: LockHolder | None = None
         for held in sorted(self.held, key=lambda one: one.start):
             if held.end <= held.start:
                 continue

@@ -20,10 +20,10 @@ from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import methods_of
 from connect_kv.testing.checker.linearizability import Model
 from connect_kv.testing.simulation.executed import Executed, Factory, ObservedMachine, answer_of
-from connect_kv.testing.simulation.random_arguments import made_up
-from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, Report, RunConfig, Simulation
+from connect_kv.testing.simulation.random_arguments import random_arguments
+from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, RunConfig, Simulation, SimulationReport
 from connect_kv.testing.simulation.telling import arguments_in_words, value_in_words
-from connect_kv.testing.simulation.workloads import Caller, Recorder
+from connect_kv.testing.simulation.workloads import SequentialClient, WorkloadHistory
 from connect_kv.testing.simulation.world import WorldConfig
 
 NAME = "machine"
@@ -59,12 +59,12 @@ class MachineSimulation(Simulation):
         self.executed = Executed(make, lambda violation: self.world.fail(violation))
         owner: type = self.kind
         self.methods = methods_of(owner)
-        self.arguments = arguments or (lambda name, rng: made_up(self.kind, self.methods[name], rng))
+        self.arguments = arguments or (lambda name, rng: random_arguments(self.kind, self.methods[name], rng))
         super().__init__(config)
-        self.recorders = {NAME: Recorder(self.world, NAME, model_of(self.executed))}
+        self.recorders = {NAME: WorkloadHistory(self.world, NAME, model_of(self.executed))}
         self.watchers = []
 
-    def run(self) -> Report:
+    def run(self) -> SimulationReport:
         """See Simulation."""
         report = super().run()
         report.notes = list(self.executed.notes.values())
@@ -84,14 +84,15 @@ class MachineSimulation(Simulation):
         """Callers of all its methods."""
         recorder = self.recorders[NAME]
         return [
-            self._call(Caller(recorder, f"c{number}", session=True, timeout=2)) for number in range(CLIENTS)
+            self._call(SequentialClient(recorder, f"c{number}", session=True, timeout=2))
+            for number in range(CLIENTS)
         ]
 
     async def comes_to_rest(self) -> None:
         """All members apply all there is; that each result was the same on all is checked with each."""
         await self.world.until(self.all_applied, SETTLE_SECONDS, "all members to apply everything")
 
-    async def _call(self, caller: Caller) -> None:
+    async def _call(self, caller: SequentialClient) -> None:
         rng, names = caller.rng, sorted(self.methods)
         async with caller.client as client:
             machine = client.machine(NAME, self.kind)

@@ -51,7 +51,7 @@ _SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
-def made_up(owner: type, method: Method, rng: random.Random) -> dict[str, Any]:
+def random_arguments(owner: type, method: Method, rng: random.Random) -> dict[str, Any]:
     """Arguments for a method: its examples, or made up. Raises ConfigError for types it knows nothing of."""
     function = getattr(owner, method.name)
     whole, some = given_examples(function, rng)

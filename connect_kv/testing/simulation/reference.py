@@ -43,7 +43,7 @@ class Value(NamedTuple):
     lease: int
 
 
-class Change(NamedTuple):
+class ReferenceEvent(NamedTuple):
     """One event. `after` is None for a deletion."""
 
     revision: int
@@ -87,7 +87,7 @@ class Reference:
         """When the entry at hand was proposed: its client had asked for it before."""
         self.revision = 1
         self.compacted = 0
-        self.changes: list[Change] = []
+        self.changes: list[ReferenceEvent] = []
         self.keys: dict[bytes, Value] = {}
         self.leases: dict[int, _Lease] = {}
         self.alarms: set[tuple[int, int]] = set()
@@ -258,7 +258,7 @@ class Reference:
             if change.key == key:
                 before = change.before
                 break
-        self.changes.append(Change(self.revision + 1, key, after, before))
+        self.changes.append(ReferenceEvent(self.revision + 1, key, after, before))
         self._sub += 1
         held = self.keys.get(key)
         if held is not None and held.lease in self.leases:

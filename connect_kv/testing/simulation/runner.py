@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from connect_kv.testing.checker import timeline
 from connect_kv.testing.simulation.faults import ALL
 from connect_kv.testing.simulation.invariants import Violation
-from connect_kv.testing.simulation.simulation import Report, RunConfig, simulate
+from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport, simulate
 from connect_kv.testing.simulation.workloads import NotLinearizable
 
 
@@ -31,7 +31,7 @@ def seeds_of(text: str) -> list[int]:
     return found
 
 
-def run_all(configs: Iterable[RunConfig], jobs: int) -> Iterator[Report]:
+def run_all(configs: Iterable[RunConfig], jobs: int) -> Iterator[SimulationReport]:
     """Each report as it comes, in the order of `configs`."""
     if jobs == 1:
         keep_what_is_loaded()
@@ -47,7 +47,7 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def reported(config: RunConfig) -> Report:
+def reported(config: RunConfig) -> SimulationReport:
     """Run one seed; what is reported can be sent to another process, which models cannot."""
     report = simulate(config)
     violation = report.violation
@@ -57,7 +57,7 @@ def reported(config: RunConfig) -> Report:
     return report
 
 
-def replay_line(report: Report, config: RunConfig) -> str:
+def replay_line(report: SimulationReport, config: RunConfig) -> str:
     """The one line that repeats a failure."""
     return (
         f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds!r} "

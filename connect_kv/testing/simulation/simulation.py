@@ -15,13 +15,13 @@ from connect_kv.testing.simulation import faults as fault_kinds
 from connect_kv.testing.simulation.bookmarks import BookmarkWatcher
 from connect_kv.testing.simulation.faults import Nemesis
 from connect_kv.testing.simulation.invariants import Violation
-from connect_kv.testing.simulation.locking import Locks, abandon_leases, compact_history
+from connect_kv.testing.simulation.locking import LockHistory, abandon_leases, compact_history
 from connect_kv.testing.simulation.process import StepLimit
-from connect_kv.testing.simulation.watching import Watcher, watchers
+from connect_kv.testing.simulation.watching import WatchRecorder, watchers
 from connect_kv.testing.simulation.workloads import (
-    Caller,
-    Counter,
-    Recorder,
+    CounterMachine,
+    SequentialClient,
+    WorkloadHistory,
     end_alarms,
     read_registers,
     recorders,
@@ -56,7 +56,7 @@ class RunConfig:
 
 
 @dataclass(kw_only=True)
-class Report:
+class SimulationReport:
     """What came of it."""
 
     seed: int
@@ -93,12 +93,12 @@ class Simulation:
         self.config = config
         skew = 0.3 if config.seed % 3 == 0 else 0.0
         self.world = World(self.world_config(skew))
-        self.recorders: dict[str, Recorder] = recorders(self.world)
-        self.watchers: list[Watcher] = [
+        self.recorders: dict[str, WorkloadHistory] = recorders(self.world)
+        self.watchers: list[WatchRecorder] = [
             *watchers(self.world),
             BookmarkWatcher(self.world, "w-bookmarks", b"", prev_kv=True),
         ]
-        self.locks = Locks(self.world)
+        self.locks = LockHistory(self.world)
         self.unheard = False
         """Nobody lived to tell what an entry did: what follows from it cannot be checked."""
         mean = config.mean or self.world.chance("mean").choice((0.15, 0.4, 1.0))
@@ -109,15 +109,15 @@ class Simulation:
         config = self.config
         return WorldConfig(
             seed=config.seed,
-            machines={"counter": Counter},
+            machines={"counter": CounterMachine},
             members=config.members,
             clock_skew=skew,
             step_limit=config.step_limit,
         )
 
-    def run(self) -> Report:
+    def run(self) -> SimulationReport:
         """Run it; never raises for what it finds."""
-        report = Report(seed=self.config.seed)
+        report = SimulationReport(seed=self.config.seed)
         began = time.perf_counter()
         try:
             self.world.run(self.main())
@@ -177,17 +177,23 @@ class Simulation:
             self.recorders["counter"],
         )
         readers = [
-            read_registers(registers, Caller(registers, f"r{number}", session=False, timeout=2), 2, pause)
+            read_registers(
+                registers, SequentialClient(registers, f"r{number}", session=False, timeout=2), 2, pause
+            )
             for number in range(self.config.readers)
         ]
         return [
             *readers,
-            use_registers(registers, Caller(registers, "c1", session=True, timeout=2), 2, pause),
-            use_registers(registers, Caller(registers, "c2", session=False, timeout=2), 2, pause),
-            use_transactions(transactions, Caller(transactions, "c3", session=True, timeout=2), pause),
-            use_transactions(transactions, Caller(transactions, "c4", session=False, timeout=2), pause),
-            use_counter(counter, Caller(counter, "c5", session=True, timeout=4), pause),
-            use_counter(counter, Caller(counter, "c6", session=True, timeout=1), pause),
+            use_registers(registers, SequentialClient(registers, "c1", session=True, timeout=2), 2, pause),
+            use_registers(registers, SequentialClient(registers, "c2", session=False, timeout=2), 2, pause),
+            use_transactions(
+                transactions, SequentialClient(transactions, "c3", session=True, timeout=2), pause
+            ),
+            use_transactions(
+                transactions, SequentialClient(transactions, "c4", session=False, timeout=2), pause
+            ),
+            use_counter(counter, SequentialClient(counter, "c5", session=True, timeout=4), pause),
+            use_counter(counter, SequentialClient(counter, "c6", session=True, timeout=1), pause),
             self.locks.use("l1", 3 * pause),
             self.locks.use("l2", 3 * pause),
             abandon_leases(world, "l3", 3 * pause),
@@ -264,7 +270,7 @@ class Simulation:
         if found != world.reference.keys:
             raise Violation(f"{address} holds {found}, not {world.reference.keys}")
 
-    def check_histories(self, report: Report) -> None:
+    def check_histories(self, report: SimulationReport) -> None:
         """Raises Violation."""
         if self.unheard:
             report.undecided.append("an entry of unknown effect")
@@ -279,6 +285,6 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def simulate(config: RunConfig, make: Callable[[RunConfig], Simulation] = Simulation) -> Report:
+def simulate(config: RunConfig, make: Callable[[RunConfig], Simulation] = Simulation) -> SimulationReport:
     """Run one seed."""
     return make(config).run()

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from connect_kv import errors
 from connect_kv.rpc.kv_pb2 import Event
 from connect_kv.testing.simulation.invariants import Violation
-from connect_kv.testing.simulation.reference import Change, Reference
+from connect_kv.testing.simulation.reference import Reference, ReferenceEvent
 from connect_kv.testing.simulation.world import World
 
 
-class Seen(NamedTuple):
+class ObservedEvent(NamedTuple):
     """One event, as a client got it."""
 
     deleted: bool
@@ -33,13 +33,13 @@ class Segment:
     """What one watch saw from its start on. A watch that was compacted away starts another."""
 
     start: int
-    events: list[Seen] = field(default_factory=list)
+    events: list[ObservedEvent] = field(default_factory=list)
     complete_to: int = 0
     """Below this revision the client believes to have seen everything."""
 
 
 @dataclass
-class Watcher:
+class WatchRecorder:
     """One watch of a range, for as long as the world runs."""
 
     world: World
@@ -88,7 +88,7 @@ class Watcher:
             return False
         return len(self.segments[-1].events) < len(self.expected(reference, self.segments[-1], last_one=True))
 
-    def expected(self, reference: Reference, segment: Segment, *, last_one: bool) -> list[Seen]:
+    def expected(self, reference: Reference, segment: Segment, *, last_one: bool) -> list[ObservedEvent]:
         """What the committed commands say it must have seen."""
         end = reference.revision if last_one else segment.complete_to
         found = [
@@ -103,15 +103,15 @@ class Watcher:
     def _next(self) -> int:
         return self.segments[-1].complete_to + 1 if self.segments and self.segments[-1].events else 0
 
-    def _as_seen(self, change: Change) -> Seen:
+    def _as_seen(self, change: ReferenceEvent) -> ObservedEvent:
         before = change.before if self.prev_kv else None
         previous = None if before is None else (before.value, before.mod_revision)
         if change.after is None:
-            return Seen(True, change.key, b"", 0, change.revision, 0, 0, previous)
+            return ObservedEvent(True, change.key, b"", 0, change.revision, 0, 0, previous)
         value, create, mod, version, lease = change.after
-        return Seen(False, change.key, value, create, mod, version, lease, previous)
+        return ObservedEvent(False, change.key, value, create, mod, version, lease, previous)
 
-    def _difference(self, segment: Segment, expected: Sequence[Seen]) -> str:
+    def _difference(self, segment: Segment, expected: Sequence[ObservedEvent]) -> str:
         for number, (seen, right) in enumerate(zip(segment.events, expected, strict=False)):
             if seen != right and seen != right._replace(previous=None):
                 return f"watch {self.name} from {segment.start}: event {number} is {seen}, not {right}"
@@ -121,7 +121,7 @@ class Watcher:
         )
 
 
-def _alike(seen: Sequence[Seen], right: Sequence[Seen], compacted: int) -> bool:
+def _alike(seen: Sequence[ObservedEvent], right: Sequence[ObservedEvent], compacted: int) -> bool:
     """What was before a compacted revision cannot be told any more, and need not be."""
     return len(seen) == len(right) and all(
         one == other or (other.mod_revision <= compacted and one == other._replace(previous=None))
@@ -129,24 +129,24 @@ def _alike(seen: Sequence[Seen], right: Sequence[Seen], compacted: int) -> bool:
     )
 
 
-def seen(event: Event, prev_kv: bool) -> Seen:
+def seen(event: Event, prev_kv: bool) -> ObservedEvent:
     """What a client makes of an event."""
     kv = event.kv
     previous = None
     if prev_kv and event.HasField("prev_kv"):
         previous = (event.prev_kv.value, event.prev_kv.mod_revision)
-    return Seen(
+    return ObservedEvent(
         event.type == Event.DELETE, kv.key, kv.value,
         kv.create_revision, kv.mod_revision, kv.version, kv.lease, previous,
     )  # fmt: skip
 
 
-def watchers(world: World) -> list[Watcher]:
+def watchers(world: World) -> list[WatchRecorder]:
     """One for each thing a watch can be asked for."""
     return [
-        Watcher(world, "w-all", b"", prev_kv=True),
-        Watcher(world, "w-start", b"r", from_start=True),
-        Watcher(world, "w-puts", b"t", deletes=False),
-        Watcher(world, "w-deletes", b"", puts=False, prev_kv=True),
-        Watcher(world, "w-one", b"r0"),
+        WatchRecorder(world, "w-all", b"", prev_kv=True),
+        WatchRecorder(world, "w-start", b"r", from_start=True),
+        WatchRecorder(world, "w-puts", b"t", deletes=False),
+        WatchRecorder(world, "w-deletes", b"", puts=False, prev_kv=True),
+        WatchRecorder(world, "w-one", b"r0"),
     ]

@@ -17,7 +17,7 @@ from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.testing.checker import models
 from connect_kv.testing.checker.history import History, check_assumptions
-from connect_kv.testing.checker.linearizability import Model, Outcome, Verdict, check
+from connect_kv.testing.checker.linearizability import CheckResult, Model, Verdict, check
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.world import World
 
@@ -27,7 +27,7 @@ UNKNOWN = (errors.OutcomeUnknown, errors.SessionExpired)
 MAX_STATES = 400_000
 
 
-class Counter(Replicated):
+class CounterMachine(Replicated):
     """The counter of the first page."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Counter(Replicated):
 
 
 @dataclass
-class Recorder:
+class WorkloadHistory:
     """The history of one kind of workload, and the model it must fit."""
 
     world: World
@@ -83,7 +83,7 @@ class Recorder:
             self.history.returns(number, answer, self.world.now)
         return True
 
-    def check(self) -> Outcome:
+    def check(self) -> CheckResult:
         """Whether there is an order that explains every answer. Raises Violation."""
         operations = self.history.operations
         check_assumptions(operations)
@@ -112,18 +112,18 @@ def name_of(client: object) -> str:
 class NotLinearizable(Violation):
     """No order of the calls explains the answers; the smallest history that shows it."""
 
-    def __init__(self, text: str, model: Model, outcome: Outcome) -> None:
+    def __init__(self, text: str, model: Model, outcome: CheckResult) -> None:
         super().__init__(text)
         self.model = model
         self.outcome = outcome
 
 
-class Caller:
+class SequentialClient:
     """One client with one call at a time. A call of unknown outcome may still be under way: the next
     one is another client's.
     """
 
-    def __init__(self, recorder: Recorder, name: str, *, session: bool, timeout: float) -> None:
+    def __init__(self, recorder: WorkloadHistory, name: str, *, session: bool, timeout: float) -> None:
         self.world = recorder.world
         self.rng: Random = recorder.world.chance(f"{recorder.name} {name}")
         self.client: Client = recorder.world.client(name, session=session, timeout=timeout)
@@ -143,7 +143,7 @@ class Caller:
         await asyncio.sleep(self.rng.expovariate(1 / mean))
 
 
-async def use_registers(recorder: Recorder, caller: Caller, keys: int, pause: float) -> None:
+async def use_registers(recorder: WorkloadHistory, caller: SequentialClient, keys: int, pause: float) -> None:
     """Reads, writes, compare-and-swap and deletes of a few keys, for ever."""
     rng, number = caller.rng, 0
     async with caller.client as client:
@@ -167,7 +167,9 @@ async def use_registers(recorder: Recorder, caller: Caller, keys: int, pause: fl
             await caller.rest(pause)
 
 
-async def read_registers(recorder: Recorder, caller: Caller, keys: int, pause: float) -> None:
+async def read_registers(
+    recorder: WorkloadHistory, caller: SequentialClient, keys: int, pause: float
+) -> None:
     """Only reads, for ever."""
     async with caller.client as client:
         while True:
@@ -176,7 +178,7 @@ async def read_registers(recorder: Recorder, caller: Caller, keys: int, pause: f
             await caller.rest(pause)
 
 
-async def use_transactions(recorder: Recorder, caller: Caller, pause: float) -> None:
+async def use_transactions(recorder: WorkloadHistory, caller: SequentialClient, pause: float) -> None:
     """Move amounts between accounts if nobody else did meanwhile, and read all of them at once."""
     rng, number = caller.rng, 0
     names = ("ta", "tb", "tc")
@@ -202,17 +204,17 @@ async def use_transactions(recorder: Recorder, caller: Caller, pause: float) -> 
             await caller.rest(pause)
 
 
-async def use_counter(recorder: Recorder, caller: Caller, pause: float) -> None:
+async def use_counter(recorder: WorkloadHistory, caller: SequentialClient, pause: float) -> None:
     """Increment and read the counter."""
     rng = caller.rng
     async with caller.client as client:
-        counter = client.machine("counter", Counter)
+        counter = client.machine("counter", CounterMachine)
         while True:
             if rng.random() < 0.3:
-                await caller.call(("value",), counter.call(Counter.value), int, reads=True)
+                await caller.call(("value",), counter.call(CounterMachine.value), int, reads=True)
             else:
                 by = rng.randint(1, 3)
-                await caller.call(("increment", by), counter.call(Counter.increment, by=by), int)
+                await caller.call(("increment", by), counter.call(CounterMachine.increment, by=by), int)
             await caller.rest(pause)
 
 
@@ -254,7 +256,7 @@ def _transaction(answer: Any) -> tuple[bool, tuple[str | None, ...]]:
     return answer.succeeded, tuple(found)
 
 
-def recorders(world: World) -> dict[str, Recorder]:
+def recorders(world: World) -> dict[str, WorkloadHistory]:
     """One for each kind."""
     kinds = {"registers": models.register, "transactions": models.transactions, "counter": models.counter}
-    return {name: Recorder(world, name, model) for name, model in kinds.items()}
+    return {name: WorkloadHistory(world, name, model) for name, model in kinds.items()}

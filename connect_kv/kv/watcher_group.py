@@ -1,4 +1,4 @@
-"""Feed: what the live watches of one range have yet to take, kept once however many they are.
+"""WatcherGroup: what the synced watches of one range have yet to take, kept once however many they are.
 
 Each watch remembers how far it has taken. One that has taken everything rests, and costs nothing
 until something comes; watches that take the same piece share its encoded form.
@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
-from connect_kv.kv.store import Change
+from connect_kv.kv.store import WatchedChange
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 
 BATCH_BYTES = 256 << 10
@@ -21,11 +21,11 @@ _BATCHES = 16
 _REVISION = attrgetter("revision")
 
 Filters = frozenset[WatchCreateRequest.FilterType.ValueType]
-FeedKey = tuple[bytes, bytes, Filters]
+GroupKey = tuple[bytes, bytes, Filters]
 """Key, range_end and filters: watches that agree in these see the same changes."""
 
 
-def passes(filters: Filters, change: Change) -> bool:
+def passes(filters: Filters, change: WatchedChange) -> bool:
     """Whether a watch with these filters sees the change."""
     if not filters:
         return True
@@ -33,22 +33,22 @@ def passes(filters: Filters, change: Change) -> bool:
     return kind not in filters
 
 
-class Taker(Protocol):
-    """One watch, as its feed knows it. Compared by identity."""
+class SyncedWatcher(Protocol):
+    """One watch, as its group knows it. Compared by identity."""
 
     taken: int
-    """Changes of the feed it has taken, or that came before it, counted from the feed's first."""
+    """Changes of the group it has taken, or that came before it, counted from the group's first."""
 
 
-W = TypeVar("W", bound=Taker)
+W = TypeVar("W", bound=SyncedWatcher)
 
 
-class Batch:
+class EventBatch:
     """Some changes, in order, whole revisions."""
 
     __slots__ = ("_encoded", "_with_previous", "changes")
 
-    def __init__(self, changes: list[Change]) -> None:
+    def __init__(self, changes: list[WatchedChange]) -> None:
         self.changes = changes
         self._encoded: bytes | None = None
         self._with_previous: bytes | None = None
@@ -68,9 +68,9 @@ class Batch:
             self._encoded = b"".join([change.encoded(prev_kv=False) for change in self.changes])
         return self._encoded
 
-    def pieces(self, most: int, *, prev_kv: bool) -> list[Batch]:
+    def pieces(self, most: int, *, prev_kv: bool) -> list[EventBatch]:
         """The same in several: the events of each take less than so many bytes, or are one revision."""
-        pieces: list[list[Change]] = [[]]
+        pieces: list[list[WatchedChange]] = [[]]
         size = 0
         for _, group in groupby(self.changes, _REVISION):
             revision = list(group)
@@ -80,29 +80,29 @@ class Batch:
                 size = 0
             pieces[-1] += revision
             size += more
-        return [Batch(piece) for piece in pieces]
+        return [EventBatch(piece) for piece in pieces]
 
 
-class Held:
-    """What all feeds hold together: so many changes, of so many bytes."""
+class PendingBytes:
+    """What all groups hold together: so many changes, of so many bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self.changes = 0
 
 
-class Feed(Generic[W]):
+class WatcherGroup(Generic[W]):
     """Watches join when they have seen everything published, and leave when they fall behind or end."""
 
     __slots__ = ("_batches", "_busy", "_changes", "_filters", "_first", "_held", "_resting", "size")
 
-    def __init__(self, key: FeedKey, held: Held) -> None:
+    def __init__(self, key: GroupKey, held: PendingBytes) -> None:
         self._filters = key[2]
         self._held = held
-        self._changes: list[Change] = []
+        self._changes: list[WatchedChange] = []
         self._first = 0
         """The number of the first change that is kept."""
-        self._batches: dict[tuple[int, int], Batch] = {}
+        self._batches: dict[tuple[int, int], EventBatch] = {}
         self._resting: dict[W, None] = {}
         """Watches that have taken everything."""
         self._busy: dict[W, None] = {}
@@ -127,11 +127,11 @@ class Feed(Generic[W]):
             del self._busy[watch]
         self._forget_if_taken()
 
-    def wants(self, change: Change) -> bool:
+    def wants(self, change: WatchedChange) -> bool:
         """Whether the filters let it pass."""
         return passes(self._filters, change)
 
-    def add(self, change: Change) -> None:
+    def add(self, change: WatchedChange) -> None:
         """One more; those of a revision are added together, and then `wake` is called."""
         self._changes.append(change)
         self.size += change.size
@@ -145,12 +145,12 @@ class Feed(Generic[W]):
         self._resting.clear()
         return woken
 
-    def waiting(self, watch: W) -> Change | None:
+    def waiting(self, watch: W) -> WatchedChange | None:
         """The first change it has not taken."""
         at = watch.taken - self._first
         return self._changes[at] if at < len(self._changes) else None
 
-    def take(self, watch: W) -> tuple[Batch | None, bool]:
+    def take(self, watch: W) -> tuple[EventBatch | None, bool]:
         """What it has not taken, or the first part of it; and whether that was all. Then it rests."""
         start, end = watch.taken, self._first + len(self._changes)
         if start == end:
@@ -162,14 +162,14 @@ class Feed(Generic[W]):
         if batch is None:
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
-            batch = Batch(self._changes[start - self._first : stop - self._first])
+            batch = EventBatch(self._changes[start - self._first : stop - self._first])
             self._batches[start, stop] = batch
         if stop == end:
             self._rest(watch)
             self._forget_if_taken()
         return batch, stop == end
 
-    def laggards(self, most: int) -> list[W]:
+    def unsynced(self, most: int) -> list[W]:
         """Drop the oldest changes until at most so many bytes are left: who has not taken them yet?
 
         They must leave. What everybody has taken is dropped without a word.

@@ -1,4 +1,4 @@
-"""Census: how many keys there are in each stretch of the key space, as far as somebody has counted.
+"""RangeCounts: how many keys there are in each stretch of the key space, as far as somebody has counted.
 
 Whoever counts a range for the first time leaves behind what was found, in stretches of some hundred
 keys; from then on every new and every deleted key is counted into its stretch. The next count of
@@ -39,7 +39,7 @@ class _Gap(NamedTuple):
     """What is found is worth keeping; not where a range begins or ends within a known stretch."""
 
 
-class Census:
+class RangeCounts:
     """Used on the loop only. A stop of None means no end."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ MOST_COUNTS = 1024
 """Kept at once, the newest."""
 
 
-class Counts:
+class PageCounts:
     """What was counted lately. Of published states: within a transaction a revision is not yet whole."""
 
     def __init__(self) -> None:

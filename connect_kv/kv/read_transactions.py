@@ -1,4 +1,4 @@
-"""Readings: frozen states in use, so that the database under them can be exchanged or closed."""
+"""Read transactions: frozen states in use, so that the database under them can be exchanged or closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from connect_kv.kv.layout import Source, StoreState
 from connect_kv.storage.engine import View
 
 
-class Reading:
+class ReadTransaction:
     """One frozen state: keys and numbers that belong together."""
 
     __slots__ = ("_walks", "closed", "state", "view")
@@ -46,32 +46,32 @@ class Reading:
             self.view.close()
 
 
-class Readings:
-    """All readings that are open now. Used on the loop only."""
+class ReadTransactions:
+    """All that are open now. Used on the loop only."""
 
     def __init__(self) -> None:
         self._source: Source | None = None
-        self._open: dict[Reading, None] = {}
+        self._open: dict[ReadTransaction, None] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def load(self, source: Source | None) -> None:
         """Read from there from now on, and let go of what was before."""
-        for reading in self._open:
-            reading.close()
+        for transaction in self._open:
+            transaction.close()
         self._open.clear()
         self._source = source
 
     @contextmanager
-    def open(self) -> Generator[Reading, None, None]:
+    def open(self) -> Generator[ReadTransaction, None, None]:
         """The state now. Raises NodeStopped when there is none."""
         if self._source is None:
             raise NodeStopped("the database is closed")
-        reading = Reading(self._source.view())
-        self._open[reading] = None
+        transaction = ReadTransaction(self._source.view())
+        self._open[transaction] = None
         try:
-            yield reading
+            yield transaction
         finally:
-            self._open.pop(reading, None)
-            reading.close()
+            self._open.pop(transaction, None)
+            transaction.close()

@@ -9,7 +9,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.kv.recent import ENTRY_BYTES, LARGEST_RECORD, Known, RecentRecords
+from connect_kv.kv.record_cache import ENTRY_BYTES, LARGEST_RECORD, Known, RecordCache
 from connect_kv.kv.store import Attachments, MvccStore
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.overlay import Overlay
@@ -20,7 +20,7 @@ def known(size: int, version: int = 2) -> Known:
 
 
 def test_the_keys_written_last_are_kept() -> None:
-    recent = RecentRecords(3 * (100 + ENTRY_BYTES))
+    recent = RecordCache(3 * (100 + ENTRY_BYTES))
     for number in range(100):
         recent.put(b"%d" % number, known(100))
         assert recent.get(b"%d" % number) == known(100)
@@ -29,7 +29,7 @@ def test_the_keys_written_last_are_kept() -> None:
 
 
 def test_a_key_that_is_written_again_and_again_takes_one_place() -> None:
-    recent = RecentRecords(3 * (100 + ENTRY_BYTES))
+    recent = RecordCache(3 * (100 + ENTRY_BYTES))
     recent.put(b"other", known(100))
     for version in range(100):
         recent.put(b"hot", known(100, version))
@@ -38,7 +38,7 @@ def test_a_key_that_is_written_again_and_again_takes_one_place() -> None:
 
 
 def test_a_record_that_grows_counts_as_what_it_has_become() -> None:
-    recent = RecentRecords(10_000)
+    recent = RecordCache(10_000)
     recent.put(b"other", known(100))
     for size in range(100, 60_000, 5_000):
         recent.put(b"key", known(size))
@@ -47,14 +47,14 @@ def test_a_record_that_grows_counts_as_what_it_has_become() -> None:
 
 
 def test_a_large_record_is_not_kept_nor_what_it_replaced() -> None:
-    recent = RecentRecords()
+    recent = RecordCache()
     recent.put(b"key", known(100))
     recent.put(b"key", known(LARGEST_RECORD + 1))
     assert recent.get(b"key") is None
 
 
 def test_what_is_discarded_leaves_its_room() -> None:
-    recent = RecentRecords(3 * (100 + ENTRY_BYTES))
+    recent = RecordCache(3 * (100 + ENTRY_BYTES))
     recent.put(b"other", known(100))
     for _ in range(100):
         recent.put(b"key", known(100))
@@ -80,7 +80,7 @@ def test_a_store_answers_the_same_however_little_it_keeps(
 def _played(steps: list[tuple[str, bytes, bytes | None]], room: int) -> object:
     """What the steps answered, and what is in the database afterwards."""
     overlay = Overlay(MemoryDisk(random.Random(1)).open(Path("state")))
-    tested = MvccStore(NO_LEASES, RecentRecords(room))
+    tested = MvccStore(NO_LEASES, RecordCache(room))
     answers: list[bytes | None] = []
     for step, key, value in steps:
         if step == "put":

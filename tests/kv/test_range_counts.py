@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from connect_kv.kv import census, layout, scan
+from connect_kv.kv import layout, range_counts, scan
 from connect_kv.kv.layout import StoreState
 from connect_kv.rpc.kv_pb2 import RangeRequest, TxnRequest
 from connect_kv.storage.engine import View
@@ -37,11 +37,11 @@ class Reader:
         key, range_end = bounds(rng)
         self.expected = covered(keys, key, range_end)
         self.question = key, range_end
-        self.walk = self._count(kv.machine._store.census, state)
+        self.walk = self._count(kv.machine._store.range_counts, state)
         self.found: int | None = None
         self.step()
 
-    def _count(self, counting: census.Census, state: StoreState) -> Generator[None, None, int]:
+    def _count(self, counting: range_counts.RangeCounts, state: StoreState) -> Generator[None, None, int]:
         with counting.reading(state.revision):
             yield
             return (yield from counting.count(self.view, *self.question, state))
@@ -84,8 +84,8 @@ def write(kv: Kv, keys: set[bytes], rng: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_counts_while_keys_come_and_go(kv: Kv, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "STRETCH_KEYS", 3)
-    monkeypatch.setattr(census, "MOST_STRETCHES", 60)
+    monkeypatch.setattr(range_counts, "STRETCH_KEYS", 3)
+    monkeypatch.setattr(range_counts, "MOST_STRETCHES", 60)
     monkeypatch.setattr(scan, "SLICE_RECORDS", 4)
     rng = random.Random(seed)
     keys: set[bytes] = set()
@@ -104,7 +104,7 @@ def test_counts_while_keys_come_and_go(kv: Kv, seed: int, monkeypatch: pytest.Mo
 
 
 async def test_a_second_count_looks_at_few_keys(kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "STRETCH_KEYS", 10)
+    monkeypatch.setattr(range_counts, "STRETCH_KEYS", 10)
     for number in range(1000):
         kv.put(b"%04d" % number)
     looked_at: list[bytes] = []
@@ -131,12 +131,12 @@ async def test_a_second_count_looks_at_few_keys(kv: Kv, monkeypatch: pytest.Monk
 
 async def test_the_numbers_take_little_memory(kv: Kv, monkeypatch: pytest.MonkeyPatch) -> None:
     """What no reader can need any more is forgotten."""
-    monkeypatch.setattr(census, "STRETCH_KEYS", 2)
-    monkeypatch.setattr(census, "MOST_STRETCHES", 50)
+    monkeypatch.setattr(range_counts, "STRETCH_KEYS", 2)
+    monkeypatch.setattr(range_counts, "MOST_STRETCHES", 50)
     for number in range(300):
         kv.put(b"%04d" % number)
         assert (await kv.get(b"0", b"9", count_only=True)).count == number + 1
-    counting = kv.machine._store.census
+    counting = kv.machine._store.range_counts
     assert len(counting._starts) <= 300 // 2 + 2
     assert not counting._recent
     assert not counting._readers

@@ -17,7 +17,7 @@ Known = tuple[bytes, int, int, int]
 """A record, and of it what the next change of its key needs: create revision, version, lease."""
 
 
-class RecentRecords:
+class RecordCache:
     """Keys and their current records, as far as there is room.
 
     Two generations: once the young one is full, what was not written again since the one before
