@@ -97,8 +97,9 @@ class ClientConnection(Connection[ClientCall, Answer]):
             (b":scheme", scheme.encode()),
             (b":authority", authority.encode()),
         ]
-        self._allowed = 100
-        """Calls at a time, until the server says how many."""
+        self._allowed = 0
+        """Calls at a time: none until the server's first settings say how many."""
+        self._greeted = False
         self._queued: deque[ClientCall] = deque()
         self.leaving = ""
         """Why no new call can be made here: the server goes away, or is gone. Make another connection."""
@@ -374,11 +375,12 @@ class ClientConnection(Connection[ClientCall, Answer]):
         self.soonest = min(self.soonest, min((one.deadline for one in self._queued), default=math.inf))
 
     def _streams_allowed(self, count: int) -> None:
-        self._allowed = count
+        self._allowed, self._greeted = count, True
 
     def _settings_changed(self) -> None:
-        if not self._queued:
-            return
+        if not self._greeted:
+            self._greeted = True
+            self._allowed = self._allowed or frames.LAST_STREAM
         while self._queued and len(self.streams) < self._allowed:
             sent = self._queued.popleft().sent
             if sent is not None:

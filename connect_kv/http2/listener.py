@@ -356,6 +356,9 @@ class _Socket(asyncio.Protocol):
         assert core is not None
         self._count()
         out = core.out
+        if self._closing:  # its last words were spoken
+            out.clear()
+            return
         if out and (not core.paused or core.closing):
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
