@@ -18,7 +18,7 @@ OUTSIDE = ("chaos", "benchmarks", "examples")
 HOUSES = {"frontend", "testing"}
 """Packages whose rooms are their own packages."""
 
-GROUND = {"errors", "etcd_errors", "protowire", "rpc"}
+GROUND = {"errors", "etcd_errors", "events", "protowire", "rpc"}
 PEOPLE = {"config", "metrics"}
 """What settings and figures look like."""
 
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     # the ground
     "errors": set(),
     "etcd_errors": {"errors", "rpc"},
+    "events": set(),
     "protowire": set(),
     "http2": set(),
     "rpc": set(),
@@ -38,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "interfaces": {"peer_protocol", "raft"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
     "transport": {"peer_protocol", "interfaces", "raft", *GROUND},
-    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors"},
+    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events"},
     # what is replicated
     "kv": {"interfaces", "raft", "storage", *GROUND},
     "framework": {"interfaces", "raft", "options", "errors"},
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
     "frontend.grpc": {"services", "kv", "interfaces", *GROUND, *PEOPLE},
-    "frontend.http": {"services", "interfaces", "errors", *PEOPLE},
+    "frontend.http": {"services", "errors", "events", *PEOPLE},
     "config": {"errors", "framework", "options", "units"},
     "server": {
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",

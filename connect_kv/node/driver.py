@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
+from connect_kv.events import Signal
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
 from connect_kv.node.contacts import Contact, Contacts
@@ -43,6 +45,12 @@ _SILENT_TIMEOUTS = 4
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    condition: Callable[[], bool]
+    future: asyncio.Future[None]
+
+
 class Driver(Generic[R]):
     """Owns one core and everything that waits for it. All methods are called on the loop."""
 
@@ -64,7 +72,9 @@ class Driver(Generic[R]):
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
         self.contacts = Contacts(parts.clock)
-        self._watchers: list[asyncio.Future[None]] = []
+        self.leader_changed = Signal()
+        self.membership_changed = Signal()
+        self._watchers: list[_Watcher] = []
         self._listening = asyncio.Event()
         self.running = asyncio.Event()
         """Set once the activities run."""
@@ -172,18 +182,35 @@ class Driver(Generic[R]):
         self.reads.fail(lambda: NodeStopped(reason))
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
-            if not watcher.done():
-                watcher.set_exception(NodeStopped(reason))
+            if not watcher.future.done():
+                watcher.future.set_exception(NodeStopped(reason))
+
+    def submit(self, payload: bytes, count: int) -> asyncio.Future[Sequence[R]]:
+        """A caller of this node proposes. Raises RequestTooLarge, Overloaded."""
+        future = self.pipeline.add(payload, count)
+        # While the disk writes, or the entry before is on its way, what follows gathers, and what it
+        # waits for takes a turn when it comes: a turn for each proposal would be one for nothing.
+        if self.pipeline.due:
+            self.wake()
+        return future
+
+    def submit_read(self) -> asyncio.Future[int]:
+        """A caller of this node reads."""
+        future = self.reads.add()
+        # Behind a barrier under way it gathers: the turn that brings the answer is followed by another.
+        if self.reads.due:
+            self.wake()
+        return future
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; looked at after every turn and every applied slice.
+        """Wait until it holds; looked at after every turn, so at least once a tick, and every applied slice.
 
-        Raises NodeStopped.
+        It is not looked at again before the waiting task runs. Raises NodeStopped.
         """
         while not condition():
-            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            watcher = _Watcher(condition, asyncio.get_running_loop().create_future())
             self._watchers.append(watcher)
-            await watcher
+            await watcher.future
 
     # Inputs
 
@@ -357,6 +384,7 @@ class Driver(Generic[R]):
         self._membership = membership
         self.peers.follow_membership()
         self.pipeline.membership_changed(membership.node_ids)
+        self.membership_changed.fire()
         if self._parts.identity.node_id in membership.removed:
             self._spawn(self._leave(MemberRemoved("this member was removed from its cluster")))
 
@@ -398,6 +426,7 @@ class Driver(Generic[R]):
         else:
             logger.info("the leader changed", extra={"term": self._core.term, "leader": who})
         self._parts.metrics.leader_changed(self._core.leader_id)
+        self.leader_changed.fire()
 
     def _update_eligibility(self) -> None:
         confirmed = self._parts.log.confirmed
@@ -457,7 +486,13 @@ class Driver(Generic[R]):
         raise await self._failure
 
     def _notify(self) -> None:
+        if not self._watchers:
+            return
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
+            if watcher.future.done():
+                continue  # whoever waited has gone
+            if watcher.condition():
+                watcher.future.set_result(None)
+            else:
+                self._watchers.append(watcher)

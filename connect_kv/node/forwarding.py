@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge
+from connect_kv.events import gradually
 from connect_kv.interfaces import Clock
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.proposals import Waiting
@@ -131,10 +132,17 @@ class Forwarder(Generic[R]):
         now = self._clock.now()
         doubted = now - self._config.election_seconds
         overdue = now - self._config.forward_seconds
+        given_up = []
         for id, sent in list(self._sent.items()):
             if sent.at <= overdue or (sent.doubtful is not None and sent.doubtful <= doubted):
                 self._forget(id)
-                sent.waiting.fail(OutcomeUnknown("the leader did not say what became of the proposal"))
+                given_up.append(sent.waiting)
+        gradually(
+            given_up,
+            lambda waiting: waiting.fail(
+                OutcomeUnknown("the leader did not say what became of the proposal")
+            ),
+        )
         if not self._sent:
             self._retained.clear()
 

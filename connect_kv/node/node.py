@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLeader, Unavailable
+from connect_kv.events import Signal
 from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.contacts import Contact
@@ -137,32 +138,37 @@ class RaftNode(Generic[R]):
 
     # For the services of this node
 
-    async def propose(self, payload: bytes, count: int = 1) -> Sequence[R]:
-        """Replicate `count` commands and return their results, once applied here.
+    def submit(self, payload: bytes, count: int = 1) -> asyncio.Future[Sequence[R]]:
+        """Replicate `count` commands; the future resolves with their results, once applied here.
 
         `payload` is an encoded CommandBatch without its times. Works on any member. Raises
 
         - NoLeader, Overloaded, RequestTooLarge, NotProposed, NodeStopped: it certainly has no effect;
         - OutcomeUnknown: it may have taken effect, or may still.
 
-        Cancelling it leaves the outcome unknown, too.
+        Some of them at once, before there is a future. Whoever ends the future (cancels it, or sets an
+        exception) gives the proposal up: that leaves its outcome unknown, too.
         """
         self._check_running()
-        future = self._driver.pipeline.add(payload, count)
-        self._driver.wake()
-        return await future
+        return self._driver.submit(payload, count)
 
-    async def read_barrier(self) -> int:
-        """Wait until every write acknowledged before this call is visible on this node.
+    async def propose(self, payload: bytes, count: int = 1) -> Sequence[R]:
+        """Replicate `count` commands and return their results, as `submit` gives them."""
+        return await self.submit(payload, count)
+
+    def submit_read(self) -> asyncio.Future[int]:
+        """The future resolves when every write acknowledged before this call is visible on this node.
 
         ReadIndex, thesis 6.4: costs one heartbeat round, shared by all reads waiting.
-        Returns the index the read may rely on, already applied here.
+        It gives the index the read may rely on, already applied here.
         Raises NoLeader after one election timeout without a leader (retry elsewhere), NodeStopped.
         """
         self._check_running()
-        future = self._driver.reads.add()
-        self._driver.wake()
-        return await future
+        return self._driver.submit_read()
+
+    async def read_barrier(self) -> int:
+        """Wait until every write acknowledged before this call is visible on this node, as `submit_read`."""
+        return await self.submit_read()
 
     async def change_membership(self, change: MembershipChange) -> Membership:
         """Replicate a change of members; returns the membership once it is committed and, if it was
@@ -228,6 +234,16 @@ class RaftNode(Generic[R]):
     def leader_id(self) -> int | None:
         """Who leads, as far as this node knows."""
         return self._parts.core.leader_id
+
+    @property
+    def leader_changed(self) -> Signal:
+        """Another leader is known, or none any more."""
+        return self._driver.leader_changed
+
+    @property
+    def membership_changed(self) -> Signal:
+        """Another membership has been applied here."""
+        return self._driver.membership_changed
 
     @property
     def term(self) -> int:

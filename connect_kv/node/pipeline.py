@@ -63,6 +63,16 @@ class Pipeline(Generic[R]):
         else:
             self._forwarder.answered(message)
 
+    @property
+    def due(self) -> bool:
+        """Whether `pump` would move something now. If not, what it waits for is followed by a turn anyway."""
+        if self._leads:
+            return self.queue.full_batch or (self._disk_idle() and self._gathered())
+        if self._parts.core.leader_id is None:
+            return False
+        small = self.queue.size < self._parts.config.forward_small_bytes
+        return not (small and self._forwarder.batch_under_way)
+
     def pump(self) -> None:
         """Move on what waits, as far as it should go now."""
         if not self.queue:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NoLeader, Overloaded, RequestTooLarge
+from connect_kv.events import gradually
 from connect_kv.node.config import NodeConfig
 from connect_kv.protowire import varint
 
@@ -104,8 +105,10 @@ class ProposalQueue(Generic[R]):
 
     def expire(self, before: float) -> None:
         """No leader is known: callers who arrived at or before that time are told NoLeader."""
-        for waiting in self._remove(lambda waiting: waiting.since <= before):
-            waiting.fail(NoLeader("no leader is known; nothing was proposed"))
+        gradually(
+            self._remove(lambda waiting: waiting.since <= before),
+            lambda waiting: waiting.fail(NoLeader("no leader is known; nothing was proposed")),
+        )
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """Tell all and forget them."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from connect_kv.errors import NoLeader
+from connect_kv.events import gradually
 from connect_kv.interfaces import Clock
 from connect_kv.node.waiters import IndexWaiters
 from connect_kv.raft.core import RaftCore
@@ -53,9 +54,14 @@ class ReadBarriers:
         self._next.reads.append((self._clock.now(), future))
         return future
 
+    @property
+    def due(self) -> bool:
+        """Whether `pump` has something to ask for: reads wait, and no barrier is under way."""
+        return not (self._under_way or self._paused or not self._next.reads or self._core.leader_id is None)
+
     def pump(self) -> None:
-        """Ask for the next barrier, if reads wait and none is under way."""
-        if self._under_way or self._paused or not self._next.reads or self._core.leader_id is None:
+        """Ask for the next barrier, if it is due."""
+        if not self.due:
             return
         barrier, self._next = self._next, _Barrier([])
         barrier.reads = [read for read in barrier.reads if not read[1].done()]
@@ -93,14 +99,14 @@ class ReadBarriers:
 
     def expire(self, before: float) -> None:
         """No leader is known: readers who arrived at or before that time are told NoLeader."""
-        kept = []
-        for since, future in self._next.reads:
-            if since > before:
-                kept.append((since, future))
-            elif not future.done():
-                future.set_exception(NoLeader("no leader is known"))
-                self.failed += 1
-        self._next.reads = kept
+        reads = self._next.reads
+        self._next.reads = [read for read in reads if read[0] > before]
+        gradually([future for since, future in reads if since <= before], self._leaderless)
+
+    def _leaderless(self, future: asyncio.Future[int]) -> None:
+        if not future.done():
+            future.set_exception(NoLeader("no leader is known"))
+            self.failed += 1
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """Tell all."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from connect_kv.config import ServerConfig
-from connect_kv.errors import ConnectKvError, NodeStopped
+from connect_kv.errors import NodeStopped
 from connect_kv.framework.depth import STACK_BYTES
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
@@ -33,7 +33,7 @@ from connect_kv.server.directory import Directory, open_directory
 from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.peer_metrics import peer_families
 from connect_kv.server.services import Services
-from connect_kv.services.executor import encode_command, field_number
+from connect_kv.services.executor import field_number
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.code_records import hosted_record
 from connect_kv.statemachine.host import HostConfig, MachineHost
@@ -54,7 +54,6 @@ HIGHEST_COMMAND = max(
 
 _ENVELOPE_BYTES = 512 << 10
 """What a proposal may have around a request."""
-_RETRY_SECONDS = 0.5
 _REPLAY_BYTES = 4 << 20
 
 T = TypeVar("T")
@@ -394,20 +393,9 @@ class KvServer:
     ) -> None:
         """Propose something that does no harm twice, until it is known to be applied.
 
-        After a failure only if its reason is `still` there: a leader may have been missing for long.
+        Whatever has to be waited for, only if its reason is `still` there: a leader may be missing for long.
         """
-        payload = encode_command(field_number(name), request)
-        while True:
-            try:
-                await self.node.propose(payload)
-            except NodeStopped:
-                raise
-            except ConnectKvError:
-                await self._seams.clock.sleep(_RETRY_SECONDS)
-                if not still():
-                    return
-            else:
-                return
+        await self.services.replica.until_applied(field_number(name), request, still)
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

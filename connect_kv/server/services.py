@@ -96,6 +96,7 @@ class Services:
         self._streams = Streams(
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
+        node.leader_changed.subscribe(self._streams.leader_changed)
         self._renewals = Renewals(self.replica)
         self.peers = PeerCalls(node, self.replica)
         """What this member does for others."""
@@ -141,7 +142,6 @@ class Services:
                 lambda: host.cluster.members,
                 changes,
                 self.peers,
-                clock=clock,
                 patience=_LEADER_PATIENCE * config.election_ms / 1000,
             ),
             "Maintenance": self.maintenance,
@@ -154,8 +154,10 @@ class Services:
         self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner)
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
-        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner, clock=clock)
-        self._grpc_health = HealthService(NAMES, self.health.serving, clock)
+        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
+        for changed in (node.leader_changed, node.membership_changed, host.cluster.alarms_changed):
+            changed.subscribe(self.health.changed.fire)
+        self._grpc_health = HealthService(NAMES, self.health.serving, self.health.changed)
         add_health_and_reflection(self.router, self._grpc_health)
         self._grpc: GrpcioServer | None = None
         if listens:
@@ -220,13 +222,12 @@ class Services:
         if self._grpc is not None:
             await self._grpc.start()
             self._tasks.append(asyncio.create_task(self.health.run(), name="until caught up"))
-        leader_watch = self._streams.watch_leader(self._clock.sleep)
-        self._tasks.append(asyncio.create_task(leader_watch, name="leader watch"))
         await self._http.serve()
 
     async def stop(self) -> None:
         """End streams for a reason, give calls under way a moment, give both ports back."""
         self._streams.stop()
+        self.replica.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from connect_kv.interfaces import Clock
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import cluster_pb2
 from connect_kv.services.caller import Caller
+from connect_kv.services.deadlines import Deadlines
 from connect_kv.services.executor import Replica
-from connect_kv.services.membership import LOOK_SECONDS, UNHEALTHY, MemberChanges, Published, described
+from connect_kv.services.membership import UNHEALTHY, MemberChanges, Published, described
 from connect_kv.services.peer_calls import Handler, PeerCalls
 
 Q = TypeVar("Q", bound=Message)
@@ -36,12 +36,10 @@ class ClusterService:
         changes: MemberChanges,
         peers: PeerCalls,
         *,
-        clock: Clock,
         patience: float,
     ) -> None:
         """`patience`: seconds a change waits for a leader before it is refused."""
-        self._clock = clock
-        self._patience = patience
+        self._patience = Deadlines(patience)
         self._replica = replica
         self._membership = membership
         self._published = published
@@ -90,11 +88,8 @@ class ClusterService:
 
     async def _change(self, method: str, request: Message, response: A) -> A:
         """Have the leader do it. Without one, after a few elections' time, the cluster is not well."""
-        until = self._clock.now() + self._patience
-        while not self._replica.has_leader():
-            if self._clock.now() >= until:
-                raise UNHEALTHY.error(self._replica.why())
-            await self._clock.sleep(LOOK_SECONDS)
+        if not await self._replica.leader_within(self._patience):
+            raise UNHEALTHY.error(self._replica.why())
         response.ParseFromString(await self._peers.ask_leader(method, request.SerializeToString()))
         response.header.CopyFrom(self._replica.header(revision=0))
         return response

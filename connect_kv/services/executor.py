@@ -6,25 +6,43 @@ Here, and only here, are the server's time limit, the size limit and the retries
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
-from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
+from connect_kv.errors import (
+    NodeStopped,
+    NoLeader,
+    NotProposed,
+    OutcomeUnknown,
+    Overloaded,
+    RequestTooLarge,
+    TimedOut,
+)
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.events import Signal
 from connect_kv.kv.wire import HEADER
 from connect_kv.protowire import field as framed
 from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.deadlines import Call, Deadlines, OutOfTime
+from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
 
 T = TypeVar("T")
 
 _COMMANDS_TAG = bytes(((CommandBatch.COMMANDS_FIELD_NUMBER << 3) | 2,))
-_RETRY_SECONDS = 0.02
 MOST_WAITING = 8192
 """Of the unary calls and session batches of one member. A call that waits costs gRPC about 20 kB."""
-_SESSION_RETRIES = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
+MOST_WAITING_BYTES = 64 << 20
+"""Of the proposals among them that wait for a leader."""
+_Retried = tuple[type[Exception], ...]
+_CERTAIN: _Retried = (NoLeader, NotProposed)
+"""What was not proposed, and never will be."""
+_TEMPORARY: _Retried = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
+"""For what may be proposed twice."""
 
 
 FIRST_COMMANDS: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
@@ -43,11 +61,15 @@ class Proposer(Protocol):
     def leader_id(self) -> int | None:
         """Who leads, if known."""
 
-    async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
-        """Replicate and apply; one encoded Result per command."""
+    @property
+    def leader_changed(self) -> Signal:
+        """Another leader is known, or none any more."""
 
-    async def read_barrier(self) -> int:
-        """Wait until everything acknowledged before is visible here."""
+    def submit(self, payload: bytes, count: int = 1) -> asyncio.Future[Sequence[bytes]]:
+        """Replicate and apply; resolves with one encoded Result per command. May raise at once."""
+
+    def submit_read(self) -> asyncio.Future[int]:
+        """Resolves when everything acknowledged before is visible here. May raise at once."""
 
 
 def encode_command(field_number: int, request: bytes) -> bytes:
@@ -91,12 +113,14 @@ class Replica:
         time_limit: float = 7.0,
         max_request_bytes: int = 1536 * 1024,
         max_waiting: int = MOST_WAITING,
+        max_waiting_bytes: int = MOST_WAITING_BYTES,
         understood: Callable[[int], bool] = lambda field: True,
         why: Callable[[], str] = lambda: "",
     ) -> None:
         """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts.
 
-        `max_waiting`: calls that may wait for the node at a time; more are refused as Overloaded.
+        `max_waiting`: calls that may wait for the node at a time; more are refused as Overloaded. So are
+        proposals of more than `max_waiting_bytes` together while there is no leader.
 
         `understood` says whether every member can apply commands of that number, so that one that was
         not upgraded yet never meets what it must stop at.
@@ -106,7 +130,11 @@ class Replica:
         self._understood = understood
         self.why = why
         self._max_waiting = max_waiting
-        self._waiting = 0
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting_bytes = 0
+        self._deadlines = Deadlines(time_limit)
+        self._retries = Retries(self.has_leader)
+        node.leader_changed.subscribe(self._retries.leader_changed)
         self._node = node
         self._revision = revision
         self._encoded_header = b""
@@ -114,8 +142,17 @@ class Replica:
         """Revision and term of that header."""
         self.cluster_id = cluster_id
         self.member_id = member_id
-        self.time_limit = time_limit
         self.max_request_bytes = max_request_bytes
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that a call may take in all."""
+        return self._deadlines.seconds
+
+    @time_limit.setter
+    def time_limit(self, seconds: float) -> None:
+        """Of calls that begin from now on; set it while none is under way."""
+        self._deadlines.seconds = seconds
 
     def has_leader(self) -> bool:
         """Whether a leader is known here."""
@@ -150,7 +187,7 @@ class Replica:
         Raises Refused or CommandFailed if it was refused or failed, RequestTooLarge, NoLeader
         (nothing was proposed) or OutcomeUnknown.
         """
-        result = Result.FromString(await self._replicated(field, request))
+        result = Result.FromString((await self._one(field, request))[0])
         if result.WhichOneof("result") == "failure":
             raise_failure(result)
         return result
@@ -160,7 +197,7 @@ class Replica:
 
         It is cut out of the result as it stands, in which the header comes first.
         """
-        encoded = await self._replicated(field, request)
+        (encoded,) = await self._one(field, request)
         if not encoded.startswith(tag := _RESULT_TAGS[field]):
             raise_failure(Result.FromString(encoded))
         _, start = read_varint(encoded, len(tag))
@@ -170,69 +207,110 @@ class Replica:
         rest = memoryview(encoded)[start + size :]
         return b"".join((framed(HEADER, header.SerializeToString()), rest))
 
-    async def _replicated(self, field: int, request: bytes) -> bytes:
+    def _one(self, field: int, request: bytes) -> Coroutine[None, None, Sequence[bytes]]:
+        """Checked at once, replicated once it is awaited."""
         if len(request) > self.max_request_bytes:
             raise RequestTooLarge
         if field > FIRST_COMMANDS and not self._understood(field):
             raise NOT_CAPABLE.error()
-        (encoded,) = await self.propose(encode_command(field, request), 1)
-        return encoded
+        return self.propose(encode_command(field, request), 1)
 
-    async def propose(self, payload: bytes, count: int) -> Sequence[bytes]:
-        """Replicate a payload; proposes it again only while it is certain that it never took effect."""
-        return await self.within_limit(lambda: self._node.propose(payload, count), OutcomeUnknown)
+    def propose(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
+        """Replicate a payload of so many commands, with one waiter for all; their encoded results.
 
-    async def propose_in_session(self, payload: bytes, count: int) -> Sequence[bytes]:
-        """The same for commands that carry a session: each is executed once however often it is
-        proposed, so it is proposed again also when its fate is unknown.
+        It is proposed again only while it is certain that it never took effect. Raises as `through`.
         """
-        return await self.within_limit(
-            lambda: self._node.propose(payload, count), OutcomeUnknown, retry=_SESSION_RETRIES
-        )
+        submit = partial(self._node.submit, payload, count)
+        return self.through(submit, OutcomeUnknown, _CERTAIN, len(payload))
 
-    async def barrier(self) -> int:
-        """Wait until every write acknowledged before this call is visible here; the index that is."""
-        return await self.within_limit(self._node.read_barrier, TimedOut)
+    def propose_in_session(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
+        """Replicate commands that carry a session: each is executed once however often it is proposed,
+        so they are proposed again also when their fate is unknown. Raises as `through`.
+        """
+        submit = partial(self._node.submit, payload, count)
+        return self.through(submit, OutcomeUnknown, _TEMPORARY, len(payload))
 
-    async def within_limit(
+    def barrier(self) -> Coroutine[None, None, int]:
+        """Wait until every write acknowledged before this call is visible here; the index that is.
+
+        Raises as `through`, TimedOut when it is late.
+        """
+        return self.through(self._node.submit_read, TimedOut, _CERTAIN)
+
+    async def until_applied(
+        self, field: int, request: bytes, still: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Propose something of this member's own, that does no harm twice, until it is known to be applied.
+
+        However long that takes, if it is `still` wanted each time it had to wait. Raises NodeStopped.
+        """
+        await self._insist(partial(self._node.submit, encode_command(field, request), 1), still)
+
+    async def until_caught_up(self) -> None:
+        """Wait for a read barrier, however long that takes. Raises NodeStopped."""
+        await self._insist(self._node.submit_read)
+
+    async def leader_within(self, patience: Deadlines) -> bool:
+        """Wait until a leader is known, but no longer than that. Raises NodeStopped."""
+        with patience.begin() as call, suppress(OutOfTime):
+            while not self.has_leader():
+                await self._retries.wait(call, again=False)
+        return self.has_leader()
+
+    def stop(self) -> None:
+        """What waits for a leader, or for another attempt, ends with NodeStopped; the rest goes on."""
+        self._retries.close(lambda: NodeStopped("this node is shutting down"))
+
+    async def through(
         self,
-        call: Callable[[], Awaitable[T]],
+        submit: Callable[[], asyncio.Future[T]],
         late: type[OutcomeUnknown | TimedOut],
-        retry: tuple[type[Exception], ...] = (NoLeader, NotProposed),
+        retry: tuple[type[Exception], ...] = _CERTAIN,
+        size: int = 0,
     ) -> T:
-        """Call until it gets through: without a leader a call waits, up to the limit.
+        """Submit until it gets through: without a leader a call of `size` bytes waits, up to the limit.
 
         Raises NoLeader if the time ended while nothing was under way, otherwise `late`, each with the
-        reason if one is known; Overloaded at
-        once if too many wait already: who is refused early can go elsewhere, and memory stays bounded.
+        reason if one is known; Overloaded at once if too many wait already: who is refused early can go
+        elsewhere, and memory stays bounded.
         """
-        if self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} calls are waiting already")
-        self._waiting += 1
-        try:
-            return await self._until_through(call, late, retry)
-        finally:
-            self._waiting -= 1
-
-    async def _until_through(
-        self,
-        call: Callable[[], Awaitable[T]],
-        late: type[OutcomeUnknown | TimedOut],
-        retry: tuple[type[Exception], ...],
-    ) -> T:
-        under_way, doubtful, leaderless = True, False, False
-        try:
-            async with asyncio.timeout(self.time_limit):
-                while True:
-                    # Once told that there is no leader, none is called before one is known: a call
-                    # whose time ends meanwhile certainly had no effect.
-                    if not leaderless or self.has_leader():
+        if len(self._deadlines) >= self._max_waiting:
+            raise Overloaded(f"{len(self._deadlines)} calls are waiting already")
+        under_way = doubtful = again = False
+        with self._deadlines.begin() as call:
+            try:
+                while not call.over:
+                    # None is submitted before a leader is known: a call whose time ends meanwhile
+                    # certainly had no effect.
+                    if self._node.leader_id is not None:
                         under_way = True
                         try:
-                            return await call()
+                            return await call.waiting(submit())
                         except retry as error:
-                            doubtful = doubtful or isinstance(error, OutcomeUnknown)
-                            under_way, leaderless = doubtful, isinstance(error, NoLeader)
-                    await asyncio.sleep(_RETRY_SECONDS)
-        except TimeoutError:
-            raise (late if under_way else NoLeader)(self.why()) from None
+                            under_way = doubtful = doubtful or isinstance(error, OutcomeUnknown)
+                    await self._wait(call, size, again)
+                    again = True
+            except OutOfTime:
+                pass
+        raise (late if under_way else NoLeader)(self.why())
+
+    async def _wait(self, call: Call, size: int, again: bool) -> None:
+        if self._waiting_bytes + size > self._max_waiting_bytes:
+            raise Overloaded(f"proposals of {self._waiting_bytes} bytes are waiting already")
+        self._waiting_bytes += size
+        try:
+            await self._retries.wait(call, again=again)
+        finally:
+            self._waiting_bytes -= size
+
+    async def _insist(
+        self, submit: Callable[[], asyncio.Future[T]], still: Callable[[], bool] = lambda: True
+    ) -> None:
+        again = False
+        while not again or still():
+            if self.has_leader():
+                with suppress(*_TEMPORARY):
+                    await submit()
+                    return
+            await self._retries.wait(None, again=again)
+            again = True

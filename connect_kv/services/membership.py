@@ -42,7 +42,6 @@ Published = Callable[[], Mapping[int, MemberPublish]]
 
 _IN_SYNC = 0.9
 """How much of the leader's log a learner must have to be promoted."""
-LOOK_SECONDS = 0.05
 
 
 class Node(Protocol):
@@ -211,10 +210,13 @@ class MemberChanges:
         """Wait until enough of them have answered a heartbeat of this leader from now on."""
         needed = min(needed, len(voters))
         begun = self._clock.now()
-        while len(voters & self._node.heard_since(begun)) < needed:
-            if self._clock.now() >= begun + self._patience:
-                raise UNHEALTHY.error(self._replica.why())
-            await self._clock.sleep(LOOK_SECONDS)
+
+        def active() -> bool:
+            return len(voters & self._node.heard_since(begun)) >= needed
+
+        await self._node.until(lambda: active() or self._clock.now() >= begun + self._patience)
+        if not active():
+            raise UNHEALTHY.error(self._replica.why())
 
 
 def peer_address(urls: Sequence[str]) -> str:

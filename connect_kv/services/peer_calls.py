@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from connect_kv import errors
 from connect_kv.rpc.command_pb2 import PeerAnswer, Result
+from connect_kv.services.deadlines import begun
 from connect_kv.services.executor import Replica
 from connect_kv.services.status import failure_of, raise_failure
 
@@ -103,8 +104,8 @@ class PeerCalls:
                 raise errors.NoLeader
             return await self.ask(leader, method, request)
 
-        return await self._replica.within_limit(
-            attempt,
+        return await self._replica.through(
+            lambda: begun(attempt()),
             errors.OutcomeUnknown,
             retry=(errors.NoLeader, errors.NotProposed, errors.NotLeader),
         )

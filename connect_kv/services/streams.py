@@ -7,10 +7,11 @@ UNAVAILABLE for a reason to reconnect, so every stream that outlives its server 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from connect_kv.errors import NodeStopped, NoLeader
+from connect_kv.events import gradually
 
 
 class Streams:
@@ -23,6 +24,7 @@ class Streams:
         # In the order in which they came: that of a set would depend on addresses in memory.
         self._open: dict[asyncio.Timeout, None] = {}
         self._need_leader: dict[asyncio.Timeout, None] = {}
+        self._leaderless: asyncio.TimerHandle | None = None
         self._stopping = False
 
     @property
@@ -52,21 +54,28 @@ class Streams:
             self._open.pop(scope, None)
             self._need_leader.pop(scope, None)
 
-    async def watch_leader(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Look four times per `patience` until cancelled; `sleep` is the node's clock."""
-        missing = 0
-        while True:
-            await sleep(self._patience / 4)
-            missing = 0 if self._has_leader() else missing + 1
-            if missing > 4:
-                self._interrupt(self._need_leader)
+    def leader_changed(self) -> None:
+        """Another leader is known, or none: then those that need one end when their patience does."""
+        if self._leaderless is not None:
+            self._leaderless.cancel()
+            self._leaderless = None
+        if not self._has_leader() and not self._stopping:
+            loop = asyncio.get_running_loop()
+            self._leaderless = loop.call_later(self._patience, self._interrupt, self._need_leader)
 
     def stop(self) -> None:
         """End them all, and admit no more."""
         self._stopping = True
+        if self._leaderless is not None:
+            self._leaderless.cancel()
         self._interrupt(self._open)
 
     def _interrupt(self, scopes: Iterable[asyncio.Timeout]) -> None:
+        """End them, a few in each turn of the loop: there may be ten thousand, and an election is due."""
         now = asyncio.get_running_loop().time()
-        for scope in list(scopes):
-            scope.reschedule(now)
+
+        def end(scope: asyncio.Timeout) -> None:
+            if scope in self._open and not scope.expired():
+                scope.reschedule(now)
+
+        gradually(list(scopes), end)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from google.protobuf.message import DecodeError
 
 from connect_kv.errors import CorruptStorage
+from connect_kv.events import Signal
 from connect_kv.kv.layout import Changes
 from connect_kv.rpc.command_pb2 import MemberPublish
 from connect_kv.rpc.maintenance_pb2 import NONE, AlarmMember, AlarmRequest, AlarmResponse, AlarmType
@@ -34,6 +35,8 @@ class ClusterTable:
     def __init__(self) -> None:
         self._alarms: set[Alarm] = set()
         self._members: dict[int, MemberPublish] = {}
+        self.alarms_changed = Signal()
+        """One is on or off that was not."""
 
     def load(self, reader: Reader) -> None:
         """Replace everything by what is stored. Raises CorruptStorage."""
@@ -50,6 +53,7 @@ class ClusterTable:
                     self._members[published.id] = published
         except (struct.error, IndexError, DecodeError) as error:
             raise CorruptStorage("state", f"cluster table: {error}") from error
+        self.alarms_changed.fire()
 
     @property
     def members(self) -> Mapping[int, MemberPublish]:
@@ -89,12 +93,14 @@ class ClusterTable:
                 logger.warning("an alarm is on", extra=_fields(one))
             self._alarms.add(one)
             changes.put(_alarm_key(one), b"")
+            self.alarms_changed.fire()
             return AlarmResponse(alarms=[_member(one)])
         if one not in self._alarms:
             return AlarmResponse()
         logger.info("an alarm was ended", extra=_fields(one))
         self._alarms.remove(one)
         changes.delete(_alarm_key(one))
+        self.alarms_changed.fire()
         return AlarmResponse(alarms=[_member(one)])
 
     def publish(self, request: MemberPublish, changes: Changes) -> None:

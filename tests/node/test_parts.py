@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from connect_kv.errors import NodeStopped, NotProposed, OutcomeUnknown, Overloaded, StorageError
+from connect_kv.errors import NodeStopped, NoLeader, NotProposed, OutcomeUnknown, Overloaded, StorageError
+from connect_kv.events import FEW
 from connect_kv.interfaces import Worker
 from connect_kv.node.clock import SystemClock
 from connect_kv.node.config import NodeConfig
@@ -359,6 +360,27 @@ async def test_a_batch_is_bounded_but_holds_at_least_one() -> None:
     for size in (50, 4, 4, 4):
         queue.put(Waiting(b"x" * size, 1, 0.0, future()))
     assert [[len(w.payload) for w in queue.take()] for _ in range(4)] == [[50], [4, 4], [4], []]
+
+
+async def test_many_without_a_leader_or_an_answer_are_told_a_few_in_each_turn(
+    forwarder: Forwarder[int],
+) -> None:
+    queue: ProposalQueue[int] = ProposalQueue(config())
+    futures = [future() for _ in range(2 * FEW)]
+    for one in futures:
+        queue.put(Waiting(b"", 1, 0.0, one))
+    queue.expire(before=1.0)
+    assert sum(one.done() for one in futures) == FEW
+    await asyncio.sleep(0)
+    assert {type(one.exception()) for one in futures} == {NoLeader}
+    futures = [future() for _ in range(2 * FEW)]
+    forwarder.send([Waiting(b"", 1, 0.0, one) for one in futures], source=1, leader=2)
+    await asyncio.sleep(config().forward_seconds)
+    forwarder.tick()
+    assert sum(one.done() for one in futures) == FEW
+    await asyncio.sleep(0)
+    assert {type(one.exception()) for one in futures} == {OutcomeUnknown}
+    assert forwarder.size == forwarder.unanswered == 0
 
 
 async def test_what_is_put_back_comes_first_and_the_abandoned_are_left_out() -> None:

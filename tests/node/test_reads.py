@@ -6,6 +6,7 @@ import random
 import pytest
 
 from connect_kv.errors import NodeStopped, NoLeader
+from connect_kv.events import FEW
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.node.waiters import IndexWaiters
 from connect_kv.raft.ready import ReadState
@@ -185,3 +186,15 @@ async def test_readers_who_have_gone_are_not_told_that_there_is_no_leader(barrie
     with pytest.raises(NoLeader):
         await waits
     assert gone.cancelled()
+
+
+async def test_many_readers_without_a_leader_are_told_a_few_in_each_turn(barriers: ReadBarriers) -> None:
+    reads = [barriers.add() for _ in range(2 * FEW + 1)]
+    barriers.expire(before=1e9)
+    done: list[int] = []
+    while not done or done[-1] < len(reads):
+        done.append(sum(read.done() for read in reads))
+        await asyncio.sleep(0)
+    assert done == [FEW, 2 * FEW, 2 * FEW + 1]
+    assert {type(read.exception()) for read in reads} == {NoLeader}
+    assert barriers.failed == len(reads)

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from connect_kv.events import Signal
 from connect_kv.frontend.grpc.grpcio_server import GrpcioHandlers
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
+from connect_kv.services.deadlines import begun
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.batches import commands_of
 
@@ -62,11 +64,19 @@ class FakeNode:
     def __init__(self, answer: Answer | None = None) -> None:
         self.term = 3
         self.leader_id: int | None = 1
+        self.leader_changed = Signal()
         self.answer = answer or (lambda batch: [Result(number=c.number) for c in batch.commands])
         self.batches: list[CommandBatch] = []
         self.barriers = 0
         self.failures: list[Exception] = []
         """Raised by the next proposals or barriers, in order."""
+
+    def submit(self, payload: bytes, count: int = 1) -> asyncio.Future[Sequence[bytes]]:
+        """What fails, fails in the future."""
+        return begun(self.propose(payload, count))
+
+    def submit_read(self) -> asyncio.Future[int]:
+        return begun(self.read_barrier())
 
     async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
         if self.failures:

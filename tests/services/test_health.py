@@ -11,7 +11,6 @@ from grpc_health.v1 import health_pb2
 
 import connect_kv
 from connect_kv.frontend.http.probes import Health
-from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.maintenance_pb2 import (
     CORRUPT,
     NOSPACE,
@@ -142,7 +141,7 @@ async def test_a_member_serves_once_it_has_what_was_committed_when_it_started() 
     node = Slow()
     node.failures = [connect_kv.errors.NoLeader(), connect_kv.errors.OutcomeUnknown()]
     replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1)
-    health = Health(replica, alarms=frozenset, is_learner=lambda: False, clock=SystemClock())
+    health = Health(replica, alarms=frozenset, is_learner=lambda: False)
     running = asyncio.create_task(health.run())
     await until(lambda: node.barriers)
     assert not health.serving(KV)

@@ -9,7 +9,6 @@ from pathlib import Path
 import connect_kv
 from connect_kv.frontend.http.probes import Health
 from connect_kv.metrics import MOST_VERSIONS, ClientRequests, Metrics
-from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest, AlarmResponse
 from connect_kv.server.server_metrics import _health_families
@@ -55,7 +54,7 @@ async def test_each_check_is_counted_by_its_outcome() -> None:
     node = FakeNode()
     replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1)
     learner = [False]
-    health = Health(replica, alarms=frozenset, is_learner=lambda: learner[0], clock=SystemClock())
+    health = Health(replica, alarms=frozenset, is_learner=lambda: learner[0])
     for is_learner in (False, True, True):
         learner[0] = is_learner
         await health.ready["non_learner"]()

@@ -224,10 +224,9 @@ async def test_a_stream_that_asked_for_a_leader_ends_without_one() -> None:
         asked = streaming(channel, "/etcdserverpb.Watch/Watch", ("hasleader", "true"))
         other = streaming(channel, "/etcdserverpb.Watch/Watch")
         await until(lambda: streams.count == 2)
-        guard = asyncio.create_task(streams.watch_leader(asyncio.sleep))
         leader[0] = False
+        streams.leader_changed()
         assert await asked.code() is grpc.StatusCode.UNAVAILABLE
         assert await asked.details() == "etcdserver: no leader"
         assert streams.count == 1
-        guard.cancel()
         other.cancel()

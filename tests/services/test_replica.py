@@ -96,7 +96,6 @@ async def test_no_leader_until_the_deadline_is_said() -> None:
 
 async def test_a_proposal_is_not_in_doubt_while_no_leader_is_known() -> None:
     node = FakeNode()
-    node.failures = [NoLeader()]
     node.leader_id = None
     with pytest.raises(NoLeader):
         await replica(node, time_limit=0.1).execute(PUT, b"")
@@ -104,9 +103,13 @@ async def test_a_proposal_is_not_in_doubt_while_no_leader_is_known() -> None:
 
 
 async def test_what_was_in_doubt_once_stays_so() -> None:
-    node = FakeNode()
-    node.failures = [OutcomeUnknown(), NoLeader()]
-    node.leader_id = None
+    class Lost(FakeNode):
+        async def propose(self, payload: bytes, count: int = 1) -> Sequence[bytes]:
+            self.leader_id = None
+            return await super().propose(payload, count)
+
+    node = Lost()
+    node.failures = [OutcomeUnknown()]
     with pytest.raises(OutcomeUnknown):
         await replica(node, time_limit=0.1).propose_in_session(encode_command(PUT, b""), 1)
 

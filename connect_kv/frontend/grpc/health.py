@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from grpc_health.v1.health_pb2 import (
 )
 
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.interfaces import Clock
+from connect_kv.events import Signal
 from connect_kv.services.caller import Caller
 
 ALL = ""
@@ -21,8 +22,6 @@ ALL = ""
 _SERVING = int(HealthCheckResponse.SERVING)
 _NOT_SERVING = int(HealthCheckResponse.NOT_SERVING)
 _UNKNOWN = int(HealthCheckResponse.SERVICE_UNKNOWN)
-_LOOK_SECONDS = 0.1
-"""How often a Watch looks; there are few of them."""
 
 
 class HealthService:
@@ -31,16 +30,22 @@ class HealthService:
     What is answered is looked up when asked, so it is never older than the answer.
     """
 
-    def __init__(self, services: Sequence[str], serving: Callable[[str], bool], clock: Clock) -> None:
-        """`serving(name)` says whether calls of that service can be answered now."""
+    def __init__(self, services: Sequence[str], serving: Callable[[str], bool], changed: Signal) -> None:
+        """`serving(name)` says whether calls of that service can be answered now.
+
+        `changed` is fired whenever that may have become different.
+        """
         self._names = frozenset((ALL, *services))
         self._serving = serving
-        self._clock = clock
         self._stopping = False
+        self._changed = asyncio.Event()
+        """Of the present state: another one has its own."""
+        changed.subscribe(self._tell)
 
     def stop(self) -> None:
         """From now on nothing is served: who watches goes elsewhere before the connection ends."""
         self._stopping = True
+        self._tell()
 
     async def Check(self, request: HealthCheckRequest, caller: Caller) -> HealthCheckResponse:
         """Whether that service can be used now. NOT_FOUND if there is none of that name."""
@@ -58,13 +63,19 @@ class HealthService:
         """The same now and after every change, until this member stops."""
         shown: int | None = None
         while True:
+            # Before the look: what changes while an answer is written is seen in the next.
+            changed, stopping = self._changed, self._stopping
             status = self._status(request.service)
             if status != shown:
                 yield HealthCheckResponse(status=status)
                 shown = status
-            if self._stopping:
+            if stopping:
                 return
-            await self._clock.sleep(_LOOK_SECONDS)
+            await changed.wait()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def _status(self, service: str) -> int:
         if service not in self._names:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from connect_kv.errors import ConnectKvError, NodeStopped, TimedOut
+from connect_kv.errors import NodeStopped, TimedOut
+from connect_kv.events import Signal
 from connect_kv.frontend.http.port import Check
-from connect_kv.interfaces import Clock
 from connect_kv.services.executor import Replica
 from connect_kv.services.status import failure_of
 
 _ALWAYS = frozenset(("Maintenance", "Health", "ServerReflection"))
 """Services that say how this member is, and so answer however it is."""
-_RETRY_SECONDS = 0.1
 _READ_SECONDS = 2.0
 """A read that takes longer counts as failed: probes do not wait for ever."""
 
@@ -44,14 +44,14 @@ class Health:
         *,
         alarms: Callable[[], frozenset[str]],
         is_learner: Callable[[], bool],
-        clock: Clock,
     ) -> None:
         """`alarms` are the names of those that are on."""
         self._replica = replica
         self._alarms = alarms
         self._is_learner = is_learner
-        self._clock = clock
         self._caught_up = False
+        self.changed = Signal()
+        """What `serving` says may be different now. Whoever knows a reason of it fires it, too."""
         self.successes = 0
         self.failures = 0
         self.results: dict[tuple[str, str], CheckResults] = {}
@@ -59,15 +59,10 @@ class Health:
 
     async def run(self) -> None:
         """Until this member has everything that was committed when it started; then it may serve."""
-        while not self._caught_up:
-            try:
-                await self._replica.barrier()
-            except NodeStopped:
-                return
-            except (ConnectKvError, TimeoutError):
-                await self._clock.sleep(_RETRY_SECONDS)
-            else:
-                self._caught_up = True
+        with suppress(NodeStopped):
+            await self._replica.until_caught_up()
+            self._caught_up = True
+            self.changed.fire()
 
     def serving(self, service: str) -> bool:
         """Whether clients may call that service here, by its full name; empty: this member.
