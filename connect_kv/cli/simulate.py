@@ -21,6 +21,7 @@ from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import NAME, MachineSimulation
 from connect_kv.testing.simulation.runner import positive
 from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport
+from connect_kv.testing.simulation.upgrade import UpgradeSimulation
 from connect_kv.testing.simulation.workloads import NotLinearizable
 
 SLICE_SECONDS = 20.0
@@ -34,6 +35,9 @@ EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
 
 @click.command()
 @click.argument("machine", metavar="MODULE:CLASS")
+@click.option(
+    "--upgrade", metavar="MODULE:CLASS", help="Upgrade to this newer version of the class on the way."
+)
 @click.option("--seed", default=1, show_default=True, help="The same seed is the same run.")
 @click.option(
     "--minutes", default=1.0, show_default=True, callback=positive, help="Virtual minutes, 20 s a cluster."
@@ -42,17 +46,25 @@ EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
 @click.option("--steps", type=click.IntRange(min=1), help="Of the first seed alone, end after so many steps.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
 def simulate(
-    machine: str, seed: int, minutes: float, faults: str, steps: int | None, svg: Path | None
+    machine: str,
+    upgrade: str | None,
+    seed: int,
+    minutes: float,
+    faults: str,
+    steps: int | None,
+    svg: Path | None,
 ) -> None:
     """Run clusters of MODULE:CLASS, a Replicated class, under faults, and check what they answer.
 
     Two questions: does it do the same on every member, and does the cluster answer as one object of
-    the class would?
+    the class would? With --upgrade, members get the newer code one by one, one of them goes back in between,
+    and each answer has to be that of the version whose turn it is in the log.
 
     Exit status: 0 yes, 1 no, with a line that repeats the run, 3 undecided: no call was answered, the run
     was ended early, or a history was too much for the checker.
     """
     kind = _machine(machine)
+    newer = None if upgrade is None else _machine(upgrade)
     kinds = tuple(part.strip() for part in faults.split(",") if part.strip())
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
@@ -67,9 +79,11 @@ def simulate(
         with bar as progress:
             task = progress.add_task("members alike", total=len(configs) + 1, said="")
             check_determinism(kind, seed=seed)
+            if newer is not None:
+                check_determinism(newer, seed=seed)
             for config in configs:
                 progress.update(task, advance=1, description=f"seed {config.seed}")
-                report = MachineSimulation(config, kind).run()
+                report = _simulation(config, kind, newer).run()
                 reports.append(report)
                 progress.update(task, said=f"{sum(one.answered for one in reports)} calls answered")
                 if report.violation is not None:
@@ -78,12 +92,18 @@ def simulate(
     except Violation as violation:
         console.print(f"FAILED  {violation}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         if reports:
-            line = replay_line(reports[-1], config, machine)
+            line = replay_line(reports[-1], config, machine, upgrade)
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if svg is not None:
             _draw(console, violation, svg)
         sys.exit(EXIT_VIOLATION)
     sys.exit(_verdict(console, reports))
+
+
+def _simulation(
+    config: RunConfig, kind: type[Replicated], newer: type[Replicated] | None
+) -> MachineSimulation:
+    return MachineSimulation(config, kind) if newer is None else UpgradeSimulation(config, kind, newer)
 
 
 def configs_of(seed: int, minutes: float, faults: tuple[str, ...], steps: int | None) -> list[RunConfig]:
@@ -97,11 +117,12 @@ def configs_of(seed: int, minutes: float, faults: tuple[str, ...], steps: int | 
     ]
 
 
-def replay_line(report: SimulationReport, config: RunConfig, machine: str) -> str:
+def replay_line(report: SimulationReport, config: RunConfig, machine: str, upgrade: str | None = None) -> str:
     """The one line that repeats a failure, exactly."""
+    upgrading = "" if upgrade is None else f" --upgrade {upgrade}"
     faults = shlex.quote(",".join(config.faults))
     return (
-        f"{report.replay} : connect-kv simulate {machine} --seed {report.seed} "
+        f"{report.replay} : connect-kv simulate {machine}{upgrading} --seed {report.seed} "
         f"--minutes {config.seconds / 60!r} --faults {faults} --steps {report.steps}"
     )
 

@@ -320,6 +320,15 @@ class ReplicatedMachine:
         else:
             restore_older(self._machine, chunks)
 
+    @property
+    def machine(self) -> Replicated:
+        """The object."""
+        return self._machine
+
+    def restore_standing(self, standing: Standing) -> None:
+        """Be at that version with the state that it has. Raises Halt if its code cannot."""
+        self._stand(standing)
+
     def try_upgrade(self, version: int) -> None:
         """Upgrade a copy of the state, to see whether it works. Raises what goes wrong."""
         kind = type(self._machine)

@@ -90,7 +90,7 @@ class Host:
         self.removed = False
         self._around = around
         self._transport: SimTransport | None = None
-        self._machines = machines
+        self.machines = machines
         self._tune = tune
         self._starts = 0
         self._manager: asyncio.Task[None] | None = None
@@ -221,7 +221,7 @@ class Host:
         # What a fault did to the process before explains nothing of this one.
         self.excused = False
         process = self.process = self._around.loop.process(f"{self.name}#{self._starts}")
-        machines = {name: hosted(make(), name) for name, make in self._machines.items()}
+        machines = {name: hosted(make(), name) for name, make in self.machines.items()}
         made: list[KvServer] = []
         server = KvServer(self.config, machines, seams=self._seams(process, made))
         made.append(server)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any, NamedTuple
 
 from connect_kv import errors
 from connect_kv.errors import ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import ReplicatedMachine
+from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import methods_of
@@ -53,13 +54,20 @@ class Told(NamedTuple):
 class MachineSimulation(Simulation):
     """Members that host one machine, clients that call it, faults."""
 
-    def __init__(self, config: RunConfig, make: Factory, arguments: Arguments | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        make: Factory,
+        arguments: Arguments | None = None,
+        *,
+        new: Factory | None = None,
+    ) -> None:
         self.make = make
         self.kind = type(first_of(make))
-        self.executed = Executed(make, lambda violation: self.world.fail(violation))
+        self.executed = Executed(make, lambda violation: self.world.fail(violation), new)
         owner: type = self.kind
         self.methods = methods_of(owner)
-        self.arguments = arguments or (lambda name, rng: random_arguments(self.kind, self.methods[name], rng))
+        self.arguments = arguments
         super().__init__(config)
         self.recorders = {NAME: WorkloadHistory(self.world, NAME, model_of(self.executed))}
         self.watchers = []
@@ -75,10 +83,18 @@ class MachineSimulation(Simulation):
         config = self.config
         return WorldConfig(
             seed=config.seed,
-            machines={NAME: lambda: ObservedMachine(self.make(), self.executed)},
+            machines={NAME: self.makes},
             clock_skew=skew,
             step_limit=config.step_limit,
         )
+
+    def makes(self) -> ObservedMachine:
+        """What a member hosts."""
+        return ObservedMachine(self.make(), self.executed)
+
+    def current(self) -> tuple[Any, Mapping[str, Method]]:
+        """The class that clients know, and its methods."""
+        return self.kind, self.methods
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Callers of all its methods."""
@@ -93,15 +109,17 @@ class MachineSimulation(Simulation):
         await self.world.until(self.all_applied, SETTLE_SECONDS, "all members to apply everything")
 
     async def _call(self, caller: SequentialClient) -> None:
-        rng, names = caller.rng, sorted(self.methods)
+        rng = caller.rng
         async with caller.client as client:
-            machine = client.machine(NAME, self.kind)
             while True:
-                name = rng.choice(names)
-                given = self.arguments(name, rng)
-                reads = self.methods[name].kind is Kind.QUERY
-                input = Asked(name, self.methods[name].bind((), given), reads)
-                work = machine.call(getattr(self.kind, name), **given)
+                kind, methods = self.current()
+                machine = client.machine(NAME, kind)
+                name = rng.choice(sorted(methods))
+                method = methods[name]
+                given = self.arguments(name, rng) if self.arguments else random_arguments(kind, method, rng)
+                reads = method.kind is Kind.QUERY
+                input = Asked(name, method.bind((), given), reads)
+                work = machine.call(getattr(kind, name), **given)
                 await caller.call(input, self._told(input, work), lambda told: told, reads=reads)
                 await caller.rest(self.config.pause)
 
@@ -119,6 +137,9 @@ async def _outcome(work: Awaitable[Any]) -> Answer:
         return data.encode(await work)
     except errors.CommandFailed as failed:
         return answer_of(failed)
+    except errors.BadCall as refused:
+        # Only where versions change: the one it was made for is over, or not active yet where it was asked.
+        raise errors.NotProposed(str(refused)) from refused
 
 
 def first_of(make: Factory) -> Replicated:
@@ -138,11 +159,19 @@ def first_of(make: Factory) -> Replicated:
 def model_of(executed: Executed) -> Model:
     """The class as a specification: an object that is never stored, run at the log times of the members.
 
-    A state is how many commands took effect. They do so in the order of the log: what would be out of turn is
-    not allowed.
+    A state is how many steps were taken. Commands take effect in the order of the log: what would be out of
+    turn is not allowed. Activations are nobody's calls: they come before whatever needs them.
     """
 
     def step(place: int, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
+        while True:
+            if (after := at(place, asked, told, known)) is not None:
+                return after
+            if place >= len(executed.steps) or isinstance(executed.steps[place], Call):
+                return None
+            place += 1
+
+    def at(place: int, asked: Asked, told: Told | None, known: bool) -> int | None:
         if asked.reads:
             if not known or told is None:
                 return place
@@ -151,12 +180,14 @@ def model_of(executed: Executed) -> Model:
                 for log_time in told.log_times
             )
             return place if allowed else None
-        if place == len(executed.calls):
+        if place == len(executed.steps):
             return None
-        call = executed.calls[place]
+        call, outcome = executed.steps[place], executed.outcomes[place]
+        if not isinstance(call, Call) or outcome is None:
+            return None
         if (call.method, call.arguments) != (asked.name, asked.arguments):
             return None
-        if known and told is not None and told.answer != answer_of(executed.outcomes[place]):
+        if known and told is not None and told.answer != answer_of(outcome):
             return None
         return place + 1
 

@@ -21,7 +21,7 @@ class _AnyClass(KnownClasses):
 
     def name_of(self, kind: type) -> str:
         """See KnownClasses."""
-        return f"{kind.__module__}:{kind.__qualname__}"
+        return kind.__qualname__  # a class may have its newer version in another module
 
 
 _ANY = _AnyClass(())
