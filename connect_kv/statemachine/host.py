@@ -93,7 +93,7 @@ class MachineHost:
             apply_worker=apply_worker, clock=clock,
         )  # fmt: skip
         self._clock = clock
-        self._space = Space(lambda: self._writer.engine, space_worker or state_worker, clock)
+        self._space = Space(lambda: self._writer.engine, space_worker or state_worker, state_worker, clock)
         self._queries = Queries(apply_worker, self._query)
         self._turn = asyncio.Lock()
         """Held while the state moves from one index to another, or must not."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from connect_kv.errors import NodeStopped, StorageError
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES = 32 << 20
 _SHARE = 10
 """After a cleanup of so many seconds the next one waits that many times as long."""
+_Range = tuple[bytes, bytes]
 _KEYS = bytes((codec.KV_CURRENT,)), bytes((codec.KV_META,))
 _EVERYTHING = b"", bytes((codec.CLUSTER + 1,))
 _KEY_BYTES = 16
@@ -28,28 +30,37 @@ _KEY_BYTES = 16
 
 
 class Space:
-    """`cleaned` after each cleanup of the history, `defragment` when somebody asks."""
+    """`cleaned` after each cleanup of the history, `defragment` when somebody asks.
 
-    def __init__(self, engine: Callable[[], Engine], worker: Worker, clock: Clock) -> None:
-        """`engine` is the current one: it may be exchanged."""
+    A view that was open before the last deletions keeps LevelDB from giving anything back that it can see,
+    also later, when it is closed: the tables lie lowest then, and are not rewritten for deletions alone.
+    So everything is gone through once more after the last such view has closed, *thoroughly*: something is
+    written at both ends of each piece first, which LevelDB has to merge with all in between.
+    """
+
+    def __init__(self, engine: Callable[[], Engine], worker: Worker, writer: Worker, clock: Clock) -> None:
+        """`engine` is the current one: it may be exchanged. `writer` writes all its batches."""
         self._engine = engine
         self._worker = worker
+        self._writer = writer
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._wanted = False
+        self._wanted: _Range | None = None
+        self._deleted: tuple[Engine, int] | None = None
+        """Views of that engine below that number may see what was deleted."""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
     def cleaned(self) -> None:
         """History was removed: give its space back soon, and not too often."""
-        self._wanted = True
-        if self._task is None and not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="give back space")
+        self._note_deletions()
+        self._want(_KEYS)
 
     async def defragment(self) -> None:
         """Give back all there is to give back. Raises NodeStopped."""
         async with self._turn:
-            await self._compact(*_EVERYTHING)
+            self._note_deletions()
+            await self._give_back(_EVERYTHING, thorough=True)
 
     async def close(self) -> None:
         """Stop after the piece under way."""
@@ -60,31 +71,79 @@ class Space:
         async with self._turn:
             pass
 
+    def _note_deletions(self) -> None:
+        engine = self._engine()
+        self._deleted = (engine, engine.views.mark())
+
+    def _want(self, wanted: _Range) -> None:
+        if self._closed:
+            return
+        self._wanted = _EVERYTHING if _EVERYTHING in (wanted, self._wanted) else wanted
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="give back space")
+
     async def _run(self) -> None:
         try:
-            while self._wanted:
-                self._wanted = False
+            while self._wanted is not None:
+                wanted, self._wanted = self._wanted, None
                 begun = self._clock.now()
                 async with self._turn:
-                    await self._compact(*_KEYS)
+                    await self._give_back(wanted, thorough=self._engine().views.held)
                 await self._clock.sleep(_SHARE * (self._clock.now() - begun))
         except NodeStopped:
             return
         finally:
             self._task = None
 
-    async def _compact(self, start: bytes, stop: bytes) -> None:
+    async def _give_back(self, wanted: _Range, *, thorough: bool) -> None:
         engine = self._engine()
+        of, mark = self._deleted or (engine, 0)
+        holders = engine.views.before(mark) if of is engine else frozenset()
+        if not holders:
+            engine.views.held = False  # whatever was held back goes now, or will be by views that close later
+        await self._compact(engine, wanted, thorough=thorough and not holders)
+        if holders:
+            loop = asyncio.get_running_loop()
+
+            def closed() -> None:
+                with suppress(RuntimeError):  # the loop has ended, and with it the need
+                    loop.call_soon_threadsafe(self._released, engine, wanted)
+
+            engine.views.when_closed(holders, closed)
+
+    def _released(self, engine: Engine, wanted: _Range) -> None:
+        """The last view is closed that could see what was deleted before the last cleanup."""
+        if engine is self._engine():
+            engine.views.held = True
+            self._want(wanted)
+
+    async def _write_at_ends(self, engine: Engine, first: bytes, last: bytes) -> None:
+        """Not beyond the lowest tables: a deletion of what none of them can hold never gets there."""
+        ends = await self._worker.run(partial(engine.lowest_tables, first, last))
+        if ends is not None:
+            await asyncio.shield(self._writer.run(partial(write_again, engine, ends)))
+
+    async def _compact(self, engine: Engine, wanted: _Range, *, thorough: bool) -> None:
         before = engine.disk_size()
-        for first, last in list(pieces(engine, start, stop)):
+        for first, last in list(pieces(engine, *wanted)):
             if self._closed or self._engine() is not engine:
                 raise NodeStopped("this node is stopping, or its state was replaced")
             try:
+                if thorough:
+                    await self._write_at_ends(engine, first, last)
                 await asyncio.shield(self._worker.run(partial(engine.compact_range, first, last)))
             except StorageError:
                 if self._engine() is engine and not self._closed:
                     raise
         logger.debug("space given back", extra={"before": before, "after": engine.disk_size()})
+
+
+def write_again(engine: Engine, keys: Iterable[bytes]) -> None:
+    """Write what these keys have, and change nothing: one that does not exist is deleted.
+
+    Where all batches are written: a value that came between the look and the write would be lost.
+    """
+    engine.batch({key: engine.get(key) for key in keys}).write(sync=False)
 
 
 def pieces(

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from connect_kv.storage.views import OpenViews
+
 
 class Reader(Protocol):
     """Reads of one state of a database. Safe from any thread; cheap enough for the loop."""
@@ -57,6 +59,10 @@ class Engine(Reader, Protocol):
     def path(self) -> Path:
         """Its directory."""
 
+    @property
+    def views(self) -> OpenViews:
+        """Which views are open."""
+
     def batch(self, changes: Mapping[bytes, bytes | None]) -> WriteBatch:
         """Prepare `changes` (None deletes). Per-key work happens here, on the calling thread."""
 
@@ -67,7 +73,17 @@ class Engine(Reader, Protocol):
         """Make every write that returned before this call durable, synced or not. Blocks."""
 
     def compact_range(self, start: bytes, stop: bytes) -> None:
-        """Give back the space of what was deleted in ``[start, stop)``. Blocks, possibly for long."""
+        """Give back the space of what was deleted in ``[start, stop)``. Blocks, possibly for long.
+
+        Not of what an open view can see, and not of what one could see the last time, unless something
+        was written since around it: tables that lie lowest are not rewritten for their own sake.
+        """
+
+    def lowest_tables(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """The first and last key within tables of the lowest level in ``[start, stop)``; None without tables.
+
+        What is written at these two is merged with all in between by the next `compact_range`.
+        """
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """Bytes on disk of that range, roughly."""

@@ -21,6 +21,7 @@ import plyvel
 
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
 from connect_kv.storage import manifest, wal
+from connect_kv.storage.views import OpenViews
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class LevelDbEngine:
         self._path = path
         self._failed = failed
         self._calls = _Calls()
+        self.views = OpenViews(write_buffer)
         self._db = _open(path, write_buffer, must_exist, in_order)
         try:
             self._wal_files = wal.files(path)
@@ -114,8 +116,13 @@ class LevelDbEngine:
 
     def view(self) -> LevelDbView:
         """The state now."""
-        with _errors(self._path):
-            return LevelDbView(self._path, self._db.snapshot())
+        number = self.views.opened()  # before it is: who compares must not take it for younger than it is
+        try:
+            with _errors(self._path):
+                return LevelDbView(self._path, self._db.snapshot(), self.views, number)
+        except BaseException:
+            self.views.closed(number)
+            raise
 
     def sync(self) -> None:
         """Make every write that returned before this call durable.
@@ -133,6 +140,11 @@ class LevelDbEngine:
         """Give back the space of what was deleted in ``[start, stop)``. May run beside writes."""
         with self._calls.running(self._path), _errors(self._path):
             self._db.compact_range(start=start, stop=stop)
+
+    def lowest_tables(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """The first and last key within tables of the lowest level there; None without tables."""
+        with _errors(self._path):
+            return manifest.lowest_tables(self._path, start, stop)
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """Bytes on disk of that range, roughly; what was written lately is not in it."""
@@ -227,15 +239,18 @@ class LevelDbBatch:
         batch, self._batch = self._batch, None
         if batch is None:
             raise ValueError("this batch was written before")
+        self._engine.views.wrote(self._size)
         self._engine.write(batch, sync)
 
 
 class LevelDbView:
     """A frozen state of one database."""
 
-    def __init__(self, path: Path, snapshot: Any) -> None:
+    def __init__(self, path: Path, snapshot: Any, views: OpenViews, number: int) -> None:
         self._path = path
         self._snapshot = snapshot
+        self._views = views
+        self._number = number
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key` then, or None."""
@@ -250,6 +265,7 @@ class LevelDbView:
     def close(self) -> None:
         """Give it back. Safe to repeat."""
         self._snapshot.close()
+        self._views.closed(self._number)
 
 
 class _Calls:

@@ -1,4 +1,5 @@
-"""LevelDB's MANIFEST, as far as we must look at it: which write-ahead log does it still need?
+"""LevelDB's MANIFEST, as far as we must look at it: which write-ahead log does it still need, and which
+tables are there?
 
 Like every log, a MANIFEST that ends early is read up to there without a word. If it lost what had
 been synced, it speaks of a write-ahead log that has long been turned into a table and deleted, and
@@ -7,8 +8,9 @@ LevelDB would neither miss that log nor keep the table. The file it names must e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from connect_kv.errors import CorruptStorage
 from connect_kv.protowire import read_varint
@@ -19,6 +21,17 @@ _FIRST_NAMED = b"MANIFEST-000001\n"
 _FULL, _FIRST, _LAST = 1, 2, 4
 _COMPARATOR, _LOG, _NEXT_FILE, _LAST_SEQUENCE, _COMPACT_POINTER = 1, 2, 3, 4, 5
 _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG = 6, 7, 9
+_TRAILER = 8
+
+T = TypeVar("T")
+
+
+class Table(NamedTuple):
+    """One file of sorted keys."""
+
+    level: int
+    smallest: bytes
+    largest: bytes
 
 
 def check(path: Path) -> None:
@@ -48,11 +61,29 @@ def holds_data(path: Path) -> bool:
 
 def read(path: Path) -> tuple[int, int]:
     """What `numbers` finds in the database's MANIFEST. Raises CorruptStorage."""
+    return _read(path, numbers)
+
+
+def lowest_tables(path: Path, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+    """The first and last key within tables of the lowest level that has any in ``[start, stop)``.
+
+    Of a database that is open, too: it only ever adds to its MANIFEST. Raises CorruptStorage.
+    """
+    found = [table for table in _read(path, tables) if table.largest >= start and table.smallest < stop]
+    if not found:
+        return None
+    level = max(table.level for table in found)
+    lowest = [table for table in found if table.level == level]
+    first, last = min(table.smallest for table in lowest), max(table.largest for table in lowest)
+    return max(first, start), min(last, stop)
+
+
+def _read(path: Path, look: Callable[[bytes], T]) -> T:
     name = (path / "CURRENT").read_text(errors="replace").strip()
     if "/" in name or not (path / name).is_file():
         raise _damaged(path, f"CURRENT names {name!r}, which does not exist")
     try:
-        return numbers((path / name).read_bytes())
+        return look((path / name).read_bytes())
     except (IndexError, ValueError) as error:
         raise _damaged(path, f"{name} cannot be read: {error}") from error
 
@@ -77,6 +108,27 @@ def numbers(manifest: bytes) -> tuple[int, int]:
     return number, sequence
 
 
+def tables(manifest: bytes) -> list[Table]:
+    """Those there are, in no order. Raises ValueError or IndexError for what is no MANIFEST."""
+    found: dict[int, Table] = {}
+    for record in _records(manifest):
+        at = 0
+        while at < len(record):
+            tag, at = read_varint(record, at)
+            if tag == _NEW_FILE:
+                level, at = read_varint(record, at)
+                number, at = read_varint(record, at)
+                smallest, at = _key(record, read_varint(record, at)[1])
+                largest, at = _key(record, at)
+                found[number] = Table(level, smallest, largest)
+            elif tag == _DELETED_FILE:
+                number, at = read_varint(record, read_varint(record, at)[1])
+                found.pop(number, None)  # what only changes its level is added after that, in the same record
+            else:
+                at = _skip(tag, record, at)
+    return list(found.values())
+
+
 def _records(data: bytes) -> Iterator[bytes]:
     """Whole records; one that is cut off ends them."""
     parts: list[bytes] = []
@@ -97,7 +149,7 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 
 def _skip(tag: int, record: bytes, at: int) -> int:
-    if tag in (_NEXT_FILE, _PREVIOUS_LOG):
+    if tag in (_LOG, _NEXT_FILE, _LAST_SEQUENCE, _PREVIOUS_LOG):
         return read_varint(record, at)[1]
     if tag == _COMPARATOR:
         return _skip_bytes(record, at)
@@ -110,6 +162,12 @@ def _skip(tag: int, record: bytes, at: int) -> int:
             at = read_varint(record, at)[1]
         return _skip_bytes(record, _skip_bytes(record, at))
     raise ValueError(f"unknown tag {tag}")
+
+
+def _key(record: bytes, at: int) -> tuple[bytes, int]:
+    """A key as its user knows it: without the eight bytes that say when it was written."""
+    length, at = read_varint(record, at)
+    return record[at : at + length - _TRAILER], at + length
 
 
 def _skip_bytes(record: bytes, at: int) -> int:

@@ -18,6 +18,7 @@ from threading import RLock
 from sortedcontainers import SortedDict
 
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
+from connect_kv.storage.views import OpenViews
 
 _PAGE = 64
 
@@ -199,6 +200,7 @@ class MemoryEngine:
         self._lock = RLock()
         self._data: SortedDict[bytes, bytes] = SortedDict(directory.tables)
         self._views: set[MemoryView] = set()
+        self.views = OpenViews(wal_bytes)
         self._ended: str | None = None
         self.fail_next: str | None = None
         directory.owner = self
@@ -244,7 +246,7 @@ class MemoryEngine:
         """The state now."""
         with self._lock:
             self._check_open()
-            view = MemoryView(self, self._data, self._lock)
+            view = MemoryView(self, self._data, self._lock, self.views.opened())
             self._views.add(view)
             return view
 
@@ -262,6 +264,11 @@ class MemoryEngine:
             self._check_open()
             self._directory.flush(0)
             self._directory.wal.append(_WalFile())
+
+    def lowest_tables(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """As if one table held everything."""
+        self._check_open()
+        return start, stop
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """Bytes of keys and values in that range."""
@@ -285,6 +292,7 @@ class MemoryEngine:
 
     def write(self, changes: Changes, sync: bool) -> None:
         """Apply a batch (for `MemoryBatch`)."""
+        self.views.wrote(_bytes_of(changes))
         self._run_hook()
         with self._lock:
             self._before_write(changes)
@@ -306,6 +314,7 @@ class MemoryEngine:
         """A view was closed (for `MemoryView`)."""
         with self._lock:
             self._views.discard(view)
+        self.views.closed(view.number)
 
     def _append(self, changes: Changes) -> None:
         files = self._directory.wal
@@ -374,7 +383,10 @@ class MemoryBatch:
 class MemoryView:
     """A frozen state: the living data, and aside what has been overwritten since."""
 
-    def __init__(self, engine: MemoryEngine, data: SortedDict[bytes, bytes], lock: RLock) -> None:
+    def __init__(
+        self, engine: MemoryEngine, data: SortedDict[bytes, bytes], lock: RLock, number: int
+    ) -> None:
+        self.number = number
         self._engine = engine
         self._data = data
         self._lock = lock

@@ -111,6 +111,25 @@ async def test_space_comes_back_after_deletes_and_a_compaction(tmp_path: Path) -
         assert await client.get("k1") is None
 
 
+async def test_space_that_a_reader_held_comes_back_without_a_call(tmp_path: Path) -> None:
+    (config,) = configs(tmp_path, 1)
+    async with (
+        running([config]) as (only,),
+        connect_kv.connect(only.server.client_address) as client,
+    ):
+        host = only.server.host
+        value = bytes(range(256)) * 16
+        await asyncio.gather(*(client.put(f"k{number}", value) for number in range(2000)))
+        reader = await host.snapshot()
+        revision = (await client.delete("k", prefix=True)).header.revision
+        await client.compact(revision, physical=True)
+        await client.maintenance.defragment(only.server.client_address)
+        await until(lambda: host._space._task is None)
+        assert host.disk_size > 8 << 20
+        reader.close()
+        await until(lambda: host.disk_size < 2 << 20)
+
+
 async def test_a_backup_taken_while_writes_go_on_is_restored_elsewhere(
     three: list[Member], tmp_path: Path
 ) -> None:
