@@ -169,7 +169,8 @@ async def _run(held: Held, command: tuple[str, ...]) -> int:
     process = await asyncio.create_subprocess_exec(*command, env=environment)
     loop = asyncio.get_running_loop()
     # An interrupt at the terminal reaches the command by itself; here one only waits for its end.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    interrupt = (lambda: None) if sys.stdin.isatty() else (lambda: _signal(process, signal.SIGINT))
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGTERM, lambda: _signal(process, signal.SIGTERM))
     ended = asyncio.ensure_future(process.wait())
     lost = asyncio.ensure_future(held.wait_lost())

@@ -122,7 +122,8 @@ class Endpoints:
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(endpoint.failures, 10))
         endpoint.failures += 1
         endpoint.retry_at = now + backoff * (0.5 + self._rng.random() / 2)
-        endpoint.trouble = why
+        if not endpoint.trouble.startswith(f"{why}: "):  # else it is known in more detail
+            endpoint.trouble = why
 
     def reached(self, endpoint: Endpoint) -> None:
         """There is a connection."""
@@ -137,6 +138,11 @@ class Endpoints:
     def account(self) -> str:
         """What is wrong with which members, in one line; empty if nothing is known."""
         return trouble.account((endpoint.address, endpoint.trouble) for endpoint in self.all)
+
+    def look_before(self, deadline: float, timeout: float) -> asyncio.TimerHandle:
+        """Have `look` done shortly before a call of `timeout` seconds is given up; cancel it if it is not."""
+        ahead = min(LOOK_AHEAD, timeout / 2)
+        return asyncio.get_running_loop().call_at(deadline - ahead, self.look, ahead)
 
     def look(self, seconds: float) -> None:
         """Ask every member how it is, beside all else: `account` has the answers within `seconds`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import trouble
-from connect_kv.client.endpoints import LOOK_AHEAD, Endpoint, Endpoints
+from connect_kv.client.endpoints import Endpoint, Endpoints
 from connect_kv.client.failures import DEADLINE_EXCEEDED, SUSPENDED, CallFailed, Fate, fate, from_rpc
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    ahead = min(LOOK_AHEAD, timeout / 2)
-    looking = loop.call_at(deadline - ahead, endpoints.look, ahead)
+    looking = endpoints.look_before(deadline, timeout)
     try:
         return await _until(deadline, endpoints, make, timeout, writes)
     finally:

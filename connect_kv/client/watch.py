@@ -110,6 +110,14 @@ class Watch:
 
     async def _connect(self, deadline: float | None) -> None:
         """Have the watch in force at some member; without a deadline, try until that works."""
+        looking = None if deadline is None else self._endpoints.look_before(deadline, self._timeout)
+        try:
+            await self._try_all(deadline)
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+    async def _try_all(self, deadline: float | None) -> None:
         loop = asyncio.get_running_loop()
         while self._stream is None and not self._closed:
             endpoint, wait = self._endpoints.pick(loop.time())

@@ -16,12 +16,12 @@ from tests.cli.conftest import Cli
         (["fly"], 2, "No such command 'fly'"),
         (["-e", "nowhere", "get", "a"], 2, "'nowhere': expected HOST:PORT"),
         (["get", "a", "b", "--prefix"], 2, "only one of"),
-        (["-e", "127.0.0.1:1", "--timeout", "0.3", "get", "a"], 1, "127.0.0.1:1 refuses connections"),
-        (["-e", "127.0.0.1:1", "--timeout", "1", "put", "a", "b"], 1, "nothing was changed"),
+        (["-e", "REFUSING", "--timeout", "0.3", "get", "a"], 1, "REFUSING refuses connections"),
+        (["-e", "REFUSING", "--timeout", "1", "put", "a", "b"], 1, "nothing was changed"),
         (
-            ["-e", "127.0.0.1:1", "--timeout", "0.3", "watch", "a"],
+            ["-e", "REFUSING", "--timeout", "0.3", "watch", "a"],
             1,
-            "within 0.3 s: 127.0.0.1:1 refuses",
+            "within 0.3 s: REFUSING refuses",
         ),
         (["lease", "revoke", "xyz"], 2, "expected a lease id in hexadecimal"),
         (["call", "counter", "increment", "5"], 2, "expected NAME=VALUE"),
@@ -30,10 +30,10 @@ from tests.cli.conftest import Cli
         (["dev", "--nodes", "99"], 2, "99"),
     ],
 )
-def test_is_one_clear_line(cli: Cli, words: list[str], code: int, says: str) -> None:
-    done = cli(*words)
+def test_is_one_clear_line(cli: Cli, refusing: str, words: list[str], code: int, says: str) -> None:
+    done = cli(*(word.replace("REFUSING", refusing) for word in words))
     assert done.code == code
-    assert says in done.err
+    assert says.replace("REFUSING", refusing) in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert done.out == ""
 
@@ -66,15 +66,15 @@ def test_a_cluster_directory_keeps_its_number_of_nodes(cli: Cli, tmp_path: Path)
     assert "holds a cluster of 1 nodes, not of 3" in done.err
 
 
-def test_an_option_wins_over_the_environment_wherever_it_stands(cli: Cli) -> None:
+def test_an_option_wins_over_the_environment_wherever_it_stands(cli: Cli, refusing: str) -> None:
     cli.environment["CONNECT_KV_ENDPOINTS"] = "nonsense"
     cli.environment["CONNECT_KV_TIMEOUT"] = "1h"
     for words in (
-        ["-e", "127.0.0.1:1", "--timeout", "300ms", "get", "a"],
-        ["get", "a", "-e", "127.0.0.1:1", "--timeout", "300ms"],
-        ["-e", "nonsense too", "--timeout", "2h", "get", "a", "-e", "127.0.0.1:1", "--timeout", "300ms"],
+        ["-e", refusing, "--timeout", "300ms", "get", "a"],
+        ["get", "a", "-e", refusing, "--timeout", "300ms"],
+        ["-e", "nonsense too", "--timeout", "2h", "get", "a", "-e", refusing, "--timeout", "300ms"],
     ):
-        assert "127.0.0.1:1 refuses connections" in cli(*words).err
+        assert f"{refusing} refuses connections" in cli(*words).err
 
 
 def test_options_come_from_the_environment(cli: Cli) -> None:

@@ -163,6 +163,8 @@ class FakeMember:
         """A call has come."""
         self.port = 0
         self.status: StatusResponse | None = None
+        self.refusal = ""
+        """The text with which `fault` ends a stream."""
         self.unary_failure: tuple[grpc.StatusCode, str] | None = None
         self._server: grpc.aio.Server | None = None
         self._listening: list[asyncio.Future[None]] = []
@@ -253,7 +255,7 @@ class FakeMember:
 
     async def _drop(self, point: str, context: Context) -> None:
         if self.fault(point):
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"dropped: {point}")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self.refusal or f"dropped: {point}")
 
     async def _session(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
         cluster = self.cluster

@@ -87,6 +87,19 @@ async def test_the_one_that_answers_says_why_there_is_no_leader(
     assert f"{REASON}; {refused}" in text
 
 
+async def test_a_watch_that_nobody_takes_says_why_too(members: list[FakeMember], endpoints: str) -> None:
+    """A watch is refused at once without a leader, in few words; Status has the reason."""
+    await members[0].stop()
+    members[1].fault = members[2].fault = lambda point: point == "head"
+    for member in members[1:]:
+        member.refusal = "etcdserver: no leader"
+        member.status = StatusResponse(errors=["etcdserver: no leader", REASON])
+    async with connect(endpoints, session=False, timeout=0.6) as client:
+        with pytest.raises(errors.Unavailable) as caught:
+            await client.watch("a").__aenter__()
+    assert f"{REASON}; {members[0].address} refuses connections" in str(caught.value)
+
+
 @pytest.mark.parametrize("session", [True, False])
 async def test_a_member_that_is_well_again_is_not_accused(
     session: bool, members: list[FakeMember], endpoints: str
