@@ -76,6 +76,14 @@ class Executed:
         self._numbers: dict[Place, int] = {}
         self._asked: dict[tuple[str, bytes], list[int]] = {}
         self._past = _Past(self, lambda: Reference(make, new or make))
+        self._modules = tuple(type(one()).__module__ for one in (new or make, make))
+
+    def alike(self, outcome: Outcome) -> Outcome:
+        """An exception of the newer class's module is one of the older's, as it is where it is deployed."""
+        newer, older = self._modules
+        if isinstance(outcome, CommandFailed) and outcome.type.startswith(f"{newer}."):
+            return CommandFailed(older + outcome.type.removeprefix(newer), outcome.message, outcome.details)
+        return outcome
 
     @property
     def version(self) -> int:
@@ -124,6 +132,7 @@ class Executed:
         outcome: Outcome | None = None
         try:
             outcome = self.reference.run(step)
+            outcome = None if outcome is None else self.alike(outcome)
         except Halt as halt:
             self.fail(Violation(f"{in_words(step)}: {halt.reason}"))
         after = portrait_of(self.reference.machine)
@@ -167,7 +176,7 @@ class _Past:
         try:
             return self._reference.hosted.query(method, arguments, log_time, None)
         except CommandFailed as failed:
-            return answer_of(failed)
+            return answer_of(self._executed.alike(failed))
         except BadCall:
             return None
 
@@ -185,7 +194,7 @@ class ObservedMachine(ReplicatedMachine):
         outcomes: list[Outcome] = []
         for step in steps:
             try:
-                found = super().execute([step], store)
+                found = [self._executed.alike(one) for one in super().execute([step], store)]
             except Halt as halt:
                 self._halted(f"{in_words(step)}: {halt.reason}")
                 raise
@@ -206,7 +215,9 @@ class ObservedMachine(ReplicatedMachine):
         except CommandFailed as failed:
             if failed.type == QUERY_WROTE:
                 self._wrote(method, arguments, failed.message)
-            raise
+            told = self._executed.alike(failed)
+            assert isinstance(told, CommandFailed)
+            raise told from failed
         finally:
             changed = before.difference(portrait_of(self.machine), "before it", "after it")
             if changed is not None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from connect_kv import errors
 from connect_kv.errors import ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.framework.hosted import Call, ReplicatedMachine, failed
 from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
@@ -120,23 +120,27 @@ class MachineSimulation(Simulation):
                 reads = method.kind is Kind.QUERY
                 input = Asked(name, method.bind((), given), reads)
                 work = machine.call(getattr(kind, name), **given)
-                await caller.call(input, self._told(input, work), lambda told: told, reads=reads)
+                await caller.call(
+                    input, self._told(input, work, method.raises), lambda told: told, reads=reads
+                )
                 await caller.rest(self.config.pause)
 
-    async def _told(self, asked: Asked, work: Awaitable[Any]) -> Told:
+    async def _told(self, asked: Asked, work: Awaitable[Any], declared: tuple[type[Exception], ...]) -> Told:
         """What the call gives, with the log times at which members were asked meanwhile."""
         before = len(self.executed.asked(asked.name, asked.arguments))
-        answer = await _outcome(work)
+        answer = await _outcome(work, declared)
         times = self.executed.asked(asked.name, asked.arguments)[before:] if asked.reads else ()
         return Told(answer, tuple(dict.fromkeys(times)))
 
 
-async def _outcome(work: Awaitable[Any]) -> Answer:
+async def _outcome(work: Awaitable[Any], declared: tuple[type[Exception], ...]) -> Answer:
     """A value as it travels, or what was raised: both are answers."""
     try:
         return data.encode(await work)
-    except errors.CommandFailed as failed:
-        return answer_of(failed)
+    except errors.CommandFailed as raised:
+        return answer_of(raised)
+    except declared as error:
+        return answer_of(failed(error))
     except errors.BadCall as refused:
         # Only where versions change: the one it was made for is over, or not active yet where it was asked.
         raise errors.NotProposed(str(refused)) from refused
