@@ -61,6 +61,7 @@ class ServerConfig:
     initial_cluster_token: str = ""
     """Tells clusters with the same names and addresses apart."""
     machines: tuple[MachineSpec, ...] = ()
+    accept_changed_code: str = ""
     heartbeat_ms: int = 100
     election_ms: int = 1000
     tick_ms: int = 50

@@ -142,6 +142,12 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             help="Host this class, or one of connect_kv.types by its name (jobs=Queue); several times.",
             default="none",
         ),
+        Option(
+            key="accept_changed_code",
+            kind=Kind.TEXT,
+            help="Machines, with commas between them, whose code was changed without effect.",
+            default="none",
+        ),
         Option(key="max_learners", kind=Kind.NUMBER, help="Learners there may be at once.", default="1"),
     ),
     "Time": (

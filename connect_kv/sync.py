@@ -31,6 +31,7 @@ from connect_kv.client.messages import (
     KeyValue,
     LeaseTimeToLiveResponse,
     MachineDescription,
+    MachineMember,
     Member,
     PutResponse,
     RangeResponse,
@@ -401,6 +402,22 @@ class Client:
     def describe_machines(self, name: str = "", *, timeout: float | None = None) -> list[MachineDescription]:
         """The cluster's machines, or one: methods, parameters, types."""
         return self._run(self._client.describe_machines(name, timeout=timeout))
+
+    def machine_status(self, name: str = "", *, timeout: float | None = None) -> list[MachineMember]:
+        """How each machine, or one, is on each member: its version, and why it does not go on."""
+        return self._run(self._client.machine_status(name, timeout=timeout))
+
+    def skip_command(self, machine: str, index: int, *, timeout: float | None = None) -> None:
+        """Have no member run the command of entry `index` that stopped a machine. Raises Refused."""
+        self._run(self._client.skip_command(machine, index, timeout=timeout))
+
+    def retire_machine(self, machine: str, *, timeout: float | None = None) -> None:
+        """End a machine, with its state, on all members."""
+        self._run(self._client.retire_machine(machine, timeout=timeout))
+
+    def host_machine(self, machine: str, *, timeout: float | None = None) -> None:
+        """Begin a retired machine again, with its first state. Raises Refused."""
+        self._run(self._client.host_machine(machine, timeout=timeout))
 
     def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
         """How one member is: that at `endpoint`, or the first that answers."""

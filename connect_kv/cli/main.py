@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "inspect": ("disk:inspect", "Show what a stopped node has on disk."),
     "lease": ("lease:lease", "Leases: keys that live as long as somebody renews them."),
     "lock": ("contest:lock", "Run a command under a lock, or see who holds it."),
+    "machine": ("machine_control:machine", "Replicated machines: versions, and one that stopped."),
     "member": ("member:member", "Members of the cluster: see, add, replace and remove them."),
     "move-leader": ("maintenance:move_leader", "Have the leader hand over to another member."),
     "put": ("kv:put", "Store a value under a key."),

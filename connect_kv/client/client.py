@@ -38,7 +38,14 @@ from connect_kv.rpc.kv_pb2 import (
     TxnResponse,
 )
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
-from connect_kv.rpc.machine_pb2 import MachineCallRequest, MachineDescribeRequest, MachineDescribeResponse
+from connect_kv.rpc.machine_pb2 import (
+    MachineCallRequest,
+    MachineDecideRequest,
+    MachineDescribeRequest,
+    MachineDescribeResponse,
+    MachineStatusRequest,
+    MachineStatusResponse,
+)
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 
@@ -459,6 +466,49 @@ class Client:
             writes=False,
         )
         return list(answer.machines)
+
+    async def machine_status(
+        self, name: str = "", *, timeout: float | None = None
+    ) -> list[MachineStatusResponse.Member]:
+        """How each machine, or one, is on each member: its version, and why it does not go on."""
+        request = MachineStatusRequest(machine=name)
+        answer = await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.machine_status(request, timeout=seconds),
+            timeout=within(timeout, self._timeout),
+            writes=False,
+        )
+        return list(answer.members)
+
+    async def skip_command(self, machine: str, index: int, *, timeout: float | None = None) -> None:
+        """Have no member run the command of entry `index` that stopped a machine. Raises Refused.
+
+        It is refused unless a majority stopped there, and nobody has run it.
+        """
+        await self._decide(machine, MachineDecideRequest.SKIP, index, timeout)
+
+    async def retire_machine(self, machine: str, *, timeout: float | None = None) -> None:
+        """End a machine, with its state, on all members. Its calls are refused from then on."""
+        await self._decide(machine, MachineDecideRequest.RETIRE, 0, timeout)
+
+    async def host_machine(self, machine: str, *, timeout: float | None = None) -> None:
+        """Begin a retired machine again, with its first state. Raises Refused."""
+        await self._decide(machine, MachineDecideRequest.HOST, 0, timeout)
+
+    async def _decide(
+        self,
+        machine: str,
+        decision: MachineDecideRequest.Decision.ValueType,
+        index: int,
+        timeout: float | None,
+    ) -> None:
+        request = MachineDecideRequest(machine=machine, decision=decision, index=index)
+        await retry.call(
+            self._endpoints,
+            lambda stubs, seconds: stubs.machine_decide(request, timeout=seconds),
+            timeout=within(timeout, self._timeout),
+            writes=True,
+        )
 
     async def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
         """How one member is: that at `endpoint`, or the first that answers."""

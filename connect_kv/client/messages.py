@@ -22,7 +22,7 @@ from connect_kv.rpc.kv_pb2 import (
     TxnResponse,
 )
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
-from connect_kv.rpc.machine_pb2 import MachineDescribeResponse
+from connect_kv.rpc.machine_pb2 import MachineDescribeResponse, MachineStatusResponse
 from connect_kv.rpc.maintenance_pb2 import AlarmMember, AlarmType, HashKVResponse, StatusResponse
 
 SortOrder: TypeAlias = RangeRequest.SortOrder.ValueType
@@ -30,6 +30,8 @@ SortTarget: TypeAlias = RangeRequest.SortTarget.ValueType
 NONE = RangeRequest.NONE
 KEY = RangeRequest.KEY
 MachineDescription: TypeAlias = MachineDescribeResponse.Machine
+MachineMember: TypeAlias = MachineStatusResponse.Member
+MachineState: TypeAlias = MachineStatusResponse.Machine
 MethodDescription: TypeAlias = MachineDescribeResponse.Method
 
 __all__ = [

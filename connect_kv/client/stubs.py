@@ -269,6 +269,18 @@ class Stubs:
         self.machine_call = _unary(
             channel, "Machine/Call", machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse
         )
+        self.machine_status = _unary(
+            channel,
+            "Machine/Status",
+            machine_pb2.MachineStatusRequest,
+            machine_pb2.MachineStatusResponse,
+        )
+        self.machine_decide = _unary(
+            channel,
+            "Machine/Decide",
+            machine_pb2.MachineDecideRequest,
+            machine_pb2.MachineDecideResponse,
+        )
         self.machine_describe = _unary(
             channel,
             "Machine/Describe",

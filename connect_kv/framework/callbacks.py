@@ -56,6 +56,7 @@ class CallbackMachine:
     """Callbacks, hosted. Raises ConfigError for a combination that cannot work."""
 
     newest = 1
+    names = frozenset((_SEND.name,))
     codes: tuple[Code, ...] = ()
     standing = Standing()
     accept_changed = False

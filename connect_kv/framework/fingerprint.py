@@ -11,11 +11,13 @@ import hashlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from enum import Enum
 from itertools import pairwise
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import NamedTuple
 
+from connect_kv.framework.methods import mark_of
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import versions_of
@@ -72,15 +74,23 @@ def _digest(owner: type, functions: list[Callable[..., object]]) -> bytes:
     return walk.digest()
 
 
+class _Around(NamedTuple):
+    """What the names in a function, and in those within it, may come from."""
+
+    globals: Mapping[str, object]
+    closure: Mapping[str, object]
+    self_name: str
+    """Of the first parameter of a method of the class; empty in others."""
+    helps: bool
+    """A function of a module, that may be handed the object."""
+
+
 class _Walk:
     """From some functions to all that they reach within their own package, each once, in order."""
 
     def __init__(self, owner: type) -> None:
         self._owner = owner
         self._package = owner.__module__.partition(".")[0]
-        newest = versions_of(owner)
-        methods = newest.methods(newest.newest)
-        self._queries = frozenset(name for name, method in methods.items() if method.kind is Kind.QUERY)
         self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         self._seen: set[int] = set()
         self._kept: list[object] = []
@@ -126,9 +136,12 @@ class _Walk:
     def _function(self, function: FunctionType) -> None:
         self._say(_plain(function.__defaults__), _plain(function.__kwdefaults__))
         self._say(*(f"{name}: {_annotation(hint)}" for name, hint in function.__annotations__.items()))
-        self._code(function.__code__, function.__globals__, _closure(function))
+        own = any(function in vars(one).values() for one in self._owner.__mro__)
+        self_name = function.__code__.co_varnames[0] if own and function.__code__.co_argcount else ""
+        helps = "." not in function.__qualname__
+        self._code(function.__code__, _Around(function.__globals__, _closure(function), self_name, helps))
 
-    def _code(self, code: CodeType, globals: Mapping[str, object], closure: Mapping[str, object]) -> None:
+    def _code(self, code: CodeType, around: _Around) -> None:
         self._say(code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         self._say(code.co_exceptiontable.hex())
         for instruction in dis.get_instructions(code):
@@ -136,41 +149,46 @@ class _Walk:
             # By what it means and not by its number, which changes when a docstring comes before it.
             if instruction.opcode in dis.hasconst:
                 if isinstance(instruction.argval, CodeType):
-                    self._code(instruction.argval, globals, closure)
+                    self._code(instruction.argval, around)
                 else:
                     self._say(_plain(instruction.argval))
             elif instruction.opcode in _NAMING:
                 self._say(instruction.argval)
             else:
                 self._say(instruction.arg)
+        of_self = _called_on(around.self_name, code) if around.self_name else frozenset()
         for name in (*code.co_names, *code.co_freevars):
-            for found in self._named(name, code, globals, closure):
+            for found in (*self._named(name, code, around), *self._own(name, of_self, around)):
                 self._say(name)
                 self.add(found)
 
-    def _named(
-        self, name: str, code: CodeType, globals: Mapping[str, object], closure: Mapping[str, object]
-    ) -> Iterator[object]:
+    def _named(self, name: str, code: CodeType, around: _Around) -> Iterator[object]:
         """What a name may mean: a global, a variable around the function, an attribute of something ours."""
-        holders: list[object] = []
-        if name in globals:
-            yield globals[name]
-        if name in closure:
-            yield closure[name]
+        if name in around.globals:
+            yield around.globals[name]
+        if name in around.closure:
+            yield around.closure[name]
         for other in (*code.co_names, *code.co_freevars):
-            holder = closure.get(other, globals.get(other))
+            holder = around.closure.get(other, around.globals.get(other))
             if isinstance(holder, ModuleType | type) and self._ours(holder):
-                holders.append(holder)
-        own_queries = self._queries - _called_on_self(code)
-        for holder in (self._owner, *holders):
-            if holder is self._owner and name in own_queries:
-                continue  # a method of something else that has the same name
-            for one in holder.__mro__ if isinstance(holder, type) else (holder,):
-                if one not in (object, Replicated) and name in vars(one):
-                    yield vars(one)[name]  # of every base: super() leads to any of them
+                yield from _attributes(holder, name)
+
+    def _own(self, name: str, of_self: Set[str], around: _Around) -> Iterator[object]:
+        """What a name may mean in the class itself.
+
+        In its own methods, what is called on self or through super(). A function that is handed the object
+        may call any of its helpers; a command of that name is rather a method of something else.
+        """
+        if name in of_self:
+            yield from _attributes(self._owner, name)
+        elif around.helps and not name.startswith("__"):
+            yield from (found for found in _attributes(self._owner, name) if mark_of(found) is None)
 
     def _class(self, one: type) -> None:
-        if not self._ours(one) or one is self._owner:
+        if one in self._owner.__mro__:
+            self._say("the class itself")  # whatever it is named
+            return
+        if not self._ours(one):
             self._say(f"{one.__module__}.{one.__qualname__}")
             return
         self._say(*(f"{name}: {_annotation(hint)}" for name, hint in inspect.get_annotations(one).items()))
@@ -198,15 +216,25 @@ class _Walk:
             self._hash.update(f"{value}\0".encode("utf-8", "surrogatepass"))
 
 
-def _called_on_self(code: CodeType) -> set[str]:
-    """Names that follow the first parameter, as in ``self.value()``."""
-    first = code.co_varnames[0] if code.co_argcount else None
-    instructions = list(dis.get_instructions(code))
-    return {
+def _called_on(self_name: str, code: CodeType) -> frozenset[str]:
+    """Names that follow the first parameter, or a call of super(): ``self.value()``, ``super().value()``."""
+    by_super = "super" in code.co_names
+    return frozenset(
         after.argval
-        for one, after in pairwise(instructions)
-        if one.argval == first and one.opname.startswith("LOAD_") and after.opcode in dis.hasname
-    }
+        for one, after in pairwise(dis.get_instructions(code))
+        if after.opcode in dis.hasname
+        and (
+            (one.argval == self_name and one.opname.startswith("LOAD_"))
+            or (by_super and (one.opname.startswith("CALL") or after.opname == "LOAD_SUPER_ATTR"))
+        )
+    )
+
+
+def _attributes(holder: type | ModuleType, name: str) -> Iterator[object]:
+    """Of every base that has one: super() leads to any of them."""
+    for one in holder.__mro__ if isinstance(holder, type) else (holder,):
+        if one not in (object, Replicated) and name in vars(one):
+            yield vars(one)[name]
 
 
 def _closure(function: FunctionType) -> dict[str, object]:

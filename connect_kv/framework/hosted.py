@@ -17,6 +17,7 @@ from connect_kv.framework.replicated import (
     complete,
     restore_older,
     set_log_time,
+    twin,
 )
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import versions_of
@@ -153,6 +154,8 @@ class HostedMachine(Protocol):
 
     newest: int
     """The newest version that its code has."""
+    names: frozenset[str]
+    """Of the methods of all its versions."""
     codes: tuple[Code, ...]
     """What each of its versions executes. Without any it has no versions and needs no founding."""
     standing: Standing
@@ -202,6 +205,7 @@ class ReplicatedMachine:
         self._machine = machine
         self._versions = versions_of(owner)
         self.newest = self._versions.newest
+        self.names = self._versions.names
         self._methods = self._versions.methods(self.newest)
         if not self._methods:
             raise ConfigError(f"{owner.__name__} has no @command and no @query")
@@ -331,11 +335,8 @@ class ReplicatedMachine:
 
     def try_upgrade(self, version: int) -> None:
         """Upgrade a copy of the state, to see whether it works. Raises what goes wrong."""
-        kind = type(self._machine)
-        copy = kind.__new__(kind)
-        vars(copy).update(vars(self._machine))
         tried = ReplicatedMachine.__new__(ReplicatedMachine)
-        tried._machine, tried._versions, tried.newest = copy, self._versions, self.newest
+        tried._machine, tried._versions, tried.newest = twin(self._machine), self._versions, self.newest
         tried.standing = self.standing
         tried.restore(iter(self.snapshot()))
         tried._upgrade(version)

@@ -61,6 +61,7 @@ class LowLevelMachine(Generic[R]):
     persistent = False
     can_snapshot = True
     newest = 1
+    names = frozenset(_METHODS)
     codes: tuple[Code, ...] = ()
     standing = Standing()
     accept_changed = False

@@ -11,6 +11,7 @@ from connect_kv.framework.types import MARK, Kind, Mark
 if TYPE_CHECKING:
     from connect_kv.framework.attributes import Attributes
 
+T = TypeVar("T", bound="Replicated")
 F = TypeVar("F", bound=Callable[..., object])
 
 VERSION = "__connect_kv_version__"
@@ -168,6 +169,14 @@ class Replicated:
             machine.__stored().load(vars(machine), chunks, complete=False)
 
     @staticmethod
+    def _twin(machine: T) -> T:
+        kind = type(machine)
+        twin = kind.__new__(kind)
+        if kind.restore is Replicated.restore:
+            twin.__attributes = machine.__stored()
+        return twin
+
+    @staticmethod
     def _complete(machine: Replicated) -> None:
         if type(machine).restore is Replicated.restore:
             machine.__stored().complete(vars(machine))
@@ -184,6 +193,8 @@ attributes_of = Replicated._attributes_of
 """For the host: how the attributes of a machine without a snapshot of its own are stored."""
 restore_older = Replicated._restore_older
 """For the host: the state of an older version, with the attributes it has and no others."""
+twin = Replicated._twin
+"""For the host: an object of the same class without a state."""
 complete = Replicated._complete
 """For the host, before an upgrade: what the newest version has besides gets its first value."""
 

@@ -40,6 +40,11 @@ class Versions:
         """By the name under which they are called. `version` from 1 to `newest`."""
         return self._methods[version]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the methods of all versions."""
+        return frozenset(name for methods in self._methods for name in methods)
+
     def has(self, version: int) -> bool:
         """Whether this code can run that version."""
         return 1 <= version <= self.newest

@@ -19,6 +19,7 @@ from connect_kv.events import Signal
 from connect_kv.node.applier import Applier
 from connect_kv.node.compaction import Compactor
 from connect_kv.node.contacts import Contact, Contacts
+from connect_kv.node.dates import Dates
 from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
@@ -35,7 +36,7 @@ from connect_kv.node.watchdog import watch_loop
 from connect_kv.peer_protocol import ForwardRequest, ForwardResponse, Loss, PeerMessage, SnapshotOffer
 from connect_kv.raft.messages import Message
 from connect_kv.raft.ready import LogRead, Ready
-from connect_kv.raft.types import Entry, SnapshotMeta
+from connect_kv.raft.types import Entry, Role, SnapshotMeta
 
 R = TypeVar("R")
 
@@ -96,7 +97,10 @@ class Driver(Generic[R]):
             retry_seconds=config.election_seconds / 2,
             applied=self._index_waiters,
         )
-        self.pipeline: Pipeline[R] = Pipeline(parts, disk_idle=lambda: self.writer.idle, wake=self.wake)
+        self.dates = Dates(parts.core, parts.clock, parts.identity.node_id)
+        self.pipeline: Pipeline[R] = Pipeline(
+            parts, self.dates, disk_idle=lambda: self.writer.idle, wake=self.wake
+        )
         self.leadership = Leadership(parts.core, parts.clock)
         self._notices = CommitNotices(parts.core, parts.clock, self.wake)
         self.peers: Peers[R] = Peers(
@@ -247,11 +251,13 @@ class Driver(Generic[R]):
         send = self._parts.transport.send
         while (ready := self._core.ready()) is not None:
             for message in ready.messages:
-                send(message)
+                send(self.dates.sent(message))
             if ready.install is not None:
                 self._receiver.taken(ready.install)
             self.writer.submit(ready)
             for read in ready.reads:
+                if self._core.role is Role.LEADER:
+                    self.dates.read_here()
                 self.reads.answered(read, self._parts.history.applied.index)
             for log_read in ready.log_reads:
                 self._spawn(self._load(log_read))
@@ -309,6 +315,7 @@ class Driver(Generic[R]):
     def _receive(self, message: PeerMessage) -> None:
         if self._group is not None:
             self.contacts.message(message.source)
+            self.dates.received(message)
             self._inbox.append(message)
             self.wake()
 
@@ -342,7 +349,7 @@ class Driver(Generic[R]):
         send = self._parts.transport.send
         for ready in readies:
             for message in ready.messages_after_persist:
-                send(message)
+                send(self.dates.sent(message))
         self.wake()
 
     async def _install(self, meta: SnapshotMeta) -> None:

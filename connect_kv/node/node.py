@@ -170,6 +170,14 @@ class RaftNode(Generic[R]):
         """Wait until every write acknowledged before this call is visible on this node, as `submit_read`."""
         return await self.submit_read()
 
+    @property
+    def read_date(self) -> int:
+        """The leader's time of the last read barrier answered here, or later: nanoseconds since 1970.
+
+        After a barrier, not before the time at which it was asked for. Never goes back.
+        """
+        return self._driver.dates.read
+
     async def change_membership(self, change: MembershipChange) -> Membership:
         """Replicate a change of members; returns the membership once it is committed and, if it was
         joint, left again.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
+from connect_kv.node.dates import Dates
 from connect_kv.node.elapsed import Elapsed
 from connect_kv.node.forwarding import Forwarder, Intake
 from connect_kv.node.parts import Parts
@@ -21,9 +22,17 @@ R = TypeVar("R")
 class Pipeline(Generic[R]):
     """Joins what waits into entries, and knows whom to tell what became of each proposal."""
 
-    def __init__(self, parts: Parts[R], *, disk_idle: Callable[[], bool], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: Parts[R],
+        dates: Dates,
+        *,
+        disk_idle: Callable[[], bool],
+        wake: Callable[[], None],
+    ) -> None:
         """`wake` has `pump` called soon."""
         self._parts = parts
+        self._dates = dates
         self._disk_idle = disk_idle
         self._wake = wake
         self._newest = 0
@@ -130,7 +139,7 @@ class Pipeline(Generic[R]):
             if not batch:
                 return
             try:
-                stamped = join(batch, self._parts.clock.wall(), self._elapsed.stamp())
+                stamped = join(batch, self._dates.now(), self._elapsed.stamp())
                 entry = self._parts.core.propose([stamped])
             except (Overloaded, NotLeader):
                 # Too much is uncommitted, or leadership is being handed over: they wait.

@@ -36,6 +36,8 @@ class VoteResponse:
     """Granted pre-votes carry the term asked for; everything else the voter's own."""
     granted: bool
     pre_vote: bool = False
+    date: int = 0
+    """Carried for `node.dates`; the core does not look at it. So in the other messages that have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class HeartbeatRequest:
     round: int
     """Counts up from 1; the answer repeats it. A read is confirmed by rounds begun after it arrived.
     0: only tells the commit index, and is not answered."""
+    date: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,7 @@ class HeartbeatResponse:
     target: int
     term: int
     round: int
+    date: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class ReadIndexResponse:
     term: int
     context: int
     index: int
+    date: int = 0
 
 
 Message = (

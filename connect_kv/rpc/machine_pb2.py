@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from connect_kv.rpc import kv_pb2 as connect__kv_dot_rpc_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/machine.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"e\n\x12MachineCallRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x04json\x18\x03 \x01(\tH\x00\x12\x11\n\x07msgpack\x18\x04 \x01(\x0cH\x00\x42\x0b\n\targuments\"p\n\x13MachineCallResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x12\x11\n\x07msgpack\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05value\")\n\x16MachineDescribeRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\"\xb7\x03\n\x17MachineDescribeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12@\n\x08machines\x18\x02 \x03(\x0b\x32..connect_kv.v1.MachineDescribeResponse.Machine\x1a\x39\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x1a\x89\x01\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\x08\x12\x0b\n\x03\x64oc\x18\x03 \x01(\t\x12\x44\n\nparameters\x18\x04 \x03(\x0b\x32\x30.connect_kv.v1.MachineDescribeResponse.Parameter\x12\x0f\n\x07returns\x18\x05 \x01(\t\x1a\x64\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64oc\x18\x02 \x01(\t\x12>\n\x07methods\x18\x03 \x03(\x0b\x32-.connect_kv.v1.MachineDescribeResponse.Method2\xb3\x01\n\x07Machine\x12M\n\x04\x43\x61ll\x12!.connect_kv.v1.MachineCallRequest\x1a\".connect_kv.v1.MachineCallResponse\x12Y\n\x08\x44\x65scribe\x12%.connect_kv.v1.MachineDescribeRequest\x1a&.connect_kv.v1.MachineDescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/machine.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\"e\n\x12MachineCallRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x04json\x18\x03 \x01(\tH\x00\x12\x11\n\x07msgpack\x18\x04 \x01(\x0cH\x00\x42\x0b\n\targuments\"p\n\x13MachineCallResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x12\x11\n\x07msgpack\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05value\"\'\n\x14MachineStatusRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\"\x8c\x03\n\x15MachineStatusResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12<\n\x07members\x18\x02 \x03(\x0b\x32+.connect_kv.v1.MachineStatusResponse.Member\x1a\x9c\x01\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06newest\x18\x03 \x01(\r\x12\x0e\n\x06needed\x18\x04 \x01(\r\x12\x11\n\tsuspended\x18\x05 \x01(\t\x12\r\n\x05index\x18\x06 \x01(\x04\x12\x10\n\x08position\x18\x07 \x01(\r\x12\x0f\n\x07retired\x18\x08 \x01(\x08\x12\r\n\x05waits\x18\t \x01(\t\x1ag\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12>\n\x08machines\x18\x02 \x03(\x0b\x32,.connect_kv.v1.MachineStatusResponse.Machine\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xac\x01\n\x14MachineDecideRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12>\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32,.connect_kv.v1.MachineDecideRequest.Decision\x12\r\n\x05index\x18\x03 \x01(\x04\"4\n\x08\x44\x65\x63ision\x12\x08\n\x04NONE\x10\x00\x12\x08\n\x04SKIP\x10\x01\x12\n\n\x06RETIRE\x10\x02\x12\x08\n\x04HOST\x10\x03\"F\n\x15MachineDecideResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\")\n\x16MachineDescribeRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\"\xb7\x03\n\x17MachineDescribeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12@\n\x08machines\x18\x02 \x03(\x0b\x32..connect_kv.v1.MachineDescribeResponse.Machine\x1a\x39\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x1a\x89\x01\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\x08\x12\x0b\n\x03\x64oc\x18\x03 \x01(\t\x12\x44\n\nparameters\x18\x04 \x03(\x0b\x32\x30.connect_kv.v1.MachineDescribeResponse.Parameter\x12\x0f\n\x07returns\x18\x05 \x01(\t\x1a\x64\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64oc\x18\x02 \x01(\t\x12>\n\x07methods\x18\x03 \x03(\x0b\x32-.connect_kv.v1.MachineDescribeResponse.Method2\xdd\x02\n\x07Machine\x12M\n\x04\x43\x61ll\x12!.connect_kv.v1.MachineCallRequest\x1a\".connect_kv.v1.MachineCallResponse\x12Y\n\x08\x44\x65scribe\x12%.connect_kv.v1.MachineDescribeRequest\x1a&.connect_kv.v1.MachineDescribeResponse\x12S\n\x06Status\x12#.connect_kv.v1.MachineStatusRequest\x1a$.connect_kv.v1.MachineStatusResponse\x12S\n\x06\x44\x65\x63ide\x12#.connect_kv.v1.MachineDecideRequest\x1a$.connect_kv.v1.MachineDecideResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +36,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MACHINECALLREQUEST']._serialized_end=173
   _globals['_MACHINECALLRESPONSE']._serialized_start=175
   _globals['_MACHINECALLRESPONSE']._serialized_end=287
-  _globals['_MACHINEDESCRIBEREQUEST']._serialized_start=289
-  _globals['_MACHINEDESCRIBEREQUEST']._serialized_end=330
-  _globals['_MACHINEDESCRIBERESPONSE']._serialized_start=333
-  _globals['_MACHINEDESCRIBERESPONSE']._serialized_end=772
-  _globals['_MACHINEDESCRIBERESPONSE_PARAMETER']._serialized_start=473
-  _globals['_MACHINEDESCRIBERESPONSE_PARAMETER']._serialized_end=530
-  _globals['_MACHINEDESCRIBERESPONSE_METHOD']._serialized_start=533
-  _globals['_MACHINEDESCRIBERESPONSE_METHOD']._serialized_end=670
-  _globals['_MACHINEDESCRIBERESPONSE_MACHINE']._serialized_start=672
-  _globals['_MACHINEDESCRIBERESPONSE_MACHINE']._serialized_end=772
-  _globals['_MACHINE']._serialized_start=775
-  _globals['_MACHINE']._serialized_end=954
+  _globals['_MACHINESTATUSREQUEST']._serialized_start=289
+  _globals['_MACHINESTATUSREQUEST']._serialized_end=328
+  _globals['_MACHINESTATUSRESPONSE']._serialized_start=331
+  _globals['_MACHINESTATUSRESPONSE']._serialized_end=727
+  _globals['_MACHINESTATUSRESPONSE_MACHINE']._serialized_start=466
+  _globals['_MACHINESTATUSRESPONSE_MACHINE']._serialized_end=622
+  _globals['_MACHINESTATUSRESPONSE_MEMBER']._serialized_start=624
+  _globals['_MACHINESTATUSRESPONSE_MEMBER']._serialized_end=727
+  _globals['_MACHINEDECIDEREQUEST']._serialized_start=730
+  _globals['_MACHINEDECIDEREQUEST']._serialized_end=902
+  _globals['_MACHINEDECIDEREQUEST_DECISION']._serialized_start=850
+  _globals['_MACHINEDECIDEREQUEST_DECISION']._serialized_end=902
+  _globals['_MACHINEDECIDERESPONSE']._serialized_start=904
+  _globals['_MACHINEDECIDERESPONSE']._serialized_end=974
+  _globals['_MACHINEDESCRIBEREQUEST']._serialized_start=976
+  _globals['_MACHINEDESCRIBEREQUEST']._serialized_end=1017
+  _globals['_MACHINEDESCRIBERESPONSE']._serialized_start=1020
+  _globals['_MACHINEDESCRIBERESPONSE']._serialized_end=1459
+  _globals['_MACHINEDESCRIBERESPONSE_PARAMETER']._serialized_start=1160
+  _globals['_MACHINEDESCRIBERESPONSE_PARAMETER']._serialized_end=1217
+  _globals['_MACHINEDESCRIBERESPONSE_METHOD']._serialized_start=1220
+  _globals['_MACHINEDESCRIBERESPONSE_METHOD']._serialized_end=1357
+  _globals['_MACHINEDESCRIBERESPONSE_MACHINE']._serialized_start=1359
+  _globals['_MACHINEDESCRIBERESPONSE_MACHINE']._serialized_end=1459
+  _globals['_MACHINE']._serialized_start=1462
+  _globals['_MACHINE']._serialized_end=1811
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from connect_kv.rpc import kv_pb2 as _kv_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -78,6 +79,191 @@ class MachineCallResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___MachineCallResponse: _TypeAlias = MachineCallResponse  # noqa: Y015
+
+@_typing.final
+class MachineStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """empty: all"""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineStatusRequest: _TypeAlias = MachineStatusRequest  # noqa: Y015
+
+@_typing.final
+class MachineStatusResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Machine(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
+        NEWEST_FIELD_NUMBER: _builtins.int
+        NEEDED_FIELD_NUMBER: _builtins.int
+        SUSPENDED_FIELD_NUMBER: _builtins.int
+        INDEX_FIELD_NUMBER: _builtins.int
+        POSITION_FIELD_NUMBER: _builtins.int
+        RETIRED_FIELD_NUMBER: _builtins.int
+        WAITS_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        version: _builtins.int
+        """active there; 0: not begun"""
+        newest: _builtins.int
+        """that the member's code has"""
+        needed: _builtins.int
+        """the oldest that a replay of its log would run"""
+        suspended: _builtins.str
+        """why it does not go on there; empty: it does"""
+        index: _builtins.int
+        """the entry at which it stopped; 0: not at one"""
+        position: _builtins.int
+        """of the command within it"""
+        retired: _builtins.bool
+        waits: _builtins.str
+        """whom the next version waits for, as the leader sees it"""
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            version: _builtins.int = ...,
+            newest: _builtins.int = ...,
+            needed: _builtins.int = ...,
+            suspended: _builtins.str = ...,
+            index: _builtins.int = ...,
+            position: _builtins.int = ...,
+            retired: _builtins.bool = ...,
+            waits: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "name", b"name", "needed", b"needed", "newest", b"newest", "position", b"position", "retired", b"retired", "suspended", b"suspended", "version", b"version", "waits", b"waits"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Member(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        MACHINES_FIELD_NUMBER: _builtins.int
+        PROBLEM_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        problem: _builtins.str
+        """why it did not answer"""
+        @_builtins.property
+        def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineStatusResponse.Machine]: ...
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            machines: _abc.Iterable[Global___MachineStatusResponse.Machine] | None = ...,
+            problem: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["machines", b"machines", "name", b"name", "problem", b"problem"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _kv_pb2.ResponseHeader: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineStatusResponse.Member]: ...
+    def __init__(
+        self,
+        *,
+        header: _kv_pb2.ResponseHeader | None = ...,
+        members: _abc.Iterable[Global___MachineStatusResponse.Member] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineStatusResponse: _TypeAlias = MachineStatusResponse  # noqa: Y015
+
+@_typing.final
+class MachineDecideRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MachineDecideRequest._Decision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NONE: MachineDecideRequest._Decision.ValueType  # 0
+        SKIP: MachineDecideRequest._Decision.ValueType  # 1
+        """the command of entry `index` that stopped the machine is not run, by none"""
+        RETIRE: MachineDecideRequest._Decision.ValueType  # 2
+        """it ends, with its state"""
+        HOST: MachineDecideRequest._Decision.ValueType  # 3
+        """it begins again"""
+
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper): ...
+    NONE: MachineDecideRequest.Decision.ValueType  # 0
+    SKIP: MachineDecideRequest.Decision.ValueType  # 1
+    """the command of entry `index` that stopped the machine is not run, by none"""
+    RETIRE: MachineDecideRequest.Decision.ValueType  # 2
+    """it ends, with its state"""
+    HOST: MachineDecideRequest.Decision.ValueType  # 3
+    """it begins again"""
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    decision: Global___MachineDecideRequest.Decision.ValueType
+    index: _builtins.int
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        decision: Global___MachineDecideRequest.Decision.ValueType = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "index", b"index", "machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineDecideRequest: _TypeAlias = MachineDecideRequest  # noqa: Y015
+
+@_typing.final
+class MachineDecideResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _kv_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _kv_pb2.ResponseHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineDecideResponse: _TypeAlias = MachineDecideResponse  # noqa: Y015
 
 @_typing.final
 class MachineDescribeRequest(_message.Message):

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/raft.proto\x12\rconnect_kv.v1\"!\n\x02Id\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"\xa7\x01\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06source\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\x04\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x17\n\x0foldest_protocol\x18\x06 \x01(\r\x12\x17\n\x0fhighest_command\x18\x07 \x01(\r\x12\x10\n\x08machines\x18\x08 \x01(\x0c\"\xa6\x01\n\nHelloReply\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.connect_kv.v1.Verdict\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x10\n\x08machines\x18\x07 \x01(\x0c\"@\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x84\x01\n\tPeerFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12.\n\x0bhello_reply\x18\x02 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x10\n\x08messages\x18\x03 \x03(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"\xde\x05\n\x0bPeerMessage\x12\x0e\n\x06source\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x12\x32\n\x0cvote_request\x18\x08 \x01(\x0b\x32\x1a.connect_kv.v1.VoteRequestH\x00\x12\x34\n\rvote_response\x18\t \x01(\x0b\x32\x1b.connect_kv.v1.VoteResponseH\x00\x12\x36\n\x0e\x61ppend_request\x18\n \x01(\x0b\x32\x1c.connect_kv.v1.AppendRequestH\x00\x12\x38\n\x0f\x61ppend_response\x18\x0b \x01(\x0b\x32\x1d.connect_kv.v1.AppendResponseH\x00\x12<\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32\x1f.connect_kv.v1.HeartbeatRequestH\x00\x12>\n\x12heartbeat_response\x18\r \x01(\x0b\x32 .connect_kv.v1.HeartbeatResponseH\x00\x12\x37\n\x0btimeout_now\x18\x0e \x01(\x0b\x32 .connect_kv.v1.TimeoutNowRequestH\x00\x12=\n\x12read_index_request\x18\x0f \x01(\x0b\x32\x1f.connect_kv.v1.ReadIndexRequestH\x00\x12?\n\x13read_index_response\x18\x10 \x01(\x0b\x32 .connect_kv.v1.ReadIndexResponseH\x00\x12\x38\n\x0f\x66orward_request\x18\x11 \x01(\x0b\x32\x1d.connect_kv.v1.ForwardRequestH\x00\x12:\n\x10\x66orward_response\x18\x12 \x01(\x0b\x32\x1e.connect_kv.v1.ForwardResponseH\x00\x42\x06\n\x04\x62ody\"R\n\x0bVoteRequest\x12\x1f\n\x04last\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"1\n\x0cVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\"m\n\rAppendRequest\x12\x1f\n\x04prev\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.connect_kv.v1.Entry\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\"r\n\x0e\x41ppendResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\"7\n\x10HeartbeatRequest\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"\"\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x13\n\x11TimeoutNowRequest\"#\n\x10ReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"3\n\x11ReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"6\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"<\n\x0e\x46orwardRequest\x12*\n\tproposals\x18\x01 \x03(\x0b\x32\x17.connect_kv.v1.Proposal\"\xa5\x01\n\x0f\x46orwardResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.connect_kv.v1.ForwardResponse.Outcome\x1aX\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12 \n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0f\n\x07refusal\x18\x04 \x01(\r\"\xb8\x01\n\x0eSnapshotHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1f\n\x04last\x18\x03 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x12\n\nmembership\x18\x04 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x19\n\x11\x61pproximate_bytes\x18\x07 \x01(\x04\"P\n\rSnapshotChunk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x07\x12\x0f\n\x07partial\x18\x04 \x01(\x08\"/\n\x0bSnapshotEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x07\"\xb5\x01\n\rSnapshotFrame\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.connect_kv.v1.SnapshotChunkH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.connect_kv.v1.SnapshotEndH\x00\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x42\x07\n\x05\x66rame\"\x86\x01\n\rSnapshotReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x17\n\x0freceived_chunks\x18\x04 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"^\n\x0f\x44\x65scribeRequest\x12#\n\x05\x61sker\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"\xa5\x01\n\rDescribeReply\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12(\n\x05hello\x18\x04 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tleader_id\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"d\n\nAskRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"V\n\x08\x41skReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07*{\n\x07Verdict\x12\x0b\n\x07WELCOME\x10\x00\x12\x11\n\rWRONG_CLUSTER\x10\x01\x12\x10\n\x0cWRONG_MEMBER\x10\x02\x12\x12\n\x0eUNKNOWN_MEMBER\x10\x03\x12\x0b\n\x07REMOVED\x10\x04\x12\x0b\n\x07\x41MNESIA\x10\x05\x12\x10\n\x0cINCOMPATIBLE\x10\x06\x32\xed\x03\n\x04Raft\x12G\n\rAppendEntries\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12\x41\n\x0bRequestVote\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12O\n\x0fInstallSnapshot\x12\x1c.connect_kv.v1.SnapshotFrame\x1a\x1c.connect_kv.v1.SnapshotReply(\x01\x12@\n\nTimeoutNow\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12\x41\n\x07\x46orward\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12H\n\x08\x44\x65scribe\x12\x1e.connect_kv.v1.DescribeRequest\x1a\x1c.connect_kv.v1.DescribeReply\x12\x39\n\x03\x41sk\x12\x19.connect_kv.v1.AskRequest\x1a\x17.connect_kv.v1.AskReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63onnect_kv/rpc/raft.proto\x12\rconnect_kv.v1\"!\n\x02Id\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"\xa7\x01\n\x05Hello\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0e\n\x06source\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\x04\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\r\x12\x17\n\x0foldest_protocol\x18\x06 \x01(\r\x12\x17\n\x0fhighest_command\x18\x07 \x01(\r\x12\x10\n\x08machines\x18\x08 \x01(\x0c\"\xa6\x01\n\nHelloReply\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.connect_kv.v1.Verdict\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\x12\x14\n\x0c\x64irectory_id\x18\x05 \x01(\x0c\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x10\n\x08machines\x18\x07 \x01(\x0c\"@\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x84\x01\n\tPeerFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12.\n\x0bhello_reply\x18\x02 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x10\n\x08messages\x18\x03 \x03(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"\xde\x05\n\x0bPeerMessage\x12\x0e\n\x06source\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x12\x32\n\x0cvote_request\x18\x08 \x01(\x0b\x32\x1a.connect_kv.v1.VoteRequestH\x00\x12\x34\n\rvote_response\x18\t \x01(\x0b\x32\x1b.connect_kv.v1.VoteResponseH\x00\x12\x36\n\x0e\x61ppend_request\x18\n \x01(\x0b\x32\x1c.connect_kv.v1.AppendRequestH\x00\x12\x38\n\x0f\x61ppend_response\x18\x0b \x01(\x0b\x32\x1d.connect_kv.v1.AppendResponseH\x00\x12<\n\x11heartbeat_request\x18\x0c \x01(\x0b\x32\x1f.connect_kv.v1.HeartbeatRequestH\x00\x12>\n\x12heartbeat_response\x18\r \x01(\x0b\x32 .connect_kv.v1.HeartbeatResponseH\x00\x12\x37\n\x0btimeout_now\x18\x0e \x01(\x0b\x32 .connect_kv.v1.TimeoutNowRequestH\x00\x12=\n\x12read_index_request\x18\x0f \x01(\x0b\x32\x1f.connect_kv.v1.ReadIndexRequestH\x00\x12?\n\x13read_index_response\x18\x10 \x01(\x0b\x32 .connect_kv.v1.ReadIndexResponseH\x00\x12\x38\n\x0f\x66orward_request\x18\x11 \x01(\x0b\x32\x1d.connect_kv.v1.ForwardRequestH\x00\x12:\n\x10\x66orward_response\x18\x12 \x01(\x0b\x32\x1e.connect_kv.v1.ForwardResponseH\x00\x42\x06\n\x04\x62ody\"R\n\x0bVoteRequest\x12\x1f\n\x04last\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"?\n\x0cVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\x03\"m\n\rAppendRequest\x12\x1f\n\x04prev\x18\x01 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.connect_kv.v1.Entry\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\"r\n\x0e\x41ppendResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x12\n\nhint_index\x18\x04 \x01(\x04\x12\x11\n\thint_term\x18\x05 \x01(\x04\"E\n\x10HeartbeatRequest\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\x03\"0\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\x03\"\x13\n\x11TimeoutNowRequest\"#\n\x10ReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"A\n\x11ReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\x03\"6\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"<\n\x0e\x46orwardRequest\x12*\n\tproposals\x18\x01 \x03(\x0b\x32\x17.connect_kv.v1.Proposal\"\xa5\x01\n\x0f\x46orwardResponse\x12\x38\n\x08outcomes\x18\x01 \x03(\x0b\x32&.connect_kv.v1.ForwardResponse.Outcome\x1aX\n\x07Outcome\x12\n\n\x02id\x18\x01 \x01(\x04\x12 \n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x0f\n\x07refusal\x18\x04 \x01(\r\"\xb8\x01\n\x0eSnapshotHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1f\n\x04last\x18\x03 \x01(\x0b\x32\x11.connect_kv.v1.Id\x12\x12\n\nmembership\x18\x04 \x01(\x0c\x12\x13\n\x0bsnapshot_id\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x19\n\x11\x61pproximate_bytes\x18\x07 \x01(\x04\"P\n\rSnapshotChunk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x07\x12\x0f\n\x07partial\x18\x04 \x01(\x08\"/\n\x0bSnapshotEnd\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x07\"\xb5\x01\n\rSnapshotFrame\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.connect_kv.v1.SnapshotChunkH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.connect_kv.v1.SnapshotEndH\x00\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\x42\x07\n\x05\x66rame\"\x86\x01\n\rSnapshotReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x17\n\x0freceived_chunks\x18\x04 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"^\n\x0f\x44\x65scribeRequest\x12#\n\x05\x61sker\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"\xa5\x01\n\rDescribeReply\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12(\n\x05hello\x18\x04 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x11\n\tleader_id\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"d\n\nAskRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x14.connect_kv.v1.Hello\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07\"V\n\x08\x41skReply\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.connect_kv.v1.HelloReply\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\x07*{\n\x07Verdict\x12\x0b\n\x07WELCOME\x10\x00\x12\x11\n\rWRONG_CLUSTER\x10\x01\x12\x10\n\x0cWRONG_MEMBER\x10\x02\x12\x12\n\x0eUNKNOWN_MEMBER\x10\x03\x12\x0b\n\x07REMOVED\x10\x04\x12\x0b\n\x07\x41MNESIA\x10\x05\x12\x10\n\x0cINCOMPATIBLE\x10\x06\x32\xed\x03\n\x04Raft\x12G\n\rAppendEntries\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12\x41\n\x0bRequestVote\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12O\n\x0fInstallSnapshot\x12\x1c.connect_kv.v1.SnapshotFrame\x1a\x1c.connect_kv.v1.SnapshotReply(\x01\x12@\n\nTimeoutNow\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame\x12\x41\n\x07\x46orward\x12\x18.connect_kv.v1.PeerFrame\x1a\x18.connect_kv.v1.PeerFrame(\x01\x30\x01\x12H\n\x08\x44\x65scribe\x12\x1e.connect_kv.v1.DescribeRequest\x1a\x1c.connect_kv.v1.DescribeReply\x12\x39\n\x03\x41sk\x12\x19.connect_kv.v1.AskRequest\x1a\x17.connect_kv.v1.AskReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=3301
-  _globals['_VERDICT']._serialized_end=3424
+  _globals['_VERDICT']._serialized_start=3357
+  _globals['_VERDICT']._serialized_end=3480
   _globals['_ID']._serialized_start=44
   _globals['_ID']._serialized_end=77
   _globals['_HELLO']._serialized_start=80
@@ -48,47 +48,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOTEREQUEST']._serialized_start=1356
   _globals['_VOTEREQUEST']._serialized_end=1438
   _globals['_VOTERESPONSE']._serialized_start=1440
-  _globals['_VOTERESPONSE']._serialized_end=1489
-  _globals['_APPENDREQUEST']._serialized_start=1491
-  _globals['_APPENDREQUEST']._serialized_end=1600
-  _globals['_APPENDRESPONSE']._serialized_start=1602
-  _globals['_APPENDRESPONSE']._serialized_end=1716
-  _globals['_HEARTBEATREQUEST']._serialized_start=1718
-  _globals['_HEARTBEATREQUEST']._serialized_end=1773
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1775
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1809
-  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1811
-  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1830
-  _globals['_READINDEXREQUEST']._serialized_start=1832
-  _globals['_READINDEXREQUEST']._serialized_end=1867
-  _globals['_READINDEXRESPONSE']._serialized_start=1869
-  _globals['_READINDEXRESPONSE']._serialized_end=1920
-  _globals['_PROPOSAL']._serialized_start=1922
-  _globals['_PROPOSAL']._serialized_end=1976
-  _globals['_FORWARDREQUEST']._serialized_start=1978
-  _globals['_FORWARDREQUEST']._serialized_end=2038
-  _globals['_FORWARDRESPONSE']._serialized_start=2041
-  _globals['_FORWARDRESPONSE']._serialized_end=2206
-  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_start=2118
-  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_end=2206
-  _globals['_SNAPSHOTHEADER']._serialized_start=2209
-  _globals['_SNAPSHOTHEADER']._serialized_end=2393
-  _globals['_SNAPSHOTCHUNK']._serialized_start=2395
-  _globals['_SNAPSHOTCHUNK']._serialized_end=2475
-  _globals['_SNAPSHOTEND']._serialized_start=2477
-  _globals['_SNAPSHOTEND']._serialized_end=2524
-  _globals['_SNAPSHOTFRAME']._serialized_start=2527
-  _globals['_SNAPSHOTFRAME']._serialized_end=2708
-  _globals['_SNAPSHOTREPLY']._serialized_start=2711
-  _globals['_SNAPSHOTREPLY']._serialized_end=2845
-  _globals['_DESCRIBEREQUEST']._serialized_start=2847
-  _globals['_DESCRIBEREQUEST']._serialized_end=2941
-  _globals['_DESCRIBEREPLY']._serialized_start=2944
-  _globals['_DESCRIBEREPLY']._serialized_end=3109
-  _globals['_ASKREQUEST']._serialized_start=3111
-  _globals['_ASKREQUEST']._serialized_end=3211
-  _globals['_ASKREPLY']._serialized_start=3213
-  _globals['_ASKREPLY']._serialized_end=3299
-  _globals['_RAFT']._serialized_start=3427
-  _globals['_RAFT']._serialized_end=3920
+  _globals['_VOTERESPONSE']._serialized_end=1503
+  _globals['_APPENDREQUEST']._serialized_start=1505
+  _globals['_APPENDREQUEST']._serialized_end=1614
+  _globals['_APPENDRESPONSE']._serialized_start=1616
+  _globals['_APPENDRESPONSE']._serialized_end=1730
+  _globals['_HEARTBEATREQUEST']._serialized_start=1732
+  _globals['_HEARTBEATREQUEST']._serialized_end=1801
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1803
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1851
+  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1853
+  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1872
+  _globals['_READINDEXREQUEST']._serialized_start=1874
+  _globals['_READINDEXREQUEST']._serialized_end=1909
+  _globals['_READINDEXRESPONSE']._serialized_start=1911
+  _globals['_READINDEXRESPONSE']._serialized_end=1976
+  _globals['_PROPOSAL']._serialized_start=1978
+  _globals['_PROPOSAL']._serialized_end=2032
+  _globals['_FORWARDREQUEST']._serialized_start=2034
+  _globals['_FORWARDREQUEST']._serialized_end=2094
+  _globals['_FORWARDRESPONSE']._serialized_start=2097
+  _globals['_FORWARDRESPONSE']._serialized_end=2262
+  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_start=2174
+  _globals['_FORWARDRESPONSE_OUTCOME']._serialized_end=2262
+  _globals['_SNAPSHOTHEADER']._serialized_start=2265
+  _globals['_SNAPSHOTHEADER']._serialized_end=2449
+  _globals['_SNAPSHOTCHUNK']._serialized_start=2451
+  _globals['_SNAPSHOTCHUNK']._serialized_end=2531
+  _globals['_SNAPSHOTEND']._serialized_start=2533
+  _globals['_SNAPSHOTEND']._serialized_end=2580
+  _globals['_SNAPSHOTFRAME']._serialized_start=2583
+  _globals['_SNAPSHOTFRAME']._serialized_end=2764
+  _globals['_SNAPSHOTREPLY']._serialized_start=2767
+  _globals['_SNAPSHOTREPLY']._serialized_end=2901
+  _globals['_DESCRIBEREQUEST']._serialized_start=2903
+  _globals['_DESCRIBEREQUEST']._serialized_end=2997
+  _globals['_DESCRIBEREPLY']._serialized_start=3000
+  _globals['_DESCRIBEREPLY']._serialized_end=3165
+  _globals['_ASKREQUEST']._serialized_start=3167
+  _globals['_ASKREQUEST']._serialized_end=3267
+  _globals['_ASKREPLY']._serialized_start=3269
+  _globals['_ASKREPLY']._serialized_end=3355
+  _globals['_RAFT']._serialized_start=3483
+  _globals['_RAFT']._serialized_end=3976
 # @@protoc_insertion_point(module_scope)

@@ -332,21 +332,28 @@ Global___VoteRequest: _TypeAlias = VoteRequest  # noqa: Y015
 
 @_typing.final
 class VoteResponse(_message.Message):
+    """A `date` is the latest wall clock of a leader that the sender has heard, nanoseconds since 1970: queries
+    are told one that a majority has heard.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     GRANTED_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     pre_vote: _builtins.bool
+    date: _builtins.int
     def __init__(
         self,
         *,
         granted: _builtins.bool = ...,
         pre_vote: _builtins.bool = ...,
+        date: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted", b"granted", "pre_vote", b"pre_vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "granted", b"granted", "pre_vote", b"pre_vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,17 +427,20 @@ class HeartbeatRequest(_message.Message):
 
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     commit_index: _builtins.int
     round: _builtins.int
+    date: _builtins.int
     def __init__(
         self,
         *,
         commit_index: _builtins.int = ...,
         round: _builtins.int = ...,
+        date: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "date", b"date", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,15 +451,18 @@ class HeartbeatResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUND_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    date: _builtins.int
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
+        date: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,17 +508,20 @@ class ReadIndexResponse(_message.Message):
 
     CONTEXT_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     context: _builtins.int
     index: _builtins.int
+    date: _builtins.int
     def __init__(
         self,
         *,
         context: _builtins.int = ...,
         index: _builtins.int = ...,
+        date: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "date", b"date", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

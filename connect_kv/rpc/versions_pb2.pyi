@@ -84,10 +84,13 @@ class MachineStanding(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CODES_FIELD_NUMBER: _builtins.int
     FIRST_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """0: not founded"""
     first: _builtins.bool
     """nothing is stored of its state: it is the first one, or in its store"""
+    said: _builtins.bool
+    """always: version 0 alone would be no bytes, as what older versions wrote"""
     @_builtins.property
     def codes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineCode]: ...
     def __init__(
@@ -96,10 +99,11 @@ class MachineStanding(_message.Message):
         version: _builtins.int = ...,
         codes: _abc.Iterable[Global___MachineCode] | None = ...,
         first: _builtins.bool = ...,
+        said: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "first", b"first", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "first", b"first", "said", b"said", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

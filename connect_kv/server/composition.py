@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from connect_kv.config import ServerConfig
-from connect_kv.errors import NodeStopped
+from connect_kv.errors import ConfigError, NodeStopped
 from connect_kv.framework.depth import STACK_BYTES
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
@@ -101,6 +101,10 @@ class KvServer:
         self.config = config
         self.metrics = Metrics(process=seams is None)
         self._machines = dict(machines or {})
+        for name in filter(None, config.accept_changed_code.replace(" ", "").split(",")):
+            if name not in self._machines:
+                raise ConfigError(f"accept_changed_code: there is no machine {name!r} here")
+            self._machines[name].accept_changed = True
         self._seams = seams or Seams()
         self._workers: dict[str, Worker] = {}
         self._directory: Directory | None = None

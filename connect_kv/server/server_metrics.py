@@ -57,8 +57,26 @@ def show(
         "etcd_mvcc_db_total_size_in_use_in_bytes", "What a rewrite of it would leave.", lambda: host.used_size
     )
     counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
+    for name in host.machines.machines:
+        _show_machine(metrics, host, name)
     gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
+
+
+def _show_machine(metrics: Metrics, host: MachineHost, name: str) -> None:
+    machines = host.machines
+    metrics.gauge(
+        "connect_kv_machine_suspended",
+        "Whether a machine does not go on here.",
+        lambda: name in machines.suspended,
+        machine=name,
+    )
+    metrics.gauge(
+        "connect_kv_machine_version",
+        "The active version of a machine.",
+        lambda: machines.machines[name].standing.version,
+        machine=name,
+    )
 
 
 def _show_node(metrics: Metrics, node: RaftNode[bytes]) -> None:

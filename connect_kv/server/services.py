@@ -34,6 +34,7 @@ from connect_kv.services.lock import LockService
 from connect_kv.services.lock_queue import Contests
 from connect_kv.services.machine import MachineService
 from connect_kv.services.machine_calls import MachineCalls, MemberClaims
+from connect_kv.services.machine_control import MachineControl
 from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.peer_calls import PeerCalls
@@ -119,8 +120,9 @@ class Services:
             clock=clock,
             patience=_LEADER_PATIENCE * config.election_ms / 1000,
         )
-        reads = Reads(kv, host, lessor)
+        reads = Reads(kv, host, lessor, lambda: node.read_date)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
+        self._control = MachineControl(self.replica, host, node, self.peers, self.activations.waits)
         self._contests = Contests(self.replica, kv)
         self.maintenance = MaintenanceService(
             self.replica,
@@ -148,13 +150,15 @@ class Services:
             "Lock": LockService(self.replica, self._contests, self._streams),
             "Election": ElectionService(self.replica, kv, self._contests, self._streams),
             "Session": SessionService(self.replica, reads, commands, host.sessions),
-            "Machine": MachineService(self.replica, host, calls),
+            "Machine": MachineService(self.replica, host, calls, self._control, lambda: node.read_date),
         }
         """By the service's short name."""
         self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner)
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
-        self.health = Health(self.replica, alarms=self._alarms, is_learner=self._is_learner)
+        self.health = Health(
+            self.replica, alarms=self._alarms, is_learner=self._is_learner, suspended=self._suspended
+        )
         for changed in (node.leader_changed, node.membership_changed, host.cluster.alarms_changed):
             changed.subscribe(self.health.changed.fire)
         self._grpc_health = HealthService(NAMES, self.health.serving, self.health.changed)
@@ -255,6 +259,10 @@ class Services:
             return published.name
         return f"{node_id:x}" if member is None else member.name or member.peer_address
 
+    def _suspended(self) -> list[str]:
+        """What is to be said of machines that do not go on here."""
+        return [one.of(name) for name, one in sorted(self._host.machines.suspended.items())]
+
     def _is_learner(self) -> bool:
         return self._node.identity.node_id in self._node.membership.learners
 
@@ -278,6 +286,7 @@ class Services:
             },
             errors=(
                 *((why,) if why else ()),
+                *self._suspended(),
                 *(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
             ),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from connect_kv.framework.hosted import HostedMachine, MethodDescription
 from connect_kv.framework.types import Kind
 from connect_kv.rpc import machine_pb2
@@ -9,6 +11,7 @@ from connect_kv.rpc.command_pb2 import MachineCall
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
+from connect_kv.services.machine_control import MachineControl
 from connect_kv.statemachine.host import MachineHost
 
 _CALL = field_number("machine_call")
@@ -19,7 +22,17 @@ Describe = machine_pb2.MachineDescribeResponse
 class MachineService:
     """Commands go through the log, queries behind a read barrier; which it is, the machine says."""
 
-    def __init__(self, replica: Replica, host: MachineHost, calls: MachineCalls) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        host: MachineHost,
+        calls: MachineCalls,
+        control: MachineControl,
+        read_date: Callable[[], int],
+    ) -> None:
+        """`read_date`, after a read barrier: the leader's time then, for queries."""
+        self._read_date = read_date
+        self._control = control
         self._replica = replica
         self._host = host
         self._calls = calls
@@ -35,7 +48,9 @@ class MachineService:
         checked = self._calls.check(request.machine, request.method, arguments)
         if checked.kind is Kind.QUERY:
             await self._replica.barrier()
-            value = await self._host.query(request.machine, checked.method, checked.arguments)
+            value = await self._host.query(
+                request.machine, checked.method, checked.arguments, self._read_date()
+            )
         else:
             call = MachineCall(
                 machine=request.machine,
@@ -63,6 +78,20 @@ class MachineService:
                 _machine(name, machine) for name, machine in known.items() if request.machine in ("", name)
             ],
         )
+
+    async def Status(
+        self, request: machine_pb2.MachineStatusRequest, caller: Caller
+    ) -> machine_pb2.MachineStatusResponse:
+        """How each machine is on each member."""
+        members = await self._control.status(request.machine)
+        return machine_pb2.MachineStatusResponse(header=self._replica.header(), members=members)
+
+    async def Decide(
+        self, request: machine_pb2.MachineDecideRequest, caller: Caller
+    ) -> machine_pb2.MachineDecideResponse:
+        """Skip a command that stopped a machine, retire it, host it again."""
+        await self._control.decide(request)
+        return machine_pb2.MachineDecideResponse(header=self._replica.header())
 
 
 def _machine(name: str, machine: HostedMachine) -> Describe.Machine:

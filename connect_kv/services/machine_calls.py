@@ -76,10 +76,7 @@ class MachineCalls:
         self._retired = retired
         self._claims = claims
         self.machines: Mapping[str, HostedMachine] = dict(sorted(machines.machines.items()))
-        self._methods = {
-            name: frozenset(method.name for method in machine.describe()[1])
-            for name, machine in self.machines.items()
-        }
+        self._methods = {name: machine.names for name, machine in self.machines.items()}
 
     def check(self, machine: str, method: str, arguments: bytes | str) -> Checked:
         """Whether it is a command or a query, its arguments, and under which version they were checked.

@@ -5,7 +5,7 @@ Shared by the unary services and by the session door, where they travel beside c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from connect_kv.kv.lessor import Lessor
@@ -36,7 +36,11 @@ def _range_head(size: int) -> bytes:
 class Reads:
     """Answers reads from the local state."""
 
-    def __init__(self, kv: KvMachine, host: MachineHost, lessor: Lessor) -> None:
+    def __init__(
+        self, kv: KvMachine, host: MachineHost, lessor: Lessor, read_date: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`read_date` is at what time queries are asked, or later ones."""
+        self._read_date = read_date
         self._kv = kv
         self._host = host
         self._lessor = lessor
@@ -95,4 +99,6 @@ class Reads:
         return response
 
     async def _query(self, call: MachineCall) -> MachineReply:
-        return MachineReply(value=await self._host.query(call.machine, call.method, call.arguments))
+        return MachineReply(
+            value=await self._host.query(call.machine, call.method, call.arguments, self._read_date())
+        )

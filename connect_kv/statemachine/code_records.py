@@ -35,7 +35,7 @@ def standing_record(standing: Standing, *, first: bool = False) -> bytes:
     if standing == OLD and not first:
         return b""
     codes = [code_record(code) for code in standing.codes]
-    return MachineStanding(version=standing.version, codes=codes, first=first).SerializeToString()
+    return MachineStanding(version=standing.version, codes=codes, first=first, said=True).SerializeToString()
 
 
 def standing_from(record: bytes) -> tuple[Standing, bool]:

@@ -201,12 +201,16 @@ class MachineHost:
         """Judge a call before anything is replicated; propose what is returned. Raises BadCall."""
         return self.machines.check(machine, method, arguments)
 
-    async def query(self, machine: str, method: str, arguments: bytes) -> bytes:
+    async def query(self, machine: str, method: str, arguments: bytes, date: int = 0) -> bytes:
         """Run a query on the apply thread, never at the same time as a command.
 
         Linearizable after a read barrier. Raises BadCall, CommandFailed, NodeStopped.
         """
-        return await self._queries.ask(machine, method, arguments)
+        return await self._queries.ask(machine, method, arguments, date)
+
+    def needed_version(self, machine: str) -> int:
+        """The oldest version that a replay would run: what stands before it may be deleted."""
+        return self._keeper.needed_version(machine)
 
     async def try_upgrade(self, machine: str, version: int) -> str | None:
         """Upgrade a copy of the state of a machine: what goes wrong, if anything does."""
@@ -427,11 +431,11 @@ class MachineHost:
 
     # Helpers.
 
-    def _query(self, machine: str, method: str, arguments: bytes) -> bytes:
+    def _query(self, machine: str, method: str, arguments: bytes, date: int) -> bytes:
         """On the apply thread."""
         view = self._writer.engine.view()
         try:
-            return self.machines.query(machine, method, arguments, self.log_time, view)
+            return self.machines.query(machine, method, arguments, max(self.log_time, date), view)
         finally:
             view.close()
 

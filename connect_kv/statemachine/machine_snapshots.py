@@ -242,6 +242,11 @@ class StateKeeper:
             self._headers[name] = stored_states.awaiting(index - 1, log_time)
             changes.put(*stored_states.header_record(name, self._headers[name]))
 
+    def needed_version(self, name: str) -> int:
+        """The version of the stored state, with which a replay begins."""
+        header = self._headers.get(name)
+        return 1 if header is None else header.standing.version
+
     def has_stored(self, name: str, index: int) -> bool:
         """Whether the stored state of a machine holds the effect of that entry."""
         header = self._headers.get(name)
@@ -283,12 +288,22 @@ class StateKeeper:
         needed = min((header.index for header in headers.values()), default=taken.last_applied)
         removed = stored_states.skips_up_to(engine, needed)
         await self._writer.write(stored_states.header_changes(engine, new) | removed)
+        self._tell_what_is_over(new)
         self._headers |= {name: header for name, header in new.items() if name not in self._retired}
         self._machines.stored(states)
         self._entries -= taken.entries
         self._bytes -= taken.bytes
         if taken.states:
             self._stored_bytes = sum(state.size for state in taken.states.values())
+
+    def _tell_what_is_over(self, new: Mapping[str, Header]) -> None:
+        for name, header in new.items():
+            before = self._headers.get(name)
+            if before is not None and 0 < before.standing.version < header.standing.version:
+                logger.info(
+                    "this member needs nothing any more that a class keeps for older versions",
+                    extra={"machine": name, "before": header.standing.version},
+                )
 
     async def _write_chunks(self, name: str, generation: int, state: MachineState) -> None:
         # An attempt that a crash ended may have left more chunks under this name than there are now.

@@ -9,14 +9,15 @@ from typing import NamedTuple
 from connect_kv.errors import NodeStopped
 from connect_kv.interfaces import Worker
 
-Run = Callable[[str, str, bytes], bytes]
-"""Runs one query, on the apply thread: (machine, method, arguments)."""
+Run = Callable[[str, str, bytes, int], bytes]
+"""Runs one query, on the apply thread: (machine, method, arguments, at a time not before)."""
 
 
 class _Query(NamedTuple):
     machine: str
     method: str
     arguments: bytes
+    date: int
     answer: asyncio.Future[bytes]
 
 
@@ -30,12 +31,12 @@ class Queries:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def ask(self, machine: str, method: str, arguments: bytes) -> bytes:
+    async def ask(self, machine: str, method: str, arguments: bytes, date: int) -> bytes:
         """Run a query after everything given to the apply thread before. Raises what it raises."""
         if self._closed:
             raise NodeStopped("this node is stopping")
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Query(machine, method, arguments, answer))
+        self._waiting.append(_Query(machine, method, arguments, date, answer))
         if self._task is None:
             self._task = asyncio.create_task(self._work())
         return await answer
@@ -75,6 +76,6 @@ class Queries:
 
     def _one(self, query: _Query) -> bytes | Exception:
         try:
-            return self._run(query.machine, query.method, query.arguments)
+            return self._run(query.machine, query.method, query.arguments, query.date)
         except Exception as error:
             return error

@@ -211,12 +211,18 @@ def _encode_vote_response(message: VoteResponse, wire: pb.PeerMessage) -> None:
     # Set explicitly: a refusal is all defaults, and an unset body is no message at all.
     wire.vote_response.SetInParent()
     wire.vote_response.granted, wire.vote_response.pre_vote = message.granted, message.pre_vote
+    wire.vote_response.date = message.date
 
 
 def _decode_vote_response(wire: pb.PeerMessage) -> VoteResponse:
     body = wire.vote_response
     return VoteResponse(
-        source=wire.source, target=wire.target, term=wire.term, granted=body.granted, pre_vote=body.pre_vote
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        granted=body.granted,
+        pre_vote=body.pre_vote,
+        date=body.date,
     )
 
 
@@ -293,6 +299,7 @@ def _encode_heartbeat_request(message: HeartbeatRequest, wire: pb.PeerMessage) -
     wire.heartbeat_request.SetInParent()
     wire.heartbeat_request.commit_index = message.commit_index
     wire.heartbeat_request.round = message.round
+    wire.heartbeat_request.date = message.date
 
 
 def _decode_heartbeat_request(wire: pb.PeerMessage) -> HeartbeatRequest:
@@ -303,6 +310,7 @@ def _decode_heartbeat_request(wire: pb.PeerMessage) -> HeartbeatRequest:
         term=wire.term,
         commit_index=body.commit_index,
         round=body.round,
+        date=body.date,
     )
 
 
@@ -310,11 +318,13 @@ def _encode_heartbeat_response(message: HeartbeatResponse, wire: pb.PeerMessage)
     wire.term = message.term
     wire.heartbeat_response.SetInParent()
     wire.heartbeat_response.round = message.round
+    wire.heartbeat_response.date = message.date
 
 
 def _decode_heartbeat_response(wire: pb.PeerMessage) -> HeartbeatResponse:
+    body = wire.heartbeat_response
     return HeartbeatResponse(
-        source=wire.source, target=wire.target, term=wire.term, round=wire.heartbeat_response.round
+        source=wire.source, target=wire.target, term=wire.term, round=body.round, date=body.date
     )
 
 
@@ -337,12 +347,18 @@ def _encode_read_index_response(message: ReadIndexResponse, wire: pb.PeerMessage
     wire.term = message.term
     wire.read_index_response.SetInParent()
     wire.read_index_response.context, wire.read_index_response.index = message.context, message.index
+    wire.read_index_response.date = message.date
 
 
 def _decode_read_index_response(wire: pb.PeerMessage) -> ReadIndexResponse:
     body = wire.read_index_response
     return ReadIndexResponse(
-        source=wire.source, target=wire.target, term=wire.term, context=body.context, index=body.index
+        source=wire.source,
+        target=wire.target,
+        term=wire.term,
+        context=body.context,
+        index=body.index,
+        date=body.date,
     )
 
 

@@ -27,6 +27,7 @@ VALUES: dict[str, object] = {
     "initial_cluster_state": "existing",
     "initial_cluster_token": "mine",
     "machines": "counter=app:Counter",
+    "accept_changed_code": "counter",
     "max_learners": 2,
     "heartbeat_ms": "0.2s",
     "election_ms": "2s",

@@ -327,6 +327,60 @@ def test_an_older_body_keeps_its_digest_under_another_name() -> None:
     assert changed(old, kept) == []
 
 
+class Renamed(Replicated):
+    """The same as below, under another name, and with another beginning."""
+
+    def __init__(self) -> None:
+        self.added: set[str] = set()
+        self.other = 1
+
+    @command(raises=(OutOfStock,))
+    def put(self, name: str) -> None:
+        if not name:
+            raise OutOfStock(name, 0)
+        self.added.add(name)
+        self._check([one for one in self.added if self._known(one)])
+
+    @command
+    def add(self, name: str) -> int:
+        return 2
+
+    def _check(self, names: list[str]) -> None: ...
+
+    def _known(self, name: str) -> bool:
+        return True
+
+
+class Plain(Replicated):
+    def __init__(self) -> None:
+        self.added: set[str] = set()
+
+    @command(raises=(OutOfStock,))
+    def put(self, name: str) -> None:
+        if not name:
+            raise OutOfStock(name, 0)
+        self.added.add(name)
+        self._check([one for one in self.added if self._known(one)])
+
+    @command
+    def add(self, name: str) -> int:
+        return 1
+
+    def _check(self, names: list[str]) -> None: ...
+
+    def _known(self, name: str) -> bool:
+        return True
+
+
+def test_what_only_has_the_same_name_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`self.added.add` is not a command `add`, nor the `__init__` of an exception that of the class."""
+    plain = digests(Plain)
+    assert digests(Renamed)["put"] == plain["put"]
+    assert digests(Renamed)["add"] != plain["add"]
+    monkeypatch.setattr(Plain, "_known", lambda self, name: False)
+    assert digests(Plain)["put"] != plain["put"], "called in a comprehension"
+
+
 def test_code_that_was_changed_is_refused_by_name_unless_that_is_accepted() -> None:
     plain, doubled = make(), make(doubled=True)
     standing = Standing(1, codes_of(plain))

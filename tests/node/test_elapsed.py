@@ -44,7 +44,8 @@ async def test_a_step_of_the_wall_clock_moves_the_date_alone(trio: Trio, step: f
     await put(leader, 2)
     await trio.same_state([1, 2])
     dates = leader.state.log_times
-    assert (dates[1] - dates[0]) / 1e9 == pytest.approx(10 + step, abs=1)
+    # Back, it stands still where it was told last: queries may have been answered at that date.
+    assert (dates[1] - dates[0]) / 1e9 == pytest.approx(10 + max(step, 0), abs=1)
     assert measured(leader) == [10.0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from connect_kv.errors import NodeStopped, TimedOut
@@ -44,8 +44,10 @@ class Health:
         *,
         alarms: Callable[[], frozenset[str]],
         is_learner: Callable[[], bool],
+        suspended: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`alarms` are the names of those that are on."""
+        """`alarms` are the names of those that are on; `suspended` says which machines do not go on here."""
+        self._suspended = suspended
         self._replica = replica
         self._alarms = alarms
         self._is_learner = is_learner
@@ -92,6 +94,7 @@ class Health:
                 "serializable_read": self._serializable,
                 "linearizable_read": self._linearizable,
                 "non_learner": self._non_learner,
+                "machines": self._machines,
             },
         )
 
@@ -143,6 +146,9 @@ class Health:
         except Exception as error:
             return failure_of(error).message
         return None
+
+    async def _machines(self) -> str | None:
+        return "; ".join(self._suspended()) or None
 
     async def _non_learner(self) -> str | None:
         return "not supported for learner" if self._is_learner() else None

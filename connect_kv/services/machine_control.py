@@ -1,0 +1,145 @@
+"""How machines are on each member, and what an operator decides about them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from connect_kv.errors import BadCall, ConnectKvError
+from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.raft.types import Membership
+from connect_kv.rpc.machine_pb2 import MachineDecideRequest, MachineStatusRequest, MachineStatusResponse
+from connect_kv.rpc.versions_pb2 import MachineChange
+from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.peer_calls import PeerCalls
+from connect_kv.statemachine.host import MachineHost
+
+_CHANGE = field_number("machine_change")
+_ANSWER_SECONDS = 2.0
+
+Machine = MachineStatusResponse.Machine
+Member = MachineStatusResponse.Member
+
+
+class Node(Protocol):
+    """The part of a RaftNode that is used here."""
+
+    @property
+    def membership(self) -> Membership:
+        """Who the members are."""
+
+
+class MachineControl:
+    """Asks all members; decides for all members, by an entry of the log."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        host: MachineHost,
+        node: Node,
+        peers: PeerCalls,
+        waits: Mapping[str, str],
+    ) -> None:
+        """`waits`: whom versions wait for, as far as this member knows."""
+        self._replica = replica
+        self._host = host
+        self._node = node
+        self._peers = peers
+        self._waits = waits
+        peers.serve("MachineStatus", self._for_peer)
+
+    async def status(self, machine: str = "") -> list[Member]:
+        """How it is, or all are, on each member; those that do not answer say why."""
+        node_ids = self._node.membership.node_ids
+        return list(await asyncio.gather(*(self._ask(node_id, machine) for node_id in node_ids)))
+
+    def here(self, machine: str = "") -> list[Machine]:
+        """On this member."""
+        names = {*self._host.machines.machines, *self._host.machines.suspended, *self._host.retired.names}
+        return [self._machine(name) for name in sorted(names) if machine in ("", name)]
+
+    async def decide(self, request: MachineDecideRequest) -> None:
+        """Make it so on all members. Raises Refused saying why not, BadCall."""
+        name = request.machine
+        change = MachineChange(machine=name)
+        match request.decision:
+            case MachineDecideRequest.SKIP:
+                change.skip.CopyFrom(await self._poisonous(name, request.index))
+            case MachineDecideRequest.RETIRE:
+                if not self.here(name):
+                    raise BadCall(f"connect-kv: unknown machine {name[:200]!r}")
+                change.retire.SetInParent()
+            case MachineDecideRequest.HOST:
+                if name not in self._host.retired:
+                    raise _refused(f"machine {name[:200]!r} was not retired")
+                change.host.SetInParent()
+            case _:
+                raise BadCall("connect-kv: decide to skip, to retire or to host")
+        await self._replica.execute(_CHANGE, change.SerializeToString())
+
+    async def _poisonous(self, name: str, index: int) -> MachineChange.Skip:
+        """The command that is to be skipped. Only one that stopped a majority, and that nobody has run.
+
+        Who has run it has perhaps answered to it, and to what came after: that must stay as it was.
+        """
+        stopped: dict[str, int] = {}
+        others: list[str] = []
+        members = await self.status(name)
+        for member in members:
+            found = next((one for one in member.machines if one.name == name), None)
+            if member.problem:
+                continue
+            if found is not None and found.suspended and found.index == index:
+                stopped[member.name] = found.position
+            elif found is None or not found.suspended or found.index > index or not found.index:
+                others.append(member.name)
+        if others:
+            raise _refused(f"{', '.join(others)} did not stop at entry {index} and may have run it")
+        if 2 * len(stopped) <= len(members):
+            raise _refused(
+                f"machine {name[:200]!r} is not known to have stopped at entry {index} on a majority"
+            )
+        if len(set(stopped.values())) > 1:
+            where = ", ".join(f"{member} at command {at}" for member, at in sorted(stopped.items()))
+            raise _refused(f"members stopped at different commands of entry {index}: {where}")
+        return MachineChange.Skip(index=index, position=next(iter(stopped.values())))
+
+    async def _ask(self, node_id: int, machine: str) -> Member:
+        name = self._name(node_id)
+        if node_id == self._replica.member_id:
+            return Member(name=name, machines=self.here(machine))
+        request = MachineStatusRequest(machine=machine).SerializeToString()
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                answer = await self._peers.ask(node_id, "MachineStatus", request)
+        except (ConnectKvError, TimeoutError) as error:
+            return Member(name=name, problem=str(error) or "no answer in time")
+        (member,) = MachineStatusResponse.FromString(answer).members
+        member.name = name
+        return member
+
+    async def _for_peer(self, request: bytes) -> bytes:
+        asked = MachineStatusRequest.FromString(request)
+        answer = MachineStatusResponse(members=[Member(machines=self.here(asked.machine))])
+        return answer.SerializeToString()
+
+    def _machine(self, name: str) -> Machine:
+        found = self._host.machines.machines.get(name)
+        suspension = self._host.machines.suspended.get(name)
+        machine = Machine(name=name, retired=name in self._host.retired, waits=self._waits.get(name, ""))
+        if found is not None:
+            machine.version, machine.newest = found.standing.version, found.newest
+            machine.needed = self._host.needed_version(name)
+        if suspension is not None:
+            machine.suspended, machine.index = suspension.reason, suspension.index
+            machine.position = suspension.position
+        return machine
+
+    def _name(self, node_id: int) -> str:
+        published = self._host.cluster.members.get(node_id)
+        return f"{node_id:x}" if published is None else published.name
+
+
+def _refused(why: str) -> Exception:
+    return Refusal(Code.FAILED_PRECONDITION, f"connect-kv: {why}").error()
