@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -193,6 +194,9 @@ class HostedMachine(Protocol):
     def try_upgrade(self, version: int) -> None:
         """Upgrade a copy of the state, to see whether it works. Raises what goes wrong."""
 
+    def digest(self) -> bytes | None:
+        """Equal on all members whose states are; None if that cannot be said of this one."""
+
 
 class ReplicatedMachine:
     """A `Replicated` object, hosted. Raises ConfigError naming what cannot work, at start."""
@@ -341,6 +345,13 @@ class ReplicatedMachine:
         tried.restore(iter(self.snapshot()))
         tried._upgrade(version)
         tried.snapshot()
+
+    def digest(self) -> bytes | None:
+        """Equal on all members whose states are. Of a snapshot of one's own that cannot be said."""
+        if self._guard is None:
+            return None
+        stored = attributes_of(self._machine).digest(vars(self._machine))
+        return hashlib.blake2b(stored, digest_size=16).digest()
 
     # Versions.
 

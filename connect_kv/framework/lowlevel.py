@@ -119,6 +119,10 @@ class LowLevelMachine(Generic[R]):
         position = self._machine.last_applied.to_bytes(8, "big")
         return [position, *checked_chunks(self._machine.snapshot(), type(self._machine).__name__)]
 
+    def digest(self) -> bytes | None:
+        """Its state is its own."""
+        return None
+
     def try_upgrade(self, version: int) -> None:
         """There is one version."""
 

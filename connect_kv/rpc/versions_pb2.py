@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63onnect_kv/rpc/versions.proto\x12\rconnect_kv.v1\"\x9e\x01\n\x0bMachineCode\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\x33\n\x08\x63ommands\x18\x03 \x03(\x0b\x32!.connect_kv.v1.MachineCode.Method\x12\x11\n\tbeginning\x18\x04 \x01(\x0c\x1a&\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"j\n\x0fMachineStanding\x12\x0f\n\x07version\x18\x01 \x01(\r\x12)\n\x05\x63odes\x18\x02 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\x12\r\n\x05\x66irst\x18\x03 \x01(\x08\x12\x0c\n\x04said\x18\x04 \x01(\x08\"\x9d\x01\n\x0eHostedMachines\x12\x37\n\x08machines\x18\x01 \x03(\x0b\x32%.connect_kv.v1.HostedMachines.Machine\x1aR\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06newest\x18\x02 \x01(\r\x12)\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\"\xa4\x03\n\rMachineChange\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x39\n\x08\x61\x63tivate\x18\x02 \x01(\x0b\x32%.connect_kv.v1.MachineChange.ActivateH\x00\x12\x31\n\x04skip\x18\x03 \x01(\x0b\x32!.connect_kv.v1.MachineChange.SkipH\x00\x12\x35\n\x06retire\x18\x04 \x01(\x0b\x32#.connect_kv.v1.MachineChange.RetireH\x00\x12\x31\n\x04host\x18\x05 \x01(\x0b\x32!.connect_kv.v1.MachineChange.HostH\x00\x1a\x65\n\x08\x41\x63tivate\x12\x0e\n\x06origin\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12)\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\x12\r\n\x05state\x18\x04 \x01(\x0c\x1a\'\n\x04Skip\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x1a\x08\n\x06Retire\x1a\x06\n\x04HostB\x08\n\x06\x63hangeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63onnect_kv/rpc/versions.proto\x12\rconnect_kv.v1\"\x9e\x01\n\x0bMachineCode\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\x33\n\x08\x63ommands\x18\x03 \x03(\x0b\x32!.connect_kv.v1.MachineCode.Method\x12\x11\n\tbeginning\x18\x04 \x01(\x0c\x1a&\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"j\n\x0fMachineStanding\x12\x0f\n\x07version\x18\x01 \x01(\r\x12)\n\x05\x63odes\x18\x02 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\x12\r\n\x05\x66irst\x18\x03 \x01(\x08\x12\x0c\n\x04said\x18\x04 \x01(\x08\"\x9d\x01\n\x0eHostedMachines\x12\x37\n\x08machines\x18\x01 \x03(\x0b\x32%.connect_kv.v1.HostedMachines.Machine\x1aR\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06newest\x18\x02 \x01(\r\x12)\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\"\x81\x01\n\x0eMachineDigests\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x37\n\x08machines\x18\x02 \x03(\x0b\x32%.connect_kv.v1.MachineDigests.Machine\x1a\'\n\x07Machine\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\xe8\x03\n\rMachineChange\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x39\n\x08\x61\x63tivate\x18\x02 \x01(\x0b\x32%.connect_kv.v1.MachineChange.ActivateH\x00\x12\x31\n\x04skip\x18\x03 \x01(\x0b\x32!.connect_kv.v1.MachineChange.SkipH\x00\x12\x35\n\x06retire\x18\x04 \x01(\x0b\x32#.connect_kv.v1.MachineChange.RetireH\x00\x12\x31\n\x04host\x18\x05 \x01(\x0b\x32!.connect_kv.v1.MachineChange.HostH\x00\x12\x37\n\x07measure\x18\x06 \x01(\x0b\x32$.connect_kv.v1.MachineChange.MeasureH\x00\x1a\x65\n\x08\x41\x63tivate\x12\x0e\n\x06origin\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12)\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x1a.connect_kv.v1.MachineCode\x12\r\n\x05state\x18\x04 \x01(\x0c\x1a\'\n\x04Skip\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x1a\x08\n\x06Retire\x1a\x06\n\x04Host\x1a\t\n\x07MeasureB\x08\n\x06\x63hangeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,14 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTEDMACHINES']._serialized_end=475
   _globals['_HOSTEDMACHINES_MACHINE']._serialized_start=393
   _globals['_HOSTEDMACHINES_MACHINE']._serialized_end=475
-  _globals['_MACHINECHANGE']._serialized_start=478
-  _globals['_MACHINECHANGE']._serialized_end=898
-  _globals['_MACHINECHANGE_ACTIVATE']._serialized_start=728
-  _globals['_MACHINECHANGE_ACTIVATE']._serialized_end=829
-  _globals['_MACHINECHANGE_SKIP']._serialized_start=831
-  _globals['_MACHINECHANGE_SKIP']._serialized_end=870
-  _globals['_MACHINECHANGE_RETIRE']._serialized_start=872
-  _globals['_MACHINECHANGE_RETIRE']._serialized_end=880
-  _globals['_MACHINECHANGE_HOST']._serialized_start=882
-  _globals['_MACHINECHANGE_HOST']._serialized_end=888
+  _globals['_MACHINEDIGESTS']._serialized_start=478
+  _globals['_MACHINEDIGESTS']._serialized_end=607
+  _globals['_MACHINEDIGESTS_MACHINE']._serialized_start=568
+  _globals['_MACHINEDIGESTS_MACHINE']._serialized_end=607
+  _globals['_MACHINECHANGE']._serialized_start=610
+  _globals['_MACHINECHANGE']._serialized_end=1098
+  _globals['_MACHINECHANGE_ACTIVATE']._serialized_start=917
+  _globals['_MACHINECHANGE_ACTIVATE']._serialized_end=1018
+  _globals['_MACHINECHANGE_SKIP']._serialized_start=1020
+  _globals['_MACHINECHANGE_SKIP']._serialized_end=1059
+  _globals['_MACHINECHANGE_RETIRE']._serialized_start=1061
+  _globals['_MACHINECHANGE_RETIRE']._serialized_end=1069
+  _globals['_MACHINECHANGE_HOST']._serialized_start=1071
+  _globals['_MACHINECHANGE_HOST']._serialized_end=1077
+  _globals['_MACHINECHANGE_MEASURE']._serialized_start=1079
+  _globals['_MACHINECHANGE_MEASURE']._serialized_end=1088
 # @@protoc_insertion_point(module_scope)

@@ -156,6 +156,52 @@ class HostedMachines(_message.Message):
 Global___HostedMachines: _TypeAlias = HostedMachines  # noqa: Y015
 
 @_typing.final
+class MachineDigests(_message.Message):
+    """What a member has measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Machine(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        DIGEST_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        digest: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            digest: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    MACHINES_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of the entry that asked for it; in a question, the one that is asked about"""
+    @_builtins.property
+    def machines(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineDigests.Machine]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        machines: _abc.Iterable[Global___MachineDigests.Machine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "machines", b"machines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineDigests: _TypeAlias = MachineDigests  # noqa: Y015
+
+@_typing.final
 class MachineChange(_message.Message):
     """An entry about a machine as a whole."""
 
@@ -243,12 +289,27 @@ class MachineChange(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Measure(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MACHINE_FIELD_NUMBER: _builtins.int
     ACTIVATE_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     RETIRE_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
+    """empty: all"""
     @_builtins.property
     def activate(self) -> Global___MachineChange.Activate: ...
     @_builtins.property
@@ -257,6 +318,8 @@ class MachineChange(_message.Message):
     def retire(self) -> Global___MachineChange.Retire: ...
     @_builtins.property
     def host(self) -> Global___MachineChange.Host: ...
+    @_builtins.property
+    def measure(self) -> Global___MachineChange.Measure: ...
     def __init__(
         self,
         *,
@@ -265,12 +328,13 @@ class MachineChange(_message.Message):
         skip: Global___MachineChange.Skip | None = ...,
         retire: Global___MachineChange.Retire | None = ...,
         host: Global___MachineChange.Host | None = ...,
+        measure: Global___MachineChange.Measure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "change", b"change", "host", b"host", "retire", b"retire", "skip", b"skip"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "change", b"change", "host", b"host", "measure", b"measure", "retire", b"retire", "skip", b"skip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "change", b"change", "host", b"host", "machine", b"machine", "retire", b"retire", "skip", b"skip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "change", b"change", "host", b"host", "machine", b"machine", "measure", b"measure", "retire", b"retire", "skip", b"skip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["activate", "skip", "retire", "host"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["activate", "skip", "retire", "host", "measure"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

@@ -257,6 +257,7 @@ class KvServer:
             hash_kv=self._services.maintenance.hash_kv,
             difference=kv.difference,
             corrupt=self._raise_corrupt,
+            machines=self._services.control.compare,
             clock=seams.clock,
             every=config.corruption_check_seconds,
         )

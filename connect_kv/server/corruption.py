@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from connect_kv.errors import ConnectKvError
@@ -47,13 +47,16 @@ class CorruptionCheck:
         hash_kv: Callable[[int], Awaitable[HashKVResponse]],
         difference: Callable[[], Awaitable[str | None]],
         corrupt: Callable[[int], Awaitable[None]],
+        machines: Callable[[], Awaitable[Mapping[str, Sequence[str]]]],
         clock: Clock,
         every: float,
     ) -> None:
         """`difference` tells what of this member's state does not follow from its history.
 
-        `corrupt` raises the alarm for a member. `every` in seconds, 0: never.
+        `corrupt` raises the alarm for a member. `machines` compares the states of user machines, and
+        suspends those that differ. `every` in seconds, 0: never.
         """
+        self._machines = machines
         self._node = node
         self._own_id = own_id
         self._peers = peers
@@ -72,6 +75,20 @@ class CorruptionCheck:
             if self._node.is_leader:
                 for node_id in sorted(await self.differing()):
                     await self._corrupt(node_id)
+                await self.compare_machines()
+
+    async def compare_machines(self) -> None:
+        """Name members whose machines are not as the others'; keys and other machines go on."""
+        try:
+            differing = await self._machines()
+        except (ConnectKvError, TimeoutError) as error:
+            logger.warning("the machines were not compared: %s", error)
+            return
+        for machine, members in differing.items():
+            logger.error(
+                "the state of a machine differs from the others'",
+                extra={"machine": machine, "members": ", ".join(members)},
+            )
 
     async def inconsistent(self) -> bool:
         """Whether this member's state does not follow from its history."""

@@ -122,7 +122,7 @@ class Services:
         )
         reads = Reads(kv, host, lessor, lambda: node.read_date)
         commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
-        self._control = MachineControl(self.replica, host, node, self.peers, self.activations.waits)
+        self.control = MachineControl(self.replica, host, node, self.peers, self.activations.waits)
         self._contests = Contests(self.replica, kv)
         self.maintenance = MaintenanceService(
             self.replica,
@@ -150,7 +150,7 @@ class Services:
             "Lock": LockService(self.replica, self._contests, self._streams),
             "Election": ElectionService(self.replica, kv, self._contests, self._streams),
             "Session": SessionService(self.replica, reads, commands, host.sessions),
-            "Machine": MachineService(self.replica, host, calls, self._control, lambda: node.read_date),
+            "Machine": MachineService(self.replica, host, calls, self.control, lambda: node.read_date),
         }
         """By the service's short name."""
         self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner)

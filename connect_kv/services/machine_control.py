@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -10,13 +12,18 @@ from connect_kv.errors import BadCall, ConnectKvError
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.raft.types import Membership
 from connect_kv.rpc.machine_pb2 import MachineDecideRequest, MachineStatusRequest, MachineStatusResponse
-from connect_kv.rpc.versions_pb2 import MachineChange
+from connect_kv.rpc.versions_pb2 import MachineChange, MachineDigests
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.statemachine.host import MachineHost
 
+logger = logging.getLogger(__name__)
+
 _CHANGE = field_number("machine_change")
 _ANSWER_SECONDS = 2.0
+_COMPARE_SECONDS = 10.0
+_AGAIN_SECONDS = 0.1
+_REPLACE = "remove this member, and add it again"
 
 Machine = MachineStatusResponse.Machine
 Member = MachineStatusResponse.Member
@@ -48,6 +55,8 @@ class MachineControl:
         self._peers = peers
         self._waits = waits
         peers.serve("MachineStatus", self._for_peer)
+        peers.serve("MachineDigests", self._digests_for_peer)
+        peers.serve("MachineDiffers", self._differs_for_peer)
 
     async def status(self, machine: str = "") -> list[Member]:
         """How it is, or all are, on each member; those that do not answer say why."""
@@ -58,6 +67,68 @@ class MachineControl:
         """On this member."""
         names = {*self._host.machines.machines, *self._host.machines.suspended, *self._host.retired.names}
         return [self._machine(name) for name in sorted(names) if machine in ("", name)]
+
+    async def compare(self) -> dict[str, list[str]]:
+        """Members whose states are not those of the others, by machine; there those are suspended.
+
+        Digests of states can only be compared at one entry of the log, so this proposes one.
+        """
+        if not self._host.machines.storable:
+            return {}
+        change = MachineChange(measure=MachineChange.Measure())
+        await self._replica.execute(_CHANGE, change.SerializeToString())
+        index, own = self._host.machines.measured
+        found = {self._replica.member_id: own}
+        others = [one for one in self._node.membership.node_ids if one != self._replica.member_id]
+        answers = await asyncio.gather(*(self._ask_digests(one, index) for one in others))
+        found |= {one: digests for one, digests in zip(others, answers, strict=True) if digests is not None}
+        differing: dict[str, list[str]] = {}
+        for name in own:
+            digests = {node_id: one[name] for node_id, one in found.items() if name in one}
+            for node_id in sorted(wrong_among(digests, self._replica.member_id)):
+                differing.setdefault(name, []).append(self._name(node_id))
+                await self._tell(node_id, name, index)
+        return differing
+
+    async def _ask_digests(self, node_id: int, index: int) -> dict[str, bytes] | None:
+        request = MachineDigests(index=index).SerializeToString()
+        try:
+            async with asyncio.timeout(_COMPARE_SECONDS):
+                while True:
+                    answer = MachineDigests.FromString(
+                        await self._peers.ask(node_id, "MachineDigests", request)
+                    )
+                    if answer.index >= index:
+                        break
+                    await asyncio.sleep(_AGAIN_SECONDS)
+        except (ConnectKvError, TimeoutError):
+            return None
+        if answer.index > index:
+            return None
+        return {one.name: one.digest for one in answer.machines}
+
+    async def _digests_for_peer(self, request: bytes) -> bytes:
+        index, digests = self._host.machines.measured
+        machines = [MachineDigests.Machine(name=name, digest=one) for name, one in digests.items()]
+        return MachineDigests(index=index, machines=machines).SerializeToString()
+
+    async def _tell(self, node_id: int, machine: str, index: int) -> None:
+        request = MachineDigests(index=index, machines=[MachineDigests.Machine(name=machine)])
+        if node_id == self._replica.member_id:
+            await self._differs_for_peer(request.SerializeToString())
+            return
+        try:
+            await self._peers.ask(node_id, "MachineDiffers", request.SerializeToString())
+        except (ConnectKvError, TimeoutError) as error:
+            logger.warning("a member was not told that its machine differs: %s", error)
+
+    async def _differs_for_peer(self, request: bytes) -> bytes:
+        differs = MachineDigests.FromString(request)
+        for one in differs.machines:
+            reason = f"at entry {differs.index} its state was not that of the other members: {_REPLACE}"
+            if one.name in self._host.machines.machines:
+                self._host.machines.suspend(one.name, reason)
+        return b""
 
     async def decide(self, request: MachineDecideRequest) -> None:
         """Make it so on all members. Raises Refused saying why not, BadCall."""
@@ -139,6 +210,15 @@ class MachineControl:
     def _name(self, node_id: int) -> str:
         published = self._host.cluster.members.get(node_id)
         return f"{node_id:x}" if published is None else published.name
+
+
+def wrong_among(digests: Mapping[int, bytes], leader: int) -> frozenset[int]:
+    """Who differs from what most have; if there is no such majority, who differs from the leader."""
+    if leader not in digests:
+        return frozenset()
+    found, count = Counter(digests.values()).most_common(1)[0]
+    right = found if count * 2 > len(digests) else digests[leader]
+    return frozenset(node_id for node_id, value in digests.items() if value != right)
 
 
 def _refused(why: str) -> Exception:

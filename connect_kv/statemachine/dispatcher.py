@@ -27,7 +27,7 @@ from connect_kv.statemachine.code_records import activation_from
 from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
-from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Passed, UserMachines
+from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Measure, Passed, UserMachines
 
 LOOP_SECONDS = 0.002
 """How long a slice holds the loop before others get a turn."""
@@ -299,6 +299,9 @@ class Dispatcher:
                 self._retired.retire(name, work.overlay)
                 work.retired[name] = index
                 work.steps.setdefault(name, []).append(RETIRED)
+            case "measure":
+                for one in self._machines.in_memory:
+                    work.steps.setdefault(one, []).append(Measure(index))
             case "host":
                 self._retired.host(name, work.overlay)
             case _:

@@ -62,8 +62,15 @@ class Retired:
     """A step: the machine goes back to where it began."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A step: a digest of the state is taken."""
+
+    index: int
+
+
 RETIRED = Retired()
-AnyStep = Step | Retired
+AnyStep = Step | Retired | Measure
 AnyOutcome = Outcome | Passed
 
 
@@ -95,6 +102,8 @@ class UserMachines:
         """How often the state of each may have changed..."""
         self._stored_runs = dict.fromkeys(self.in_memory, 0)
         """...and when it was stored last."""
+        self.measured: tuple[int, dict[str, bytes]] = (0, {})
+        """Digests of states, and the entry that asked for them."""
         self._log_time = 0
         """Of the last command executed. Its slice may still be on its way to the database."""
 
@@ -156,7 +165,11 @@ class UserMachines:
         outcomes: list[AnyOutcome] = []
         waiting: list[Step] = []
         for step in steps:
-            if isinstance(step, Retired):
+            if isinstance(step, Measure):
+                outcomes += self._run_together(name, waiting, changes)
+                waiting = []
+                self._measure(name, step.index)
+            elif isinstance(step, Retired):
                 outcomes += self._run_together(name, waiting, changes)
                 waiting = []
                 self._retire(name, changes)
@@ -192,6 +205,12 @@ class UserMachines:
     def _passed(self, name: str, steps: Sequence[Step]) -> list[AnyOutcome]:
         reason = f"{self._suspended[name].of(name)}; others may have run this call"
         return [Passed(reason) for step in steps if isinstance(step, Call)]
+
+    def _measure(self, name: str, index: int) -> None:
+        if index != self.measured[0]:
+            self.measured = (index, {})
+        if self.runs(name) and (digest := self._machines[name].digest()) is not None:
+            self.measured[1][name] = digest
 
     def _retire(self, name: str, changes: Changes) -> None:
         self._suspended.pop(name, None)

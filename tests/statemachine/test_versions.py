@@ -8,6 +8,8 @@ from connect_kv import Replicated, before, command, query
 from connect_kv.framework.fingerprint import Code, codes_of
 from connect_kv.framework.hosted import ReplicatedMachine, Standing
 from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.versions_pb2 import MachineChange
+from connect_kv.services.machine_control import wrong_among
 from connect_kv.statemachine.activation import Claims, claims_from, decide, lacking
 from connect_kv.statemachine.code_records import (
     activation_record,
@@ -219,3 +221,27 @@ def test_the_digests_of_the_active_version_are_entered_once_all_have_the_same() 
     assert decided(One, AT_1, claims(One), claims(One)) == (None, "")
     other = (Code(1, codes_of(One)[0].python, {"add": b"before"}),)
     assert decided(One, Standing(1, other), claims(One), claims(One), accept=True) == ((1, 1), "")
+
+
+# Comparing members.
+
+
+async def test_states_are_measured_at_one_entry_and_differ_only_where_they_do() -> None:
+    measure = Command(machine_change=MachineChange(measure=MachineChange.Measure()))
+    one, other, wrong = await member_with(One), await member_with(One), await member_with(One)
+    for member in (one, other, wrong):
+        await member.run(activate(0, 1, One, state=True), add())
+    await other.crash()
+    vars(wrong.objects["machine"])["total"] = 5
+    for member in (one, other, wrong):
+        await member.run(add(), measure, add())
+    measured = [member.host.machines.measured for member in (one, other, wrong)]
+    assert measured[0] == measured[1]
+    assert measured[0][0] == 2
+    assert {name for name in measured[0][1] if measured[0][1][name] != measured[2][1][name]} == {"machine"}
+
+
+def test_who_differs_is_who_does_not_have_what_most_have() -> None:
+    assert wrong_among({1: b"a", 2: b"a", 3: b"b"}, 3) == {3}
+    assert wrong_among({1: b"a", 2: b"b"}, 2) == {1}
+    assert wrong_among({1: b"a", 2: b"b"}, 3) == frozenset(), "the leader has none to compare with"
