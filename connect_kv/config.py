@@ -83,6 +83,8 @@ class ServerConfig:
     log_level: str = "info"
     client_addresses: Mapping[str, str] = field(default_factory=dict)
     """Client addresses of initial members by name, where the file knows them."""
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Where each field came from, for messages about it: a flag, a variable, or a key of the file."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -191,7 +193,7 @@ def load(
     if file and "client_addresses" in file:
         values["client_addresses"] = file["client_addresses"]
     try:
-        return ServerConfig(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+        return ServerConfig(**values, origins=origins)  # type: ignore[arg-type]  # each parser returns its field's type
     except ConfigError as error:
         key, _, rest = str(error).partition(": ")
         raise ConfigError(f"{origins.get(key, _flag(key))}: {rest}") from None
@@ -358,13 +360,18 @@ def _check_cluster(config: ServerConfig) -> None:
                 f"initial_cluster: {member.name} and {other} both have the address {member.peer_address}"
             )
         addresses[member.peer_address] = member.name
+
+
+def check_own_entry(config: ServerConfig) -> None:
+    """Raise ConfigError if the initial cluster does not fit this node: a first start needs that it does."""
+    origin = config.origins.get("initial_cluster", _flag("initial_cluster"))
     own = next((member for member in config.members if member.name == config.name), None)
     if own is None:
         names = ", ".join(member.name for member in config.initial_cluster)
-        raise ConfigError(f"initial_cluster: this node, {config.name!r}, is not among {names}")
+        raise ConfigError(f"{origin}: this node, {config.name!r}, is not among {names}")
     if own.peer_address != config.peer_address:
         raise ConfigError(
-            f"initial_cluster: {config.name} has the address {own.peer_address}, "
+            f"{origin}: {config.name} has the address {own.peer_address}, "
             f"but --advertise-peer says {config.peer_address}"
         )
 

@@ -89,7 +89,9 @@ class Server:
         Raises what keeps it from starting: ConfigError, RefusedToStart, StorageError.
         """
         from connect_kv.server.composition import KvServer
+        from connect_kv.server.first_look import look
 
+        look(self.config)
         return ServerHandle(KvServer(self.config, self._machines))
 
 

@@ -17,7 +17,7 @@ import click
 import uvloop
 
 from connect_kv import errors
-from connect_kv.cli.ports import Ports, choose
+from connect_kv.cli.ports import Ports, check_free, choose
 from connect_kv.client.client import connect
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
@@ -60,7 +60,7 @@ def dev(
         if data_dir is None and free_ports:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="connect-kv-")))
         directory = data_dir or Path("connect-kv.dev")
-        ports = choose(directory, nodes, free_ports)
+        ports = choose(directory, nodes, free_ports, check_free)
         arguments = [word for machine in machines for word in ("--machine", machine)]
         cluster = DevCluster(directory, ports, [*arguments, *serve_arguments])
         sys.exit(uvloop.run(cluster.run()))
@@ -170,9 +170,11 @@ class DevCluster:
         endpoints = ",".join(f"127.0.0.1:{ports.client}" for ports in self._ports)
         async with connect(endpoints, timeout=2, session=False) as client:
             while True:
-                with contextlib.suppress(errors.ConnectKvError):
-                    await client.get("ready?")
-                    break
+                # While one of ours does not run, whoever has its port may answer.
+                if all(process.returncode is None for process in self._processes.values()):
+                    with contextlib.suppress(errors.ConnectKvError):
+                        await client.get("ready?")
+                        break
                 await asyncio.sleep(0.2)
         click.secho(
             f"\n  The cluster is ready.  Endpoints: {endpoints}\n"

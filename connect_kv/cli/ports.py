@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,13 @@ def _checked(ports: object) -> Ports:
     return found
 
 
-def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
+def choose(
+    directory: Path, count: int, any_free: bool, check: Callable[[list[Ports]], None] = lambda ports: None
+) -> list[Ports]:
     """The ports of the cluster in `directory`: those it had before, if there was one.
 
-    Raises ConfigError if it had another number of nodes, or the directory cannot be used.
+    `check` may refuse them before the directory is touched. Raises ConfigError if it had another number of
+    nodes, or the directory cannot be used.
     """
     file = directory / FILE
     try:
@@ -60,8 +64,10 @@ def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
             before = [_checked(ports) for ports in json.loads(file.read_text())]
             if len(before) != count:
                 raise ConfigError(f"{directory}: holds a cluster of {len(before)} nodes, not of {count}")
+            check(before)
             return before
         chosen = free(count) if any_free else usual(count)
+        check(chosen)
         directory.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([[one.client, one.peer, one.http] for one in chosen]))
     except OSError as error:
@@ -69,3 +75,21 @@ def choose(directory: Path, count: int, any_free: bool) -> list[Ports]:
     except (ValueError, TypeError, RecursionError):
         raise ConfigError(f"{file}: expected the ports of each node; delete it to choose anew") from None
     return chosen
+
+
+def check_free(nodes: list[Ports]) -> None:
+    """Raises ConfigError naming the ports that are taken: whose they are would be taken for this cluster."""
+    taken = []
+    for ports in nodes:
+        for port in (ports.client, ports.peer, ports.http):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    taken.append(str(port))
+    if taken:
+        raise ConfigError(
+            f"somebody listens on 127.0.0.1 on {', '.join(taken)} already, perhaps another cluster: "
+            "stop that, or use --free-ports in another directory"
+        )

@@ -151,40 +151,44 @@ def restarted(
     identity: Identity,
     *,
     name: str,
-    cluster_id: int | None,
+    peer_address: str = "",
     configured: Sequence[InitialMember] = (),
     membership: Membership | None = None,
 ) -> None:
     """Check that a used directory belongs to the member that is being started. Raises RefusedToStart.
 
-    `cluster_id` is that of the configuration, if it describes a new cluster; `configured` are its
-    members, `membership` is the directory's. They only decide whose directory this is: membership
-    and addresses come from the log, and a configuration that is merely out of date gets a warning.
+    `peer_address` is where it will be, `configured` the initial cluster it was told of, `membership` the
+    directory's. They only decide whose directory this is: membership and addresses come from the log, and
+    a configuration that is out of date gets a warning that names the difference.
     """
     if identity.name != name:
         raise RefusedToStart(
             f"the data directory belongs to member {identity.name}, not {name}: "
             "start it under that name, or use another directory"
         )
-    if cluster_id is not None and cluster_id != identity.cluster_id:
-        if membership is not None and _strangers(configured, membership):
-            theirs = ", ".join(member.peer_address for member in membership.members)
-            raise RefusedToStart(
-                f"the data directory belongs to another cluster ({identity.cluster_id:x}, with {theirs}): no "
-                "address in the configured initial cluster is among them; correct that, or use another one"
-            )
-        logger.warning(
-            "the configured initial cluster (id %x) is not the one this directory was first started in "
-            "(id %x); membership and addresses come from the log",
-            cluster_id,
-            identity.cluster_id,
+    if membership is None or not membership.members or not configured:
+        return
+    listed = {member.peer_address: member.name for member in configured}
+    known = {member.peer_address: member.name for member in membership.members}
+    if len(listed) > 1 and known.keys().isdisjoint({*listed, peer_address}):
+        raise RefusedToStart(
+            f"the data directory belongs to another cluster ({identity.cluster_id:x}, with "
+            f"{', '.join(known)}): no address in the configured initial cluster is among them; "
+            "correct that, or use another one"
         )
-
-
-def _strangers(configured: Sequence[InitialMember], membership: Membership) -> bool:
-    """Whether these are members of different clusters; one alone may just have got another address."""
-    known = {member.peer_address for member in membership.members}
-    return len(configured) > 1 and bool(known) and known.isdisjoint(one.peer_address for one in configured)
+    if differences := [
+        f"{what} {', '.join(sorted(addresses))}"
+        for what, addresses in (
+            ("lists", listed.keys() - known.keys()),
+            ("does not list", known.keys() - listed.keys()),
+        )
+        if addresses
+    ]:
+        logger.warning(
+            "the configured initial cluster is out of date: it %s; "
+            "membership and addresses come from the log",
+            " and ".join(differences),
+        )
 
 
 def start_from(restored: Restored, *, node_id: int, last_applied: int, state_lost: bool) -> Restored:

@@ -6,7 +6,7 @@ import logging
 import random
 from dataclasses import dataclass
 
-from connect_kv.config import ServerConfig
+from connect_kv.config import ServerConfig, check_own_entry
 from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import Identity, Transport, Worker
 from connect_kv.node import startup
@@ -95,15 +95,12 @@ async def _identify(
     token = config.initial_cluster_token
     joins = config.initial_cluster_state == "existing"
     if log.identity is not None:
-        cluster_id = None if joins else startup.initial_cluster(members, token)[0]
-        if {one.peer_address for one in members} == {one.peer_address for one in log.membership.members}:
-            cluster_id = None  # a restored cluster has the same members and another id
         try:
             startup.restarted(
                 log.identity,
                 name=config.name,
-                cluster_id=cluster_id,
-                configured=members,
+                peer_address=config.peer_address,
+                configured=members if config.initial_cluster else (),
                 membership=log.membership,
             )
         except RefusedToStart as error:
@@ -113,6 +110,7 @@ async def _identify(
         if log.membership.members or not others:
             return None
     else:
+        check_own_entry(config)
         await worker.run(lambda: states.create_first(FIRST_STATE).close())
     if joins or log.identity is not None:
         return await startup.join(

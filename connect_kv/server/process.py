@@ -23,6 +23,7 @@ from connect_kv.errors import (
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import logs
 from connect_kv.server.composition import KvServer
+from connect_kv.server.first_look import look
 from connect_kv.server.machines import hosted
 from connect_kv.server.tuning import tune_collector, tune_threads
 from connect_kv.storage.leveldb import make_directory
@@ -61,8 +62,9 @@ def run(
     """
     logs.configure(config.log_format, config.log_level, config.name)
     try:
-        _make_directory(config)
         all_machines = {**(machines or {}), **load_machines(config.machines)}
+        look(config)
+        _make_directory(config)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, all_machines, ready))
     except ConnectKvError as error:

@@ -6,12 +6,14 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from connect_kv.cli.ports import choose
 from tests.cli.conftest import Cli
 
 pytestmark = pytest.mark.cluster
@@ -55,3 +57,19 @@ def test_a_node_that_died_is_started_again_by_its_name(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_ports_that_are_taken_are_named_before_anything_is_started(tmp_path: Path) -> None:
+    """Whoever has them would be greeted as the cluster."""
+    cli = Cli(tmp_path)
+    directory = tmp_path / "cluster"
+    (first,) = choose(directory, 1, any_free=True)
+    with socket.create_server(("127.0.0.1", first.client)), socket.create_server(("127.0.0.1", first.http)):
+        ended = subprocess.run(
+            [*(sys.executable, "-m", "connect_kv.cli.main", "dev"), "--nodes", "1", "--data-dir", directory],
+            capture_output=True, text=True, cwd=tmp_path, env=cli.environment, timeout=60, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert f"127.0.0.1 on {first.client}, {first.http} already" in ended.stderr
+    assert "is ready" not in ended.stdout + ended.stderr
+    assert not (directory / "n1").exists()

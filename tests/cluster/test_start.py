@@ -52,6 +52,25 @@ async def test_a_wrong_configuration_is_named(
     node.environment.update(environment)
     line = await refused(node)
     assert all(word in line for word in words), line
+    assert not node.data_dir.exists()
+
+
+async def test_an_initial_cluster_that_is_out_of_date_keeps_no_node_from_starting(tmp_path: Path) -> None:
+    """Not even one that does not know this node any more, or has it elsewhere."""
+    node = single(tmp_path)
+    await node.start()
+    await node.ready()
+    for outdated in ("n7=127.0.0.1:1", f"{node.name}=127.0.0.1:1,n7=127.0.0.1:2"):
+        await node.stop()
+        before = len(node.log_tail(10_000).splitlines())
+        node.arguments = ["--initial-cluster", outdated]
+        await node.start()
+        await node.ready()
+        said = node.log_tail(10_000).splitlines()[before:]
+        (warning,) = (line for line in said if "WARNING" in line)
+        assert "127.0.0.1:1" in warning
+        assert f"does not list 127.0.0.1:{node.peer_port}" in warning
+    await node.stop()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +99,7 @@ async def test_ports_and_directories_in_use_are_named(tmp_path: Path) -> None:
             line = await refused(other)
             assert f"127.0.0.1:{getattr(running, attribute)}" in line
             assert "address already in use" in line.lower()
-            shutil.rmtree(other.data_dir)
+            assert not other.data_dir.exists()
         other = single(tmp_path)
         assert str(running.data_dir / "log") in (line := await refused(other))
         assert "another process holds it" in line

@@ -146,22 +146,52 @@ def test_a_contradictory_initial_cluster_is_refused(members: list[InitialMember]
         initial_cluster(members)
 
 
+IDENTITY = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d")
+
+
 def test_a_directory_is_that_of_one_member() -> None:
-    identity = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d")
-    restarted(identity, name="n1", cluster_id=8)
+    restarted(IDENTITY, name="n1")
     with pytest.raises(RefusedToStart, match="belongs to member n1, not n2"):
-        restarted(identity, name="n2", cluster_id=7)
+        restarted(IDENTITY, name="n2")
 
 
 def test_a_directory_of_another_cluster_is_refused() -> None:
-    """One that is merely described by an old configuration, or by another address of its own, is not."""
-    identity = Identity(cluster_id=7, node_id=1, name="n1", directory_id=b"d")
     _, others = initial_cluster([InitialMember(name="n1", peer_address="elsewhere:2380")])
     with pytest.raises(RefusedToStart, match=r"another cluster .*elsewhere:2380"):
-        restarted(identity, name="n1", cluster_id=8, configured=MEMBERS, membership=others)
-    restarted(identity, name="n1", cluster_id=8, configured=MEMBERS[:1], membership=others)
-    _, grown = initial_cluster([*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")])
-    restarted(identity, name="n1", cluster_id=8, configured=MEMBERS, membership=grown)
+        restarted(IDENTITY, name="n1", peer_address="h1:2380", configured=MEMBERS, membership=others)
+
+
+@pytest.mark.parametrize(
+    ("configured", "members", "difference"),
+    [
+        (MEMBERS, MEMBERS, None),
+        ([], [*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")], None),
+        (MEMBERS, [*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")], "does not list h4:2380"),
+        (MEMBERS, MEMBERS[:2], "lists h3:2380"),
+        (
+            MEMBERS[:1],
+            [InitialMember(name="n1", peer_address="new:1")],
+            "lists h1:2380 and does not list new:1",
+        ),
+        # All have moved since; this one is where the log says.
+        (
+            MEMBERS,
+            [InitialMember(name=f"n{number}", peer_address=f"new:{number}") for number in (1, 2)],
+            "lists h1:2380, h2:2380, h3:2380 and does not list new:1, new:2",
+        ),
+    ],
+)
+def test_an_initial_cluster_that_is_out_of_date_gets_one_warning(
+    configured: list[InitialMember],
+    members: list[InitialMember],
+    difference: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, membership = initial_cluster(members)
+    restarted(IDENTITY, name="n1", peer_address="new:1", configured=configured, membership=membership)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (difference is not None)
+    assert all(f"it {difference};" in line for line in said)
 
 
 THREE = Membership(voters=frozenset({1, 2, 3}))
