@@ -382,7 +382,7 @@ class KvServer:
         await self._until_applied("alarm", request.SerializeToString(), still)
 
     async def _publish(self) -> None:
-        """Tell the cluster this member's name and where clients reach it."""
+        """Tell the cluster this member's name and where clients reach it; then serve them."""
         identity = self.node.identity
         address = self.client_address if self._seams.listens else self.config.client_address
         publish = MemberPublish(
@@ -391,7 +391,12 @@ class KvServer:
             client_urls=[f"http://{address}"],
             highest_command=HIGHEST_COMMAND,
         )
+        known = self.host.cluster.members.get(identity.node_id)
+        if known is not None and (known.name, known.client_urls) == (publish.name, publish.client_urls):
+            # After a restart: to read what is here nobody has to wait for a leader.
+            self.services.opening.open()
         await self._until_applied("member_publish", publish.SerializeToString())
+        self.services.opening.open()
 
     async def _until_applied(
         self, name: str, request: bytes, still: Callable[[], bool] = lambda: True

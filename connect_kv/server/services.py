@@ -37,6 +37,7 @@ from connect_kv.services.machine_calls import MachineCalls, MemberClaims
 from connect_kv.services.machine_control import MachineControl
 from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
 from connect_kv.services.membership import MemberChanges
+from connect_kv.services.opening import Opening
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.services.quota import Quota
 from connect_kv.services.reads import Reads
@@ -153,11 +154,17 @@ class Services:
             "Machine": MachineService(self.replica, host, calls, self.control, lambda: node.read_date),
         }
         """By the service's short name."""
-        self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner)
+        self.opening = Opening(time_limit=config.time_limit, why=self._why)
+        """Opened by who publishes this member."""
+        self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner, self.opening)
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
         self.health = Health(
-            self.replica, alarms=self._alarms, is_learner=self._is_learner, suspended=self._suspended
+            self.replica,
+            alarms=self._alarms,
+            is_learner=self._is_learner,
+            suspended=self._suspended,
+            opening=self.opening,
         )
         for changed in (node.leader_changed, node.membership_changed, host.cluster.alarms_changed):
             changed.subscribe(self.health.changed.fire)
@@ -231,6 +238,7 @@ class Services:
     async def stop(self) -> None:
         """End streams for a reason, give calls under way a moment, give both ports back."""
         self._streams.stop()
+        self.opening.stop()
         self.replica.stop()
         for task in self._tasks:
             task.cancel()

@@ -17,6 +17,7 @@ from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
 from connect_kv.services.deadlines import begun
+from connect_kv.services.opening import Opening
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.batches import commands_of
 
@@ -95,12 +96,15 @@ class FakeNode:
 
 @asynccontextmanager
 async def serving(
-    servicers: dict[str, object], *, has_leader: Callable[[], bool] = lambda: True
+    servicers: dict[str, object],
+    *,
+    has_leader: Callable[[], bool] = lambda: True,
+    opening: Opening | None = None,
 ) -> AsyncIterator[tuple[grpc.aio.Channel, Streams, Metrics]]:
     """A grpc.aio server with these servicers and a channel to it."""
     metrics = Metrics(process=False)
     streams = Streams(has_leader, patience=0.05)
-    router = Router(streams, metrics, has_leader)
+    router = Router(streams, metrics, has_leader, opening=opening)
     add_services(router, servicers)
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     server.add_generic_rpc_handlers((GrpcioHandlers(router),))

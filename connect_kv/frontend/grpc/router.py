@@ -30,6 +30,7 @@ from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.frontend.grpc.undecodable import undecodable
 from connect_kv.metrics import Metrics
 from connect_kv.services.caller import Caller
+from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
 from connect_kv.services.streams import Streams
 
@@ -64,6 +65,9 @@ _LEARNERS: dict[str, Callable[[Any], bool]] = {
     "KV.Range": lambda request: bool(request.serializable),
 }
 """What a learner answers, as in etcd."""
+
+_BEFORE_OPENING = frozenset({"Maintenance.Status"})
+"""What is answered by a member that the cluster does not know by name yet."""
 
 _ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
 """Services whose calls are few, and needed where something is wrong."""
@@ -127,8 +131,13 @@ class Router:
         metrics: Metrics,
         has_leader: Callable[[], bool],
         is_learner: Callable[[], bool] = lambda: False,
+        opening: Opening | None = None,
     ) -> None:
-        """A learner answers only what needs no agreement; clients go to another member for the rest."""
+        """A learner answers only what needs no agreement; clients go to another member for the rest.
+
+        Until `opening` is open, calls wait, but those that ask how this member is.
+        """
+        self._opening = opening or Opening.at_once()
         self._is_learner = is_learner
         self._streams = streams
         self._metrics = metrics
@@ -164,7 +173,9 @@ class Router:
                     continue
                 guard = _open if always and learners else self._guard(method)
                 streams = None if always else self._streams
-                surrounded = _Method(guard, streams, self._metrics, name, method, call)
+                at_once = always or f"{service.name}.{method.name}" in _BEFORE_OPENING
+                opening = Opening.at_once() if at_once else self._opening
+                surrounded = _Method(guard, opening, streams, self._metrics, name, method, call)
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
 
     def refuse(self, service: str, methods: Iterable[str]) -> None:
@@ -203,6 +214,7 @@ class _Method:
     def __init__(
         self,
         guard: Callable[[Any, Caller], None],
+        opening: Opening,
         streams: Streams | None,
         metrics: Metrics,
         service: str,
@@ -210,6 +222,7 @@ class _Method:
         call: Any,
     ) -> None:
         self._guard = guard
+        self._opening = opening
         self._streams = streams
         self._method = method
         self._call = call
@@ -237,6 +250,8 @@ class _Method:
         try:
             request, caller = self.decode(data), self.caller(metadata)
             self._guard(request, caller)
+            if not self._opening.is_open:
+                await self._wait(request, caller)
             response = await self._call(request, caller)
         except BaseException as error:
             self._fail(error)
@@ -251,12 +266,12 @@ class _Method:
                 raise Refusal(Code.INTERNAL, "a request is missing").error()
             request, caller = self.decode(data), self.caller(wire.metadata)
             self._guard(request, caller)
-            async with (
-                self._scope(caller),
-                _closed_after(self._call(request, caller)) as responses,
-            ):
-                async for response in responses:
-                    await wire.write(self.encode(response))
+            async with self._scope(caller):
+                if not self._opening.is_open:
+                    await self._wait(request, caller)
+                async with _closed_after(self._call(request, caller)) as responses:
+                    async for response in responses:
+                        await wire.write(self.encode(response))
         except BaseException as error:
             self._fail(error)
         self._count.ok += 1
@@ -267,10 +282,17 @@ class _Method:
             channel = _Channel(self, wire)
             self._guard(None, channel.caller)
             async with self._scope(channel.caller):
+                if not self._opening.is_open:
+                    await self._wait(None, channel.caller)
                 await self._call(channel)
         except BaseException as error:
             self._fail(error)
         self._count.ok += 1
+
+    async def _wait(self, request: Any, caller: Caller) -> None:
+        """Until this member serves; it may have learned meanwhile that it is a learner."""
+        await self._opening.wait()
+        self._guard(request, caller)
 
     def _scope(self, caller: Caller) -> AbstractAsyncContextManager[None]:
         return (

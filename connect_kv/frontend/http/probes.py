@@ -10,6 +10,7 @@ from connect_kv.errors import NodeStopped, TimedOut
 from connect_kv.events import Signal
 from connect_kv.frontend.http.port import Check
 from connect_kv.services.executor import Replica
+from connect_kv.services.opening import Opening
 from connect_kv.services.status import failure_of
 
 _ALWAYS = frozenset(("Maintenance", "Health", "ServerReflection"))
@@ -45,9 +46,13 @@ class Health:
         alarms: Callable[[], frozenset[str]],
         is_learner: Callable[[], bool],
         suspended: Callable[[], Sequence[str]] = tuple,
+        opening: Opening | None = None,
     ) -> None:
-        """`alarms` are the names of those that are on; `suspended` says which machines do not go on here."""
+        """`alarms` are the names of those that are on; `suspended` says which machines do not go on here;
+        `opening` says when clients are served.
+        """
         self._suspended = suspended
+        self._opening = opening or Opening.at_once()
         self._replica = replica
         self._alarms = alarms
         self._is_learner = is_learner
@@ -62,6 +67,7 @@ class Health:
     async def run(self) -> None:
         """Until this member has everything that was committed when it started; then it may serve."""
         with suppress(NodeStopped):
+            await self._opening.opened()
             await self._replica.until_caught_up()
             self._caught_up = True
             self.changed.fire()
@@ -140,6 +146,7 @@ class Health:
     async def _linearizable(self) -> str | None:
         try:
             async with asyncio.timeout(_READ_SECONDS):
+                await self._opening.wait()
                 await self._replica.barrier()
         except TimeoutError as error:
             return failure_of(TimedOut(str(error) or self._replica.why())).message
