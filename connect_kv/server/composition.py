@@ -231,7 +231,7 @@ class KvServer:
             read = partial(directory.log.entries, start, end, _REPLAY_BYTES)
             return await log_worker.run(read)
 
-        await host.start(read_log)
+        await host.start(read_log, directory.restored.compacted.index + 1)
         node = self._node = self._make_node(directory, host, self._transport)
         if isinstance(self._transport, GrpcTransport):
             traffic, own_id = self._transport.traffic, node.identity.node_id

@@ -12,6 +12,7 @@ from connect_kv.interfaces import Identity, Transport, Worker
 from connect_kv.node import startup
 from connect_kv.peer_protocol import Description
 from connect_kv.raft.types import Restored
+from connect_kv.statemachine import stored_states
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.log_sweeper import Background
@@ -139,7 +140,12 @@ def _open_state(log: EngineLogStore, states: StateDirs, identity: Identity) -> t
     try:
         database = states.open(log.state_name, log.durable_index)
     except BrokenChain as broken:
-        return _replace_state(log, states, identity, broken)
+        return _replace_state(log, states, identity, f"{broken.database} lost writes in a power failure")
+    alone = log.membership.voters <= {identity.node_id}
+    if not alone and (behind := _machines_behind(log, database)):
+        database.close()
+        reason = f"the log that is needed for {behind}, which stopped long ago, is gone"
+        return _replace_state(log, states, identity, reason)
     try:
         restored = startup.start_from(
             log.load(), node_id=identity.node_id, last_applied=database.last_applied, state_lost=False
@@ -150,17 +156,24 @@ def _open_state(log: EngineLogStore, states: StateDirs, identity: Identity) -> t
     return database, restored
 
 
+def _machines_behind(log: EngineLogStore, database: StateDatabase) -> str:
+    """User machines whose stored state is older than the log: they were suspended beyond its limit."""
+    compacted = log.load().compacted.index
+    found = stored_states.headers(database.engine)
+    return ", ".join(name for name, header in sorted(found.items()) if header.index < compacted)
+
+
 def _replace_state(
-    log: EngineLogStore, states: StateDirs, identity: Identity, broken: BrokenChain
+    log: EngineLogStore, states: StateDirs, identity: Identity, reason: str
 ) -> tuple[StateDatabase, Restored]:
-    """After a power failure: an empty state, rebuilt from the log or from the leader's snapshot.
+    """An empty state, rebuilt from the log or from the leader's snapshot.
 
     First it is made sure that one of the two is possible; otherwise nothing is touched.
     """
     restored = startup.start_from(log.load(), node_id=identity.node_id, last_applied=0, state_lost=True)
     logger.warning(
-        "the state database lost writes in a power failure and is rebuilt",
-        extra={"database": broken.database, "from_leader": restored.needs_snapshot},
+        "the state database is rebuilt",
+        extra={"reason": reason, "from_leader": restored.needs_snapshot},
     )
     name = states.next_name(log.state_name)
     database = states.create(name)

@@ -112,7 +112,7 @@ class Services:
         )
         self.quota = Quota(config.quota_bytes, clock=clock, measure=host.measure, exceeded=no_space)
         claims = MemberClaims(node, lambda: host.cluster.members)
-        calls = MachineCalls(host.machines, host.retired, claims)
+        calls = MachineCalls(host.machines, host.retired, claims, host.machines_changed)
         self.activations = Activations(
             node,
             host,

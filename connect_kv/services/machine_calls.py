@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from connect_kv.errors import BadCall, MachineSuspended
+from connect_kv.events import Signal
 from connect_kv.framework.hosted import Checked, HostedMachine, NotActive
 from connect_kv.raft.types import Membership
 from connect_kv.rpc.command_pb2 import Command, MemberPublish
@@ -15,7 +16,6 @@ from connect_kv.statemachine.activation import Claims, claims_from, lacking
 from connect_kv.statemachine.user_machines import UserMachines
 
 _CHANGE: int = Command.MACHINE_CHANGE_FIELD_NUMBER
-_POLL_SECONDS = 0.02
 _claims = lru_cache(256)(claims_from)
 
 
@@ -70,13 +70,25 @@ class MachineCalls:
         machines: UserMachines,
         retired: Container[str] = (),
         claims: MemberClaims | None = None,
+        changed: Signal | None = None,
     ) -> None:
-        """`claims` of the members, to name those that a version waits for."""
+        """`claims` of the members, to name those that a version waits for; `changed` tells of machines that
+        have begun.
+        """
+        self._change: asyncio.Future[None] | None = None
+        """For all who wait for the next change."""
+        if changed is not None:
+            changed.subscribe(self._tell)
         self._machines = machines
         self._retired = retired
         self._claims = claims
         self.machines: Mapping[str, HostedMachine] = dict(sorted(machines.machines.items()))
         self._methods = {name: machine.names for name, machine in self.machines.items()}
+
+    def _tell(self) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            change.set_result(None)
 
     def check(self, machine: str, method: str, arguments: bytes | str) -> Checked:
         """Whether it is a command or a query, its arguments, and under which version they were checked.
@@ -122,9 +134,10 @@ class MachineCalls:
         """Wait until it is. Raises MachineSuspended saying whom it waits for."""
         try:
             async with asyncio.timeout(time_limit):
-                # Looked at, because who changes it is another thread, and only once in the life of a cluster.
-                while self.unfounded(machine):  # noqa: ASYNC110
-                    await asyncio.sleep(_POLL_SECONDS)
+                while self.unfounded(machine):
+                    if self._change is None:
+                        self._change = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._change)
         except TimeoutError:
             waits = lacking(machine, self.machines[machine].newest, self._members()) or "members differ"
             raise MachineSuspended(

@@ -104,6 +104,8 @@ class Slice:
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     steps: dict[str, list[AnyStep]] = field(default_factory=dict)
     """Machine calls to run, and what else befalls machines, by machine."""
+    changed: bool = False
+    """Whether it holds a decision about a machine as a whole."""
     skips: list[tuple[str, int, int]] = field(default_factory=list)
     """(machine, index, position) of commands that are passed over by decision."""
     retired: dict[str, int] = field(default_factory=dict)
@@ -284,6 +286,7 @@ class Dispatcher:
 
     def _machine_change(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
         """What befalls a machine as a whole, in its turn among its calls."""
+        work.changed = True
         change, position = command.machine_change, len(row)
         name = change.machine
         match change.WhichOneof("change"):

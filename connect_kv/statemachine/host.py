@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
+from connect_kv.events import Signal
 from connect_kv.framework.hosted import Checked, HostedMachine
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.moment import Moment
@@ -87,6 +88,8 @@ class MachineHost:
         self.cluster = ClusterTable()
         self.machines = UserMachines(machines)
         self.retired = RetiredMachines()
+        self.machines_changed = Signal()
+        """A machine may have begun, have another version, or be retired."""
         self._keeper = StateKeeper(self.machines, self._writer, apply_worker, self._config)
         self._dispatcher = Dispatcher(
             kv=kv, sessions=self.sessions, cluster=self.cluster, machines=self.machines, retired=self.retired,
@@ -115,7 +118,7 @@ class MachineHost:
 
     # Start and end.
 
-    async def start(self, read_log: ReadLog) -> None:
+    async def start(self, read_log: ReadLog, log_starts: int = 1) -> None:
         """Load the database, and bring in-memory machines to where it stands by replaying the log.
 
         Raises RefusedToStart, UnknownEntry or CorruptStorage; the node must not run then. A machine that
@@ -124,6 +127,7 @@ class MachineHost:
         self._read_log = read_log
         await self._state_worker.run(partial(self._dirs.discard_others, self._name))
         await self._load()
+        self._keeper.suspend_behind(log_starts)
         await self._keeper.replay(read_log, self._last_applied)
         await self._keeper.caught_up()
         if self._keeper.missing:
@@ -246,6 +250,8 @@ class MachineHost:
             self._broken = False
         for name in resumed:
             self._resume(name)
+        if work.changed:
+            self.machines_changed.fire()
         self._clean_up()
         return list(work.rows)
 
@@ -321,6 +327,7 @@ class MachineHost:
         if self._keeper.missing:
             await self._store_states()
         self._clean_up()
+        self.machines_changed.fire()
 
     # Loading.
 

@@ -144,6 +144,12 @@ class StateKeeper:
             chunks = stored_states.chunks(self._writer.engine, name, header)
             self._machines.restore(name, chunks, header.standing)
 
+    def suspend_behind(self, log_starts: int) -> None:
+        """Machines that need entries from before the first one of the log cannot be rebuilt from it."""
+        for name, header in self._headers.items():
+            if header.index + 1 < log_starts and name not in self._machines.suspended:
+                self._machines.suspend(name, f"it stands at entry {header.index}, and the log begins later")
+
     async def replay(self, read_log: ReadLog, last_applied: int, only: str | None = None) -> None:
         """Run the calls between each machine's stored state and `last_applied` once more."""
         unstorable = () if self._machines.can_snapshot else self._machines.in_memory

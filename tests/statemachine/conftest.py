@@ -174,7 +174,7 @@ class Member:
                 clock=self._clock,
                 config=self._config,
             )
-            await self.host.start(self._read)
+            await self.host.start(self._read, self.log_starts)
         except BaseException:
             database.close()
             raise

@@ -115,6 +115,17 @@ async def test_the_log_is_kept_within_a_limit() -> None:
     assert await member.make_durable() == member.host.last_applied
 
 
+async def test_without_the_log_after_its_state_it_stays_suspended_and_others_go_on() -> None:
+    member = await suspended_member(HostConfig(snapshot_entries=1, suspended_bytes=100))
+    for _ in range(10):
+        await member.run(add(1))
+    await member.make_durable()
+    Memory.enough = True
+    await member.crash()
+    assert "the log begins later" in member.host.machines.suspended["fragile"].reason
+    assert number_in((await member.run(add(1)))[0]) == 14
+
+
 async def test_a_state_of_which_a_part_is_missing_is_not_sent() -> None:
     member = await suspended_member()
     with pytest.raises(MachineSuspended, match="the state of this member is not whole"):
