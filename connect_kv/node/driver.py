@@ -17,15 +17,15 @@ from typing import Generic, TypeVar
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
 from connect_kv.events import Signal
 from connect_kv.node.applier import Applier
+from connect_kv.node.availability import Availability
 from connect_kv.node.compaction import Compactor
-from connect_kv.node.contacts import Contact, Contacts
+from connect_kv.node.contacts import Contacts
 from connect_kv.node.dates import Dates
 from connect_kv.node.health import DiskHealth, watch_space
 from connect_kv.node.leadership import Leadership
 from connect_kv.node.log_writer import LogWriter
 from connect_kv.node.membership import log_changes
 from connect_kv.node.notices import CommitNotices
-from connect_kv.node.outage import Outage, outage
 from connect_kv.node.parts import Parts
 from connect_kv.node.peers import Peers
 from connect_kv.node.pipeline import Pipeline
@@ -39,9 +39,6 @@ from connect_kv.raft.ready import LogRead, Ready
 from connect_kv.raft.types import Entry, Role, SnapshotMeta
 
 R = TypeVar("R")
-
-_SILENT_TIMEOUTS = 4
-"""Election timeouts without a word of a member after which it counts as silent."""
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +125,9 @@ class Driver(Generic[R]):
         self._membership = parts.history.membership
         self.health = DiskHealth(
             clock=parts.clock, oldest=lambda: self.writer.oldest, limit=2 * config.election_seconds
+        )
+        self.availability: Availability[R] = Availability(
+            parts, self.contacts, self.leadership, disk_sick=lambda: self.health.sick
         )
 
     async def run(self) -> None:
@@ -303,6 +303,7 @@ class Driver(Generic[R]):
         self._parts.metrics.waiting(self.pipeline.queue.commands, self.pipeline.queue.size)
 
     def _each_election_timeout(self) -> None:
+        self.availability.log()
         if not self.leadership.leads:
             return
         if self.health.sick:
@@ -444,38 +445,6 @@ class Driver(Generic[R]):
             # There is nobody to wait for.
             self._core.campaign()
         self.wake()
-
-    def outage(self) -> Outage | None:
-        """Why nothing can be committed, as far as is known here."""
-        core = self._parts.core
-        return outage(
-            core.membership,
-            self.contact_with_all(),
-            node_id=self._parts.identity.node_id,
-            leader_id=core.leader_id,
-            own=self._own_trouble(),
-        )
-
-    def contact_with_all(self) -> dict[int, Contact]:
-        """How it stands with each other member. A follower hears of its leader; of others by chance."""
-        core, log = self._parts.core, self._parts.log
-        # Without a leader each voter is asked for its vote at least every second election timeout.
-        elsewhere = core.leader_id is not None and not self.leadership.leads
-        patience = None if elsewhere else _SILENT_TIMEOUTS * self._parts.config.election_seconds
-        return {
-            node_id: self.contacts.of(
-                node_id, known=log.noted_directory(node_id) is not None, patience=patience
-            )
-            for node_id in core.membership.node_ids
-            if node_id != self._parts.identity.node_id
-        }
-
-    def _own_trouble(self) -> str:
-        if self.health.sick:
-            return "this member's disk does not answer"
-        if not self._parts.log.confirmed:
-            return "this member does not vote yet: too few others have noted its data directory"
-        return ""
 
     # Tasks
 

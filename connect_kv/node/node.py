@@ -308,11 +308,11 @@ class RaftNode(Generic[R]):
 
     def outage(self) -> Outage | None:
         """Why nothing can be committed, as far as this member knows; None if it knows of no reason."""
-        return self._driver.outage()
+        return self._driver.availability.outage()
 
     def contacts(self) -> Mapping[int, Contact]:
         """How this member reaches each other one; what a leader says of it is recent."""
-        return self._driver.contact_with_all()
+        return self._driver.availability.contact_with_all()
 
     def raft_status(self) -> RaftStatus:
         """The part of it that is Raft's own."""

@@ -185,3 +185,21 @@ def test_a_refusal_is_news_after_a_welcome_and_for_another_reason() -> None:
     for stranger in range(2, 1000):
         assert refusals.news(stranger, HelloVerdict.WRONG_CLUSTER)
     assert len(refusals._last) <= 256
+
+
+async def test_one_line_says_why_nothing_can_be_committed(trio: Trio, lines: Lines) -> None:
+    """However long it lasts; and another one the next time."""
+    leader = await trio.start()
+    others = trio.followers(leader)
+    for _ in range(2):
+        lines.records.clear()
+        for one in others:
+            await one.kill()
+        await eventually(lambda: bool(lines.of("nothing can be committed")))
+        await asyncio.sleep(30)
+        (said,) = lines.of("nothing can be committed")
+        names = ", ".join(sorted(one.name for one in others))
+        assert said["reason"] == f"no leader: 1 of 3 voters answers, 2 needed; {names} refuse connections"
+        for one in others:
+            await one.start()
+        await trio.agreed(trio.hosts)
