@@ -100,13 +100,14 @@ class Attributes:
 
     def refusal(self, name: str, value: object) -> str | None:
         """Why an attribute with that value cannot be stored, with the path to the cause; None if it can."""
-        shape = self._shapes.get(name)
-        if shape is not None and shape.holds((value,), set()):
-            return None
+        shape, where = self._shapes.get(name), f"{self._owner.__name__}.{name}"
         try:
-            exact.encode(value, self.known)
+            if shape is None or not shape.holds((value,), set()):
+                exact.encode(value, self.known)
         except Unstorable as error:
-            return f"{self._owner.__name__}.{name}{error.path} cannot be stored: {error.reason}"
+            return f"{where}{error.path} cannot be stored: {error.reason}"
+        except Exception as error:  # of code of its classes that reading an attribute runs, or of its depth
+            return f"{where} cannot be stored: {type(error).__name__}: {error}"
         return None
 
     def _check_round_trip(self, name: str, value: object) -> None:

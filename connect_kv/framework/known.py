@@ -56,6 +56,7 @@ class KnownClasses:
         for annotation in annotations:
             self._add(annotation, seen)
         self._names: dict[type, str] = {}
+        self._found: dict[str, type] = {}
 
     def name_of(self, kind: type) -> str:
         """What an object's class is stored as. Raises Unstorable if it could not be found again."""
@@ -70,6 +71,12 @@ class KnownClasses:
 
     def find(self, name: str) -> type:
         """The class of that name. Raises ValueError if there is none, or no longer."""
+        kind = self._found.get(name)
+        if kind is None:
+            kind = self._found[name] = self._find(name)
+        return kind
+
+    def _find(self, name: str) -> type:
         module, _, qualified = name.partition(":")
         all_known = list(self._all())
         for kind in all_known:
@@ -81,7 +88,7 @@ class KnownClasses:
             return named[0]
         if not named and self._is_ours(module) and module not in sys.modules:
             import_module(module)  # a subclass which nothing has loaded yet in this process
-            return self.find(name)
+            return self._find(name)
         raise ValueError(f"there is no class {name} any more that the annotations of this machine reach")
 
     def _checked(self, kind: type) -> str:

@@ -22,6 +22,11 @@ class Item:
     then: Any = None
 
 
+class Hiding(Item):
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError("not to be read")
+
+
 class Mistakes(Replicated):
     """Every method is one."""
 
@@ -60,6 +65,17 @@ class Mistakes(Replicated):
     @command
     def hold(self) -> None:
         self.best = Item("x", then=open)
+
+    @command
+    def hide(self) -> None:
+        self.best = Hiding("x")
+
+    @command
+    def nest(self) -> None:
+        rows: list[Any] = []
+        for _ in range(100_000):
+            rows = [rows]
+        self.rows = rows
 
     @command
     def late(self) -> None:
@@ -154,6 +170,14 @@ def test_what_cannot_be_stored_fails_by_name_and_goes(
     assert (caught.value.type, caught.value.message[: len(complaint)]) == (UNSTORABLE, complaint)
     assert vars(machine) == before | {"total": machine.total}, "other changes stay, as always"
     assert run("add", by=2) == data.encode(machine.total)
+
+
+def test_what_cannot_even_be_looked_at_fails_by_name(run: Callable[..., Any], machine: Mistakes) -> None:
+    with pytest.raises(CommandFailed, match=r"best cannot be stored: ValueError: not to be read"):
+        run("hide")
+    with pytest.raises(CommandFailed, match=r"rows cannot be stored"):
+        run("nest")
+    assert (machine.best, machine.rows) == (None, ["first"])
 
 
 def test_a_declared_attribute_may_come_later(run: Callable[..., Any], machine: Mistakes) -> None:

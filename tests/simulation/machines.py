@@ -272,3 +272,25 @@ class ReadOnly(Replicated):
     @query
     def value(self) -> int:
         return 0
+
+
+class ForgottenCopy(Replicated):
+    """Right, though its author meant a copy: two attributes are one list, everywhere, after restarts too."""
+
+    def __init__(self) -> None:
+        self.today: list[int] = []
+        self.all: list[int] = []
+
+    @command
+    def close(self) -> int:
+        self.all = self.today
+        return len(self.all)
+
+    @command
+    def add(self, number: int) -> list[int]:
+        self.today.append(number)
+        return self.all[-3:]
+
+    @query
+    def count(self) -> int:
+        return len(self.all)

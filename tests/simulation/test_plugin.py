@@ -28,6 +28,7 @@ from tests.simulation.machines import (
     Counter,
     Dated,
     Everything,
+    ForgottenCopy,
     InheritedVisits,
     Mute,
     Pages,
@@ -113,6 +114,11 @@ def test_a_machine_is_checked_against_its_own_class() -> None:
     violation = MachineSimulation(config, CachedCounter).run().violation
     text = r"value\(\) is a query and changes the object: it changed CachedCounter\.reads"
     assert re.match(text, str(violation))
+
+
+def test_two_names_of_one_object_are_that_on_every_member(check_determinism: CheckDeterminism) -> None:
+    check_determinism(ForgottenCopy, calls=60)
+    assert MachineSimulation(RunConfig(seed=3, seconds=4), ForgottenCopy).run().violation is None
 
 
 @pytest.mark.parametrize("machine", [Visits, InheritedVisits])
