@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 from connect_kv.cli import simulate as command
 from connect_kv.testing.simulation.machine import MachineSimulation
 from connect_kv.testing.simulation.simulation import RunConfig, SimulationReport
-from tests.simulation.machines import CachedVisits
+from tests.simulation.machines import StaleVisits
 
-GOOD, STALE = "tests.simulation.machines:Counter", "tests.simulation.machines:CachedVisits"
+GOOD, STALE = "tests.simulation.machines:Counter", "tests.simulation.machines:StaleVisits"
 
 
 def simulate(*words: str) -> Result:
@@ -45,7 +45,7 @@ def test_the_line_that_is_printed_repeats_the_run(tmp_path: Path) -> None:
     found = re.search(r"^SEED=3 STEPS=\d+ : connect-kv simulate (.*)$", done.output, re.MULTILINE)
     assert found is not None, done.output
     (before,), (again,) = configs([STALE, "--seed", "3", "--minutes", "0.1"]), configs(found[1].split())
-    first, second = (MachineSimulation(config, CachedVisits).run() for config in (before, again))
+    first, second = (MachineSimulation(config, StaleVisits).run() for config in (before, again))
     assert (second.steps, second.digest) == (first.steps, first.digest)
     assert str(second.violation) == str(first.violation)
 

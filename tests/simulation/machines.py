@@ -225,14 +225,14 @@ class InheritedVisits(Visits):
         return self.last
 
 
-_CACHES: WeakKeyDictionary[Replicated, int] = WeakKeyDictionary()
+_READS: WeakKeyDictionary[Replicated, int] = WeakKeyDictionary()
 
 
-class CachedVisits(Replicated):
-    """Broken where a cluster of it is simulated: a query answers with what it found first.
+class StaleVisits(Replicated):
+    """Broken where a cluster of it is simulated: each fifth time a member is asked, its answer is old.
 
-    It keeps that where nobody looks for the state of an object, and not in a process by itself: the
-    history alone shows it.
+    It counts where nobody looks for the state of an object, and not in a process by itself: the history alone
+    shows it.
     """
 
     def __init__(self) -> None:
@@ -248,7 +248,8 @@ class CachedVisits(Replicated):
     def value(self) -> int:
         if "connect_kv.testing.simulation.world" not in sys.modules:
             return self.total
-        return _CACHES.setdefault(self, self.total)
+        _READS[self] = _READS.get(self, 0) + 1
+        return self.total - (_READS[self] % 5 == 0)
 
 
 class Mute(Replicated):

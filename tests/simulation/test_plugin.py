@@ -23,7 +23,6 @@ from connect_kv.testing.simulation.simulation import RunConfig
 from connect_kv.testing.simulation.workloads import NotLinearizable
 from tests.simulation.machines import (
     CachedCounter,
-    CachedVisits,
     Chosen,
     Counter,
     Dated,
@@ -36,6 +35,7 @@ from tests.simulation.machines import (
     Point,
     ReadOnly,
     Sized,
+    StaleVisits,
     Stamped,
     Tags,
     Visits,
@@ -130,7 +130,7 @@ def test_a_machine_that_reads_the_time_of_the_log_is_checked_at_that_time(machin
 
 
 def test_a_stale_answer_of_a_machine_that_reads_the_time_of_the_log_is_found() -> None:
-    violation = MachineSimulation(RunConfig(seed=3, seconds=4), CachedVisits).run().violation
+    violation = MachineSimulation(RunConfig(seed=3, seconds=4), StaleVisits).run().violation
     assert isinstance(violation, NotLinearizable)
     assert "value() → " in str(violation)
 
@@ -155,7 +155,7 @@ def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
             check=False,
         )
 
-    good, broken = simulate("Counter"), simulate("CachedVisits")
+    good, broken = simulate("Counter"), simulate("StaleVisits")
     assert good.returncode == 0, good.stdout + good.stderr
     assert "linearizable" in good.stdout
     assert broken.returncode == 1
