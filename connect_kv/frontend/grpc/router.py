@@ -122,6 +122,10 @@ class Route:
     """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
 
 
+_ANYBODY, _NEEDS_LEADER = Caller(), Caller(needs_leader=True)
+"""All that a caller can be so far: made once, not for each call."""
+
+
 class Router:
     """Every method that clients can call."""
 
@@ -148,6 +152,10 @@ class Router:
     def route(self, path: str) -> Route:
         """Who serves ``/package.Service/Method``; if nobody, who says so."""
         return self._table.get(path) or self._unknown(path)
+
+    def serves(self, path: str) -> bool:
+        """Whether there is such a method, so that its route stays the same."""
+        return path in self._table
 
     def add(
         self,
@@ -308,7 +316,7 @@ class _Method:
             elif key == "client-api-version" and isinstance(value, str):
                 version = value
         self._requests.note(version)
-        return Caller(needs_leader=needs_leader)
+        return _NEEDS_LEADER if needs_leader else _ANYBODY
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""
