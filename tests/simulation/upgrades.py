@@ -15,6 +15,10 @@ from typing import Any, ClassVar, TypeVar
 from connect_kv import Replicated, before, command, query
 
 UPGRADES: dict[type[Replicated], str] = {}
+BODY = r"add\(item=.*by an object that was never stored|code of version 1 was changed \(add\)"
+REMOVED = r"there is no command 'add' in version 1|code of version 1 was changed \(add\)"
+TYPE = r"left stock is \{.*Item\(count=|cannot be restored|code of version 1 was changed \(add"
+"""Found in the one way or the other: what a member answers before it hears of the code that was agreed on."""
 C = TypeVar("C", bound=type[Replicated])
 
 
@@ -91,7 +95,7 @@ class Kept(Replicated, version=2):
         return self.stock.get(item, 0)
 
 
-@planted("add(item='b'")
+@planted(BODY)
 class BodyOverwritten(Kept, version=2):
     """The older body was not kept."""
 
@@ -101,7 +105,7 @@ class BodyOverwritten(Kept, version=2):
         return self.stock[item]
 
 
-@planted("add(item='b'")
+@planted(BODY)
 class BodyCopiedBadly(Kept, version=2):
     """The older body is kept, with a slip."""
 
@@ -116,7 +120,7 @@ class BodyCopiedBadly(Kept, version=2):
         return self.stock[item]
 
 
-@planted("code of version 1 was changed (add)")
+@planted(r"code of version 1 was changed \(add\)")
 class ParameterAdded(Kept, version=2):
     """A new parameter with a default, and nothing of what was before."""
 
@@ -126,7 +130,7 @@ class ParameterAdded(Kept, version=2):
         return self.stock[item]
 
 
-@planted("code of version 1 was changed (clear)")
+@planted(r"code of version 1 was changed \(clear\)")
 class CommandAdded(Kept, version=2):
     """A new command that does not say since when."""
 
@@ -136,7 +140,7 @@ class CommandAdded(Kept, version=2):
         return 0
 
 
-@planted("there is no command 'add' in version 1")
+@planted(REMOVED)
 class CommandRemoved(Replicated, version=2):
     """A command that is gone, and not said to be."""
 
@@ -157,7 +161,7 @@ def _sum(one: int, other: int) -> int:
     return one + other + 1
 
 
-@planted("add(item='b'")
+@planted(BODY)
 class HelperChanged(Kept, version=2):
     """The body is the same, but it now asks a function of the module."""
 
@@ -189,7 +193,7 @@ class Item:
     count: int
 
 
-@planted("left stock is {'b': Item(count=1)}")
+@planted(TYPE)
 class TypeChanged(Replicated, version=2):
     """An attribute has another type, and the state of version 1 does not fit it."""
 
