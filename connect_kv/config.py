@@ -76,6 +76,12 @@ class ServerConfig:
     """Space the key/value data may take; negative: no limit."""
     auto_compaction: str = ""
     """History to keep: a duration such as ``30s`` or ``12h``, or a number of revisions; empty: all."""
+    auth_token: str = "simple"
+    """How tokens are made: ``simple``, or ``jwt,...`` with etcd's settings."""
+    auth_token_ttl: int = 300
+    """Seconds that a simple token lives without being used."""
+    bcrypt_cost: int = 10
+    """Of passwords set from now on: 4 to 31; each step doubles what a guess costs."""
     corruption_check_seconds: int = 12 * 3600
     """How often the members' data is compared; 0: never."""
     log_format: str = "text"
@@ -379,6 +385,7 @@ def check_own_entry(config: ServerConfig) -> None:
 def _check_numbers(config: ServerConfig) -> None:
     for key in (
         "heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count", "catch_up_entries",
+        "auth_token_ttl",
     ):  # fmt: skip
         if getattr(config, key) <= 0:
             raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
@@ -388,6 +395,8 @@ def _check_numbers(config: ServerConfig) -> None:
         )
     if config.corruption_check_seconds < 0:
         raise ConfigError(f"corruption_check_seconds: {config.corruption_check_seconds}: expected 0 or more")
+    if not 4 <= config.bcrypt_cost <= 31:
+        raise ConfigError(f"bcrypt_cost: {config.bcrypt_cost}: expected 4 to 31")
     _ = config.retention
     if config.heartbeat_ms < config.tick_ms:
         raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")

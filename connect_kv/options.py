@@ -171,6 +171,26 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             default="12h",
         ),
     ),
+    "Users": (
+        Option(
+            key="auth_token",
+            kind=Kind.TEXT,
+            help="How tokens are made: simple, or jwt,sign-method=RS256,priv-key=FILE,...",
+            default="simple",
+        ),
+        Option(
+            key="auth_token_ttl",
+            kind=Kind.SECONDS,
+            help="How long a simple token lives unused.",
+            default="5m",
+        ),
+        Option(
+            key="bcrypt_cost",
+            kind=Kind.NUMBER,
+            help="Cost of passwords set from now on, 4 to 31.",
+            default="10",
+        ),
+    ),
     "Space": (
         Option(
             key="max_request_bytes", kind=Kind.BYTES, help="Largest request, up to 32MiB.", default="1536KiB"

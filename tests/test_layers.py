@@ -42,16 +42,19 @@ ALLOWED: dict[str, set[str]] = {
     "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events"},
     # what is replicated
     "kv": {"interfaces", "raft", "storage", *GROUND},
+    "auth": {"kv", "storage", "interfaces", *GROUND},
     "framework": {"interfaces", "raft", "options", "errors"},
-    "statemachine": {"kv", "framework", "interfaces", "raft", "storage", *GROUND},
+    "statemachine": {"auth", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
     # services know requests, front ends know wires
     "services": {
+        "auth",
         "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
-    "frontend.grpc": {"services", "kv", "interfaces", *GROUND, *PEOPLE},
+    "frontend.grpc": {"auth", "services", "kv", "interfaces", *GROUND, *PEOPLE},
     "frontend.http": {"services", "errors", "events", *PEOPLE},
     "config": {"errors", "framework", "options", "units"},
     "server": {
+        "auth",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "storage", "transport", "interfaces", "peer_protocol", *GROUND, *PEOPLE,
     },

@@ -56,6 +56,11 @@ class ReadTransactions:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def source(self) -> Source | None:
+        """Where transactions read from."""
+        return self._source
+
     def load(self, source: Source | None) -> None:
         """Read from there from now on, and let go of what was before."""
         for transaction in self._open:

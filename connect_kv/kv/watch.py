@@ -66,6 +66,7 @@ class Watcher:
         "group",
         "group_key",
         "id",
+        "owner",
         "position",
         "prev_kv",
         "progress_notify",
@@ -78,9 +79,13 @@ class Watcher:
         "unsynced",
     )
 
-    def __init__(self, stream: Outlet, id: int, key: bytes, request: WatchCreateRequest) -> None:
+    def __init__(
+        self, stream: Outlet, id: int, key: bytes, request: WatchCreateRequest, owner: str = ""
+    ) -> None:
         self.stream = stream
         self.id = id
+        self.owner = owner
+        """The user who asked for it; empty while nobody was asked who they are."""
         self.fields = WatchResponse(watch_id=id).SerializeToString()
         """What each of its responses begins with."""
         self.group_key: GroupKey = (key, request.range_end, frozenset(request.filters))

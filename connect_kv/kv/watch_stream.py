@@ -110,26 +110,25 @@ class WatchStream:
         """Items that wait for the consumer: while they are many, stop taking in requests."""
         return len(self._queue) + len(self._parts)
 
-    def handle(self, request: WatchRequest) -> None:
-        """Do what the client asks; an unknown request is ignored."""
+    def handle(self, request: WatchRequest, owner: str = "") -> None:
+        """Do what the client, which is `owner`, asks; an unknown request is ignored."""
         match request.WhichOneof("request_union"):
             case "create_request":
-                self.create(request.create_request)
+                self.create(request.create_request, owner)
             case "cancel_request":
                 self.cancel(request.cancel_request)
             case "progress_request":
                 self.request_progress()
 
-    def create(self, request: WatchCreateRequest) -> None:
+    def create(self, request: WatchCreateRequest, owner: str = "") -> None:
         """Start a watch. The answer comes before any of its events."""
         key = request.key or FIRST_KEY
         reason = self._refusal(key, request)
         revision = self._hub.revision
         if reason is not None:
-            refusal = WatchResponse(watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason)
-            self._answer(refusal, revision)
+            self.refuse(reason)
             return
-        watch = Watcher(self, request.watch_id or self._unused_id(), key, request)
+        watch = Watcher(self, request.watch_id or self._unused_id(), key, request, owner)
         self._watches[watch.id] = watch
         self._answer(WatchResponse(watch_id=watch.id, created=True), revision)
         if 0 < watch.start <= revision:
@@ -138,6 +137,20 @@ class WatchStream:
             self.enqueue(watch)
         else:
             self._hub.join(watch)
+
+    def refuse(self, reason: str) -> None:
+        """Answer that a watch was not created."""
+        refusal = WatchResponse(watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason)
+        self._answer(refusal, self._hub.revision)
+
+    def end_where(self, reason: Callable[[str, bytes, bytes], str | None]) -> None:
+        """End the watches for whose (owner, key, range_end) there is a reason, and tell it the client."""
+        for watch in list(self._watches.values()):
+            key, range_end, _ = watch.group_key
+            if (why := reason(watch.owner, key, range_end)) is not None:
+                self._drop(watch)
+                response = WatchResponse(watch_id=watch.id, canceled=True, cancel_reason=why)
+                self._answer(response, self._hub.revision)
 
     def cancel(self, request: WatchCancelRequest) -> None:
         """End a watch: one response, and nothing of it after that. An unknown id gets no answer."""

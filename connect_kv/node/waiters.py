@@ -14,7 +14,7 @@ from connect_kv.raft.types import Entry, EntryId
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Waiter(Generic[R]):
     entry: EntryId
     offset: int

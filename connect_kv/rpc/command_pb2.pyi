@@ -9,6 +9,7 @@ without parsing it. Numbers are stored on disks: they never change and are never
 """
 
 from collections import abc as _abc
+from connect_kv.rpc import auth_pb2 as _auth_pb2
 from connect_kv.rpc import kv_pb2 as _kv_pb2
 from connect_kv.rpc import lease_pb2 as _lease_pb2
 from connect_kv.rpc import maintenance_pb2 as _maintenance_pb2
@@ -68,6 +69,8 @@ class Command(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
     PUT_FIELD_NUMBER: _builtins.int
     DELETE_RANGE_FIELD_NUMBER: _builtins.int
     TXN_FIELD_NUMBER: _builtins.int
@@ -83,6 +86,7 @@ class Command(_message.Message):
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_PUBLISH_FIELD_NUMBER: _builtins.int
     MACHINE_CHANGE_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     MACHINE_QUERY_FIELD_NUMBER: _builtins.int
     LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
@@ -92,6 +96,11 @@ class Command(_message.Message):
     """counts from 1 within its session"""
     floor: _builtins.int
     """the client holds the reply of every number below this"""
+    user: _builtins.str
+    """Set by the member that took the request in, never by a client: whose it is, and the generation of users and
+    roles under which it was judged. Judged again where that has changed.
+    """
+    judged: _builtins.int
     @_builtins.property
     def put(self) -> _kv_pb2.PutRequest:
         """Key/value machine."""
@@ -135,6 +144,10 @@ class Command(_message.Message):
         """User machines as a whole."""
 
     @_builtins.property
+    def auth(self) -> _auth_pb2.AuthChange:
+        """Users and roles."""
+
+    @_builtins.property
     def range(self) -> _kv_pb2.RangeRequest:
         """Reads. They travel in session streams beside commands, and never enter the log."""
 
@@ -150,6 +163,8 @@ class Command(_message.Message):
         session: _builtins.int = ...,
         number: _builtins.int = ...,
         floor: _builtins.int = ...,
+        user: _builtins.str = ...,
+        judged: _builtins.int = ...,
         put: _kv_pb2.PutRequest | None = ...,
         delete_range: _kv_pb2.DeleteRangeRequest | None = ...,
         txn: _kv_pb2.TxnRequest | None = ...,
@@ -165,16 +180,17 @@ class Command(_message.Message):
         alarm: _maintenance_pb2.AlarmRequest | None = ...,
         member_publish: Global___MemberPublish | None = ...,
         machine_change: _versions_pb2.MachineChange | None = ...,
+        auth: _auth_pb2.AuthChange | None = ...,
         range: _kv_pb2.RangeRequest | None = ...,
         machine_query: Global___MachineCall | None = ...,
         lease_time_to_live: _lease_pb2.LeaseTimeToLiveRequest | None = ...,
         lease_leases: _lease_pb2.LeaseLeasesRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth", b"auth", "compact", b"compact", "delete_range", b"delete_range", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "request", b"request", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth", b"auth", "compact", b"compact", "delete_range", b"delete_range", "floor", b"floor", "judged", b"judged", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "request", b"request", "session", b"session", "session_batch", b"session_batch", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "session_batch", "alarm", "member_publish", "machine_change", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "session_batch", "alarm", "member_publish", "machine_change", "auth", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -342,16 +358,20 @@ class SessionOpen(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TTL_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     ttl: _builtins.int
     """seconds without a command after which it may expire; 0: the server's default"""
+    user: _builtins.str
+    """whose it is; empty: opened while authentication was off"""
     def __init__(
         self,
         *,
         ttl: _builtins.int = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,8 +427,13 @@ class SessionBatch(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     floor: _builtins.int
+    user: _builtins.str
+    """as in Command, for all of them"""
+    judged: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]:
         """`number` set; none of them a session_batch"""
@@ -419,92 +444,16 @@ class SessionBatch(_message.Message):
         session: _builtins.int = ...,
         floor: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        user: _builtins.str = ...,
+        judged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "judged", b"judged", "session", b"session", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionBatch: _TypeAlias = SessionBatch  # noqa: Y015
-
-@_typing.final
-class EncodedBatch(_message.Message):
-    """A CommandBatch and a SessionBatch as they are read where they are applied: each command by itself, with
-    pauses in between. The same fields on the wire; nobody writes them.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LOG_TIME_FIELD_NUMBER: _builtins.int
-    COMMANDS_FIELD_NUMBER: _builtins.int
-    ELAPSED_FIELD_NUMBER: _builtins.int
-    log_time: _builtins.int
-    elapsed: _builtins.int
-    @_builtins.property
-    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    def __init__(
-        self,
-        *,
-        log_time: _builtins.int = ...,
-        commands: _abc.Iterable[_builtins.bytes] | None = ...,
-        elapsed: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncodedBatch: _TypeAlias = EncodedBatch  # noqa: Y015
-
-@_typing.final
-class EncodedSessionBatch(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SESSION_FIELD_NUMBER: _builtins.int
-    FLOOR_FIELD_NUMBER: _builtins.int
-    COMMANDS_FIELD_NUMBER: _builtins.int
-    session: _builtins.int
-    floor: _builtins.int
-    @_builtins.property
-    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    def __init__(
-        self,
-        *,
-        session: _builtins.int = ...,
-        floor: _builtins.int = ...,
-        commands: _abc.Iterable[_builtins.bytes] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "session", b"session"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncodedSessionBatch: _TypeAlias = EncodedSessionBatch  # noqa: Y015
-
-@_typing.final
-class EncodedSessionCommand(_message.Message):
-    """A Command that is nothing but a SessionBatch."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SESSION_BATCH_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def session_batch(self) -> Global___EncodedSessionBatch: ...
-    def __init__(
-        self,
-        *,
-        session_batch: Global___EncodedSessionBatch | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session_batch", b"session_batch"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_batch", b"session_batch"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncodedSessionCommand: _TypeAlias = EncodedSessionCommand  # noqa: Y015
 
 @_typing.final
 class MemberPublish(_message.Message):
@@ -589,6 +538,7 @@ class Result(_message.Message):
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_PUBLISH_FIELD_NUMBER: _builtins.int
     MACHINE_CHANGE_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     MACHINE_QUERY_FIELD_NUMBER: _builtins.int
     LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
@@ -626,6 +576,8 @@ class Result(_message.Message):
     @_builtins.property
     def machine_change(self) -> Global___Done: ...
     @_builtins.property
+    def auth(self) -> _auth_pb2.AuthChanged: ...
+    @_builtins.property
     def range(self) -> _kv_pb2.RangeResponse: ...
     @_builtins.property
     def machine_query(self) -> Global___MachineReply: ...
@@ -652,16 +604,17 @@ class Result(_message.Message):
         alarm: _maintenance_pb2.AlarmResponse | None = ...,
         member_publish: Global___Done | None = ...,
         machine_change: Global___Done | None = ...,
+        auth: _auth_pb2.AuthChanged | None = ...,
         range: _kv_pb2.RangeResponse | None = ...,
         machine_query: Global___MachineReply | None = ...,
         lease_time_to_live: _lease_pb2.LeaseTimeToLiveResponse | None = ...,
         lease_leases: _lease_pb2.LeaseLeasesResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth", b"auth", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth", b"auth", "compact", b"compact", "delete_range", b"delete_range", "failure", b"failure", "lease_expire", b"lease_expire", "lease_grant", b"lease_grant", "lease_leases", b"lease_leases", "lease_renew", b"lease_renew", "lease_revoke", b"lease_revoke", "lease_time_to_live", b"lease_time_to_live", "machine_call", b"machine_call", "machine_change", b"machine_change", "machine_query", b"machine_query", "member_publish", b"member_publish", "number", b"number", "put", b"put", "range", b"range", "result", b"result", "session_close", b"session_close", "session_open", b"session_open", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["failure", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "alarm", "member_publish", "machine_change", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["failure", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "lease_renew", "lease_expire", "machine_call", "session_open", "session_close", "alarm", "member_publish", "machine_change", "auth", "range", "machine_query", "lease_time_to_live", "lease_leases"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from connect_kv.rpc import command_pb2 as connect__kv_dot_rpc_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/session.proto\x12\rconnect_kv.v1\x1a\x1c\x63onnect_kv/rpc/command.proto\"h\n\x0fSessionRequests\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12(\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0b\n\x03ttl\x18\x04 \x01(\x03\"f\n\x0eSessionReplies\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.connect_kv.v1.Result\x12\x0e\n\x06window\x18\x03 \x01(\r\x12\x0b\n\x03ttl\x18\x04 \x01(\x03\x32T\n\x07Session\x12I\n\x04Open\x12\x1e.connect_kv.v1.SessionRequests\x1a\x1d.connect_kv.v1.SessionReplies(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/session.proto\x12\rconnect_kv.v1\x1a\x1c\x63onnect_kv/rpc/command.proto\"\x86\x01\n\x0fSessionRequests\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12(\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0b\n\x03ttl\x18\x04 \x01(\x03\x12\x0c\n\x04user\x18\x10 \x01(\t\x12\x0e\n\x06judged\x18\x11 \x01(\x04\"f\n\x0eSessionReplies\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.connect_kv.v1.Result\x12\x0e\n\x06window\x18\x03 \x01(\r\x12\x0b\n\x03ttl\x18\x04 \x01(\x03\x32T\n\x07Session\x12I\n\x04Open\x12\x1e.connect_kv.v1.SessionRequests\x1a\x1d.connect_kv.v1.SessionReplies(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONREQUESTS']._serialized_start=77
-  _globals['_SESSIONREQUESTS']._serialized_end=181
-  _globals['_SESSIONREPLIES']._serialized_start=183
-  _globals['_SESSIONREPLIES']._serialized_end=285
-  _globals['_SESSION']._serialized_start=287
-  _globals['_SESSION']._serialized_end=371
+  _globals['_SESSIONREQUESTS']._serialized_start=78
+  _globals['_SESSIONREQUESTS']._serialized_end=212
+  _globals['_SESSIONREPLIES']._serialized_start=214
+  _globals['_SESSIONREPLIES']._serialized_end=316
+  _globals['_SESSION']._serialized_start=318
+  _globals['_SESSION']._serialized_end=402
 # @@protoc_insertion_point(module_scope)

@@ -33,12 +33,17 @@ class SessionRequests(_message.Message):
     FLOOR_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """0 in the first batch: open a new one"""
     floor: _builtins.int
     """the client holds the reply of every number below this"""
     ttl: _builtins.int
     """with session 0: seconds without a command until it may expire"""
+    user: _builtins.str
+    """the member's to set, as in Command: what a client sends is overwritten"""
+    judged: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]:
         """`number` set, from 1, each new one higher; `session` and `floor` unset"""
@@ -50,10 +55,12 @@ class SessionRequests(_message.Message):
         floor: _builtins.int = ...,
         commands: _abc.Iterable[_command_pb2.Command] | None = ...,
         ttl: _builtins.int = ...,
+        user: _builtins.str = ...,
+        judged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "session", b"session", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "judged", b"judged", "session", b"session", "ttl", b"ttl", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

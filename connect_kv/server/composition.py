@@ -180,7 +180,7 @@ class KvServer:
             await self._node.stop()
         else:
             await self._close_unused()
-        for name in ("state", "apply", "space", "sync"):
+        for name in ("state", "apply", "space", "sync", "auth"):
             if name in self._workers:
                 await self._workers[name].close()
 
@@ -200,7 +200,7 @@ class KvServer:
     async def _open(self) -> None:
         config, seams = self.config, self._seams
         self._failed = asyncio.get_running_loop().create_future()
-        for name in ("log", "state", "apply", "space", "sync"):
+        for name in ("log", "state", "apply", "space", "sync", "auth"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
         self._transport = seams.transport(config, seams.clock)
@@ -249,6 +249,8 @@ class KvServer:
             metrics=self.metrics,
             listens=seams.listens,
             no_space=self._quota_exceeded,
+            auth_worker=self._workers["auth"],
+            rng=seams.rng,
         )
         check = CorruptionCheck(
             node,
@@ -262,6 +264,7 @@ class KvServer:
             every=config.corruption_check_seconds,
         )
         self._background = {
+            "tokens": self._services.authentication.expire_tokens,
             "lessor": lessor.run,
             "watch progress": partial(kv.hub.run_progress, seams.clock),
             "publish member": self._publish,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
 from connect_kv.frontend.http.port import Answers, HttpPort
 from connect_kv.frontend.http.probes import Health
-from connect_kv.interfaces import Clock
+from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -24,6 +25,7 @@ from connect_kv.node.contacts import Contact
 from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.server.activation import Activations
+from connect_kv.server.authentication import make_authentication
 from connect_kv.server.server_metrics import show
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
@@ -76,16 +78,14 @@ class Services:
         metrics: Metrics,
         listens: bool,
         no_space: Callable[[], None],
+        auth_worker: Worker,
+        rng: random.Random,
     ) -> None:
         """`listens`: whether there are ports at all; a simulator calls the router itself.
-        `no_space` is told that the quota is used up.
+        `no_space` is told that the quota is used up. `auth_worker` compares passwords; `rng` makes tokens.
         """
         self._config = config
         self._node = node
-        self._learner = False
-        self._note_membership()
-        # Before all others: they ask whether this member is a learner.
-        node.membership_changed.subscribe(self._note_membership)
         self._host = host
         self._kv = kv
         self._clock = clock
@@ -99,6 +99,17 @@ class Services:
             understood=lambda field: host.cluster.understood_by_all(field, node.membership.node_ids),
             why=self._why,
         )
+        self.authentication = make_authentication(
+            config,
+            table=host.auth,
+            replica=self.replica,
+            kv=kv,
+            worker=auth_worker,
+            clock=clock,
+            rng=rng,
+            last_applied=lambda: host.last_applied,
+        )
+        access = self.authentication.access
         self._streams = Streams(
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
@@ -126,9 +137,15 @@ class Services:
             patience=_LEADER_PATIENCE * config.election_ms / 1000,
         )
         reads = Reads(kv, host, lessor, lambda: node.read_date)
-        commands = SessionCommands(calls, max_request_bytes=config.max_request_bytes, quota=self.quota)
+        commands = SessionCommands(
+            calls,
+            access,
+            max_request_bytes=config.max_request_bytes,
+            leases=kv.leases.by_expiry,
+            quota=self.quota,
+        )
         self.control = MachineControl(self.replica, host, node, self.peers, self.activations.waits)
-        self._contests = Contests(self.replica, kv)
+        self._contests = Contests(self.replica, kv, access)
         self.maintenance = MaintenanceService(
             self.replica,
             self._status,
@@ -138,29 +155,38 @@ class Services:
             wall=clock.wall,
             peers=self.peers,
             metrics=metrics,
+            access=access,
         )
+        watches = WatchService(self.replica, kv.hub, clock, access)
+        host.auth.changed = watches.rights_changed
         self.servicers: Mapping[str, object] = {
-            "KV": KvService(self.replica, kv, self.quota),
-            "Watch": WatchService(self.replica, kv.hub, clock),
-            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota),
+            "KV": KvService(self.replica, kv, self.quota, access),
+            "Watch": watches,
+            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota, access),
             "Cluster": ClusterService(
                 self.replica,
                 lambda: node.membership,
                 lambda: host.cluster.members,
                 changes,
                 self.peers,
+                access,
                 patience=_LEADER_PATIENCE * config.election_ms / 1000,
             ),
             "Maintenance": self.maintenance,
-            "Lock": LockService(self.replica, self._contests, self._streams),
-            "Election": ElectionService(self.replica, kv, self._contests, self._streams),
-            "Session": SessionService(self.replica, reads, commands, host.sessions, clock=clock),
-            "Machine": MachineService(self.replica, host, calls, self.control, lambda: node.read_date),
+            "Lock": LockService(self.replica, self._contests, self._streams, access),
+            "Election": ElectionService(self.replica, kv, self._contests, self._streams, access),
+            "Session": SessionService(self.replica, reads, commands, host.sessions, access),
+            "Machine": MachineService(
+                self.replica, host, calls, self.control, lambda: node.read_date, access
+            ),
+            "Auth": self.authentication.service,
         }
         """By the service's short name."""
         self.opening = Opening(time_limit=config.time_limit, why=self._why)
         """Opened by who publishes this member."""
-        self.router = Router(self._streams, metrics, self.replica.has_leader, self._is_learner, self.opening)
+        self.router = Router(
+            self._streams, metrics, self.replica.has_leader, self._is_learner, self.opening, access.ready
+        )
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
         self.health = Health(
@@ -276,10 +302,7 @@ class Services:
         return [one.of(name) for name, one in sorted(self._host.machines.suspended.items())]
 
     def _is_learner(self) -> bool:
-        return self._learner
-
-    def _note_membership(self) -> None:
-        self._learner = self._node.identity.node_id in self._node.membership.learners
+        return self._node.identity.node_id in self._node.membership.learners
 
     def _status(self) -> MemberStatus:
         raft = self._node.status().raft

@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from connect_kv.auth.authenticator import NOTHING, Credentials
+
 Request_co = TypeVar("Request_co", covariant=True)
 
 
@@ -14,6 +16,8 @@ Request_co = TypeVar("Request_co", covariant=True)
 class Caller:
     """Who asks, and what they want to be told."""
 
+    credentials: Credentials = NOTHING
+    """What came with the call to show whose it is; `services.access` judges it."""
     needs_leader: bool = False
     """The caller wants to be refused, rather than wait, while there is no leader (etcd: ``hasleader``)."""
 

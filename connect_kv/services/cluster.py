@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import cluster_pb2
+from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.deadlines import Deadlines
 from connect_kv.services.executor import Replica
@@ -35,12 +36,14 @@ class ClusterService:
         published: Published,
         changes: MemberChanges,
         peers: PeerCalls,
+        access: Access,
         *,
         patience: float,
     ) -> None:
         """`patience`: seconds a change waits for a leader before it is refused."""
         self._patience = Deadlines(patience)
         self._replica = replica
+        self._access = access
         self._membership = membership
         self._published = published
         self._changes = changes
@@ -54,6 +57,7 @@ class ClusterService:
         self, request: cluster_pb2.MemberListRequest, caller: Caller
     ) -> cluster_pb2.MemberListResponse:
         """All members, sorted by id."""
+        self._access.known(caller)
         if request.linearizable:
             await self._replica.barrier()
         return cluster_pb2.MemberListResponse(
@@ -64,6 +68,7 @@ class ClusterService:
         self, request: cluster_pb2.MemberAddRequest, caller: Caller
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
+        self._access.root(caller)
         if not self._replica.has_leader():
             self._changes.check_started(request)
         return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
@@ -72,18 +77,21 @@ class ClusterService:
         self, request: cluster_pb2.MemberRemoveRequest, caller: Caller
     ) -> cluster_pb2.MemberRemoveResponse:
         """Remove a member for good; it stops by itself."""
+        self._access.root(caller)
         return await self._change("MemberRemove", request, cluster_pb2.MemberRemoveResponse())
 
     async def MemberUpdate(
         self, request: cluster_pb2.MemberUpdateRequest, caller: Caller
     ) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
+        self._access.root(caller)
         return await self._change("MemberUpdate", request, cluster_pb2.MemberUpdateResponse())
 
     async def MemberPromote(
         self, request: cluster_pb2.MemberPromoteRequest, caller: Caller
     ) -> cluster_pb2.MemberPromoteResponse:
         """Make a learner a voter."""
+        self._access.root(caller)
         return await self._change("MemberPromote", request, cluster_pb2.MemberPromoteResponse())
 
     async def _change(self, method: str, request: Message, response: A) -> A:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
+from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc import election_pb2
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
+from connect_kv.services.access import Access, as_unknown
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica
 from connect_kv.services.lock_queue import Contests
@@ -24,8 +26,11 @@ NO_LEADER_GIVEN = Refusal(Code.UNKNOWN, '"leader" field must be provided')
 class ElectionService:
     """One leader at a time under each name, who has said something."""
 
-    def __init__(self, replica: Replica, kv: KvMachine, contests: Contests, streams: Streams) -> None:
+    def __init__(
+        self, replica: Replica, kv: KvMachine, contests: Contests, streams: Streams, access: Access
+    ) -> None:
         self._replica = replica
+        self._access = access
         self._kv = kv
         self._contests = contests
         self._streams = streams
@@ -35,7 +40,7 @@ class ElectionService:
     ) -> election_pb2.CampaignResponse:
         """Wait until this candidate leads. The header's revision is that at which it became a candidate."""
         scope = self._streams.scope(needs_leader=caller.needs_leader)
-        place = await self._contests.win(request.name, request.lease, request.value, scope)
+        place = await self._contests.win(caller, request.name, request.lease, request.value, scope)
         leader = election_pb2.LeaderKey(
             name=request.name, key=place.key, rev=place.revision, lease=place.lease
         )
@@ -48,7 +53,7 @@ class ElectionService:
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
         leader = request.leader
-        replaced = await self._contests.replace(leader.key, leader.rev, leader.lease, request.value)
+        replaced = await self._contests.replace(caller, leader.key, leader.rev, leader.lease, request.value)
         if not replaced.succeeded:
             raise NOT_LEADER.error()
         return election_pb2.ProclaimResponse(header=self._replica.header(replaced.header.revision))
@@ -57,6 +62,8 @@ class ElectionService:
         self, request: election_pb2.LeaderRequest, caller: Caller
     ) -> election_pb2.LeaderResponse:
         """Who leads now."""
+        with as_unknown():
+            self._access.queue(caller, request.name + b"/", request.name + b"0")
         await self._replica.barrier()
         leader, revision = await self._contests.first(request.name)
         if leader is None:
@@ -69,7 +76,7 @@ class ElectionService:
         """Lead no longer; who does not anyway resigns without an error."""
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
-        deleted = await self._contests.delete(request.leader.key, request.leader.rev)
+        deleted = await self._contests.delete(caller, request.leader.key, request.leader.rev)
         return election_pb2.ResignResponse(header=self._replica.header(deleted.header.revision))
 
     async def Observe(
@@ -77,6 +84,10 @@ class ElectionService:
     ) -> AsyncIterator[election_pb2.LeaderResponse]:
         """Who leads now, then every leader after that and everything each of them says, in order."""
         prefix = request.name + b"/"
+        try:
+            self._access.queue(caller, prefix, request.name + b"0")
+        except Refused:
+            return  # as etcd: the stream ends without a word
         shown: KeyValue | None = None
         while True:
             await self._replica.barrier()

@@ -23,6 +23,7 @@ from connect_kv.errors import (
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.events import Signal
 from connect_kv.kv.wire import HEADER
+from connect_kv.protowire import field as framed
 from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
@@ -71,13 +72,13 @@ class Proposer(Protocol):
         """Resolves when everything acknowledged before is visible here. May raise at once."""
 
 
-def encode_command(field_number: int, request: bytes) -> bytes:
+def encode_command(field_number: int, request: bytes, by: bytes = b"") -> bytes:
     """A CommandBatch payload with one command outside any session, its request already encoded.
 
     The same bytes as ``CommandBatch(commands=[Command(put=...)])`` gives, without the two copies:
-    this runs for every unary write.
+    this runs for every unary write. `by`: who asked, encoded (`services.access`).
     """
-    head = _HEADS[field_number] + varint(len(request))
+    head = by + _HEADS[field_number] + varint(len(request))
     return b"".join((_COMMANDS_TAG, varint(len(head) + len(request)), head, request))
 
 
@@ -92,9 +93,11 @@ _HEADS = {
     for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields
 }
 """The tag of each request within its Command."""
+BY_SERVER = Command(judged=(1 << 64) - 1).SerializeToString()
+"""As `by` of a command that this member proposes by itself: it is not judged."""
 _RESULT_TAGS = {
     field_number(name): varint(Result.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
-    for name in ("put", "delete_range", "txn")
+    for name in ("delete_range", "txn")
 }
 """The tag of the response within its Result."""
 
@@ -139,9 +142,6 @@ class Replica:
         self._encoded_header = b""
         self._encoded_for: tuple[int, int] | None = None
         """Revision and term of that header."""
-        self._ids = ResponseHeader(cluster_id=cluster_id, member_id=member_id).SerializeToString()
-        """What stands before the revision in a header: fields are encoded in the order of their numbers."""
-        self._term = 0, b""
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.max_request_bytes = max_request_bytes
@@ -183,44 +183,39 @@ class Replica:
             self._encoded_header = self.header(revision).SerializeToString()
         return self._encoded_header
 
-    async def execute(self, field: int, request: bytes) -> Result:
+    async def execute(self, field: int, request: bytes, by: bytes = b"") -> Result:
         """Replicate one encoded request and return its result.
 
         Raises Refused or CommandFailed if it was refused or failed, RequestTooLarge, NoLeader
         (nothing was proposed) or OutcomeUnknown.
         """
-        result = Result.FromString((await self._one(field, request))[0])
+        result = Result.FromString((await self._one(field, request, by))[0])
         if result.WhichOneof("result") == "failure":
             raise_failure(result)
         return result
 
-    async def respond(self, field: int, request: bytes) -> bytes:
-        """The same for a request whose response has a header: the response, encoded, its header filled.
+    async def respond(self, field: int, request: bytes, by: bytes = b"") -> bytes:
+        """The same for a request that may have a large response: that one, encoded, its header filled.
 
-        It is cut out of the result as it stands, in which the header comes first, and in that the revision.
+        It is cut out of the result as it stands, in which the header comes first.
         """
-        (encoded,) = await self._one(field, request)
+        (encoded,) = await self._one(field, request, by)
         if not encoded.startswith(tag := _RESULT_TAGS[field]):
             raise_failure(Result.FromString(encoded))
         _, start = read_varint(encoded, len(tag))
         size, start = read_varint(encoded, start + len(HEADER))
-        header = b"".join((self._ids, encoded[start : start + size], self._encoded_term()))
-        return b"".join((HEADER, varint(len(header)), header, memoryview(encoded)[start + size :]))
+        header = ResponseHeader.FromString(encoded[start : start + size])
+        self.fill(header)
+        rest = memoryview(encoded)[start + size :]
+        return b"".join((framed(HEADER, header.SerializeToString()), rest))
 
-    def _encoded_term(self) -> bytes:
-        """The end of a header: the node's term, encoded; kept, for it hardly ever changes."""
-        term = self._node.term
-        if self._term[0] != term:
-            self._term = term, ResponseHeader(raft_term=term).SerializeToString()
-        return self._term[1]
-
-    def _one(self, field: int, request: bytes) -> Coroutine[None, None, Sequence[bytes]]:
+    def _one(self, field: int, request: bytes, by: bytes) -> Coroutine[None, None, Sequence[bytes]]:
         """Checked at once, replicated once it is awaited."""
         if len(request) > self.max_request_bytes:
             raise RequestTooLarge
         if field > FIRST_COMMANDS and not self._understood(field):
             raise NOT_CAPABLE.error()
-        return self.propose(encode_command(field, request), 1)
+        return self.propose(encode_command(field, request, by), 1)
 
     def propose(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
         """Replicate a payload of so many commands, with one waiter for all; their encoded results.
@@ -251,7 +246,7 @@ class Replica:
 
         However long that takes, if it is `still` wanted each time it had to wait. Raises NodeStopped.
         """
-        await self._insist(partial(self._node.submit, encode_command(field, request), 1), still)
+        await self._insist(partial(self._node.submit, encode_command(field, request, BY_SERVER), 1), still)
 
     async def until_caught_up(self) -> None:
         """Wait for a read barrier, however long that takes. Raises NodeStopped."""

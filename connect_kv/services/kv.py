@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from connect_kv.kv import txn, validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.rpc import kv_pb2
+from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
@@ -20,35 +21,43 @@ _COMPACT = field_number("compact")
 class KvService:
     """Keys, values, transactions: writes through the log, reads behind a read barrier."""
 
-    def __init__(self, replica: Replica, kv: KvMachine, quota: Quota) -> None:
+    def __init__(self, replica: Replica, kv: KvMachine, quota: Quota, access: Access) -> None:
         self._replica = replica
+        self._access = access
         self._quota = quota
         self._kv = kv
 
-    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes:
-        """Replicate one put. The answer is serialized already, here and below."""
+    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> kv_pb2.PutResponse:
+        """Replicate one put."""
         validation.check_put(request)
+        by = self._access.put(caller, request)
         await self._quota.admit_put(request)
-        return await self._replica.respond(_PUT, request.SerializeToString())
+        result = await self._replica.execute(_PUT, request.SerializeToString(), by)
+        response = result.put
+        self._replica.fill(response.header)
+        return response
 
     async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
-        """Replicate one delete; what is deleted may be large."""
+        """Replicate one delete. The answer is serialized already, here and below: it may be large."""
         validation.check_delete_range(request)
-        return await self._replica.respond(_DELETE_RANGE, request.SerializeToString())
+        by = self._access.delete_range(caller, request)
+        return await self._replica.respond(_DELETE_RANGE, request.SerializeToString(), by)
 
     async def Txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
         """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
         validation.check_txn(request)
+        by = self._access.txn(caller, request)
         if txn.is_read_only(request):
             if not txn.is_serializable(request):
                 await self._replica.barrier()
             return await self._kv.read_txn(request, self._replica.header(revision=0))
         await self._quota.admit_txn(request)
-        return await self._replica.respond(_TXN, request.SerializeToString())
+        return await self._replica.respond(_TXN, request.SerializeToString(), by)
 
     async def Compact(self, request: kv_pb2.CompactionRequest, caller: Caller) -> kv_pb2.CompactionResponse:
         """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""
-        result = await self._replica.execute(_COMPACT, request.SerializeToString())
+        by = self._access.root(caller)
+        result = await self._replica.execute(_COMPACT, request.SerializeToString(), by)
         if request.physical:
             await self._kv.cleaned(request.revision)
         response = result.compact
@@ -58,6 +67,7 @@ class KvService:
     async def Range(self, request: kv_pb2.RangeRequest, caller: Caller) -> bytes:
         """Read keys; linearizable unless the request says otherwise."""
         validation.check_range(request)
+        self._access.range(caller, request)
         if not request.serializable:
             await self._replica.barrier()
         return await self._kv.range_encoded(request, self._replica.header(revision=0))
@@ -67,6 +77,7 @@ class KvService:
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
         """The same in chunks of one pinned revision, for large results."""
         validation.check_range_stream(request)
+        self._access.range(caller, request)
         if not request.serializable:
             await self._replica.barrier()
         async for chunk in self._kv.range_stream(request):

@@ -7,6 +7,7 @@ import asyncio
 from connect_kv.kv import validation
 from connect_kv.rpc import lease_pb2
 from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
@@ -24,8 +25,11 @@ _Answer = tuple[int, ResponseHeader, asyncio.Task[int]]
 class LeaseService:
     """Leases: granted, renewed and revoked through the log, read behind a read barrier."""
 
-    def __init__(self, replica: Replica, reads: Reads, renewals: Renewals, quota: Quota) -> None:
+    def __init__(
+        self, replica: Replica, reads: Reads, renewals: Renewals, quota: Quota, access: Access
+    ) -> None:
         self._replica = replica
+        self._access = access
         self._quota = quota
         self._reads = reads
         self._renewals = renewals
@@ -34,9 +38,10 @@ class LeaseService:
         self, request: lease_pb2.LeaseGrantRequest, caller: Caller
     ) -> lease_pb2.LeaseGrantResponse:
         """Grant a lease; without an id one is chosen when it is applied."""
+        by = self._access.known(caller)
         validation.check_lease_grant(request)
         await self._quota.admit_lease()
-        result = await self._replica.execute(_GRANT, request.SerializeToString())
+        result = await self._replica.execute(_GRANT, request.SerializeToString(), by)
         response = result.lease_grant
         self._replica.fill(response.header)
         return response
@@ -45,7 +50,8 @@ class LeaseService:
         self, request: lease_pb2.LeaseRevokeRequest, caller: Caller
     ) -> lease_pb2.LeaseRevokeResponse:
         """End a lease and delete its keys."""
-        result = await self._replica.execute(_REVOKE, request.SerializeToString())
+        by = self._access.lease_write(caller, request.ID)
+        result = await self._replica.execute(_REVOKE, request.SerializeToString(), by)
         response = result.lease_revoke
         self._replica.fill(response.header)
         return response
@@ -54,7 +60,10 @@ class LeaseService:
         self, request: lease_pb2.LeaseTimeToLiveRequest, caller: Caller
     ) -> lease_pb2.LeaseTimeToLiveResponse:
         """What remains of a lease; TTL -1 if there is none."""
+        self._access.known(caller)
         await self._replica.barrier()
+        if request.keys:
+            self._access.leases(caller, (request.ID,))
         response = await self._reads.time_to_live(request)
         self._replica.fill(response.header)
         return response
@@ -63,8 +72,10 @@ class LeaseService:
         self, request: lease_pb2.LeaseLeasesRequest, caller: Caller
     ) -> lease_pb2.LeaseLeasesResponse:
         """All leases, those that end first in front."""
+        self._access.known(caller)
         await self._replica.barrier()
         response = self._reads.leases()
+        self._access.leases(caller, [one.ID for one in response.leases])
         self._replica.fill(response.header)
         return response
 
@@ -74,6 +85,7 @@ class LeaseService:
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._write(channel, answers))
             while (request := await channel.read()) is not None:
+                self._access.lease_write(channel.caller, request.ID)
                 renewal = tasks.create_task(self._renewals.renew(request.ID))
                 await answers.put((request.ID, self._replica.header(), renewal))
             await answers.put(None)

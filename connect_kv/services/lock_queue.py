@@ -29,7 +29,9 @@ from connect_kv.rpc.kv_pb2 import (
 )
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseRevokeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.access import Access, as_unknown
+from connect_kv.services.caller import Caller
+from connect_kv.services.executor import BY_SERVER, Replica, field_number
 
 OWN_LEASE_SECONDS = 60
 """Of a lease granted for who brought none. Nobody renews it."""
@@ -59,13 +61,19 @@ class Place(NamedTuple):
 class Contests:
     """Enters, waits and leaves for others. `close` ends what is still being cleaned up."""
 
-    def __init__(self, replica: Replica, kv: KvMachine) -> None:
+    def __init__(self, replica: Replica, kv: KvMachine, access: Access) -> None:
         self._replica = replica
+        self._access = access
         self._kv = kv
         self._running: set[asyncio.Task[Any]] = set()
 
     async def win(
-        self, name: bytes, lease: int, value: bytes | None, scope: AbstractAsyncContextManager[None]
+        self,
+        caller: Caller,
+        name: bytes,
+        lease: int,
+        value: bytes | None,
+        scope: AbstractAsyncContextManager[None],
     ) -> Place:
         """Enter and wait, within `scope`, until this contender is the first.
 
@@ -76,7 +84,9 @@ class Contests:
         keeps its place: the caller asks another member with the same lease.
         Raises Refused: the lease is unknown, or expired meanwhile.
         """
-        entering = asyncio.get_running_loop().create_task(self._enter(name, lease, value))
+        with as_unknown():
+            by = self._access.lock(caller, name + b"/", name + b"0")
+        entering = asyncio.get_running_loop().create_task(self._enter(by, name, lease, value))
         self._own(entering)
         try:
             async with scope:
@@ -104,11 +114,11 @@ class Contests:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _enter(self, name: bytes, lease: int, value: bytes | None) -> Place:
+    async def _enter(self, by: bytes, name: bytes, lease: int, value: bytes | None) -> Place:
         own_lease = not lease
         if own_lease:
             grant = LeaseGrantRequest(TTL=OWN_LEASE_SECONDS)
-            lease = (await self._replica.execute(_GRANT, grant.SerializeToString())).lease_grant.ID
+            lease = (await self._replica.execute(_GRANT, grant.SerializeToString(), by)).lease_grant.ID
         prefix = name + b"/"
         key = prefix + b"%x" % lease
         request = TxnRequest(
@@ -116,38 +126,37 @@ class Contests:
             success=[RequestOp(request_put=PutRequest(key=key, value=value or b"", lease=lease))],
             failure=[RequestOp(request_range=RangeRequest(key=key))],
         )
-        response = (await self._replica.execute(_TXN, request.SerializeToString())).txn
+        response = (await self._replica.execute(_TXN, request.SerializeToString(), by)).txn
         entered = response.header.revision
         if response.succeeded:
             return Place(prefix, key, entered, lease, own_lease, entered)
         present = response.responses[0].response_range.kvs[0]
         place = Place(prefix, key, present.create_revision, lease, own_lease, entered)
         if value is not None and present.value != value:
-            replaced = await self.replace(place.key, place.revision, lease, value)
+            replaced = await self._execute(_replacing(place.key, place.revision, lease, value), by)
             if not replaced.succeeded:
                 raise SESSION_EXPIRED.error()
         return place
 
-    async def replace(self, key: bytes, revision: int, lease: int, value: bytes) -> TxnResponse:
+    async def replace(
+        self, caller: Caller, key: bytes, revision: int, lease: int, value: bytes
+    ) -> TxnResponse:
         """Give a contender's key another value, if it is still the one of that create revision."""
-        request = TxnRequest(
-            compare=[created(key, revision)],
-            success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
-        )
-        return await self._execute(request)
+        return await self._asked(caller, _replacing(key, revision, lease, value))
 
-    async def delete(self, key: bytes, revision: int, *, behind: KeyValue | None = None) -> TxnResponse:
-        """Take a contender's key away, if it is still that one, and as long as that other is there."""
-        request = TxnRequest(compare=[created(key, revision)])
-        if behind is not None:
-            request.compare.append(created(behind.key, behind.create_revision))
-        request.success.add().request_delete_range.key = key
-        return await self._execute(request)
+    async def delete(self, caller: Caller, key: bytes, revision: int) -> TxnResponse:
+        """Take a contender's key away, if it is still that one."""
+        return await self._asked(caller, _deleting(key, revision))
 
-    async def _execute(self, request: TxnRequest) -> TxnResponse:
+    async def _asked(self, caller: Caller, request: TxnRequest) -> TxnResponse:
         """A transaction on a key that a client named."""
+        with as_unknown():
+            by = self._access.txn(caller, request)
+        return await self._execute(request, by)
+
+    async def _execute(self, request: TxnRequest, by: bytes) -> TxnResponse:
         validation.check_txn(request)
-        return (await self._replica.execute(_TXN, request.SerializeToString())).txn
+        return (await self._replica.execute(_TXN, request.SerializeToString(), by)).txn
 
     async def _wait(self, place: Place) -> int:
         """Until it is the first: the revision of a state in which it is."""
@@ -195,9 +204,9 @@ class Contests:
             place = await entering
             if place.own_lease:  # nobody else has it
                 revoke = LeaseRevokeRequest(ID=place.lease)
-                await self._replica.execute(_REVOKE, revoke.SerializeToString())
+                await self._replica.execute(_REVOKE, revoke.SerializeToString(), BY_SERVER)
             elif (before := (await self._before(place))[0]) is not None:
-                await self.delete(place.key, place.revision, behind=before)
+                await self._execute(_deleting(place.key, place.revision, behind=before), BY_SERVER)
 
     def _own(self, task: asyncio.Task[Any]) -> None:
         """It runs on when its caller has gone; its failure is the caller's to hear, if there is one."""
@@ -208,6 +217,22 @@ class Contests:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+def _replacing(key: bytes, revision: int, lease: int, value: bytes) -> TxnRequest:
+    return TxnRequest(
+        compare=[created(key, revision)],
+        success=[RequestOp(request_put=PutRequest(key=key, value=value, lease=lease))],
+    )
+
+
+def _deleting(key: bytes, revision: int, *, behind: KeyValue | None = None) -> TxnRequest:
+    """As long as that other is there, if one is named."""
+    request = TxnRequest(compare=[created(key, revision)])
+    if behind is not None:
+        request.compare.append(created(behind.key, behind.create_revision))
+    request.success.add().request_delete_range.key = key
+    return request
 
 
 def created(key: bytes, revision: int) -> Compare:

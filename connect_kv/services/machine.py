@@ -8,6 +8,7 @@ from connect_kv.framework.hosted import HostedMachine, MethodDescription
 from connect_kv.framework.types import Kind
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall
+from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
@@ -29,8 +30,10 @@ class MachineService:
         calls: MachineCalls,
         control: MachineControl,
         read_date: Callable[[], int],
+        access: Access,
     ) -> None:
         """`read_date`, after a read barrier: the leader's time then, for queries."""
+        self._access = access
         self._read_date = read_date
         self._control = control
         self._replica = replica
@@ -44,6 +47,7 @@ class MachineService:
         arguments: bytes | str
         as_json = request.WhichOneof("arguments") != "msgpack"
         arguments = request.json if as_json else request.msgpack
+        self._access.query(caller, request.machine)
         await self._calls.founded(request.machine, self._replica.time_limit)
         checked = self._calls.check(request.machine, request.method, arguments)
         if checked.kind is Kind.QUERY:
@@ -52,13 +56,14 @@ class MachineService:
                 request.machine, checked.method, checked.arguments, self._read_date()
             )
         else:
+            by = self._access.command(caller, request.machine)
             call = MachineCall(
                 machine=request.machine,
                 method=checked.method,
                 arguments=checked.arguments,
                 version=checked.version,
             )
-            result = await self._replica.execute(_CALL, call.SerializeToString())
+            result = await self._replica.execute(_CALL, call.SerializeToString(), by)
             value = result.machine_call.value
         response = machine_pb2.MachineCallResponse(header=self._replica.header())
         if as_json:
@@ -69,6 +74,7 @@ class MachineService:
 
     async def Describe(self, request: machine_pb2.MachineDescribeRequest, caller: Caller) -> Describe:
         """List machines, their methods and the types of their arguments."""
+        self._access.known(caller)
         known = self._calls.machines
         if request.machine and request.machine not in known:
             raise NoSuchMethod(f"connect-kv: unknown machine {request.machine!r}")
@@ -83,6 +89,7 @@ class MachineService:
         self, request: machine_pb2.MachineStatusRequest, caller: Caller
     ) -> machine_pb2.MachineStatusResponse:
         """How each machine is on each member."""
+        self._access.known(caller)
         members = await self._control.status(request.machine)
         return machine_pb2.MachineStatusResponse(header=self._replica.header(), members=members)
 
@@ -90,6 +97,7 @@ class MachineService:
         self, request: machine_pb2.MachineDecideRequest, caller: Caller
     ) -> machine_pb2.MachineDecideResponse:
         """Skip a command that stopped a machine, retire it, host it again."""
+        self._access.root(caller)
         await self._control.decide(request)
         return machine_pb2.MachineDecideResponse(header=self._replica.header())
 

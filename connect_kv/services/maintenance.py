@@ -15,6 +15,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import maintenance_pb2
+from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.peer_calls import PeerCalls
@@ -86,6 +87,7 @@ class MaintenanceService:
         wall: Callable[[], int],
         peers: PeerCalls,
         metrics: Metrics,
+        access: Access,
     ) -> None:
         """`wall` is the time, nanoseconds since 1970."""
         self._hashing = metrics.durations("etcd_mvcc_hash_duration_seconds", "Hash, answered here.")
@@ -97,6 +99,7 @@ class MaintenanceService:
             "etcd_disk_defrag_inflight", "Defragmentations under way.", lambda: self._defragmentations
         )
         self._replica = replica
+        self._access = access
         self._status = status
         self._node = node
         self._host = host
@@ -110,9 +113,11 @@ class MaintenanceService:
         """List alarms, or raise or end one; listing needs no entry of the log."""
         validation.check_alarm(request)
         if request.action == maintenance_pb2.AlarmRequest.GET:
+            self._access.known(caller)
             await self._replica.barrier()
             response = maintenance_pb2.AlarmResponse(alarms=self._host.cluster.alarms(request.alarm))
         else:
+            self._access.root(caller)
             response = (await self._replica.execute(_ALARM, request.SerializeToString())).alarm
         response.header.CopyFrom(self._replica.header())
         return response
@@ -121,6 +126,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.StatusRequest, caller: Caller
     ) -> maintenance_pb2.StatusResponse:
         """This member's state; needs no leader."""
+        self._access.known(caller)
         status = self._status()
         errors = list(status.errors)
         if status.leader_id is None:
@@ -150,6 +156,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.HashKVRequest, caller: Caller
     ) -> maintenance_pb2.HashKVResponse:
         """Of the keys and their history: equal on all members that have compacted up to the same revision."""
+        self._access.root(caller)
         response = await self.hash_kv(request.revision)
         self._replica.fill(response.header)
         return response
@@ -168,6 +175,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.HashRequest, caller: Caller
     ) -> maintenance_pb2.HashResponse:
         """Of everything replicated: equal on all members that have applied the same."""
+        self._access.root(caller)
         with self._hashing.time():
             checksum, revision = await self._host.hash()
         return maintenance_pb2.HashResponse(header=self._replica.header(revision), hash=checksum)
@@ -176,6 +184,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.DefragmentRequest, caller: Caller
     ) -> maintenance_pb2.DefragmentResponse:
         """Give back this member's unneeded disk space; it serves meanwhile, unlike etcd."""
+        self._access.root(caller)
         self._defragmentations += 1
         try:
             with self._defragmenting.time():
@@ -184,10 +193,18 @@ class MaintenanceService:
             self._defragmentations -= 1
         return maintenance_pb2.DefragmentResponse()
 
+    async def Downgrade(
+        self, request: maintenance_pb2.DowngradeRequest, caller: Caller
+    ) -> maintenance_pb2.DowngradeResponse:
+        """There is one storage version: for who may ask, not implemented."""
+        self._access.root(caller)
+        raise NotImplementedError("connect-kv: etcdserverpb.Maintenance/Downgrade is not implemented")
+
     async def MoveLeader(
         self, request: maintenance_pb2.MoveLeaderRequest, caller: Caller
     ) -> maintenance_pb2.MoveLeaderResponse:
         """Hand leadership to another voter; returns once that leads."""
+        self._access.root(caller)
         if not self._node.is_leader:
             raise NotLeader(self._node.leader_id)
         if request.targetID not in self._node.membership.voters:
@@ -202,6 +219,7 @@ class MaintenanceService:
         self, request: maintenance_pb2.SnapshotRequest, caller: Caller
     ) -> AsyncIterator[maintenance_pb2.SnapshotResponse]:
         """A backup of everything, in the frame that clients of etcd check; see `connect-kv snapshot`."""
+        self._access.root(caller)
         with self._saving.time():
             async with aclosing(backup(self._host, self._node.identity, self._wall())) as blobs:
                 async for blob in blobs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 from connect_kv.errors import BadCall, RequestTooLarge
@@ -12,6 +12,8 @@ from connect_kv.kv.gets import is_plain
 from connect_kv.rpc.command_pb2 import Command, SessionBatch
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.session_pb2 import SessionRequests
+from connect_kv.services.access import Access
+from connect_kv.services.caller import Caller
 from connect_kv.services.executor import encode_command, field_number
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.quota import Quota
@@ -41,8 +43,19 @@ _LEASE_READS = frozenset(("lease_time_to_live", "lease_leases"))
 class SessionCommands:
     """Checks requests of a session and encodes commands for the log."""
 
-    def __init__(self, calls: MachineCalls, *, max_request_bytes: int, quota: Quota | None = None) -> None:
+    def __init__(
+        self,
+        calls: MachineCalls,
+        access: Access,
+        *,
+        max_request_bytes: int,
+        leases: Callable[[], Iterable[int]],
+        quota: Quota | None = None,
+    ) -> None:
+        """`leases`: the ids of all leases."""
         self._calls = calls
+        self._access = access
+        self._leases = leases
         self._quota = quota
         self._max_request_bytes = max_request_bytes
 
@@ -99,17 +112,51 @@ class SessionCommands:
         """Wait until a machine has begun. Raises MachineSuspended."""
         await self._calls.founded(machine, time_limit)
 
+    def judge(self, caller: Caller, command: Command) -> None:
+        """Whether that user may do this. Raises Refused: then it never happened."""
+        access, name = self._access, command.WhichOneof("request")
+        match name:
+            case "put":
+                access.put(caller, command.put)
+            case "range":
+                access.range(caller, command.range)
+            case "delete_range":
+                access.delete_range(caller, command.delete_range)
+            case "txn":
+                access.txn(caller, command.txn)
+            case "compact":
+                access.root(caller)
+            case "lease_revoke":
+                access.lease_write(caller, command.lease_revoke.ID)
+            case "lease_renew":
+                for lease in command.lease_renew.ids:
+                    access.lease_write(caller, lease)
+            case "lease_time_to_live" if command.lease_time_to_live.keys:
+                access.leases(caller, (command.lease_time_to_live.ID,))
+            case "lease_leases":
+                access.leases(caller, self._leases())
+            case "machine_call":
+                access.command(caller, command.machine_call.machine)
+            case "machine_query":
+                access.query(caller, command.machine_query.machine)
+            case _:  # leases, and the session itself: for anybody who is known
+                access.known(caller)
+
     def fits(self, requests: SessionRequests) -> bool:
         """Whether none of them can be too large, because they are not together."""
         return requests.ByteSize() <= self._max_request_bytes
 
-    def payload(self, commands: Sequence[Command], session: int, floor: int) -> bytes:
+    def payload(self, caller: Caller, commands: Sequence[Command], session: int, floor: int) -> bytes:
         """One proposal with some commands of a batch."""
-        return _proposal(SessionBatch(session=session, floor=floor, commands=commands))
+        user, judged = self._access.judged(caller)
+        batch = SessionBatch(session=session, floor=floor, commands=commands, user=user, judged=judged)
+        return _proposal(batch)
 
-    def whole_payload(self, requests: SessionRequests, session: int) -> bytes:
+    def whole_payload(self, caller: Caller, requests: SessionRequests, session: int) -> bytes:
         """One proposal with all of them, which are copied as a whole."""
         requests.session = session
+        # Always, for these fields a client could have sent: judged by whom it likes.
+        requests.user, requests.judged = self._access.judged(caller)
         requests.ClearField("ttl")
         return _proposal(requests)
 

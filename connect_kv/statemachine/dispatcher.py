@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,27 +11,32 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from connect_kv.errors import CommandFailed, CorruptStorage, UnknownEntry
+from connect_kv.auth.judgement import judge
+from connect_kv.auth.table import AuthTable
+from connect_kv.auth.table import Refused as AuthRefused
+from connect_kv.errors import CommandFailed, CorruptStorage, Refused, UnknownEntry
 from connect_kv.framework.hosted import Call, Rejected
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, MachineReply, Result
+from connect_kv.rpc.command_pb2 import Command, Done, Failure, MachineReply, Result, SessionBatch
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
-from connect_kv.statemachine.batches import command_from, encoded, session_batch, with_session
+from connect_kv.statemachine.batches import parse, with_session
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.code_records import activation_from
-from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
 from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
 from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Measure, Passed, UserMachines
 
-_PARSED_AT_ONCE = 32
-"""Commands of a session batch, between two looks at the clock."""
+LOOP_SECONDS = 0.002
+"""How long a slice holds the loop before others get a turn."""
+_LOOK_AT_CLOCK = 8
+"""Commands between two looks."""
+
 _INVALID_ARGUMENT = 3
 _NOT_FOUND = 5
 _ABORTED = 10
@@ -97,7 +103,6 @@ class Slice:
 
     overlay: Changes
     at: Moment
-    pace: Pace
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     steps: dict[str, list[AnyStep]] = field(default_factory=dict)
@@ -110,6 +115,8 @@ class Slice:
     """Machines that were retired, at which entry: nothing of them stays stored."""
     call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
     """Where their results belong, and the numbers they bear."""
+    judge: str | None = None
+    """Whose the command at hand is, if it has to be judged again; None: it was judged by these rights."""
     unfinished: Walk[bytes] | None = None
     """The command whose result is to take the last place of its row, if it paused. Ended before the next."""
     copies: list[tuple[Slot, Slot]] = field(default_factory=list)
@@ -125,6 +132,7 @@ class Dispatcher:
         kv: KeyValue,
         sessions: SessionTable,
         cluster: ClusterTable,
+        auth: AuthTable,
         machines: UserMachines,
         retired: RetiredMachines,
         apply_worker: Worker,
@@ -134,16 +142,14 @@ class Dispatcher:
         self._retired = retired
         self._sessions = sessions
         self._cluster = cluster
+        self._auth = auth
         self._machines = machines
         self._apply_worker = apply_worker
         self._clock = clock
 
     async def run(self, entries: Sequence[Entry], at: Moment, overlay: Changes) -> Slice:
-        """Apply entries into `overlay`, pausing for others whenever that has held the loop for long.
-
-        Raises UnknownEntry, and whatever else must stop the node.
-        """
-        work = Slice(overlay, at, Pace(self._clock))
+        """Apply entries into `overlay`. Raises UnknownEntry, and whatever else must stop the node."""
+        work = Slice(overlay, at)
         self._sessions.begin(entries[-1].index)
         for entry in entries:
             row: list[bytes] = []
@@ -158,71 +164,64 @@ class Dispatcher:
             await self._run_steps(work)
         for source, target in work.copies:
             target.row[target.position] = source.row[source.position]
-        await work.pace.through(self._sessions.finish(overlay))
+        self._sessions.finish(overlay)
         self._kv.seal(overlay)
         return work
 
     async def _entry(self, entry: Entry, row: list[bytes], work: Slice) -> None:
-        batch, index, pace = encoded(entry), entry.index, work.pace
+        batch = parse(entry)
         work.at = work.at.after(batch.log_time, batch.elapsed)
-        await pace.through(self._sessions.advance(work.at, work.overlay))
-        for position, data in enumerate(batch.commands):
-            if (together := session_batch(data, index)) is not None:
-                await self._session_batch(together, row, index, work)
-                continue
-            command = command_from(data, index)
+        self._sessions.advance(work.at, work.overlay)
+        now, started = self._clock.now, self._clock.now()
+        for position, command in enumerate(batch.commands):
             kind = command.WhichOneof("request")
-            row.append(self._command(command, kind, row, index, work))
-            if work.unfinished is not None:
-                await self._finish(work, row)
-            # A put takes some microseconds, others may take a millisecond before their first pause.
-            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
-                await pace.rest()
+            work.judge = command.user if self._auth.judge_again(command.judged) else None
+            if kind == "session_batch":
+                await self._session_batch(command.session_batch, row, entry.index, work)
+            else:
+                row.append(self._command(command, kind, row, entry.index, work))
+                if work.unfinished is not None:
+                    await self._finish(work, row)
+            if not position % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
+                await asyncio.sleep(0)
+                started = now()
 
-    async def _session_batch(
-        self, batch: EncodedSessionBatch, row: list[bytes], index: int, work: Slice
-    ) -> None:
+    async def _session_batch(self, batch: SessionBatch, row: list[bytes], index: int, work: Slice) -> None:
         """Commands of one session, admitted together if all are new, as they nearly always are."""
-        pace, encoded_commands = work.pace, batch.commands
-        commands: list[Command] = []
-        numbers: list[int] = []
-        kinds: list[str | None] = []
-        for start in range(0, len(encoded_commands), _PARSED_AT_ONCE):
-            part = [command_from(data, index) for data in encoded_commands[start : start + _PARSED_AT_ONCE]]
-            commands += part
-            numbers += [command.number for command in part]
-            kinds += [command.WhichOneof("request") for command in part]
-            if pace.due:
-                await pace.rest()
+        commands = batch.commands
+        work.judge = batch.user if self._auth.judge_again(batch.judged) else None
+        numbers = [command.number for command in commands]
+        kinds = [command.WhichOneof("request") for command in commands]
+        now, started = self._clock.now, self._clock.now()
         together = "session_close" not in kinds and self._sessions.admit_all(
             batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.at.now, work.overlay
         )
         if not together:
-            for command, kind in zip(with_session(batch, commands), kinds, strict=True):
+            for command, kind in zip(with_session(batch), kinds, strict=True):
                 row.append(self._command(command, kind, row, index, work))
                 if work.unfinished is not None:
                     await self._finish(work, row)
-                if pace.due:
-                    await pace.rest()
             return
         put, overlay = self._kv.plain_put, work.overlay
-        for position, (number, kind, command) in enumerate(zip(numbers, kinds, commands, strict=True)):
-            result = put(command.put, number, overlay) if kind == "put" else None
+        for number, kind, command in zip(numbers, kinds, commands, strict=True):
+            result = put(command.put, number, overlay) if kind == "put" and work.judge is None else None
             row.append(result or self._execute(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
-            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
-                await pace.rest()
+            if not number % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
+                await asyncio.sleep(0)
+                started = now()
 
     async def _finish(self, work: Slice, row: list[bytes]) -> None:
         """Run a command that touches many keys to its end; others get the loop in between."""
         walk, work.unfinished = work.unfinished, None
         assert walk is not None
-        pace = work.pace
+        now, started = self._clock.now, self._clock.now()
         with closing(walk):
             while True:
-                if pace.due:
-                    await pace.rest()
+                if now() - started > LOOP_SECONDS:
+                    await asyncio.sleep(0)
+                    started = now()
                 try:
                     next(walk)
                 except StopIteration as end:
@@ -252,6 +251,12 @@ class Dispatcher:
     ) -> bytes:
         """Run a command that its session, if it has one, admitted."""
         number = command.number
+        if work.judge is not None:
+            refused = judge(self._auth, command, kind, work.judge, work.overlay)
+            if refused is not None:
+                if kind == "machine_call":  # a replay of this machine must not run it either
+                    work.overlay.put(skip_key(index, len(row)), b"")
+                return _refused(refused, number)
         if kind == "put":
             done = self._kv.plain_put(command.put, number, work.overlay)
             if done is not None:
@@ -268,7 +273,9 @@ class Dispatcher:
             return self._machine_call(command, row, index, work)
         if kind == "machine_change":
             return self._machine_change(command, row, index, work)
-        if kind == "session_open":
+        if kind == "auth":
+            result = self._of_auth(command, index, work)
+        elif kind == "session_open":
             request, position = command.session_open, len(row)
             result = self._sessions.open(request, index, position, work.at, work.overlay)
         elif kind in ("alarm", "member_publish"):
@@ -324,6 +331,18 @@ class Dispatcher:
                 )
         return Result(number=command.number, machine_change=Done()).SerializeToString()
 
+    def _of_auth(self, command: Command, index: int, work: Slice) -> Result:
+        """A change of users, roles or the switch: what follows in the log is judged by it."""
+        try:
+            return Result(auth=self._auth.apply(command.auth, index, work.overlay))
+        except AuthRefused as refused:
+            return refused.refusal.result()
+        except NotImplementedError:
+            raise UnknownEntry(
+                f"entry {index} changes users or roles in a way that this version does not know: "
+                "upgrade this member"
+            ) from None
+
     def _of_cluster(self, command: Command, kind: str, work: Slice) -> Result:
         result = Result()
         if kind == "alarm":
@@ -341,8 +360,11 @@ class Dispatcher:
         for name, slots in work.call_slots.items():
             for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
                 slot.row[slot.position] = result_of(outcome, number).SerializeToString()
-                if work.pace.due:
-                    await work.pace.rest()
+
+
+def _refused(refused: Refused, number: int) -> bytes:
+    failure = Failure(code=refused.code, message=refused.message)
+    return Result(number=number, failure=failure).SerializeToString()
 
 
 def result_of(outcome: AnyOutcome, number: int) -> Result:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+from connect_kv.auth.table import AuthTable
 from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
 from connect_kv.events import Signal
 from connect_kv.framework.hosted import Checked, HostedMachine
@@ -37,8 +38,6 @@ from connect_kv.storage import codec, transfer
 from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 
-_LAST_ENTRIES = 64
-"""So few are replayed while nothing else is applied, at the end of a rebuilding."""
 _HAS_RUN = "it has run a command of entry {}, which was passed over"
 _LOG_TIME = bytes((codec.META,)) + b"log-time"
 _ELAPSED = bytes((codec.META,)) + b"elapsed"
@@ -88,14 +87,15 @@ class MachineHost:
         self._config = config or HostConfig()
         self.sessions = SessionTable(self._config.sessions)
         self.cluster = ClusterTable()
+        self.auth = AuthTable()
         self.machines = UserMachines(machines)
         self.retired = RetiredMachines()
         self.machines_changed = Signal()
         """A machine may have begun, have another version, or be retired."""
         self._keeper = StateKeeper(self.machines, self._writer, apply_worker, self._config)
         self._dispatcher = Dispatcher(
-            kv=kv, sessions=self.sessions, cluster=self.cluster, machines=self.machines, retired=self.retired,
-            apply_worker=apply_worker, clock=clock,
+            kv=kv, sessions=self.sessions, cluster=self.cluster, auth=self.auth, machines=self.machines,
+            retired=self.retired, apply_worker=apply_worker, clock=clock,
         )  # fmt: skip
         self._clock = clock
         self._space = Space(lambda: self._writer.engine, space_worker or state_worker, state_worker, clock)
@@ -343,6 +343,7 @@ class MachineHost:
         )
         self.sessions.load(engine)
         self.cluster.load(engine)
+        self.auth.load(engine)
         self.retired.load(engine)
         self._kv.load(engine, self._moment)
         set_alarms(self._kv, self.cluster)
@@ -386,23 +387,16 @@ class MachineHost:
         task.add_done_callback(self._rebuilding.discard)
 
     async def _rebuild(self, name: str) -> None:
-        """From its stored state and the log, beside all else; only the last entries while the rest waits."""
+        """From its stored state and the log, while all else waits."""
         assert self._read_log is not None
-        suspension = self.machines.suspended.get(name)
-        if suspension is None:
-            return
         try:
-            done = await self._keeper.rebuild(name)
-            if self.machines.suspended.get(name) is not suspension:
-                return
-            while (target := self._last_applied) - done > _LAST_ENTRIES:
-                await self._keeper.replay(self._read_log, target, only=name, after=done)
-                done = target
             async with self._turn:
                 self._check_usable()
-                await self._keeper.replay(self._read_log, self._last_applied, only=name, after=done)
-                self.machines.resume(name, suspension)
+                self._broken = True
+                await self._keeper.rebuild(name)
+                await self._keeper.replay(self._read_log, self._last_applied, only=name)
                 await self._keeper.caught_up()
+                self._broken = False
         except NodeStopped:
             return
         except Exception as error:

@@ -9,7 +9,6 @@ layout on disk does: one record per session and slice holds the replies given th
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -65,6 +64,8 @@ class _Session:
     """`Moment.now` of its last command."""
     used_index: int
     floor: int = 0
+    owner: str = ""
+    """The user who opened it; empty: it was opened while authentication was off."""
     replies: dict[int, int] = field(default_factory=dict)
     """Applied numbers at or above the floor: the record that holds the reply."""
     records: dict[int, int] = field(default_factory=dict)
@@ -73,6 +74,12 @@ class _Session:
     def deadline(self, since: int = 0) -> int:
         """It has expired when the time is beyond. What passed before `since` was not measured."""
         return max(self.used_at, since) + self.ttl * _SECOND
+
+
+def _encode(session: _Session) -> bytes:
+    """Its record: numbers, then the owner's name (older versions wrote none)."""
+    numbers = _SESSION.pack(session.ttl, session.used_at, session.used_index, session.floor)
+    return numbers + session.owner.encode()
 
 
 class _Run(NamedTuple):
@@ -94,8 +101,6 @@ class SessionTable:
         self._running: dict[int, list[_Run]] = {}
         """Sessions used in this slice, and where the results of their commands will be."""
         self._record = 0
-        self._read: tuple[bytes, dict[int, bytes]] = b"", {}
-        """The record that was read last in this slice, by its key."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -104,6 +109,11 @@ class SessionTable:
         """Its seconds, or None if it is not open."""
         found = self._sessions.get(session)
         return None if found is None else found.ttl
+
+    def owner(self, session: int) -> str:
+        """Whose it is; empty if it is nobody's, or not open."""
+        found = self._sessions.get(session)
+        return "" if found is None else found.owner
 
     def unacknowledged(self, session: int) -> int:
         """How many replies are kept for it."""
@@ -116,7 +126,9 @@ class SessionTable:
         self._running.clear()
         try:
             for key, value in reader.iterate(*_bounds(codec.SESSIONS)):
-                self._sessions[codec.decode_u64(key[1:])] = _Session(*_SESSION.unpack(value))
+                opened = _Session(*_SESSION.unpack_from(value))
+                opened.owner = value[_SESSION.size :].decode()
+                self._sessions[codec.decode_u64(key[1:])] = opened
             for key, value in reader.iterate(*_bounds(codec.SESSION_REPLIES)):
                 session, record = codec.decode_pair(key[1:])
                 self._load_replies(self._sessions[session], record, value)
@@ -128,11 +140,10 @@ class SessionTable:
     def begin(self, record: int) -> None:
         """A slice starts; `record` names it: the index of its last entry."""
         self._record = record
-        self._read = b"", {}
         self._running.clear()
 
-    def advance(self, at: Moment, changes: Changes) -> Iterator[None]:
-        """An entry of this moment is about to be applied: sessions end whose time is over, one a step."""
+    def advance(self, at: Moment, changes: Changes) -> None:
+        """An entry of this moment is about to be applied: sessions end whose time is over."""
         deadlines, now = self._deadlines, at.now
         while deadlines and deadlines[0][0] < now:
             _, id = heappop(deadlines)
@@ -144,7 +155,6 @@ class SessionTable:
                 self._end(id, changes)
             else:
                 heappush(deadlines, (deadline, id))
-            yield
 
     def open(self, request: SessionOpen, index: int, position: int, at: Moment, changes: Changes) -> Result:
         """A new session; the one unused for longest ends if there are too many."""
@@ -155,7 +165,7 @@ class SessionTable:
             self._end(self._least_used(), changes)
         id = self._new_id(index << _POSITION_BITS | position, at)
         ttl = min(max(request.ttl, limits.min_ttl), limits.max_ttl) if request.ttl > 0 else limits.default_ttl
-        session = _Session(ttl, at.now, index)
+        session = _Session(ttl, at.now, index, owner=request.user)
         self._sessions[id] = session
         self._running[id] = []
         heappush(self._deadlines, (session.deadline(), id))
@@ -235,24 +245,20 @@ class SessionTable:
         self._remember(command.session, session, (number,), slot)
         return None
 
-    def finish(self, changes: Changes) -> Iterator[None]:
-        """The slice ends and all results are in their slots: store them, those of some commands a step."""
+    def finish(self, changes: Changes) -> None:
+        """The slice ends and all results are in their slots: store them."""
         for id, runs in self._running.items():
             session = self._sessions.get(id)
             if session is None:
                 continue
-            changes.put(
-                _key(id), _SESSION.pack(session.ttl, session.used_at, session.used_index, session.floor)
-            )
+            changes.put(_key(id), _encode(session))
             kept: dict[int, bytes] = {}
             for numbers, (row, position) in runs:
                 kept.update(zip(numbers, row[position : position + len(numbers)], strict=True))
-                yield
             if session.floor:
                 kept = {number: reply for number, reply in kept.items() if number >= session.floor}
             if kept:
                 changes.put(_replies_key(id, self._record), _encode_replies(kept))
-            yield
         self._running.clear()
 
     def _use(self, id: int, session: _Session, floor: int, index: int, now: int, changes: Changes) -> None:
@@ -281,26 +287,23 @@ class SessionTable:
         else:
             dropped = [number for number in replies if number < floor]
         session.floor = floor
-        # Up to `SessionLimits.replies` at once, without a pause: few steps for each.
-        for record, count in Counter(map(replies.pop, dropped)).items():
-            session.records[record] -= count
+        for number in dropped:
+            record = replies.pop(number)
+            session.records[record] -= 1
             if not session.records[record]:
                 del session.records[record]
                 changes.delete(_replies_key(id, record))
 
     def _reply(self, id: int, record: int, number: int, reader: Reader) -> bytes:
-        # A batch that is sent again asks for thousands of one record, one after the other.
-        key = _replies_key(id, record)
-        if self._read[0] != key:
-            self._read = key, dict(_decode_replies(reader.get(key) or b""))
-        reply = self._read[1].get(number)
-        if reply is None:
-            raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
-        try:
-            Result.FromString(reply)  # seldom: only a repeated command is answered so
-        except DecodeError as error:
-            raise CorruptStorage("state", f"session {id}: the reply to {number}: {error}") from error
-        return reply
+        value = reader.get(_replies_key(id, record))
+        for found, reply in _decode_replies(value or b""):
+            if found == number:
+                try:
+                    Result.FromString(reply)  # seldom: only a repeated command is answered so
+                except DecodeError as error:
+                    raise CorruptStorage("state", f"session {id}: the reply to {number}: {error}") from error
+                return reply
+        raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
 
     def _load_replies(self, session: _Session, record: int, value: bytes) -> None:
         numbers = [number for number in _numbers(value) if number >= session.floor]

@@ -17,6 +17,7 @@ SPACES = (
     codec.LEASE_KEYS,
     codec.MACHINE_DATA,
     codec.MACHINES,
+    codec.AUTH,
     codec.CLUSTER,
 )
 """What members keep alike. The rest says how far one of them has come with work of its own."""

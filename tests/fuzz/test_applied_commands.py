@@ -16,10 +16,12 @@ from connect_kv.framework.replicated import Replicated, command
 from connect_kv.kv import validation
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import TxnRequest
+from connect_kv.services.caller import Caller
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import Place, SessionCommands
 from connect_kv.statemachine.user_machines import UserMachines
 from tests.fuzz.conftest import fuzz, integers, messages
+from tests.services.conftest import everybody
 from tests.statemachine.conftest import Member, open_session
 
 IN_SESSION = frozenset(
@@ -64,7 +66,7 @@ class Box(Replicated):
 
 MACHINES: Mapping[str, type[Replicated]] = {"counter": Box}
 CALLS = MachineCalls(UserMachines({"counter": ReplicatedMachine(Box())}))
-DOOR = SessionCommands(CALLS, max_request_bytes=1 << 20)
+DOOR = SessionCommands(CALLS, everybody(), max_request_bytes=1 << 20, leases=lambda: ())
 
 
 def admitted_in_session(command: Command) -> bool:
@@ -116,7 +118,7 @@ async def apply_in_session(slices: list[list[Command]], log_times: list[int]) ->
     member = await Member(MACHINES).start()
     session = await member.open_session(log_time=log_times[-1])
     for commands, log_time in zip(slices, log_times, strict=False):
-        payload = CommandBatch.FromString(DOOR.payload(commands, session, floor=commands[0].floor))
+        payload = CommandBatch.FromString(DOOR.payload(Caller(), commands, session, floor=commands[0].floor))
         check(await member.run(*payload.commands, log_time=log_time), commands)
     await check_stored(member)
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from connect_kv.frontend.grpc.router import ETCD_NAMES
-from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
+from connect_kv.rpc import (
+    auth_pb2,
+    cluster_pb2,
+    election_pb2,
+    kv_pb2,
+    lease_pb2,
+    lock_pb2,
+    maintenance_pb2,
+    watch_pb2,
+)
+from connect_kv.services.auth import AuthService
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
 from connect_kv.services.kv import KvService
@@ -26,6 +36,7 @@ SERVED: dict[str, tuple[object, type]] = {
     "Maintenance": (maintenance_pb2, MaintenanceService),
     "Lock": (lock_pb2, LockService),
     "Election": (election_pb2, ElectionService),
+    "Auth": (auth_pb2, AuthService),
 }
 
 

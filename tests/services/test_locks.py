@@ -17,6 +17,7 @@ from connect_kv.client.client import Client
 from connect_kv.errors import Refused
 from connect_kv.rpc import election_pb2, lock_pb2
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseGrantResponse
+from connect_kv.services.caller import Caller
 from connect_kv.services.lock_queue import Contests
 from connect_kv.testing.processes import until
 from tests.services.cluster import Member, configs, running
@@ -112,7 +113,7 @@ async def test_who_asks_again_for_what_it_holds_and_goes_away_still_holds_it(
     await contenders(client, "name", 2)
     contests = only.server.services._contests  # nearer than a call: its end can be timed
     for moment in range(40):
-        again = asyncio.create_task(contests.win(b"name", lease, b"", nullcontext()))
+        again = asyncio.create_task(contests.win(Caller(), b"name", lease, b"", nullcontext()))
         for _ in range(moment):
             await asyncio.sleep(0)
         again.cancel()

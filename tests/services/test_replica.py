@@ -25,7 +25,7 @@ from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.status import raise_failure, status_of
 from connect_kv.statemachine.user_machines import UserMachines
-from tests.services.conftest import FakeNode
+from tests.services.conftest import FakeNode, everybody
 
 PUT = field_number("put")
 
@@ -178,7 +178,9 @@ def test_a_session_carries_only_kinds_that_every_version_knows() -> None:
     names = [*session_commands._KV, "machine_call", "session_close"]
     numbers = {name: Command.DESCRIPTOR.fields_by_name[name].number for name in names}
     assert max(numbers.values()) <= FIRST_COMMANDS
-    places = SessionCommands(MachineCalls(UserMachines({})), max_request_bytes=1 << 20)
+    places = SessionCommands(
+        MachineCalls(UserMachines({})), everybody(), max_request_bytes=1 << 20, leases=lambda: ()
+    )
     for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields:
         if field.name not in names and field.number < 64:
             command = Command(number=1)
@@ -209,31 +211,3 @@ async def test_who_waited_in_vain_is_told_why() -> None:
     assert status_of(OutcomeUnknown(f"{unknown}: because")).text == f"{unknown}: because"
     assert status_of(TimedOut("because")).text == "etcdserver: request timed out: because"
     assert status_of(TimeoutError(110, "of the system")).text == "etcdserver: request timed out"
-
-
-@pytest.mark.parametrize("term", [1, 300])
-@pytest.mark.parametrize("revision", [0, 5, 1 << 40])
-@pytest.mark.parametrize("kind", ["put", "delete_range", "txn"])
-async def test_a_response_is_cut_out_of_its_result(kind: str, revision: int, term: int) -> None:
-    result = Result()
-    response = getattr(result, kind)
-    response.header.revision = revision
-    if kind == "put":
-        response.prev_kv.value = b"v" * 300
-    elif kind == "delete_range":
-        response.deleted = 2
-    else:
-        response.responses.add().response_put.header.revision = revision
-    node = FakeNode(lambda batch: [result])
-    node.term = term
-    expected = type(response)()
-    expected.CopyFrom(response)
-    ours = replica(node)
-    ours.fill(expected.header)
-    assert await ours.respond(field_number(kind), b"") == expected.SerializeToString()
-
-
-async def test_a_refused_request_has_no_response() -> None:
-    node = FakeNode(lambda batch: [Result(failure=Failure(code=3, message="no"))])
-    with pytest.raises(Refused, match="no"):
-        await replica(node).respond(PUT, b"")

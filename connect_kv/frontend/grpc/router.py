@@ -25,6 +25,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from connect_kv.auth.authenticator import Credentials
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.frontend.grpc.undecodable import undecodable
@@ -47,15 +48,9 @@ ETCD_NAMES = {
     "Maintenance": "etcdserverpb.Maintenance",
     "Lock": "v3lockpb.Lock",
     "Election": "v3electionpb.Election",
+    "Auth": "etcdserverpb.Auth",
 }
 """Our services that answer under a second name, which existing etcd clients call."""
-
-AUTH_METHODS = (
-    "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate",
-    "UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole",
-    "RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
-)  # fmt: skip
-"""Of ``etcdserverpb.Auth``, which has no message of ours: each is refused by name."""
 
 NOT_FOR_LEARNER = Refusal(Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
 
@@ -122,10 +117,6 @@ class Route:
     """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
 
 
-_ANYBODY, _NEEDS_LEADER = Caller(), Caller(needs_leader=True)
-"""All that a caller can be so far: made once, not for each call."""
-
-
 class Router:
     """Every method that clients can call."""
 
@@ -136,11 +127,14 @@ class Router:
         has_leader: Callable[[], bool],
         is_learner: Callable[[], bool] = lambda: False,
         opening: Opening | None = None,
+        ready: Callable[[Caller], Awaitable[None] | None] = lambda caller: None,
     ) -> None:
         """A learner answers only what needs no agreement; clients go to another member for the rest.
 
-        Until `opening` is open, calls wait, but those that ask how this member is.
+        Until `opening` is open, calls wait, but those that ask how this member is. `ready` gives what a
+        caller has to wait for until it can be known who that is, if anything.
         """
+        self._ready = ready
         self._opening = opening or Opening.at_once()
         self._is_learner = is_learner
         self._streams = streams
@@ -152,10 +146,6 @@ class Router:
     def route(self, path: str) -> Route:
         """Who serves ``/package.Service/Method``; if nobody, who says so."""
         return self._table.get(path) or self._unknown(path)
-
-    def serves(self, path: str) -> bool:
-        """Whether there is such a method, so that its route stays the same."""
-        return path in self._table
 
     def add(
         self,
@@ -183,7 +173,7 @@ class Router:
                 streams = None if always else self._streams
                 at_once = always or f"{service.name}.{method.name}" in _BEFORE_OPENING
                 opening = Opening.at_once() if at_once else self._opening
-                surrounded = _Method(guard, opening, streams, self._metrics, name, method, call)
+                surrounded = _Method(guard, opening, self._ready, streams, self._metrics, name, method, call)
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
 
     def refuse(self, service: str, methods: Iterable[str]) -> None:
@@ -223,6 +213,7 @@ class _Method:
         self,
         guard: Callable[[Any, Caller], None],
         opening: Opening,
+        ready: Callable[[Caller], Awaitable[None] | None],
         streams: Streams | None,
         metrics: Metrics,
         service: str,
@@ -231,6 +222,7 @@ class _Method:
     ) -> None:
         self._guard = guard
         self._opening = opening
+        self._ready = ready
         self._streams = streams
         self._method = method
         self._call = call
@@ -260,6 +252,8 @@ class _Method:
             self._guard(request, caller)
             if not self._opening.is_open:
                 await self._wait(request, caller)
+            if (waiting := self._ready(caller)) is not None:
+                await waiting
             response = await self._call(request, caller)
         except BaseException as error:
             self._fail(error)
@@ -277,6 +271,8 @@ class _Method:
             async with self._scope(caller):
                 if not self._opening.is_open:
                     await self._wait(request, caller)
+                if (waiting := self._ready(caller)) is not None:
+                    await waiting
                 async with _closed_after(self._call(request, caller)) as responses:
                     async for response in responses:
                         await wire.write(self.encode(response))
@@ -292,6 +288,8 @@ class _Method:
             async with self._scope(channel.caller):
                 if not self._opening.is_open:
                     await self._wait(None, channel.caller)
+                if (waiting := self._ready(channel.caller)) is not None:
+                    await waiting
                 await self._call(channel)
         except BaseException as error:
             self._fail(error)
@@ -310,13 +308,22 @@ class _Method:
     def caller(self, metadata: Metadata) -> Caller:
         """Who calls, who is counted too."""
         needs_leader, version = False, UNKNOWN_VERSION
+        token = authorization = None
         for key, value in metadata:
             if key == "hasleader":
                 needs_leader = True
+            elif key == "token":
+                token = value if token is None else token
+            elif key == "authorization":
+                authorization = value if authorization is None else authorization
             elif key == "client-api-version" and isinstance(value, str):
                 version = value
         self._requests.note(version)
-        return _NEEDS_LEADER if needs_leader else _ANYBODY
+        if token is None:  # even an empty one counts before the other
+            token = authorization
+        if token is None:
+            return Caller(needs_leader=needs_leader)
+        return Caller(credentials=Credentials(token=_bare(token)), needs_leader=needs_leader)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""
@@ -375,6 +382,12 @@ class _Channel:
     async def write(self, response: Message | bytes) -> None:
         """Send one response."""
         await self._wire.write(self._method.encode(response))
+
+
+def _bare(token: str | bytes) -> str:
+    """Without what HTTP clients write before it."""
+    text = token if isinstance(token, str) else token.decode("latin-1")
+    return text.removeprefix("Bearer ")
 
 
 def _open(request: Any, caller: Caller) -> None:

@@ -10,8 +10,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.reflection import REFLECTION_NAMES, ReflectionService, service_names
-from connect_kv.frontend.grpc.router import AUTH_METHODS, Router
+from connect_kv.frontend.grpc.router import Router
 from connect_kv.rpc import (
+    auth_pb2,
     cluster_pb2,
     election_pb2,
     kv_pb2,
@@ -26,6 +27,7 @@ from connect_kv.rpc import (
 SERVICES: Sequence[ServiceDescriptor] = tuple(
     module.DESCRIPTOR.services_by_name[name]
     for module, name in (
+        (auth_pb2, "Auth"),
         (kv_pb2, "KV"),
         (watch_pb2, "Watch"),
         (lease_pb2, "Lease"),
@@ -44,7 +46,6 @@ def add_services(router: Router, servicers: Mapping[str, object]) -> None:
     """Fill the table; `servicers` by the service's short name."""
     for service in SERVICES:
         router.add(service, servicers.get(service.name))
-    router.refuse("etcdserverpb.Auth", AUTH_METHODS)
 
 
 def add_health_and_reflection(router: Router, health: HealthService) -> None:

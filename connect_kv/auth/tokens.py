@@ -1,0 +1,151 @@
+"""Tokens: what a login gives, and whose a token is.
+
+Simple tokens are random letters and the log index of their login; the table, which each member fills from the
+log, says whose they are. JSON Web Tokens carry the name and the auth revision themselves, signed.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jwt
+
+from connect_kv.auth.table import AuthTable
+from connect_kv.etcd_errors import Code, Refusal
+
+INVALID_TOKEN = Refusal(Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+VERIFY_ONLY = Refusal(Code.UNKNOWN, "auth: token signing attempted with verify-only key")
+LETTERS = 16
+"""Random letters of a simple token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody has proved to be."""
+
+    name: str
+    revision: int | None = None
+    """The auth revision a JSON Web Token was made at: after any change it is stale. None: never stale."""
+
+
+class Tokens(Protocol):
+    """One way of making tokens."""
+
+    def begin(self, rng: random.Random) -> str:
+        """The part that a login puts into the log; empty where nothing is kept there."""
+
+    def finish(self, name: str, revision: int, from_log: str) -> str:
+        """The token for the client. Raises Refused."""
+
+    def index_of(self, token: str) -> int | None:
+        """The log index this token waits for; None if it is no such token, or waits for none."""
+
+    def identify(self, token: str) -> Identity:
+        """Whose it is. Raises Refused (INVALID_TOKEN)."""
+
+    def expire(self) -> None:
+        """Forget what nobody has used for long. Called now and then."""
+
+
+class SimpleTokens:
+    """etcd's ``--auth-token simple``."""
+
+    def __init__(self, table: AuthTable, now: Callable[[], float], *, ttl: float = 300.0) -> None:
+        """`now`: monotonic seconds; `ttl`: how long one lives without being used."""
+        self._table = table
+        self._now = now
+        self._ttl = ttl
+        self._used: dict[str, float] = {}
+
+    def begin(self, rng: random.Random) -> str:
+        """Letters that nobody can guess."""
+        return "".join(rng.choices(string.ascii_letters, k=LETTERS))
+
+    def finish(self, name: str, revision: int, from_log: str) -> str:
+        """As apply completed it."""
+        return from_log
+
+    def index_of(self, token: str) -> int | None:
+        """What stands behind the dot."""
+        letters, dot, number = token.partition(".")
+        if not (letters and dot and number.isascii() and number.isdigit() and len(number) < 20):
+            return None
+        return int(number)
+
+    def identify(self, token: str) -> Identity:
+        """By the table; using it keeps it alive on this member."""
+        name = self._table.user_of_token(token)
+        if name is None:
+            raise INVALID_TOKEN.error()
+        self._used[token] = self._now()
+        return Identity(name)
+
+    def expire(self) -> None:
+        """A token that this member has not seen used counts from when it is first looked at here."""
+        now = self._now()
+        known = self._table.tokens
+        self._used = {token: self._used.get(token, now) for token in known}
+        for token, used in self._used.items():
+            if now - used > self._ttl:
+                self._table.forget_token(token)
+
+
+class JwtTokens:
+    """etcd's ``--auth-token jwt,...``: signed, so no member has to remember them."""
+
+    def __init__(
+        self,
+        table: AuthTable,
+        wall: Callable[[], float],
+        *,
+        method: str,
+        verify_key: object,
+        sign_key: object | None,
+        ttl: float,
+    ) -> None:
+        """`wall`: seconds since 1970; `method`: as RS256; without a `sign_key` this member verifies only."""
+        self._table = table
+        self._wall = wall
+        self._method = method
+        self._verify_key = verify_key
+        self._sign_key = sign_key
+        self._ttl = ttl
+
+    def begin(self, rng: random.Random) -> str:
+        """Nothing: the log need not know of it."""
+        return ""
+
+    def finish(self, name: str, revision: int, from_log: str) -> str:
+        """Sign who it is, and as of which revision."""
+        if self._sign_key is None:
+            raise VERIFY_ONLY.error()
+        claims = {"username": name, "revision": revision, "exp": int(self._wall() + self._ttl)}
+        return jwt.encode(claims, self._sign_key, algorithm=self._method)  # type: ignore[arg-type]
+
+    def index_of(self, token: str) -> int | None:
+        """It waits for no entry."""
+        return None
+
+    def identify(self, token: str) -> Identity:
+        """Signature, exactly the configured method, and the time it ends, if it says one."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._verify_key,  # type: ignore[arg-type]
+                algorithms=[self._method],
+                options={"verify_exp": False, "verify_aud": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise INVALID_TOKEN.error() from None
+        name, revision, end = claims.get("username"), claims.get("revision", 0), claims.get("exp")
+        ended = end is not None and (not isinstance(end, int | float) or end <= self._wall())
+        if not isinstance(name, str) or not isinstance(revision, int) or ended:
+            raise INVALID_TOKEN.error()
+        return Identity(name, revision)
+
+    def expire(self) -> None:
+        """They end by themselves."""

@@ -1,0 +1,201 @@
+"""Access: what a service asks before it does anything for a caller, one line each.
+
+It knows who the caller is (`auth.authenticator`) and asks whether they may (`auth.authorization`). What comes
+back of a write goes into the log beside the command, so that apply can tell whether it has to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from connect_kv.auth.authenticator import Authenticator
+from connect_kv.auth.authorization import Authorization
+from connect_kv.auth.judgement import lease_keys
+from connect_kv.auth.table import AuthTable
+from connect_kv.auth.tokens import Identity
+from connect_kv.errors import Refused
+from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.kv.layout import Source
+from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from connect_kv.services.caller import Caller
+
+FOREIGN_SESSION = Refusal(Code.PERMISSION_DENIED, "connect-kv: this session belongs to somebody else")
+
+
+class Access:
+    """The doorkeeper's questions. Methods raise Refused with etcd's code and text."""
+
+    def __init__(
+        self, table: AuthTable, authenticator: Authenticator, source: Callable[[], Source | None]
+    ) -> None:
+        """`source`: the database as it is now, for the keys of leases."""
+        self._table = table
+        self._authenticator = authenticator
+        self._source = source
+        self._authorization = Authorization(table, self._keys_of_lease)
+        self._marks: dict[tuple[str, int], bytes] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is asked who they are."""
+        return self._table.enabled
+
+    def ready(self, caller: Caller) -> Awaitable[None] | None:
+        """What to wait for, briefly: a login that this member has not applied yet. None nearly always."""
+        if self._table.enabled and self._authenticator.late(caller.credentials):
+            return self._authenticator.catch_up(caller.credentials)
+        return None
+
+    # Writes give back what is to stand beside the command in the log.
+
+    def put(self, caller: Caller, request: PutRequest) -> bytes:
+        """See `Authorization.put`."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.put(identity, request)
+        return self._mark(identity)
+
+    def delete_range(self, caller: Caller, request: DeleteRangeRequest) -> bytes:
+        """See `Authorization.delete_range`."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.delete_range(identity, request)
+        return self._mark(identity)
+
+    def txn(self, caller: Caller, request: TxnRequest) -> bytes:
+        """See `Authorization.txn`."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.txn(identity, request)
+        return self._mark(identity)
+
+    def root(self, caller: Caller) -> bytes:
+        """Management, compaction, maintenance: who holds the role root."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.root(identity)
+        return self._mark(identity)
+
+    def known(self, caller: Caller) -> bytes:
+        """Anybody who has proved to be somebody."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.known(identity)
+        return self._mark(identity)
+
+    def lease_write(self, caller: Caller, lease: int) -> bytes:
+        """See `Authorization.lease_write`."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.lease_write(identity, lease)
+        return self._mark(identity)
+
+    def command(self, caller: Caller, machine: str) -> bytes:
+        """Commands of a machine."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.machine(identity, machine, command=True)
+        return self._mark(identity)
+
+    def lock(self, caller: Caller, prefix: bytes, prefix_end: bytes) -> bytes:
+        """To stand in the queue of a lock or an election: any operation within it may follow."""
+        if not self._table.enabled:
+            return b""
+        identity = self._identify(caller)
+        self._authorization.lock(identity, prefix, prefix_end, write=True)
+        return self._mark(identity)
+
+    # Reads.
+
+    def range(self, caller: Caller, request: RangeRequest) -> None:
+        """See `Authorization.range`."""
+        if self._table.enabled:
+            self._authorization.range(self._identify(caller), request)
+
+    def watch(self, caller: Caller, key: bytes, range_end: bytes) -> None:
+        """See `Authorization.watch`."""
+        if self._table.enabled:
+            self._authorization.watch(self._identify(caller), key, range_end)
+
+    def watch_of(self, owner: str, key: bytes, range_end: bytes) -> None:
+        """The same for a watch that is there, whose owner was known when it was created."""
+        self._authorization.watch(Identity(owner) if owner else None, key, range_end)
+
+    def queue(self, caller: Caller, prefix: bytes, prefix_end: bytes) -> None:
+        """To see who stands first in the queue of a lock or an election."""
+        if self._table.enabled:
+            self._authorization.lock(self._identify(caller), prefix, prefix_end, write=False)
+
+    def leases(self, caller: Caller, leases: Iterable[int]) -> None:
+        """See `Authorization.lease_read`."""
+        if self._table.enabled:
+            self._authorization.lease_read(self._identify(caller), leases)
+
+    def query(self, caller: Caller, machine: str) -> None:
+        """Queries of a machine."""
+        if self._table.enabled:
+            self._authorization.machine(self._identify(caller), machine, command=False)
+
+    def user(self, caller: Caller, name: str) -> None:
+        """Who may look that user up."""
+        if self._table.enabled:
+            self._authorization.user(self._identify(caller), name)
+
+    def role(self, caller: Caller, name: str) -> None:
+        """Who may look that role up."""
+        if self._table.enabled:
+            self._authorization.role(self._identify(caller), name)
+
+    # Sessions.
+
+    def name(self, caller: Caller) -> str:
+        """Of the user; empty while authentication is off."""
+        if not self._table.enabled:
+            return ""
+        identity = self._identify(caller)
+        self._authorization.known(identity)
+        return identity.name if identity else ""
+
+    def owns(self, caller: Caller, owner: str) -> None:
+        """A session belongs to who opened it; one opened while nobody was asked, to whoever knows its id."""
+        if self._table.enabled and owner and self.name(caller) != owner:
+            raise FOREIGN_SESSION.error()
+
+    def judged(self, caller: Caller) -> tuple[str, int]:
+        """User and generation, for a batch of commands that were judged one by one."""
+        return (self.name(caller), self._table.generation) if self._table.enabled else ("", 0)
+
+    def _identify(self, caller: Caller) -> Identity | None:
+        return self._authenticator.identify(caller.credentials)
+
+    def _mark(self, identity: Identity | None) -> bytes:
+        """``Command(user=..., judged=...)`` encoded; the same ones come again and again."""
+        wanted = (identity.name if identity else "", self._table.generation)
+        mark = self._marks.get(wanted)
+        if mark is None:
+            if len(self._marks) >= 1024:
+                self._marks.clear()
+            mark = self._marks[wanted] = Command(user=wanted[0], judged=wanted[1]).SerializeToString()
+        return mark
+
+    def _keys_of_lease(self, lease: int) -> Iterable[bytes]:
+        source = self._source()
+        return () if source is None else lease_keys(source, lease)
+
+
+@contextmanager
+def as_unknown() -> Iterator[None]:
+    """Refusals of locks and elections arrive as UNKNOWN with the usual text, as etcd's do."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(Code.UNKNOWN, refused.message) from None

@@ -1,0 +1,240 @@
+"""connect_kv.v1.Auth and etcdserverpb.Auth: users, roles, and the switch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from connect_kv.auth.passwords import Passwords
+from connect_kv.auth.permissions import FROM_KEY, usable
+from connect_kv.auth.table import (
+    INVALID_MANAGEMENT,
+    LOGIN_FAILED,
+    NO_PERMISSION_GIVEN,
+    NOT_ENABLED,
+    ROLE_NOT_FOUND,
+    ROOT,
+    USER_NOT_FOUND,
+    AuthTable,
+)
+from connect_kv.auth.tokens import Tokens
+from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.rpc import auth_pb2
+from connect_kv.rpc.auth_pb2 import AuthChange, AuthLogin, Permission
+from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.access import Access
+from connect_kv.services.caller import Caller
+from connect_kv.services.executor import BY_SERVER, Replica, field_number
+
+
+class _Headed(Protocol):
+    @property
+    def header(self) -> ResponseHeader: ...
+
+
+R = TypeVar("R", bound=_Headed)
+
+_AUTH = field_number("auth")
+NO_PASSWORD_USER = Refusal(
+    Code.UNKNOWN, "auth: authentication failed, password was given for no password user"
+)
+_EVERYTHING = Permission(permType=Permission.READWRITE, range_end=FROM_KEY)
+"""What the role root is shown to have, whatever was granted to it."""
+
+
+class AuthService:
+    """Management is for who holds the role root, once authentication is on; logging in is for everybody."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        table: AuthTable,
+        access: Access,
+        passwords: Passwords,
+        tokens: Tokens,
+        rng: random.Random,
+    ) -> None:
+        """`rng` must be one that nobody can predict: tokens come from it."""
+        self._replica = replica
+        self._table = table
+        self._access = access
+        self._passwords = passwords
+        self._tokens = tokens
+        self._rng = rng
+
+    async def AuthEnable(
+        self, request: auth_pb2.AuthEnableRequest, caller: Caller
+    ) -> auth_pb2.AuthEnableResponse:
+        """From the next entry on everybody has to say who they are."""
+        await self._change(caller, AuthChange(enable=request))
+        return self._headed(auth_pb2.AuthEnableResponse())
+
+    async def AuthDisable(
+        self, request: auth_pb2.AuthDisableRequest, caller: Caller
+    ) -> auth_pb2.AuthDisableResponse:
+        """Nobody has to any more; all tokens are forgotten."""
+        await self._change(caller, AuthChange(disable=request))
+        return self._headed(auth_pb2.AuthDisableResponse())
+
+    async def AuthStatus(
+        self, request: auth_pb2.AuthStatusRequest, caller: Caller
+    ) -> auth_pb2.AuthStatusResponse:
+        """Whether it is on, and the auth revision."""
+        self._access.root(caller)
+        await self._replica.barrier()
+        return self._headed(
+            auth_pb2.AuthStatusResponse(enabled=self._table.enabled, authRevision=self._table.revision)
+        )
+
+    async def Authenticate(
+        self, request: auth_pb2.AuthenticateRequest, caller: Caller
+    ) -> auth_pb2.AuthenticateResponse:
+        """Log in: compare the password, then have the log say that it was right, and as of when."""
+        await self._replica.barrier()
+        while True:
+            if not self._table.enabled:
+                raise NOT_ENABLED.error()
+            user, revision = self._table.users.get(request.name), self._table.revision
+            if user is None:
+                # As long as for a wrong password: who tries names must not learn which there are.
+                await self._passwords.matches(request.password, self._passwords.decoy)
+                raise LOGIN_FAILED.error()
+            if user.no_password:
+                raise NO_PASSWORD_USER.error()
+            if not await self._passwords.matches(request.password, user.password_hash):
+                raise LOGIN_FAILED.error()
+            login = AuthLogin(name=request.name, token=self._tokens.begin(self._rng), auth_revision=revision)
+            token = (await self._propose(AuthChange(login=login), BY_SERVER)).token
+            if token:
+                token = self._tokens.finish(request.name, revision, token)
+                return self._headed(auth_pb2.AuthenticateResponse(token=token))
+
+    async def UserAdd(
+        self, request: auth_pb2.AuthUserAddRequest, caller: Caller
+    ) -> auth_pb2.AuthUserAddResponse:
+        """Add a user; its password is hashed here, before it enters the log."""
+        request.hashedPassword = ""
+        if not request.options.no_password:
+            request.hashedPassword = await self._passwords.hash(request.password)
+        request.password = ""
+        await self._change(caller, AuthChange(user_add=request))
+        return self._headed(auth_pb2.AuthUserAddResponse())
+
+    async def UserGet(
+        self, request: auth_pb2.AuthUserGetRequest, caller: Caller
+    ) -> auth_pb2.AuthUserGetResponse:
+        """The roles of a user: for root, and for that user."""
+        self._access.user(caller, request.name)
+        await self._replica.barrier()
+        user = self._table.users.get(request.name)
+        if user is None:
+            raise USER_NOT_FOUND.error()
+        return self._headed(auth_pb2.AuthUserGetResponse(roles=user.roles))
+
+    async def UserList(
+        self, request: auth_pb2.AuthUserListRequest, caller: Caller
+    ) -> auth_pb2.AuthUserListResponse:
+        """All names, in byte order."""
+        self._access.root(caller)
+        await self._replica.barrier()
+        return self._headed(auth_pb2.AuthUserListResponse(users=_sorted(self._table.users)))
+
+    async def UserDelete(
+        self, request: auth_pb2.AuthUserDeleteRequest, caller: Caller
+    ) -> auth_pb2.AuthUserDeleteResponse:
+        """The user and its tokens."""
+        await self._change(caller, AuthChange(user_delete=request))
+        return self._headed(auth_pb2.AuthUserDeleteResponse())
+
+    async def UserChangePassword(
+        self, request: auth_pb2.AuthUserChangePasswordRequest, caller: Caller
+    ) -> auth_pb2.AuthUserChangePasswordResponse:
+        """A new password; the user's tokens end. An empty one locks the user out, as in etcd."""
+        hashed = await self._passwords.hash(request.password) if request.password else ""
+        request.hashedPassword, request.password = hashed, ""
+        await self._change(caller, AuthChange(user_change_password=request))
+        return self._headed(auth_pb2.AuthUserChangePasswordResponse())
+
+    async def UserGrantRole(
+        self, request: auth_pb2.AuthUserGrantRoleRequest, caller: Caller
+    ) -> auth_pb2.AuthUserGrantRoleResponse:
+        """Give a role to a user."""
+        await self._change(caller, AuthChange(user_grant_role=request))
+        return self._headed(auth_pb2.AuthUserGrantRoleResponse())
+
+    async def UserRevokeRole(
+        self, request: auth_pb2.AuthUserRevokeRoleRequest, caller: Caller
+    ) -> auth_pb2.AuthUserRevokeRoleResponse:
+        """Take it away."""
+        await self._change(caller, AuthChange(user_revoke_role=request))
+        return self._headed(auth_pb2.AuthUserRevokeRoleResponse())
+
+    async def RoleAdd(
+        self, request: auth_pb2.AuthRoleAddRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleAddResponse:
+        """Add a role without permissions."""
+        await self._change(caller, AuthChange(role_add=request))
+        return self._headed(auth_pb2.AuthRoleAddResponse())
+
+    async def RoleGet(
+        self, request: auth_pb2.AuthRoleGetRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleGetResponse:
+        """The permissions of a role: for root, and for who holds it."""
+        self._access.role(caller, request.role)
+        await self._replica.barrier()
+        role = self._table.roles.get(request.role)
+        if role is None:
+            raise ROLE_NOT_FOUND.error()
+        shown = [_EVERYTHING] if role.name == ROOT else role.permissions
+        return self._headed(auth_pb2.AuthRoleGetResponse(perm=shown, machines=role.machines))
+
+    async def RoleList(
+        self, request: auth_pb2.AuthRoleListRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleListResponse:
+        """All names, in byte order."""
+        self._access.root(caller)
+        await self._replica.barrier()
+        return self._headed(auth_pb2.AuthRoleListResponse(roles=_sorted(self._table.roles)))
+
+    async def RoleDelete(
+        self, request: auth_pb2.AuthRoleDeleteRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleDeleteResponse:
+        """The role; nobody holds it any more."""
+        await self._change(caller, AuthChange(role_delete=request))
+        return self._headed(auth_pb2.AuthRoleDeleteResponse())
+
+    async def RoleGrantPermission(
+        self, request: auth_pb2.AuthRoleGrantPermissionRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleGrantPermissionResponse:
+        """A range of keys, or a machine, for a role."""
+        by = self._access.root(caller)
+        if not request.HasField("machine"):
+            if not request.HasField("perm"):
+                raise NO_PERMISSION_GIVEN.error()
+            if not usable(request.perm):
+                raise INVALID_MANAGEMENT.error()
+        await self._propose(AuthChange(role_grant_permission=request), by)
+        return self._headed(auth_pb2.AuthRoleGrantPermissionResponse())
+
+    async def RoleRevokePermission(
+        self, request: auth_pb2.AuthRoleRevokePermissionRequest, caller: Caller
+    ) -> auth_pb2.AuthRoleRevokePermissionResponse:
+        """Take exactly that range, or that machine, away."""
+        await self._change(caller, AuthChange(role_revoke_permission=request))
+        return self._headed(auth_pb2.AuthRoleRevokePermissionResponse())
+
+    async def _change(self, caller: Caller, change: AuthChange) -> None:
+        await self._propose(change, self._access.root(caller))
+
+    async def _propose(self, change: AuthChange, by: bytes) -> auth_pb2.AuthChanged:
+        return (await self._replica.execute(_AUTH, change.SerializeToString(), by)).auth
+
+    def _headed(self, response: R) -> R:
+        """With the header of now; its revision is that of keys, which nothing here changes."""
+        response.header.CopyFrom(self._replica.header())
+        return response
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=str.encode)
