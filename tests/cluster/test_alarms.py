@@ -152,7 +152,11 @@ async def test_a_member_with_other_data_is_found_and_replaced(tmp_path: Path, sp
                 await until(lambda: refused(client, "corrupt cluster"), 20, "the alarm here")
             assert await node.http("/readyz") == 503
             assert await node.http("/readyz?exclude=data_corruption") == 200
-        assert "the newest change of b'k/0' is not its current value" in bad.log_file.read_text()
+
+        async def found() -> bool:
+            return "the newest change of b'k/0' is not its current value" in bad.log_file.read_text()
+
+        await until(found, 20, "the member to find it itself, which the leader may have done before")
         if space == layout.HISTORY:
 
             async def told() -> bool:
