@@ -88,15 +88,15 @@ class KvMachine:
             "put": self._put,
             "compact": self._compact,
             "lease_grant": self._lease_grant,
-            "lease_renew": self._lease_renew,
         }
-        self._walks: dict[str, Callable[[Command, Changes], Walk[Parts]]] = {
+        self._walks: dict[str, Callable[[Command, int, Moment, Changes], Walk[Parts]]] = {
             "delete_range": self._delete_range,
             "txn": self._txn,
             "lease_revoke": self._lease_revoke,
             "lease_expire": self._lease_expire,
+            "lease_renew": self._lease_renew,
         }
-        """Those that may touch any number of keys: an encoded Result without its number."""
+        """Those that may touch any number of keys or leases: an encoded Result without its number."""
 
     def load(self, source: Source, at: Moment) -> None:
         """Continue from that database, whose last entry was applied at that moment; at start, or after a
@@ -184,7 +184,7 @@ class KvMachine:
             if refusal is not None:
                 result = refusal.result()
             elif kind in self._walks:
-                parts = yield from self._walks[kind](command, overlay)
+                parts = yield from self._walks[kind](command, index, at, overlay)
                 return parts.begin_with(_NUMBER + varint(number) if number else b"").joined()
             else:
                 result = self._appliers[kind](command, index, at, overlay)
@@ -245,12 +245,12 @@ class KvMachine:
         store.finish()
         return result
 
-    def _delete_range(self, command: Command, overlay: Changes) -> Walk[Parts]:
+    def _delete_range(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
         response = yield from txn.delete_range(self._store, overlay, command.delete_range)
         self._store.finish()
         return _result(Result.DELETE_RANGE_FIELD_NUMBER, response)
 
-    def _txn(self, command: Command, overlay: Changes) -> Walk[Parts]:
+    def _txn(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
         self.txns += 1
         branch = yield from txn.choose(overlay, command.txn)
         yield from txn.check(overlay, self._store.state, self.leases, branch)
@@ -281,19 +281,23 @@ class KvMachine:
         header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
 
-    def _lease_revoke(self, command: Command, overlay: Changes) -> Walk[Parts]:
+    def _lease_revoke(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
         lease = command.lease_revoke.ID
         if self.leases.get(lease) is None:
             raise etcd_errors.LEASE_NOT_FOUND.error()
         header = ResponseHeader(revision=(yield from self._end_lease(lease, overlay)))
         return Parts(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
 
-    def _lease_renew(self, command: Command, index: int, at: Moment, overlay: Changes) -> Result:
-        ttls = [self.leases.renew(overlay, lease, index, at.now) for lease in command.lease_renew.ids]
+    def _lease_renew(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+        ttls = []
+        for number, lease in enumerate(command.lease_renew.ids, 1):
+            ttls.append(self.leases.renew(overlay, lease, index, at.now))
+            if not number % scan.SLICE_WRITES:
+                yield
         self._store.finish()
-        return Result(lease_renew=LeaseRenewed(ttls=ttls))
+        return Parts(Result(lease_renew=LeaseRenewed(ttls=ttls)).SerializeToString())
 
-    def _lease_expire(self, command: Command, overlay: Changes) -> Walk[Parts]:
+    def _lease_expire(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
         ended = []
         for item in command.lease_expire.items:
             if self.leases.outlived(item.id, item.renewal):

@@ -16,7 +16,7 @@ from connect_kv.protowire import varint
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting(Generic[R]):
     """One proposal: a caller's of this node (`future`), or one that a follower passed on (`source`)."""
 

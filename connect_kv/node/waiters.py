@@ -14,7 +14,7 @@ from connect_kv.raft.types import Entry, EntryId
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiter(Generic[R]):
     entry: EntryId
     offset: int

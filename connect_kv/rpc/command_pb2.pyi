@@ -456,6 +456,90 @@ class SessionBatch(_message.Message):
 Global___SessionBatch: _TypeAlias = SessionBatch  # noqa: Y015
 
 @_typing.final
+class EncodedBatch(_message.Message):
+    """A CommandBatch and a SessionBatch as they are read where they are applied: each command by itself, with
+    pauses in between. The same fields on the wire; nobody writes them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_TIME_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    log_time: _builtins.int
+    elapsed: _builtins.int
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        log_time: _builtins.int = ...,
+        commands: _abc.Iterable[_builtins.bytes] | None = ...,
+        elapsed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodedBatch: _TypeAlias = EncodedBatch  # noqa: Y015
+
+@_typing.final
+class EncodedSessionBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    floor: _builtins.int
+    user: _builtins.str
+    judged: _builtins.int
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        floor: _builtins.int = ...,
+        commands: _abc.Iterable[_builtins.bytes] | None = ...,
+        user: _builtins.str = ...,
+        judged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "floor", b"floor", "judged", b"judged", "session", b"session", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodedSessionBatch: _TypeAlias = EncodedSessionBatch  # noqa: Y015
+
+@_typing.final
+class EncodedSessionCommand(_message.Message):
+    """A Command that is nothing but a SessionBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session_batch(self) -> Global___EncodedSessionBatch: ...
+    def __init__(
+        self,
+        *,
+        session_batch: Global___EncodedSessionBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session_batch", b"session_batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_batch", b"session_batch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodedSessionCommand: _TypeAlias = EncodedSessionCommand  # noqa: Y015
+
+@_typing.final
 class MemberPublish(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -86,6 +86,10 @@ class Services:
         """
         self._config = config
         self._node = node
+        self._learner = False
+        self._note_membership()
+        # Before all others: they ask whether this member is a learner.
+        node.membership_changed.subscribe(self._note_membership)
         self._host = host
         self._kv = kv
         self._clock = clock
@@ -175,7 +179,7 @@ class Services:
             "Maintenance": self.maintenance,
             "Lock": LockService(self.replica, self._contests, self._streams, access),
             "Election": ElectionService(self.replica, kv, self._contests, self._streams, access),
-            "Session": SessionService(self.replica, reads, commands, host.sessions, access),
+            "Session": SessionService(self.replica, reads, commands, host.sessions, access, clock=clock),
             "Machine": MachineService(
                 self.replica, host, calls, self.control, lambda: node.read_date, access
             ),
@@ -302,7 +306,10 @@ class Services:
         return [one.of(name) for name, one in sorted(self._host.machines.suspended.items())]
 
     def _is_learner(self) -> bool:
-        return self._node.identity.node_id in self._node.membership.learners
+        return self._learner
+
+    def _note_membership(self) -> None:
+        self._learner = self._node.identity.node_id in self._node.membership.learners
 
     def _status(self) -> MemberStatus:
         raft = self._node.status().raft

@@ -23,7 +23,6 @@ from connect_kv.errors import (
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.events import Signal
 from connect_kv.kv.wire import HEADER
-from connect_kv.protowire import field as framed
 from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
@@ -97,7 +96,7 @@ BY_SERVER = Command(judged=(1 << 64) - 1).SerializeToString()
 """As `by` of a command that this member proposes by itself: it is not judged."""
 _RESULT_TAGS = {
     field_number(name): varint(Result.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
-    for name in ("delete_range", "txn")
+    for name in ("put", "delete_range", "txn")
 }
 """The tag of the response within its Result."""
 
@@ -142,6 +141,9 @@ class Replica:
         self._encoded_header = b""
         self._encoded_for: tuple[int, int] | None = None
         """Revision and term of that header."""
+        self._ids = ResponseHeader(cluster_id=cluster_id, member_id=member_id).SerializeToString()
+        """What stands before the revision in a header: fields are encoded in the order of their numbers."""
+        self._term = 0, b""
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.max_request_bytes = max_request_bytes
@@ -195,19 +197,24 @@ class Replica:
         return result
 
     async def respond(self, field: int, request: bytes, by: bytes = b"") -> bytes:
-        """The same for a request that may have a large response: that one, encoded, its header filled.
+        """The same for a request whose response has a header: the response, encoded, its header filled.
 
-        It is cut out of the result as it stands, in which the header comes first.
+        It is cut out of the result as it stands, in which the header comes first, and in that the revision.
         """
         (encoded,) = await self._one(field, request, by)
         if not encoded.startswith(tag := _RESULT_TAGS[field]):
             raise_failure(Result.FromString(encoded))
         _, start = read_varint(encoded, len(tag))
         size, start = read_varint(encoded, start + len(HEADER))
-        header = ResponseHeader.FromString(encoded[start : start + size])
-        self.fill(header)
-        rest = memoryview(encoded)[start + size :]
-        return b"".join((framed(HEADER, header.SerializeToString()), rest))
+        header = b"".join((self._ids, encoded[start : start + size], self._encoded_term()))
+        return b"".join((HEADER, varint(len(header)), header, memoryview(encoded)[start + size :]))
+
+    def _encoded_term(self) -> bytes:
+        """The end of a header: the node's term, encoded; kept, for it hardly ever changes."""
+        term = self._node.term
+        if self._term[0] != term:
+            self._term = term, ResponseHeader(raft_term=term).SerializeToString()
+        return self._term[1]
 
     def _one(self, field: int, request: bytes, by: bytes) -> Coroutine[None, None, Sequence[bytes]]:
         """Checked at once, replicated once it is awaited."""

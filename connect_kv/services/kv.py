@@ -27,18 +27,15 @@ class KvService:
         self._quota = quota
         self._kv = kv
 
-    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> kv_pb2.PutResponse:
-        """Replicate one put."""
+    async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes:
+        """Replicate one put. The answer is serialized already, here and below."""
         validation.check_put(request)
         by = self._access.put(caller, request)
         await self._quota.admit_put(request)
-        result = await self._replica.execute(_PUT, request.SerializeToString(), by)
-        response = result.put
-        self._replica.fill(response.header)
-        return response
+        return await self._replica.respond(_PUT, request.SerializeToString(), by)
 
     async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
-        """Replicate one delete. The answer is serialized already, here and below: it may be large."""
+        """Replicate one delete; what is deleted may be large."""
         validation.check_delete_range(request)
         by = self._access.delete_range(caller, request)
         return await self._replica.respond(_DELETE_RANGE, request.SerializeToString(), by)

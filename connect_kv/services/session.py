@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from connect_kv.errors import BadCall, SessionExpired
+from connect_kv.interfaces import Clock
 from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
@@ -16,12 +17,13 @@ from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import Place, SessionCommands
 from connect_kv.services.status import failure_of
+from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
 from connect_kv.statemachine.sessions import SessionTable
 
 WINDOW = 4096
 """Requests of one stream that may be unanswered: more are not read from it."""
-_READS_AT_ONCE = 256
-"""Reads answered before others get a turn: about a millisecond."""
+_GETS_AT_ONCE = 16
+"""Keys read together, between two looks at the clock: they share the opening of a view."""
 REPLY_BYTES = (2 << 20) - 64
 """Results of one message take no more, unless a single one is larger: a client takes 4 MiB by default, and
 one that refuses a message gets the same results again, together, each time it resumes."""
@@ -39,6 +41,7 @@ class SessionService:
         sessions: SessionTable,
         access: Access,
         *,
+        clock: Clock,
         window: int = WINDOW,
     ) -> None:
         self._access = access
@@ -46,6 +49,7 @@ class SessionService:
         self._reads = reads
         self._commands = commands
         self._sessions = sessions
+        self._clock = clock
         self._window = window
 
     async def Open(self, channel: Channel[SessionRequests]) -> None:
@@ -59,7 +63,16 @@ class SessionService:
         begin = self._resume(caller, first.session) if first.session else self._open(caller, first.ttl)
         session, ttl = await begin
         await channel.write(SessionReplies(session=session, window=self._window, ttl=ttl))
-        door = _Door(self._replica, self._reads, self._commands, self._access, caller, session, self._window)
+        door = _Door(
+            self._replica,
+            self._reads,
+            self._commands,
+            self._access,
+            caller,
+            session,
+            self._window,
+            self._clock,
+        )
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(door.write(channel))
             await door.read(channel, first, tasks)
@@ -93,9 +106,11 @@ class _Door:
         caller: Caller,
         session: int,
         window: int,
+        clock: Clock,
     ) -> None:
         self._access = access
         self._caller = caller
+        self._clock = clock
         self._replica = replica
         self._reads = reads
         self._commands = commands
@@ -122,7 +137,7 @@ class _Door:
                 self._outstanding += count
                 await self._commands.make_room(request.commands)
                 if (machine := self._commands.unfounded(request)) is None:
-                    self._accept(request, tasks)
+                    await self._accept(request, tasks)
                 else:
                     tasks.create_task(self._accept_later(machine, request, tasks))
             request = await channel.read()
@@ -151,20 +166,23 @@ class _Door:
             waiting = [one.number for one in request.commands if one.machine_call.machine == machine]
             self._fail(waiting, error)
             request = SessionRequests(session=request.session, floor=request.floor, commands=others)
-        self._accept(request, tasks)
+        await self._accept(request, tasks)
 
-    def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
+    async def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
+        pace = Pace(self._clock)
         sorted_: list[list[Command]] = [[] for _ in Place]
         place, measure = self._commands.place, not self._commands.fits(request)
         judged = self._access.enabled
-        for command in request.commands:
+        for position, command in enumerate(request.commands):
             try:
                 if judged:
                     self._commands.judge(self._caller, command)
                 sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
                 self._fail([command.number], error)
+            if not position % LOOK_AT_CLOCK and pace.due:
+                await pace.rest()
         commands, gets, reads, local_gets, local_reads = sorted_
         if commands:
             if len(commands) == len(request.commands):
@@ -192,17 +210,20 @@ class _Door:
         except Exception as error:
             self._fail([command.number for command in (*gets, *reads)], error)
             return
-        for start in range(0, len(gets), _READS_AT_ONCE):
-            self._answer(self._reads.gets(gets[start : start + _READS_AT_ONCE]))
-            await asyncio.sleep(0)
-        for start in range(0, len(reads), _READS_AT_ONCE):
-            for command in reads[start : start + _READS_AT_ONCE]:
-                self._answer([await self._reads.answer(command)])
-            await asyncio.sleep(0)
+        pace = Pace(self._clock)
+        for start in range(0, len(gets), _GETS_AT_ONCE):
+            self._answer(self._reads.gets(gets[start : start + _GETS_AT_ONCE]))
+            if pace.due:
+                await pace.rest()
+        for command in reads:
+            self._answer([await self._reads.answer(command)])
+            if pace.due:
+                await pace.rest()
 
     def _fail(self, numbers: Iterable[int], error: Exception) -> None:
-        failure = failure_of(error)
-        self._answer([Result(number=number, failure=failure).SerializeToString() for number in numbers])
+        """Tell each. They may be thousands: what is alike in their results is encoded once."""
+        failure = Result(failure=failure_of(error)).SerializeToString()
+        self._answer([b"".join((_NUMBER, varint(number), failure)) for number in numbers])
 
     def _answer(self, results: Iterable[bytes]) -> None:
         """Send encoded results."""
@@ -215,6 +236,8 @@ class _Door:
             await self._room.wait()
 
 
+_NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))
+"""The first field of a result."""
 _RESULT = bytes(((SessionReplies.RESULTS_FIELD_NUMBER << 3) | 2,))
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
 
 from connect_kv.errors import UnknownEntry
+from connect_kv.protowire import varint
 from connect_kv.raft.types import Entry
-from connect_kv.rpc.command_pb2 import Command, CommandBatch, SessionBatch
+from connect_kv.rpc.command_pb2 import (
+    Command,
+    CommandBatch,
+    EncodedBatch,
+    EncodedSessionBatch,
+    EncodedSessionCommand,
+    SessionBatch,
+)
+
+_SESSION_BATCH = varint(Command.SESSION_BATCH_FIELD_NUMBER << 3 | 2)
+"""What a command that is a batch begins with: it has nothing else (`SessionBatch`)."""
 
 ELAPSED = 50
 """Not a command, but a number beside theirs: who can apply it understands entries that have `elapsed`."""
@@ -19,23 +30,53 @@ def parse(entry: Entry) -> CommandBatch:
     try:
         return CommandBatch.FromString(entry.data)
     except DecodeError as error:
-        raise UnknownEntry(f"entry {entry.index} is no batch of commands: {error}") from error
+        raise _no_batch(entry.index, error) from error
+
+
+def encoded(entry: Entry) -> EncodedBatch:
+    """The same, its commands not parsed yet: all at once may hold the loop for long. Raises UnknownEntry."""
+    try:
+        return EncodedBatch.FromString(entry.data)
+    except DecodeError as error:
+        raise _no_batch(entry.index, error) from error
+
+
+def session_batch(data: bytes, index: int) -> EncodedSessionBatch | None:
+    """The batch that an encoded command of the entry at `index` is, if it is one. Raises UnknownEntry."""
+    try:
+        if data.startswith(_SESSION_BATCH):
+            return EncodedSessionCommand.FromString(data).session_batch
+    except DecodeError as error:
+        raise _no_batch(index, error) from error
+    return None
+
+
+def command_from(data: bytes, index: int) -> Command:
+    """A command of the entry at `index`. Raises UnknownEntry."""
+    try:
+        return Command.FromString(data)
+    except DecodeError as error:
+        raise _no_batch(index, error) from error
 
 
 def commands_of(batch: CommandBatch) -> Iterator[Command]:
     """Each command, in the order of their results; those of a SessionBatch name their session."""
     for command in batch.commands:
         if command.HasField("session_batch"):
-            yield from with_session(command.session_batch)
+            yield from with_session(command.session_batch, command.session_batch.commands)
         else:
             yield command
 
 
-def with_session(batch: SessionBatch) -> Iterator[Command]:
+def with_session(batch: SessionBatch | EncodedSessionBatch, commands: Iterable[Command]) -> Iterator[Command]:
     """Its commands as they would stand alone. The floor is said once: it only rises."""
     floor = batch.floor
-    for command in batch.commands:
+    for command in commands:
         command.session = batch.session
         command.floor = floor
         floor = 0
         yield command
+
+
+def _no_batch(index: int, error: DecodeError) -> UnknownEntry:
+    return UnknownEntry(f"entry {index} is no batch of commands: {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,22 +20,20 @@ from connect_kv.kv.layout import Changes, Source
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, Done, Failure, MachineReply, Result, SessionBatch
+from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, MachineReply, Result
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
-from connect_kv.statemachine.batches import parse, with_session
+from connect_kv.statemachine.batches import command_from, encoded, session_batch, with_session
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.code_records import activation_from
+from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
 from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
 from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Measure, Passed, UserMachines
 
-LOOP_SECONDS = 0.002
-"""How long a slice holds the loop before others get a turn."""
-_LOOK_AT_CLOCK = 8
-"""Commands between two looks."""
-
+_PARSED_AT_ONCE = 32
+"""Commands of a session batch, between two looks at the clock."""
 _INVALID_ARGUMENT = 3
 _NOT_FOUND = 5
 _ABORTED = 10
@@ -103,6 +100,7 @@ class Slice:
 
     overlay: Changes
     at: Moment
+    pace: Pace
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     steps: dict[str, list[AnyStep]] = field(default_factory=dict)
@@ -148,8 +146,11 @@ class Dispatcher:
         self._clock = clock
 
     async def run(self, entries: Sequence[Entry], at: Moment, overlay: Changes) -> Slice:
-        """Apply entries into `overlay`. Raises UnknownEntry, and whatever else must stop the node."""
-        work = Slice(overlay, at)
+        """Apply entries into `overlay`, pausing for others whenever that has held the loop for long.
+
+        Raises UnknownEntry, and whatever else must stop the node.
+        """
+        work = Slice(overlay, at, Pace(self._clock))
         self._sessions.begin(entries[-1].index)
         for entry in entries:
             row: list[bytes] = []
@@ -164,64 +165,73 @@ class Dispatcher:
             await self._run_steps(work)
         for source, target in work.copies:
             target.row[target.position] = source.row[source.position]
-        self._sessions.finish(overlay)
+        await work.pace.through(self._sessions.finish(overlay))
         self._kv.seal(overlay)
         return work
 
     async def _entry(self, entry: Entry, row: list[bytes], work: Slice) -> None:
-        batch = parse(entry)
+        batch, index, pace = encoded(entry), entry.index, work.pace
         work.at = work.at.after(batch.log_time, batch.elapsed)
-        self._sessions.advance(work.at, work.overlay)
-        now, started = self._clock.now, self._clock.now()
-        for position, command in enumerate(batch.commands):
+        await pace.through(self._sessions.advance(work.at, work.overlay))
+        for position, data in enumerate(batch.commands):
+            if (together := session_batch(data, index)) is not None:
+                await self._session_batch(together, row, index, work)
+                continue
+            command = command_from(data, index)
             kind = command.WhichOneof("request")
             work.judge = command.user if self._auth.judge_again(command.judged) else None
-            if kind == "session_batch":
-                await self._session_batch(command.session_batch, row, entry.index, work)
-            else:
-                row.append(self._command(command, kind, row, entry.index, work))
-                if work.unfinished is not None:
-                    await self._finish(work, row)
-            if not position % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
-                await asyncio.sleep(0)
-                started = now()
+            row.append(self._command(command, kind, row, index, work))
+            if work.unfinished is not None:
+                await self._finish(work, row)
+            # A put takes some microseconds, others may take a millisecond before their first pause.
+            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
+                await pace.rest()
 
-    async def _session_batch(self, batch: SessionBatch, row: list[bytes], index: int, work: Slice) -> None:
+    async def _session_batch(
+        self, batch: EncodedSessionBatch, row: list[bytes], index: int, work: Slice
+    ) -> None:
         """Commands of one session, admitted together if all are new, as they nearly always are."""
-        commands = batch.commands
         work.judge = batch.user if self._auth.judge_again(batch.judged) else None
-        numbers = [command.number for command in commands]
-        kinds = [command.WhichOneof("request") for command in commands]
-        now, started = self._clock.now, self._clock.now()
+        pace, encoded_commands = work.pace, batch.commands
+        commands: list[Command] = []
+        numbers: list[int] = []
+        kinds: list[str | None] = []
+        for start in range(0, len(encoded_commands), _PARSED_AT_ONCE):
+            part = [command_from(data, index) for data in encoded_commands[start : start + _PARSED_AT_ONCE]]
+            commands += part
+            numbers += [command.number for command in part]
+            kinds += [command.WhichOneof("request") for command in part]
+            if pace.due:
+                await pace.rest()
         together = "session_close" not in kinds and self._sessions.admit_all(
             batch.session, batch.floor, numbers, Slot(row, len(row)), index, work.at.now, work.overlay
         )
         if not together:
-            for command, kind in zip(with_session(batch), kinds, strict=True):
+            for command, kind in zip(with_session(batch, commands), kinds, strict=True):
                 row.append(self._command(command, kind, row, index, work))
                 if work.unfinished is not None:
                     await self._finish(work, row)
+                if pace.due:
+                    await pace.rest()
             return
         put, overlay = self._kv.plain_put, work.overlay
-        for number, kind, command in zip(numbers, kinds, commands, strict=True):
+        for position, (number, kind, command) in enumerate(zip(numbers, kinds, commands, strict=True)):
             result = put(command.put, number, overlay) if kind == "put" and work.judge is None else None
             row.append(result or self._execute(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
-            if not number % _LOOK_AT_CLOCK and now() - started > LOOP_SECONDS:
-                await asyncio.sleep(0)
-                started = now()
+            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
+                await pace.rest()
 
     async def _finish(self, work: Slice, row: list[bytes]) -> None:
         """Run a command that touches many keys to its end; others get the loop in between."""
         walk, work.unfinished = work.unfinished, None
         assert walk is not None
-        now, started = self._clock.now, self._clock.now()
+        pace = work.pace
         with closing(walk):
             while True:
-                if now() - started > LOOP_SECONDS:
-                    await asyncio.sleep(0)
-                    started = now()
+                if pace.due:
+                    await pace.rest()
                 try:
                     next(walk)
                 except StopIteration as end:
@@ -360,6 +370,8 @@ class Dispatcher:
         for name, slots in work.call_slots.items():
             for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
                 slot.row[slot.position] = result_of(outcome, number).SerializeToString()
+                if work.pace.due:
+                    await work.pace.rest()
 
 
 def _refused(refused: Refused, number: int) -> bytes:

@@ -38,6 +38,8 @@ from connect_kv.storage import codec, transfer
 from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 
+_LAST_ENTRIES = 64
+"""So few are replayed while nothing else is applied, at the end of a rebuilding."""
 _HAS_RUN = "it has run a command of entry {}, which was passed over"
 _LOG_TIME = bytes((codec.META,)) + b"log-time"
 _ELAPSED = bytes((codec.META,)) + b"elapsed"
@@ -387,16 +389,23 @@ class MachineHost:
         task.add_done_callback(self._rebuilding.discard)
 
     async def _rebuild(self, name: str) -> None:
-        """From its stored state and the log, while all else waits."""
+        """From its stored state and the log, beside all else; only the last entries while the rest waits."""
         assert self._read_log is not None
+        suspension = self.machines.suspended.get(name)
+        if suspension is None:
+            return
         try:
+            done = await self._keeper.rebuild(name)
+            if self.machines.suspended.get(name) is not suspension:
+                return
+            while (target := self._last_applied) - done > _LAST_ENTRIES:
+                await self._keeper.replay(self._read_log, target, only=name, after=done)
+                done = target
             async with self._turn:
                 self._check_usable()
-                self._broken = True
-                await self._keeper.rebuild(name)
-                await self._keeper.replay(self._read_log, self._last_applied, only=name)
+                await self._keeper.replay(self._read_log, self._last_applied, only=name, after=done)
+                self.machines.resume(name, suspension)
                 await self._keeper.caught_up()
-                self._broken = False
         except NodeStopped:
             return
         except Exception as error:

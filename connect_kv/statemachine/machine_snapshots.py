@@ -20,7 +20,7 @@ from connect_kv.statemachine.batches import commands_of, parse
 from connect_kv.statemachine.code_records import activation_from
 from connect_kv.statemachine.sessions import SessionLimits
 from connect_kv.statemachine.stored_states import Header, MachineState
-from connect_kv.statemachine.user_machines import RETIRED, AnyStep, UserMachines
+from connect_kv.statemachine.user_machines import RETIRED, AnyStep, Suspension, UserMachines
 from connect_kv.statemachine.writer import BatchWriter
 from connect_kv.storage.overlay import Overlay
 
@@ -150,15 +150,21 @@ class StateKeeper:
             if header.index + 1 < log_starts and name not in self._machines.suspended:
                 self._machines.suspend(name, f"it stands at entry {header.index}, and the log begins later")
 
-    async def replay(self, read_log: ReadLog, last_applied: int, only: str | None = None) -> None:
-        """Run the calls between each machine's stored state and `last_applied` once more."""
+    async def replay(
+        self, read_log: ReadLog, last_applied: int, *, only: str | None = None, after: int = 0
+    ) -> None:
+        """Run the calls between each machine's stored state and `last_applied` once more.
+
+        `only` of one that is suspended and being rebuilt, from `after` on.
+        """
         unstorable = () if self._machines.can_snapshot else self._machines.in_memory
         # A machine without a stored state is new here, and no entry so far can have called it.
         stands = {name: header.index for name, header in self._headers.items()} | dict.fromkeys(unstorable, 0)
+        rebuilding = None if only is None else self._machines.suspended.get(only)
         stands = {
-            name: index
+            name: max(index, after)
             for name, index in stands.items()
-            if only in (None, name) and name not in self._machines.suspended
+            if name == only or (only is None and name not in self._machines.suspended)
         }
         if not stands:
             return
@@ -173,7 +179,7 @@ class StateKeeper:
                 raise CorruptStorage(
                     "log", f"entry {start}, needed to rebuild machines in memory, is missing"
                 )
-            log_time = await self._replay_entries(entries, log_time, stands, skipped)
+            log_time = await self._replay_entries(entries, log_time, stands, skipped, rebuilding=rebuilding)
             start = entries[-1].index + 1
 
     async def _replay_entries(
@@ -182,6 +188,8 @@ class StateKeeper:
         log_time: int,
         stands: Mapping[str, int],
         skipped: set[tuple[int, int]],
+        *,
+        rebuilding: Suspension | None,
     ) -> int:
         steps: dict[str, list[AnyStep]] = {}
         for entry in entries:
@@ -197,17 +205,22 @@ class StateKeeper:
                     steps.setdefault(found[0], []).append(found[1])
         if steps:
             overlay = Overlay(self._writer.engine)
-            await self._apply_worker.run(lambda: self._machines.execute(steps, overlay))
-            await self._replayed(entries[-1].index, log_time, overlay)
-        self.applied(entries)
+            run = partial(self._machines.execute, steps, overlay, rebuilding=rebuilding)
+            await self._apply_worker.run(run)
+            await self._replayed(entries[-1].index, log_time, overlay, rebuilding)
+        if rebuilding is None:  # else they were counted when they were applied
+            self.applied(entries)
         return log_time
 
-    async def _replayed(self, index: int, log_time: int, overlay: Overlay) -> None:
+    async def _replayed(
+        self, index: int, log_time: int, overlay: Overlay, rebuilding: Suspension | None
+    ) -> None:
         """What machines have written into their stores, with how far they have come."""
         changes = dict(overlay.changes)
         for name, header in list(self._headers.items()):
             machine = self._machines.machines.get(name)
-            if machine is not None and machine.persistent and name not in self._machines.suspended:
+            runs = self._machines.suspended.get(name) is rebuilding
+            if machine is not None and machine.persistent and runs:
                 self._headers[name] = replace(header, index=index, log_time=log_time)
                 key, record = stored_states.header_record(name, self._headers[name])
                 changes[key] = record
@@ -258,12 +271,13 @@ class StateKeeper:
         header = self._headers.get(name)
         return header is not None and header.index >= index
 
-    async def rebuild(self, name: str) -> None:
-        """A suspended machine back to its stored state, from where `replay` goes on."""
+    async def rebuild(self, name: str) -> int:
+        """A suspended machine back to its stored state: the index from where `replay` goes on."""
         self._kept.pop(name, None)
-        self._machines.resumed(name)
         if name in self._storable:
             await self._apply_worker.run(partial(self._restore_one, name))
+        header = self._headers.get(name)
+        return 0 if header is None else header.index
 
     async def take(self, last_applied: int, log_time: int) -> Taken:
         """States as they are now, between two slices."""

@@ -9,6 +9,7 @@ layout on disk does: one record per session and slice holds the replies given th
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -101,6 +102,8 @@ class SessionTable:
         self._running: dict[int, list[_Run]] = {}
         """Sessions used in this slice, and where the results of their commands will be."""
         self._record = 0
+        self._read: tuple[bytes, dict[int, bytes]] = b"", {}
+        """The record that was read last in this slice, by its key."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -140,10 +143,11 @@ class SessionTable:
     def begin(self, record: int) -> None:
         """A slice starts; `record` names it: the index of its last entry."""
         self._record = record
+        self._read = b"", {}
         self._running.clear()
 
-    def advance(self, at: Moment, changes: Changes) -> None:
-        """An entry of this moment is about to be applied: sessions end whose time is over."""
+    def advance(self, at: Moment, changes: Changes) -> Iterator[None]:
+        """An entry of this moment is about to be applied: sessions end whose time is over, one a step."""
         deadlines, now = self._deadlines, at.now
         while deadlines and deadlines[0][0] < now:
             _, id = heappop(deadlines)
@@ -155,6 +159,7 @@ class SessionTable:
                 self._end(id, changes)
             else:
                 heappush(deadlines, (deadline, id))
+            yield
 
     def open(self, request: SessionOpen, index: int, position: int, at: Moment, changes: Changes) -> Result:
         """A new session; the one unused for longest ends if there are too many."""
@@ -245,8 +250,8 @@ class SessionTable:
         self._remember(command.session, session, (number,), slot)
         return None
 
-    def finish(self, changes: Changes) -> None:
-        """The slice ends and all results are in their slots: store them."""
+    def finish(self, changes: Changes) -> Iterator[None]:
+        """The slice ends and all results are in their slots: store them, those of some commands a step."""
         for id, runs in self._running.items():
             session = self._sessions.get(id)
             if session is None:
@@ -255,10 +260,12 @@ class SessionTable:
             kept: dict[int, bytes] = {}
             for numbers, (row, position) in runs:
                 kept.update(zip(numbers, row[position : position + len(numbers)], strict=True))
+                yield
             if session.floor:
                 kept = {number: reply for number, reply in kept.items() if number >= session.floor}
             if kept:
                 changes.put(_replies_key(id, self._record), _encode_replies(kept))
+            yield
         self._running.clear()
 
     def _use(self, id: int, session: _Session, floor: int, index: int, now: int, changes: Changes) -> None:
@@ -287,23 +294,26 @@ class SessionTable:
         else:
             dropped = [number for number in replies if number < floor]
         session.floor = floor
-        for number in dropped:
-            record = replies.pop(number)
-            session.records[record] -= 1
+        # Up to `SessionLimits.replies` at once, without a pause: few steps for each.
+        for record, count in Counter(map(replies.pop, dropped)).items():
+            session.records[record] -= count
             if not session.records[record]:
                 del session.records[record]
                 changes.delete(_replies_key(id, record))
 
     def _reply(self, id: int, record: int, number: int, reader: Reader) -> bytes:
-        value = reader.get(_replies_key(id, record))
-        for found, reply in _decode_replies(value or b""):
-            if found == number:
-                try:
-                    Result.FromString(reply)  # seldom: only a repeated command is answered so
-                except DecodeError as error:
-                    raise CorruptStorage("state", f"session {id}: the reply to {number}: {error}") from error
-                return reply
-        raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
+        # A batch that is sent again asks for thousands of one record, one after the other.
+        key = _replies_key(id, record)
+        if self._read[0] != key:
+            self._read = key, dict(_decode_replies(reader.get(key) or b""))
+        reply = self._read[1].get(number)
+        if reply is None:
+            raise CorruptStorage("state", f"session {id}: the reply to {number} is missing")
+        try:
+            Result.FromString(reply)  # seldom: only a repeated command is answered so
+        except DecodeError as error:
+            raise CorruptStorage("state", f"session {id}: the reply to {number}: {error}") from error
+        return reply
 
     def _load_replies(self, session: _Session, record: int, value: bytes) -> None:
         numbers = [number for number in _numbers(value) if number >= session.floor]

@@ -102,6 +102,7 @@ class UserMachines:
         """How often the state of each may have changed..."""
         self._stored_runs = dict.fromkeys(self.in_memory, 0)
         """...and when it was stored last."""
+        self._rebuilding: Suspension | None = None
         self.measured: tuple[int, dict[str, bytes]] = (0, {})
         """Digests of states, and the entry that asked for them."""
         self._log_time = 0
@@ -153,12 +154,18 @@ class UserMachines:
     # On the apply thread.
 
     def execute(
-        self, steps: Mapping[str, Sequence[AnyStep]], changes: Changes
+        self,
+        steps: Mapping[str, Sequence[AnyStep]],
+        changes: Changes,
+        *,
+        rebuilding: Suspension | None = None,
     ) -> dict[str, list[AnyOutcome]]:
         """Run commands, those of each machine in order, with what else befalls it between them.
 
-        One outcome for each command. A machine that cannot go on is suspended.
+        One outcome for each command. A machine that cannot go on is suspended. With `rebuilding`, one is
+        run that is suspended for this reason, and only while it is: it may stop anew, or be retired.
         """
+        self._rebuilding = rebuilding
         return {name: self._run(name, of_machine, changes) for name, of_machine in steps.items()}
 
     def _run(self, name: str, steps: Sequence[AnyStep], changes: Changes) -> list[AnyOutcome]:
@@ -183,7 +190,7 @@ class UserMachines:
         machine = self._machines.get(name)
         if machine is None and name not in self._suspended:
             self.suspend(name, NOT_HOSTED, steps[0])
-        if machine is None or name in self._suspended:
+        if machine is None or self._suspended.get(name) is not self._rebuilding:
             return self._passed(name, steps)
         self._log_time = max(self._log_time, steps[-1].log_time)
         if name in self._runs:
@@ -203,7 +210,8 @@ class UserMachines:
         return list(outcomes)
 
     def _passed(self, name: str, steps: Sequence[Step]) -> list[AnyOutcome]:
-        reason = f"{self._suspended[name].of(name)}; others may have run this call"
+        suspension = self._suspended.get(name) or Suspension("it was retired", 0)
+        reason = f"{suspension.of(name)}; others may have run this call"
         return [Passed(reason) for step in steps if isinstance(step, Call)]
 
     def _measure(self, name: str, index: int) -> None:
@@ -294,9 +302,10 @@ class UserMachines:
         index, position = (at.entry_index, at.position) if isinstance(at, Call | Activation) else (0, 0)
         self._suspend(name, Suspension(reason, index, position))
 
-    def resumed(self, name: str) -> None:
-        """Its state is being built anew."""
-        self._suspended.pop(name, None)
+    def resume(self, name: str, suspension: Suspension) -> None:
+        """Its state was built anew; unless it has stopped for another reason meanwhile, it goes on."""
+        if self._suspended.get(name) is suspension:
+            del self._suspended[name]
 
     def _suspend(self, name: str, suspension: Suspension) -> None:
         self._suspended[name] = suspension

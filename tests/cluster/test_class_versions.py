@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ MACHINES = {"inventory": "tests.cluster.versions:Inventory"}
 CALLERS = 50
 SECONDS = 30.0
 PUTS = 3000
+ROUNDS = int(os.environ.get("SUSPENSION_ROUNDS", "1"))
 
 
 class Load:
@@ -225,34 +227,38 @@ async def test_a_suspended_machine_does_not_touch_keys_and_its_poison_is_skipped
     async with ProcessCluster(tmp_path, machines=MACHINES) as cluster, connect(cluster.endpoints) as client:
         machine = client.machine("inventory", First)
         assert await machine.call(First.add) == MARK + 1
-        before = await latencies(client, PUTS)
-        with pytest.raises((Unavailable, OutcomeUnknown)):
-            await machine.within(5, First.exhaust)
 
         async def all_suspended() -> set[int]:
             members = await client.machine_status("inventory")
             found = [one for member in members for one in member.machines if one.suspended]
             return {one.index for one in found} if len(found) == 3 else set()
 
-        entries = await until(all_suspended, SECONDS, "the suspension on all members")
-        assert len(entries) == 1
-        beside = await latencies(client, PUTS)
-        p99 = [round(1000 * one[int(len(one) * 0.99)], 2) for one in (before, beside)]
-        print(f"{PUTS} puts, p99 in ms before and beside the suspended machine: {p99}")
-        with pytest.raises(Unavailable, match="is suspended on this member at entry"):
-            await machine.within(3, First.add)
-        await asyncio.gather(*(node.kill() for node in cluster.nodes))
-        await cluster.start()
-        assert await until(all_suspended, SECONDS, "the suspension after a restart") == entries
-        with pytest.raises(Refused, match="stopped at entry"):
-            await client.skip_command("inventory", entries.pop() + 1000)
-        (entry,) = await until(all_suspended, SECONDS, "the suspension")
-        await client.skip_command("inventory", entry)
-
         async def goes_on() -> bool:
             members = await client.machine_status("inventory")
             return not any(one.suspended for member in members for one in member.machines)
 
+        entry = 0
+        p99: list[tuple[float, float]] = []
+        for number in range(ROUNDS):  # by turns, for whatever else the machine has to do
+            if number:
+                await client.skip_command("inventory", entry)
+                await until(goes_on, SECONDS, "all members to go on")
+            before = await latencies(client, PUTS)
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                await machine.within(5, First.exhaust)
+            (entry,) = await until(all_suspended, SECONDS, "the suspension on all members")
+            beside = await latencies(client, PUTS)
+            p99.append((1000 * before[int(PUTS * 0.99)], 1000 * beside[int(PUTS * 0.99)]))
+        print("p99 in ms of puts before and beside the suspended machine:", p99)
+        with pytest.raises(Unavailable, match="is suspended on this member at entry"):
+            await machine.within(3, First.add)
+        await asyncio.gather(*(node.kill() for node in cluster.nodes))
+        for node in cluster.nodes:  # not ready: /readyz tells of the machine
+            await node.start()
+        assert await until(all_suspended, SECONDS, "the suspension after a restart") == {entry}
+        with pytest.raises(Refused, match="stopped at entry"):
+            await client.skip_command("inventory", entry + 1000)
+        await client.skip_command("inventory", entry)
         await until(goes_on, SECONDS, "all members to go on")
         assert await machine.call(First.add) == MARK + 2
         await client.retire_machine("inventory")

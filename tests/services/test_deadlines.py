@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from connect_kv.events import FEW, Signal, gradually
 from connect_kv.services.deadlines import Call, Deadlines, OutOfTime, begun
 from connect_kv.services.executor import Replica, encode_command, field_number
 from tests.services.conftest import FakeNode, until
+from tests.turns import turns
 
 PUT = field_number("put")
 MANY = 8000
@@ -229,39 +229,6 @@ async def test_what_is_not_wanted_any_more_once_there_is_a_leader_is_not_propose
     assert node.submitted == 0
 
 
-class Turns:
-    """How long each turn of the loop takes: so late is a timer that became due in it.
-
-    In processor time of this thread, since other processes of the machine delay timers, too.
-    """
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self._last = time.thread_time()
-        self._next = asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
-        now = time.thread_time()
-        self.longest = max(self.longest, now - self._last)
-        self._last = now
-        self._next = asyncio.get_running_loop().call_soon(self._turn)
-
-    def end(self) -> float:
-        """The longest, in seconds."""
-        self._next.cancel()
-        return self.longest
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """A node's process looks for garbage seldom, and is measured as a whole."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("ending", ["a leader is known", "their time is over", "the member stops"])
 async def test_a_timer_beside_eight_thousand_waiting_calls_is_not_late(ending: str) -> None:
     """An election, which is what they all wait for, must be held in time."""
@@ -273,11 +240,11 @@ async def test_a_timer_beside_eight_thousand_waiting_calls_is_not_late(ending: s
         await asyncio.sleep(0)
     everything = asyncio.gather(*calls, return_exceptions=True)
     await asyncio.sleep(0)
-    turns = Turns()
-    await asyncio.sleep(0.5)
-    if ending == "a leader is known":
-        node.lead()
-    elif ending == "the member stops":
-        ours.stop()
-    assert len(await everything) == MANY
-    assert turns.end() < LATE_SECONDS
+    with turns() as measured:
+        await asyncio.sleep(0.5)
+        if ending == "a leader is known":
+            node.lead()
+        elif ending == "the member stops":
+            ours.stop()
+        assert len(await everything) == MANY
+    assert measured.longest < LATE_SECONDS

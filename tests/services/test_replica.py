@@ -211,3 +211,31 @@ async def test_who_waited_in_vain_is_told_why() -> None:
     assert status_of(OutcomeUnknown(f"{unknown}: because")).text == f"{unknown}: because"
     assert status_of(TimedOut("because")).text == "etcdserver: request timed out: because"
     assert status_of(TimeoutError(110, "of the system")).text == "etcdserver: request timed out"
+
+
+@pytest.mark.parametrize("term", [1, 300])
+@pytest.mark.parametrize("revision", [0, 5, 1 << 40])
+@pytest.mark.parametrize("kind", ["put", "delete_range", "txn"])
+async def test_a_response_is_cut_out_of_its_result(kind: str, revision: int, term: int) -> None:
+    result = Result()
+    response = getattr(result, kind)
+    response.header.revision = revision
+    if kind == "put":
+        response.prev_kv.value = b"v" * 300
+    elif kind == "delete_range":
+        response.deleted = 2
+    else:
+        response.responses.add().response_put.header.revision = revision
+    node = FakeNode(lambda batch: [result])
+    node.term = term
+    expected = type(response)()
+    expected.CopyFrom(response)
+    ours = replica(node)
+    ours.fill(expected.header)
+    assert await ours.respond(field_number(kind), b"") == expected.SerializeToString()
+
+
+async def test_a_refused_request_has_no_response() -> None:
+    node = FakeNode(lambda batch: [Result(failure=Failure(code=3, message="no"))])
+    with pytest.raises(Refused, match="no"):
+        await replica(node).respond(PUT, b"")

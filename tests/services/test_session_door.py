@@ -12,6 +12,8 @@ import grpc
 import pytest
 
 from connect_kv.errors import NodeStopped, NoLeader, OutcomeUnknown
+from connect_kv.interfaces import Clock
+from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Failure, Result, SessionOpened
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse, ResponseHeader
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
@@ -20,6 +22,7 @@ from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
+from connect_kv.statemachine.pace import Pace
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.user_machines import UserMachines
 from tests.services.conftest import FakeNode, everybody, serving
@@ -53,7 +56,7 @@ class FakeKeys:
 
 
 @asynccontextmanager
-async def opened(node: FakeNode, *, window: int = 8) -> AsyncIterator[Stream]:
+async def opened(node: FakeNode, *, window: int = 8, clock: Clock | None = None) -> AsyncIterator[Stream]:
     """A stream with an open session."""
     replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=0.5)
     keys: Any = FakeKeys()
@@ -61,7 +64,9 @@ async def opened(node: FakeNode, *, window: int = 8) -> AsyncIterator[Stream]:
     commands = SessionCommands(
         MachineCalls(UserMachines({})), everybody(), max_request_bytes=100, leases=lambda: ()
     )
-    service = SessionService(replica, reads, commands, SessionTable(), everybody(), window=window)
+    service = SessionService(
+        replica, reads, commands, SessionTable(), everybody(), clock=clock or SystemClock(), window=window
+    )
     async with serving({"Session": service}) as (channel, _, _metrics):
         stream: Stream = channel.stream_stream(
             "/connect_kv.v1.Session/Open",
@@ -210,3 +215,34 @@ async def test_half_closing_ends_the_stream_once_all_is_answered() -> None:
         assert set(await results(stream, 1)) == {1}
         assert await stream.read() is grpc.aio.EOF
         assert await stream.code() is grpc.StatusCode.OK
+
+
+class RunningClock(SystemClock):
+    """Whatever is done has taken too long."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        self.time += 0.01
+        return self.time
+
+
+async def test_a_large_batch_gives_the_loop_back_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests = 0
+    rest = Pace.rest
+
+    async def counted(self: Pace) -> None:
+        nonlocal rests
+        rests += 1
+        await rest(self)
+
+    monkeypatch.setattr(Pace, "rest", counted)
+    batch = SessionRequests()
+    for number in range(1, 2000, 2):
+        batch.commands.add(number=number, put=PutRequest(key=b"k"))
+        batch.commands.add(number=number + 1, range=RangeRequest(key=b"k", serializable=number % 4 == 1))
+    async with opened(FakeNode(answer), window=2000, clock=RunningClock()) as stream:
+        await stream.write(batch)
+        assert set(await results(stream, 2000)) == set(range(1, 2001))
+    assert rests >= 2000 // 8 + 1000 // 16

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
-from connect_kv.rpc.command_pb2 import Command, LeaseExpire, SessionBatch
+from connect_kv.node.clock import SystemClock
+from connect_kv.node.workers import ThreadWorker
+from connect_kv.rpc.command_pb2 import Command, LeaseExpire, LeaseRenew, Result, SessionBatch
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -16,12 +20,16 @@ from connect_kv.rpc.kv_pb2 import (
     TxnRequest,
 )
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseRevokeRequest
-from tests.statemachine.conftest import Member, StillClock
+from connect_kv.storage.leveldb import LevelDbDisk
+from tests.statemachine.conftest import SECOND, Member, StillClock
+from tests.turns import shortest
 
 KEYS = 4096
 SLICE = 256
 """Keys that are read between two pauses, or fewer."""
 LEASE = 7
+HELD_SECONDS = 0.008
+"""Two milliseconds, the piece in which they ended, and a busy machine. Without pauses it is 30 and more."""
 
 
 class RunningClock(StillClock):
@@ -79,8 +87,8 @@ async def filled(clock: StillClock) -> Member:
     return member
 
 
-async def turns_of_others(member: Member, command: Command) -> tuple[int, bytes]:
-    """How often others had the loop while it was applied, and its result."""
+async def turns_of_others(member: Member, *commands: Command, elapsed: int = 0) -> tuple[int, bytes]:
+    """How often others had the loop while they were applied, and the first one's result."""
     turns = 0
 
     async def other() -> None:
@@ -89,9 +97,9 @@ async def turns_of_others(member: Member, command: Command) -> tuple[int, bytes]
             turns += 1
             await asyncio.sleep(0)
 
-    entry = member.append(command)
+    entry = member.append(*commands, elapsed=elapsed)
     task = asyncio.create_task(other())
-    ((result,),) = await member.host.apply([entry])
+    ((result, *_),) = await member.host.apply([entry])
     task.cancel()
     return turns, result
 
@@ -159,3 +167,96 @@ async def test_a_command_that_is_given_up_at_a_pause_leaves_no_iterator_open() -
         await applying
     await member.host.close()
     assert member.host._broken
+
+
+def session_puts(numbers: Iterable[int], session: int) -> Command:
+    puts = [Command(number=number, put=PutRequest(key=b"k%d" % number, value=b"v")) for number in numbers]
+    return Command(session_batch=SessionBatch(session=session, commands=puts))
+
+
+@pytest.mark.parametrize("numbers", [range(1, 2000, 2), range(8, 8000, 8)], ids=["odd", "eighths"])
+async def test_a_session_batch_pauses_whatever_its_numbers_are(numbers: range) -> None:
+    """Reads take numbers, too, so those of the commands between them may be any."""
+    member = await Member({}, clock=RunningClock()).start()
+    session = await member.open_session()
+    turns, _ = await turns_of_others(member, session_puts(numbers, session))
+    # While it is parsed, and while it is applied.
+    assert turns >= len(numbers) // 8 + len(numbers) // 32
+    again, _ = await turns_of_others(member, session_puts(numbers, session))
+    assert again >= len(numbers), "each by itself: none of them is new"
+
+
+async def test_many_commands_pause_whatever_they_are() -> None:
+    """Each may read two hundred keys before a pause of its own."""
+    member = await filled(RunningClock())
+    short = RequestOp(request_range=RangeRequest(key=b"k000000", range_end=b"k000200"))
+    commands = [Command(txn=TxnRequest(success=[WRITE, short])) for _ in range(100)]
+    turns, _ = await turns_of_others(member, *commands)
+    assert turns >= len(commands)
+    session = await member.open_session()
+    numbered = [Command(number=n, txn=command.txn) for n, command in enumerate(commands, 1)]
+    batch = Command(session_batch=SessionBatch(session=session, commands=numbered))
+    turns, _ = await turns_of_others(member, batch)
+    assert turns >= len(commands)
+
+
+async def test_sessions_whose_time_is_over_end_with_pauses() -> None:
+    member = await Member({}, clock=RunningClock()).start()
+    for _ in range(500):
+        await member.open_session(ttl=10, elapsed=1)
+    turns, _ = await turns_of_others(member, Command(put=PutRequest(key=b"k")), elapsed=20 * SECOND)
+    assert turns >= 500
+    assert len(member.host.sessions) == 0
+
+
+async def test_many_renewals_pause() -> None:
+    member = await Member({}, clock=RunningClock()).start()
+    ids = list(range(1, 4097))
+    await member.run(*(Command(lease_grant=LeaseGrantRequest(ID=lease, TTL=60)) for lease in ids))
+    turns, result = await turns_of_others(member, Command(lease_renew=LeaseRenew(ids=ids)))
+    assert turns >= len(ids) // 64
+    assert list(Result.FromString(result).lease_renew.ttls) == [60] * len(ids)
+
+
+async def test_a_full_window_of_a_session_never_holds_the_loop(tmp_path: Path) -> None:
+    """Measured: puts, transactions of many operations, and a second sending of all of it."""
+    workers = ThreadWorker("state"), ThreadWorker("apply")
+    member = Member({}, clock=SystemClock(), disk=LevelDbDisk(), root=tmp_path, workers=workers)
+    await member.start()
+    many = TxnRequest(success=[put(b"%d" % n) for n in range(120)])
+    commands = [Command(number=2 * n + 1, put=PutRequest(key=b"k")) for n in range(4096)]
+    for command in commands[3::64]:
+        command.txn.CopyFrom(many)
+    batches = []
+    for _ in range(3):
+        batches.append(
+            Command(session_batch=SessionBatch(session=await member.open_session(), commands=commands))
+        )
+    entries = [(member.append(batch), member.append(batch)) for batch in batches]
+
+    async def apply() -> None:
+        new, again = entries.pop(0)
+        assert await member.host.apply([new]) == await member.host.apply([again])
+
+    assert await shortest(apply) < HELD_SECONDS
+    await member.host.close()
+    for worker in workers:
+        await worker.close()
+
+
+async def test_a_client_that_acknowledges_everything_at_once_does_not_hold_the_loop() -> None:
+    member = await Member({}, clock=SystemClock()).start()
+    sessions = [await member.open_session() for _ in range(3)]
+    for session in sessions:
+        for start in range(1, 16_384, 4096):
+            await member.run(session_puts(range(start, start + 4096), session))
+        assert member.host.sessions.unacknowledged(session) == 16_384
+
+    async def acknowledge() -> None:
+        session = sessions.pop()
+        last = [Command(number=16_385, put=PutRequest(key=b"k"))]
+        batch = Command(session_batch=SessionBatch(session=session, floor=16_385, commands=last))
+        await member.host.apply([member.append(batch)])
+        assert member.host.sessions.unacknowledged(session) == 1
+
+    assert await shortest(acknowledge) < HELD_SECONDS

@@ -49,7 +49,7 @@ class Table:
         assert self._overlay is not None
         self.index += 1
         self.time = time
-        self.table.advance(self.at, self._overlay)
+        list(self.table.advance(self.at, self._overlay))
 
     def open(self, ttl: int, position: int = 0) -> int:
         assert self._overlay is not None
@@ -79,7 +79,7 @@ class Table:
 
     def finish(self) -> None:
         assert self._overlay is not None
-        self.table.finish(self._overlay)
+        list(self.table.finish(self._overlay))
         self.engine.batch(self._overlay.changes).write(sync=False)
 
     def reload(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -155,6 +157,34 @@ async def test_a_command_that_is_passed_over_by_decision_is_never_run() -> None:
         await member.crash()
         assert vars(member.objects["fragile"])["names"] == ["a", "b", "c", "d"]
     assert number_in((await member.run(name("e")))[0]) == 5
+
+
+async def test_it_is_rebuilt_beside_all_else_however_long_the_log_has_become() -> None:
+    member = await suspended_member()
+    for _ in range(200):
+        await member.run(name("x"), add(1))
+    await member.run(skip(2, 2))
+    results = []
+    while member.host.machines.suspended:
+        results += await member.run(add(1), name("y"))
+        await asyncio.sleep(0)
+    assert number_in(results[0]) == 204, "others go on meanwhile"
+    assert number_in((await member.run(name("z")))[0]) == 3 + 200 + len(results) // 2 + 1
+    await member.crash()
+    assert len(vars(member.objects["fragile"])["names"]) == 3 + 200 + len(results) // 2 + 1
+
+
+async def test_a_machine_that_is_retired_while_it_is_rebuilt_stays_so() -> None:
+    member = await suspended_member()
+    for _ in range(200):
+        await member.run(name("x"))
+    await member.run(skip(2, 2))
+    await asyncio.sleep(0)
+    await member.run(change("retire"))
+    await member.settled()
+    assert vars(member.objects["fragile"])["names"] == []
+    (refused,) = await member.run(name("y"))
+    assert refused.failure.code == 5
 
 
 async def test_to_pass_over_a_command_twice_is_the_same_as_once() -> None:

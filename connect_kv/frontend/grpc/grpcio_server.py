@@ -33,16 +33,25 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         """Single calls are refused, unread, while `backlog` says so."""
         self._router = router
         self._backlog = backlog
+        self._handlers: dict[str, tuple[Route, grpc.RpcMethodHandler[Any, Any]]] = {}
+        """By the method's path; only of those that are served: a client can call any number of others."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """What the library asks for every call."""
-        route = self._router.route(handler_call_details.method)
+        path = handler_call_details.method
+        known = self._handlers.get(path)
+        if known is None:
+            route = self._router.route(path)
+            known = route, _handler(route)
+            if self._router.serves(path):
+                self._handlers[path] = known
+        route, handler = known
         if self._backlog is not None:
             self._backlog.taken += 1
             if self._backlog.excess and route.overloaded is not None:
                 self._backlog.excess -= 1
                 return _refusing(route.overloaded)
-        return _handler(route)
+        return handler
 
 
 def _handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:

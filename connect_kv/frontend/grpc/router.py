@@ -117,6 +117,10 @@ class Route:
     """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
 
 
+_ANYBODY, _NEEDS_LEADER = Caller(), Caller(needs_leader=True)
+"""All that a caller can be so far: made once, not for each call."""
+
+
 class Router:
     """Every method that clients can call."""
 
@@ -146,6 +150,10 @@ class Router:
     def route(self, path: str) -> Route:
         """Who serves ``/package.Service/Method``; if nobody, who says so."""
         return self._table.get(path) or self._unknown(path)
+
+    def serves(self, path: str) -> bool:
+        """Whether there is such a method, so that its route stays the same."""
+        return path in self._table
 
     def add(
         self,
@@ -322,7 +330,7 @@ class _Method:
         if token is None:  # even an empty one counts before the other
             token = authorization
         if token is None:
-            return Caller(needs_leader=needs_leader)
+            return _NEEDS_LEADER if needs_leader else _ANYBODY
         return Caller(credentials=Credentials(token=_bare(token)), needs_leader=needs_leader)
 
     def decode(self, data: bytes) -> Any:
