@@ -273,6 +273,36 @@ async def test_a_compacted_start_is_created_first_and_then_cancelled(kv: Kv, cli
     assert not cancelled.cancel_reason
 
 
+async def test_progress_is_told_also_where_a_watch_was_cancelled_as_compacted(kv: Kv, client: Client) -> None:
+    """An etcd of 3.5.30 or 3.6 does not always."""
+    for _ in range(5):
+        kv.put(b"a")
+    kv.compact(4)
+    client.create(start_revision=2)
+    client.create(b"quiet", b"")
+    await client.responses()
+    for _ in range(3):
+        client.stream.request_progress()
+        (progress,) = await client.responses()
+        assert (progress.watch_id, progress.header.revision) == (-1, 6)
+
+
+async def test_created_comes_before_progress_that_was_asked_for_at_once(kv: Kv, client: Client) -> None:
+    for _ in range(30):
+        client.create()
+        client.stream.request_progress()
+    responses = await client.responses()
+    assert [r.watch_id for r in responses] == [id for watch in range(30) for id in (watch, -1)]
+
+
+async def test_a_refused_watch_takes_no_id(kv: Kv, client: Client) -> None:
+    client.create(start_revision=-1)
+    client.create()
+    client.create(b"b", b"a")
+    client.create()
+    assert [response.watch_id for response in await client.responses()] == [-1, 0, -1, 1]
+
+
 async def test_an_id_stays_taken_after_a_compaction_until_the_client_cancels_it(
     kv: Kv, client: Client
 ) -> None:

@@ -58,7 +58,8 @@ async def settled(member: Member, service: str, wanted: int) -> None:
 async def test_a_member_without_a_leader_does_not_serve_and_says_how_it_is(tmp_path: Path) -> None:
     wanted = configs(tmp_path, 2)
     async with running(wanted) as members:
-        one, other = members
+        # The leader stays: a follower that is left would lead for a moment first, and say so.
+        one, other = sorted(members, key=lambda member: not member.server.node.is_leader)
         for service in ("", KV, "connect_kv.v1.Session", "v3lockpb.Lock", MAINTENANCE):
             await settled(one, service, SERVING)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
