@@ -1,6 +1,7 @@
 """connect-kv: fault-tolerant services in Python, and the replicated key/value service built so."""
 
 from connect_kv.client.client import Client, connect
+from connect_kv.credentials import Tls
 from connect_kv.embed import Server, ServerHandle
 from connect_kv.errors import (
     BadCall,
@@ -52,6 +53,7 @@ __all__ = [
     "SessionExpired",
     "StorageError",
     "Store",
+    "Tls",
     "Unavailable",
     "before",
     "command",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connect_kv.credentials import VERSIONS, openssl_ciphers
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import NAME_VARIABLE, Cluster
 from connect_kv.framework.types import READY_MADE
@@ -62,6 +63,27 @@ class ServerConfig:
     """Tells clusters with the same names and addresses apart."""
     machines: tuple[MachineSpec, ...] = ()
     accept_changed_code: str = ""
+    cert_file: Path | None = None
+    """For clients and HTTP; with it both speak TLS."""
+    key_file: Path | None = None
+    trusted_ca_file: Path | None = None
+    """Who signs clients' certificates; with it each client must have one."""
+    client_cert_auth: bool = False
+    """Demanded explicitly; `trusted_ca_file` alone demands one as well."""
+    client_crl_file: Path | None = None
+    client_cert_allowed_cn: str = ""
+    client_cert_allowed_hostname: str = ""
+    http_tls: str = "open"
+    """``open``: TLS without clients' certificates, if clients have TLS; ``mutual``: with; ``off``: none."""
+    peer_cert_file: Path | None = None
+    peer_key_file: Path | None = None
+    peer_trusted_ca_file: Path | None = None
+    peer_crl_file: Path | None = None
+    peer_cert_allowed_cn: str = ""
+    peer_cert_allowed_hostname: str = ""
+    tls_min_version: str = "TLS1.2"
+    cipher_suites: str = ""
+    """Of TLS 1.2; empty: all that HTTP/2 allows."""
     heartbeat_ms: int = 100
     election_ms: int = 1000
     tick_ms: int = 50
@@ -125,6 +147,16 @@ class ServerConfig:
                 f"auto_compaction: {text!r}: expected a duration such as 30s or 12h, or a number of revisions"
             )
         return found
+
+    @property
+    def client_scheme(self) -> str:
+        """Of the addresses that clients are told."""
+        return "https" if self.cert_file else "http"
+
+    @property
+    def peer_scheme(self) -> str:
+        """Of the addresses that members have."""
+        return "https" if self.peer_cert_file else "http"
 
     @property
     def election_ticks(self) -> int:
@@ -243,6 +275,13 @@ def _number(raw: object, origin: str) -> int:
         raise ConfigError(f"{origin}: {raw!r}: expected a whole number") from None
 
 
+def _switch(raw: object, origin: str) -> bool:
+    text = str(raw).lower()
+    if text not in ("true", "false"):
+        raise ConfigError(f"{origin}: {raw!r}: expected true or false")
+    return text == "true"
+
+
 def _whole(unit: str) -> Callable[[object, str], int]:
     """Reads a duration as a whole number of `unit`."""
 
@@ -283,7 +322,7 @@ def _pairs(raw: object, origin: str, example: str) -> list[tuple[str, str]]:
 
 def _members(raw: object, origin: str) -> tuple[InitialMember, ...]:
     pairs = [
-        (name, address.removeprefix("http://"))  # as `etcdctl member add` prints it
+        (name, address.removeprefix("http://").removeprefix("https://"))  # as `etcdctl member add` prints it
         for name, address in _pairs(raw, origin, "NAME=HOST:PORT,...")
     ]
     for _, address in pairs:
@@ -309,6 +348,8 @@ _READERS: Mapping[Kind, Callable[[object, str], object]] = {
     Kind.TEXT: _text,
     Kind.NAME: _text,
     Kind.PATH: _path,
+    Kind.CREDENTIAL: _path,
+    Kind.SWITCH: _switch,
     Kind.ADDRESS: _text,
     Kind.NUMBER: _number,
     Kind.MILLISECONDS: _whole("ms"),
@@ -326,6 +367,7 @@ def _check(config: ServerConfig) -> None:
     _check_addresses(config)
     _check_cluster(config)
     _check_numbers(config)
+    _check_tls(config)
     if config.log_format not in ("text", "json"):
         raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
     if config.log_level not in ("debug", "info", "warning", "error"):
@@ -349,6 +391,48 @@ def _check_addresses(config: ServerConfig) -> None:
         host, _ = split_address(address, key)
         if host in _ANY_HOST:
             raise ConfigError(f"{key}: nobody can connect to {address}; give the address others reach")
+
+
+def _check_tls(config: ServerConfig) -> None:
+    for key, other in (
+        ("cert_file", "key_file"),
+        ("key_file", "cert_file"),
+        ("trusted_ca_file", "cert_file"),
+        ("client_cert_auth", "trusted_ca_file"),
+        ("client_crl_file", "trusted_ca_file"),
+        ("client_cert_allowed_cn", "trusted_ca_file"),
+        ("client_cert_allowed_hostname", "trusted_ca_file"),
+        ("peer_cert_file", "peer_key_file"),
+        ("peer_key_file", "peer_cert_file"),
+        # Without it nobody could be told from a member, and gRPC does not dial whom it cannot verify.
+        ("peer_cert_file", "peer_trusted_ca_file"),
+        ("peer_trusted_ca_file", "peer_cert_file"),
+        ("peer_crl_file", "peer_trusted_ca_file"),
+        ("peer_cert_allowed_cn", "peer_trusted_ca_file"),
+        ("peer_cert_allowed_hostname", "peer_trusted_ca_file"),
+    ):
+        if getattr(config, key) and not getattr(config, other):
+            raise ConfigError(f"{key}: needs {_flag(other)} too")
+    for door in ("client", "peer"):
+        if getattr(config, f"{door}_cert_allowed_cn") and getattr(config, f"{door}_cert_allowed_hostname"):
+            raise ConfigError(
+                f"{door}_cert_allowed_cn: excludes {_flag(f'{door}_cert_allowed_hostname')}: give one of them"
+            )
+    if config.http_tls not in ("open", "mutual", "off"):
+        raise ConfigError(f"http_tls: {config.http_tls!r}: expected open, mutual or off")
+    if config.http_tls == "mutual" and not config.trusted_ca_file:
+        raise ConfigError(f"http_tls: mutual needs {_flag('trusted_ca_file')} too")
+    if config.tls_min_version not in VERSIONS:
+        raise ConfigError(
+            f'tls_min_version: unexpected TLS version "{config.tls_min_version}" '
+            f"(must be one of: {', '.join(VERSIONS)})"
+        )
+    try:
+        chosen = openssl_ciphers(config.cipher_suites)
+    except ConfigError as error:
+        raise ConfigError(f"cipher_suites: {error}") from None
+    if chosen and config.tls_min_version == "TLS1.3":
+        raise ConfigError("cipher_suites: cipher suites cannot be configured when only TLS1.3 is enabled")
 
 
 def _check_cluster(config: ServerConfig) -> None:

@@ -10,6 +10,7 @@ costs, never what it does; still a program of somebody else's is left alone, whe
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
 
 _SETTINGS = {"GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener"}
@@ -17,16 +18,25 @@ _KNOWN_UNTIL = (1, 85)
 """The last version that was seen to know these. One that does not would say so to every user."""
 
 
-def load(*, silent: bool = False) -> None:
+SUITES = "GRPC_SSL_CIPHER_SUITES"
+loaded_suites = os.environ.get(SUITES, "")
+"""Of TLS 1.2 that its core has, or gets from the environment; empty: its own choice."""
+
+
+def load(*, silent: bool = False, suites: str = "") -> None:
     """Import gRPC under these settings; the environment is left as it was, for processes started later.
 
     `silent`: its core, which writes lines of its own to standard error, writes none whatever the environment
-    says; its Python side logs as everybody does.
+    says; its Python side logs as everybody does. `suites`: of TLS 1.2, see `credentials.grpc_suites`.
     """
+    global loaded_suites
     if silent:
         os.environ["GRPC_VERBOSITY"] = "NONE"
     known = tuple(map(int, version("grpcio").split(".")[:2])) <= _KNOWN_UNTIL
     added = {name: value for name, value in _SETTINGS.items() if known and name not in os.environ}
+    if suites and "grpc" not in sys.modules:
+        loaded_suites = suites
+        os.environ[SUITES] = suites  # and left there: the core may read it as late as it needs it
     os.environ.update(added)
     try:
         import grpc.aio  # noqa: F401

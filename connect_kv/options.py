@@ -20,6 +20,10 @@ class Kind(Enum):
     NAME = auto()
     PATH = auto()
     FILE = auto()
+    CREDENTIAL = auto()
+    """A file with a certificate, a key or a list of them."""
+    SWITCH = auto()
+    """On or off; the bare option switches it on."""
     ADDRESS = auto()
     NUMBER = auto()
     MILLISECONDS = auto()
@@ -37,6 +41,8 @@ _TAKES: Mapping[Kind, str] = {
     Kind.NAME: "NAME",
     Kind.PATH: "DIR",
     Kind.FILE: "FILE",
+    Kind.CREDENTIAL: "FILE",
+    Kind.SWITCH: "true|false",
     Kind.ADDRESS: "HOST:PORT",
     Kind.NUMBER: "N",
     Kind.MILLISECONDS: "DURATION",
@@ -149,6 +155,100 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             default="none",
         ),
         Option(key="max_learners", kind=Kind.NUMBER, help="Learners there may be at once.", default="1"),
+    ),
+    "TLS for clients": (
+        Option(
+            key="cert_file",
+            kind=Kind.CREDENTIAL,
+            help="Certificate for clients and HTTP, PEM, its chain after it; with it TLS is on.",
+            default="none",
+        ),
+        Option(key="key_file", kind=Kind.CREDENTIAL, help="Its private key, PEM.", default="none"),
+        Option(
+            key="trusted_ca_file",
+            kind=Kind.CREDENTIAL,
+            help="Who signs clients' certificates; alone it already demands one of each client.",
+            default="none",
+        ),
+        Option(
+            key="client_cert_auth",
+            kind=Kind.SWITCH,
+            help="Demand a certificate of each client; needs --trusted-ca-file.",
+            default="true with --trusted-ca-file",
+        ),
+        Option(
+            key="client_crl_file",
+            kind=Kind.CREDENTIAL,
+            help="Certificates of clients that are revoked, PEM or DER.",
+            default="none",
+        ),
+        Option(
+            key="client_cert_allowed_cn",
+            kind=Kind.TEXT,
+            help="CommonNames that clients' certificates may have, with commas between them.",
+            default="any",
+        ),
+        Option(
+            key="client_cert_allowed_hostname",
+            kind=Kind.TEXT,
+            help="Alternative names, one of which clients' certificates must have.",
+            default="any",
+        ),
+        Option(
+            key="http_tls",
+            kind=Kind.TEXT,
+            help="The HTTP port: TLS as for clients but open to all, with clients' certificates, or neither.",
+            default="open",
+            choices=("open", "mutual", "off"),
+        ),
+    ),
+    "TLS between members": (
+        Option(
+            key="peer_cert_file",
+            kind=Kind.CREDENTIAL,
+            help="Certificate for other members, PEM; it both serves and dials.",
+            default="none",
+        ),
+        Option(key="peer_key_file", kind=Kind.CREDENTIAL, help="Its private key, PEM.", default="none"),
+        Option(
+            key="peer_trusted_ca_file",
+            kind=Kind.CREDENTIAL,
+            help="Who signs members' certificates.",
+            default="none",
+        ),
+        Option(
+            key="peer_crl_file",
+            kind=Kind.CREDENTIAL,
+            help="Certificates of members that are revoked, PEM or DER.",
+            default="none",
+        ),
+        Option(
+            key="peer_cert_allowed_cn",
+            kind=Kind.TEXT,
+            help="CommonNames that members' certificates may have, with commas between them.",
+            default="those of the members",
+        ),
+        Option(
+            key="peer_cert_allowed_hostname",
+            kind=Kind.TEXT,
+            help="Alternative names, one of which members' certificates must have.",
+            default="those of the members",
+        ),
+    ),
+    "TLS for all": (
+        Option(
+            key="tls_min_version",
+            kind=Kind.TEXT,
+            help="The oldest version that is spoken.",
+            default="TLS1.2",
+            choices=("TLS1.2", "TLS1.3"),
+        ),
+        Option(
+            key="cipher_suites",
+            kind=Kind.TEXT,
+            help="Of TLS 1.2, by Go's names, with commas between them.",
+            default="all that HTTP/2 allows",
+        ),
     ),
     "Time": (
         Option(key="heartbeat_ms", kind=Kind.MILLISECONDS, help="Leader's heartbeat.", default="100ms"),

@@ -40,6 +40,8 @@ class Hello:
     """Largest command number it can apply: newer kinds are not proposed until all know them."""
     machines: bytes = b""
     """What machines of users it hosts, and in which versions (HostedMachines of versions.proto)."""
+    certified: frozenset[str] | None = None
+    """Names in the certificate it came with, put here by who received it; None: it came without TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

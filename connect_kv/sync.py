@@ -43,6 +43,7 @@ from connect_kv.client.messages import (
 )
 from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
+from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
 
 H = TypeVar("H", bound=AsyncHeld)
@@ -58,9 +59,12 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT,
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
+    tls: Tls | None = None,
 ) -> Client:
     """A client for use with ``with``; the arguments are those of `connect_kv.connect`."""
-    return Client(asynchronous.connect(endpoints, timeout=timeout, session=session, session_ttl=session_ttl))
+    return Client(
+        asynchronous.connect(endpoints, timeout=timeout, session=session, session_ttl=session_ttl, tls=tls)
+    )
 
 
 class Run(Protocol):

@@ -21,6 +21,8 @@ HOUSES = {"frontend", "testing"}
 GROUND = {"errors", "etcd_errors", "events", "protowire", "rpc"}
 PEOPLE = {"config", "metrics"}
 """What settings and figures look like."""
+TLS = {"certificates", "credentials"}
+"""Who this process is, and whom it trusts."""
 
 ALLOWED: dict[str, set[str]] = {
     # the ground
@@ -34,12 +36,16 @@ ALLOWED: dict[str, set[str]] = {
     "grpc_core": set(),
     "options": set(),
     "units": set(),
+    "hosts": set(),
+    "certificates": {"hosts"},
+    "credentials": {"certificates", "errors"},
+    "authority": {"certificates", "errors"},
     "raft": {"errors"},
     "peer_protocol": {"raft"},
     "interfaces": {"peer_protocol", "raft"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
-    "transport": {"peer_protocol", "interfaces", "raft", *GROUND},
-    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events"},
+    "transport": {"peer_protocol", "interfaces", "raft", *GROUND, *TLS},
+    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
     # what is replicated
     "kv": {"interfaces", "raft", "storage", *GROUND},
     "auth": {"kv", "storage", "interfaces", *GROUND},
@@ -50,17 +56,17 @@ ALLOWED: dict[str, set[str]] = {
         "auth",
         "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
-    "frontend.grpc": {"auth", "services", "kv", "interfaces", *GROUND, *PEOPLE},
-    "frontend.http": {"services", "errors", "events", *PEOPLE},
-    "config": {"errors", "framework", "options", "units"},
+    "frontend.grpc": {"auth", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
+    "frontend.http": {"services", "errors", "events", *PEOPLE, *TLS},
+    "config": {"credentials", "errors", "framework", "options", "units"},
     "server": {
         "auth",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
-        "storage", "transport", "interfaces", "peer_protocol", *GROUND, *PEOPLE,
+        "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
     },
     # programs and people
-    "client": {"framework", *GROUND},
-    "sync": {"client", "errors", "framework"},
+    "client": {"framework", "credentials", *GROUND},
+    "sync": {"client", "credentials", "errors", "framework"},
     "containers": {"client", "framework", "errors"},
     "types": {"containers"},
     "bench": {"client", "framework", *GROUND},
@@ -74,13 +80,13 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "grpc_core", "options", "units",
         "testing.simulation", "testing.checker", "bench", "client", "sync", "server", "storage", "framework",
-        "raft", "config", "errors",
+        "raft", "config", "errors", "authority", "certificates", "credentials",
     },
     "embed": {"server", "config", "framework", "errors"},
-    "connect_kv": {"client", "embed", "framework", "errors"},
+    "connect_kv": {"client", "credentials", "embed", "framework", "errors"},
 }  # fmt: skip
 
-FACE = {"client", "config", "embed", "errors", "framework", "options", "units"}
+FACE = {"client", "config", "credentials", "embed", "errors", "framework", "options", "units"}
 """What `import connect_kv` loads: no part of a server."""
 
 HTTP2_SHELLS = {"listener.py", "channel.py"}

@@ -13,6 +13,7 @@ from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
+from connect_kv.client.endpoints import bare_address
 
 PROBE = "health"
 """The key that is read, as by etcdctl; it need not exist."""
@@ -42,7 +43,7 @@ def health(settings: Settings, cluster: bool) -> None:
         addresses = list(client.endpoints)
         if cluster:
             urls = (url for member in await client.members(linearizable=False) for url in member.clientURLs)
-            addresses += [url.removeprefix("http://") for url in urls]
+            addresses += [bare_address(url) for url in urls]
         return list(await asyncio.gather(*(_probe(settings, one) for one in dict.fromkeys(addresses))))
 
     found = settings.run(work)

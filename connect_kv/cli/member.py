@@ -8,6 +8,7 @@ from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
+from connect_kv.client.endpoints import bare_address
 from connect_kv.client.messages import Member
 
 
@@ -122,11 +123,11 @@ def _role(member: Member) -> str:
 
 
 def _peer(member: Member) -> str:
-    return ",".join(url.removeprefix("http://") for url in member.peerURLs)
+    return ",".join(bare_address(url) for url in member.peerURLs)
 
 
 def _clients(member: Member) -> str:
-    return ",".join(url.removeprefix("http://") for url in member.clientURLs)
+    return ",".join(bare_address(url) for url in member.clientURLs)
 
 
 def _initial_cluster(members: list[Member], added: Member, name: str) -> str:

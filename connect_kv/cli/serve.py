@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import click
 
-from connect_kv.options import OPTIONS
+from connect_kv.options import OPTIONS, Kind
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -21,7 +22,11 @@ def server_options(*keys: str) -> Callable[[F], F]:
         for key in reversed(keys or tuple(OPTIONS)):
             option = OPTIONS[key]
             text = f"{option.help}  [default: {option.default}]  [env: {option.variable}]"
-            click.option(option.flag, key, metavar=option.takes, multiple=option.repeats, help=text)(function)
+            make = partial(
+                click.option, option.flag, key, metavar=option.takes, multiple=option.repeats, help=text
+            )
+            switch = option.kind is Kind.SWITCH  # without a value it is on
+            (make(is_flag=False, flag_value="true") if switch else make())(function)
         return function
 
     return add
@@ -38,6 +43,7 @@ def serve(**options: object) -> None:
     # Imported here: the other commands start faster without a server.
     from connect_kv import grpc_core
     from connect_kv.config import from_options
+    from connect_kv.credentials import grpc_suites
     from connect_kv.errors import ConfigError
 
     as_json = (options["log_format"] or os.environ.get(OPTIONS["log_format"].variable)) == "json"
@@ -53,7 +59,8 @@ def serve(**options: object) -> None:
 
         logs.configure("json", "info", str(options["name"] or OPTIONS["name"].default))
         sys.exit(complain(error))
-    grpc_core.load(silent=config.log_format == "json")  # before anything loads gRPC by itself
+    suites = grpc_suites(config.tls_min_version, config.cipher_suites)
+    grpc_core.load(silent=config.log_format == "json", suites=suites)  # before anything loads gRPC by itself
     from connect_kv.server import logs
     from connect_kv.server.process import run
 

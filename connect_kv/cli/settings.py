@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from connect_kv.cli.quantities import Duration
 from connect_kv.client.client import DEFAULT_ENDPOINTS, Client, connect
+from connect_kv.credentials import Tls
 
 T = TypeVar("T")
 
@@ -28,12 +29,15 @@ class Settings:
     """Whether the output format was asked for."""
     given: set[str] = field(default_factory=set)
     """Common options that stood on the command line, before or after the command."""
+    tls: dict[str, str] = field(default_factory=dict)
+    """Files of TLS, by the fields of `Tls`."""
     hex: bool = False
     """Whether keys and values are given and printed as hexadecimal digits."""
 
     def client(self, endpoints: str = "") -> Client:
         """A client that makes single calls: a command does one thing, a session is not worth opening."""
-        return connect(endpoints or self.endpoints, timeout=self.timeout, session=False)
+        tls = Tls(**self.tls) if self.tls else None
+        return connect(endpoints or self.endpoints, timeout=self.timeout, session=False, tls=tls)
 
     def run(self, work: Callable[[Client], Coroutine[object, object, T]]) -> T:
         """Run `work` with a connected client."""
@@ -61,6 +65,26 @@ def _output(context: click.Context, option: click.Parameter, value: str | None) 
     if value is not None and _counts(context, option):
         settings.output = value
         settings.chosen = True
+
+
+_FILES = {"cacert": "ca", "cert": "cert", "key": "key"}
+
+
+def _tls(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value and _counts(context, option):
+        context.ensure_object(Settings).tls[_FILES[option.name or ""]] = value
+
+
+def _tls_option(name: str, help: str) -> click.Option:
+    return click.Option(
+        [f"--{name}"],
+        metavar="FILE",
+        envvar=f"CONNECT_KV_{name.upper()}",
+        show_envvar=True,
+        expose_value=False,
+        callback=_tls,
+        help=help,
+    )
 
 
 def _counts(context: click.Context, option: click.Parameter) -> bool:
@@ -95,6 +119,9 @@ def common_options() -> list[click.Parameter]:
             callback=_timeout,
             help="How long the call may take, such as 500ms; seconds without a unit.  [default: 5s]",
         ),
+        _tls_option("cacert", "Talk TLS; members' certificates must be signed by the CAs in this file."),
+        _tls_option("cert", "The certificate to show to members."),
+        _tls_option("key", "Its key."),
         output_option(),
     ]
 

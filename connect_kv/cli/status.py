@@ -14,6 +14,7 @@ from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client import failures, trouble
 from connect_kv.client.client import Client
+from connect_kv.client.endpoints import bare_address
 from connect_kv.client.messages import Member, StatusResponse
 
 
@@ -117,7 +118,7 @@ async def _members(client: Client) -> list[Member]:
 
 def _address(member: Member) -> str:
     """Where clients reach it; empty if it has not told the cluster."""
-    return member.clientURLs[0].removeprefix("http://") if member.clientURLs else ""
+    return bare_address(member.clientURLs[0]) if member.clientURLs else ""
 
 
 async def _ask(client: Client, endpoint: str) -> Row:

@@ -14,7 +14,7 @@ from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
-from connect_kv.client.endpoints import ChannelTo, Endpoints, parse_endpoints
+from connect_kv.client.endpoints import ChannelTo, Endpoints, SecureChannels, asks_tls, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.limits import within
 from connect_kv.client.lock import Election, Lock
@@ -23,6 +23,7 @@ from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.client.session import Session
 from connect_kv.client.watch import Watch
+from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
 from connect_kv.rpc.cluster_pb2 import Member
 from connect_kv.rpc.command_pb2 import Command
@@ -65,6 +66,7 @@ def connect(
     timeout: float = DEFAULT_TIMEOUT,
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
+    tls: Tls | None = None,
     rng: random.Random | None = None,
     channel_to: ChannelTo | None = None,
 ) -> Client:
@@ -74,11 +76,19 @@ def connect(
     the seconds a call may take unless it says otherwise; 0 does not wait at all. Through a session
     (the default) each command is executed exactly once however often connections break; without
     one, a write whose answer is lost raises OutcomeUnknown at once. A session that nobody uses for
-    `session_ttl` seconds ends. `rng` and `channel_to` are for tests. Raises ConfigError for a
-    malformed endpoint.
+    `session_ttl` seconds ends. `tls`: the connections are encrypted, the members' certificates verified, and
+    the client's own shown where it has one; ``https://`` before the endpoints alone trusts whom this machine
+    trusts. `rng` and `channel_to` are for tests. Raises ConfigError for a malformed endpoint, and for files
+    of `tls` that cannot be used.
     """
     return Client(
-        endpoints, timeout=timeout, session=session, session_ttl=session_ttl, rng=rng, channel_to=channel_to
+        endpoints,
+        timeout=timeout,
+        session=session,
+        session_ttl=session_ttl,
+        tls=tls,
+        rng=rng,
+        channel_to=channel_to,
     )
 
 
@@ -100,8 +110,12 @@ class Client:
         session: bool,
         session_ttl: int,
         rng: random.Random | None,
+        tls: Tls | None = None,
         channel_to: ChannelTo | None = None,
     ) -> None:
+        endpoints = endpoints if isinstance(endpoints, str) else list(endpoints)
+        if channel_to is None and asks_tls(endpoints, tls is not None):
+            channel_to = SecureChannels(tls or Tls())
         self._addresses = parse_endpoints(endpoints)
         self._timeout = within(timeout, timeout)
         self._use_session = session

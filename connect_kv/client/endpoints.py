@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from connect_kv import errors
 from connect_kv.client import trouble
 from connect_kv.client.failures import CallFailed
+from connect_kv.credentials import Material, Tls, client_credentials
 from connect_kv.rpc.maintenance_pb2 import StatusRequest
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ LONGEST_BACKOFF = 1.0
 LOOK_AHEAD = 1.0
 """Seconds before a call is given up, and at most half of its time: then members are asked how they are."""
 
+_SCHEME = re.compile(r"(https?)://")
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
-    """``host:port`` of each; a comma-separated text or several. ``http://`` may stand before them."""
-    texts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
-    found = [text.strip().removeprefix("http://").rstrip("/") for text in texts if text.strip()]
+    """``host:port`` of each; a comma-separated text or several. They may have a scheme (`asks_tls`)."""
+    found = [bare_address(text).rstrip("/") for text in _texts(endpoints)]
     for text in found:
         host, colon, port = text.rpartition(":")
         if not (host and colon and _PORT.fullmatch(port) and 0 < int(port) < 65536):
@@ -41,8 +42,49 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def bare_address(url: str) -> str:
+    """A member's URL without its scheme."""
+    return _SCHEME.sub("", url, count=1)
+
+
+def asks_tls(endpoints: str | Iterable[str], given: bool) -> bool:
+    """Whether they are reached over TLS: ``https://`` stands before them, or TLS is `given`.
+
+    Raises ConfigError where one says what the others, or the caller, do not.
+    """
+    schemes = {found[1] for text in _texts(endpoints) if (found := _SCHEME.match(text))}
+    if len(schemes) > 1 or (given and "http" in schemes):
+        raise errors.ConfigError("an endpoint with http:// is reached without TLS, and the others with it")
+    return given or "https" in schemes
+
+
+def _texts(endpoints: str | Iterable[str]) -> list[str]:
+    texts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    return [text.strip() for text in texts if text.strip()]
+
+
 ChannelTo: TypeAlias = "Callable[[str], grpc.aio.Channel]"
 """Makes the channel to an address; a simulator makes its own."""
+
+
+class SecureChannels:
+    """Makes channels over TLS. One keeps what the files held when it was made."""
+
+    def __init__(self, tls: Tls) -> None:
+        """Raises ConfigError for files that cannot be used."""
+        self._credentials = client_credentials(tls)
+        self._server_name = tls.server_name
+
+    def __call__(self, address: str) -> grpc.aio.Channel:
+        """A new one, by the files as they are now."""
+        from connect_kv.client.stubs import open_channel
+
+        return open_channel(address, self._credentials, self._server_name)
+
+    @property
+    def latest(self) -> Material:
+        """What the files hold."""
+        return self._credentials.latest
 
 
 class Endpoint:
@@ -57,6 +99,8 @@ class Endpoint:
         self.retry_at = 0.0
         self._channel: grpc.aio.Channel | None = None
         self._stubs: Stubs | None = None
+        self._material: Material | None = None
+        self._replaced: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -68,13 +112,27 @@ class Endpoint:
             # Here, and not above: nobody needs gRPC who only imports the client.
             from connect_kv.client.stubs import Stubs, open_channel
 
+            if isinstance(self._channel_to, SecureChannels):
+                self._material = self._channel_to.latest
             self._channel = (self._channel_to or open_channel)(self.address)
             self._stubs = Stubs(self._channel)
         return self._stubs
 
+    def renew(self) -> None:
+        """A call failed: if files of TLS have changed since, the next one makes a connection by these."""
+        channel = self._channel
+        if channel is None or not isinstance(self._channel_to, SecureChannels):
+            return
+        if self._channel_to.latest is not self._material:
+            self._channel = self._stubs = None
+            task = asyncio.get_running_loop().create_task(channel.close())
+            self._replaced.add(task)
+            task.add_done_callback(self._replaced.discard)
+
     async def close(self) -> None:
         """End its connection for good; calls on it fail."""
         self._closed = True
+        await asyncio.gather(*self._replaced)
         if self._channel is not None:
             await self._channel.close()
             self._channel = self._stubs = None
@@ -121,6 +179,7 @@ class Endpoints:
         """It did not answer, or could not help: go on to others, and leave it alone for a while."""
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(endpoint.failures, 10))
         endpoint.failures += 1
+        endpoint.renew()
         endpoint.retry_at = now + backoff * (0.5 + self._rng.random() / 2)
         if not endpoint.trouble.startswith(f"{why}: "):  # else it is known in more detail
             endpoint.trouble = why

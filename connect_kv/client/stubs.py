@@ -14,6 +14,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from connect_kv.client.failures import UNAVAILABLE, CallFailed, EndedHere
+from connect_kv.credentials import Credentials
 from connect_kv.rpc import (
     cluster_pb2,
     election_pb2,
@@ -46,9 +47,17 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """The channel a client uses unless it is given another."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def open_channel(
+    address: str, credentials: Credentials | None = None, server_name: str = ""
+) -> grpc.aio.Channel:
+    """The channel a client uses unless it is given another; over TLS with credentials.
+
+    `server_name`: that the server's certificate must have, if not the host of `address`.
+    """
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
+    return grpc.aio.secure_channel(address, credentials.grpc_channel(), options=(*CHANNEL_OPTIONS, *named))
 
 
 class Unary(Generic[Request, Response]):

@@ -22,18 +22,33 @@ UNRESOLVED = "cannot be resolved"
 BROKE = "broke the connection"
 HTTP = "speaks HTTP/1 and not gRPC: is it the address for health and metrics?"
 NOT_FOR_CLIENTS = "does not serve clients: is it the address for other members?"
+NOT_TLS = "does not speak TLS"
+CLOSED = "closes connections at once: does it want TLS, or another certificate of the client?"
+UNTRUSTED = "has a certificate that none of the trusted CAs signed"
+EXPIRED = "has a certificate that has expired, or is not valid yet by this machine's clock"
+OTHER_HOST = "has a certificate for another name or address"
 
 _PLURAL = {
     REFUSES: "refuse connections",
     SILENT: "do not answer",
     UNRESOLVED: "cannot be resolved",
     BROKE: "broke the connection",
+    NOT_TLS: "do not speak TLS",
+    CLOSED: "close connections at once: do they want TLS, or another certificate of the client?",
+    UNTRUSTED: "have certificates that none of the trusted CAs signed",
+    EXPIRED: "have certificates that have expired, or are not valid yet by this machine's clock",
+    OTHER_HOST: "have certificates for other names or addresses",
     HTTP: "speak HTTP/1 and not gRPC: are they addresses for health and metrics?",
     NOT_FOR_CLIENTS: "do not serve clients: are they addresses for other members?",
 }
 _BARE_NO_LEADER = NO_LEADER.removeprefix("etcdserver: ")
 
 _WORDS = (
+    (re.compile(r"certificate has expired|certificate is not yet valid", re.I), EXPIRED),
+    (re.compile(r"hostname verification check failed", re.I), OTHER_HOST),
+    (re.compile(r"certificate_verify_failed", re.I), UNTRUSTED),
+    (re.compile(r"wrong_version_number", re.I), NOT_TLS),
+    (re.compile(r"failed to connect to all.*(socket closed|connection reset|broken pipe)", re.I), CLOSED),
     (re.compile(r"connection refused", re.I), REFUSES),
     (re.compile(r"http1\.x", re.I), HTTP),
     (re.compile(r"dns resolution failed|errors? resolving|name resolution", re.I), UNRESOLVED),

@@ -6,9 +6,10 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 
+from connect_kv.hosts import names_host
 from connect_kv.interfaces import Identity
 from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
-from connect_kv.raft.types import Membership
+from connect_kv.raft.types import Member, Membership
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,23 @@ def judge(
     if noted is not None and noted != hello.directory_id:
         return HelloVerdict.AMNESIA
     return HelloVerdict.WELCOME
+
+
+def is_certified(names: frozenset[str] | None, member: Member | None, address: str = "") -> bool:
+    """Whether a certificate with these names is that member's: it has its name, or the host it is reached at.
+
+    None: there is no TLS between members, and nothing to be looked at. Without this a certificate of the same
+    CA that is a client's, or another service's, would be as good as a member's. `address`: where the
+    member is known to be besides.
+    """
+    if names is None:
+        return True
+    known = [address] if address else []
+    if member is not None:
+        known.append(member.peer_address)
+        if member.name in names:
+            return True
+    return any(names_host(names, one.rpartition(":")[0]) for one in known)
 
 
 def has_majority(membership: Membership, node_ids: Iterable[int], *, besides: int | None = None) -> bool:

@@ -15,6 +15,7 @@ from connect_kv.node.membership import (
     AddressBook,
     Refusals,
     has_majority,
+    is_certified,
     judge,
 )
 from connect_kv.node.parts import Parts
@@ -123,9 +124,10 @@ class Peers(Generic[R]):
             self._refused.welcome(hello.source)
         elif self._refused.news(hello.source, verdict):
             logger.warning(
-                "a member was refused", extra={"member": f"{hello.source:x}", "verdict": verdict.name}
+                "a member was refused",
+                extra={"member": f"{hello.source:x}", "verdict": verdict.name, **_shown(hello)},
             )
-        return self._reply(verdict)
+        return self._reply(verdict, hello)
 
     def hello_reply(self, node_id: int, reply: HelloReply) -> None:
         """What a peer answered to our own hello."""
@@ -173,7 +175,7 @@ class Peers(Generic[R]):
             cluster_id=self._parts.identity.cluster_id,
             node_id=self._parts.identity.node_id,
             membership=membership,
-            hello=self._reply(await self._verdict_on_starting(asker, member.node_id if member else 0)),
+            hello=self._reply(await self._verdict_on_starting(asker, member), asker),
             leader_id=self._parts.core.leader_id,
             term=self._parts.core.term,
         )
@@ -203,13 +205,14 @@ class Peers(Generic[R]):
             return self._parts.core.membership
         return self._parts.history.membership
 
-    async def _verdict_on_starting(self, asker: Hello, node_id: int) -> HelloVerdict:
+    async def _verdict_on_starting(self, asker: Hello, member: Member | None) -> HelloVerdict:
         if asker.cluster_id not in (0, self._parts.identity.cluster_id):
             return HelloVerdict.WRONG_CLUSTER
         if asker.source in self._parts.history.membership.removed:
             return HelloVerdict.REMOVED
-        if not node_id:
+        if member is None or not is_certified(asker.certified, member):
             return HelloVerdict.UNKNOWN_MEMBER
+        node_id = member.node_id
         noted = self._parts.log.noted_directory(node_id)
         return HelloVerdict.WELCOME if noted in (None, asker.directory_id) else HelloVerdict.AMNESIA
 
@@ -230,7 +233,17 @@ class Peers(Generic[R]):
             # Added since this node last heard of the membership, or a stranger: the others know.
             self._ask_about_strangers()
             return HelloVerdict.UNKNOWN_MEMBER
+        if not self._certified(hello):
+            return HelloVerdict.UNKNOWN_MEMBER
         return await self._note(hello)
+
+    def _certified(self, hello: Hello) -> bool:
+        """Whether it came with that member's certificate. A node that joins knows only what it was told."""
+        if hello.certified is None:
+            return True
+        known = (self._parts.core.membership, self._parts.history.membership, self._described)
+        member = next(filter(None, (one.member(hello.source) for one in known)), None)
+        return is_certified(hello.certified, member, self._book.addresses.get(hello.source, ""))
 
     async def _note(self, hello: Hello) -> HelloVerdict:
         if self._parts.log.noted_directory(hello.source) is None:
@@ -243,7 +256,7 @@ class Peers(Generic[R]):
         noted = self._parts.log.noted_directory(hello.source)
         return HelloVerdict.WELCOME if noted == hello.directory_id else HelloVerdict.AMNESIA
 
-    def _reply(self, verdict: HelloVerdict) -> HelloReply:
+    def _reply(self, verdict: HelloVerdict, hello: Hello) -> HelloReply:
         config = self._parts.config
         versions = f"versions {config.oldest_protocol} to {config.protocol} are understood here"
         details = {
@@ -253,6 +266,9 @@ class Peers(Generic[R]):
             HelloVerdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
             HelloVerdict.INCOMPATIBLE: versions,
         }
+        if verdict is HelloVerdict.UNKNOWN_MEMBER and hello.certified is not None:
+            names = ", ".join(sorted(hello.certified)) or "nobody"
+            details[verdict] = f"the sender's certificate is for {names}: expected its member's name or host"
         return HelloReply(
             verdict=verdict,
             detail=details.get(verdict, ""),
@@ -311,6 +327,11 @@ class Peers(Generic[R]):
                         self.hear(description)
         finally:
             self._asking = False
+
+
+def _shown(hello: Hello) -> dict[str, str]:
+    """What a certificate says, for the log."""
+    return {} if hello.certified is None else {"certificate": ", ".join(sorted(hello.certified))}
 
 
 def _note_if_new(log: LogStore, node_id: int, directory_id: bytes) -> None:

@@ -33,6 +33,7 @@ from connect_kv.server.directory import Directory, open_directory
 from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.peer_metrics import peer_families
 from connect_kv.server.services import Services
+from connect_kv.server.tls import client_credentials, families, member_credentials
 from connect_kv.services.executor import field_number
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.code_records import hosted_record
@@ -69,6 +70,7 @@ class Seams:
     transport: Callable[[ServerConfig, Clock], Transport] = lambda config, clock: GrpcTransport(
         config.listen_peer,
         clock=clock,
+        credentials=member_credentials(config),
         limits=TransportLimits.for_election(config.election_ms / 1000),
     )
     worker: Callable[[str], Worker] = lambda name: ThreadWorker(
@@ -203,6 +205,7 @@ class KvServer:
         for name in ("log", "state", "apply", "space", "sync", "auth"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
+        tls = client_credentials(config)
         self._transport = seams.transport(config, seams.clock)
         directory = self._directory = await open_directory(
             config,
@@ -247,6 +250,7 @@ class KvServer:
             machines=self._machines,
             clock=seams.clock,
             metrics=self.metrics,
+            tls=tls,
             listens=seams.listens,
             no_space=self._quota_exceeded,
             auth_worker=self._workers["auth"],
@@ -271,6 +275,11 @@ class KvServer:
             "measure space": self._services.quota.run,
             "compare members": check.run,
         }
+        if isinstance(self._transport, GrpcTransport) and self._transport.credentials is not None:
+            tls = {**tls, "members": self._transport.credentials}
+        for use, credentials in tls.items():
+            self._background[f"watch TLS files for {use}"] = partial(credentials.watch, seams.clock.sleep)
+        self.metrics.families(lambda: families(tls))
         if self._machines:
             self._background["activate versions"] = self._services.activations.run
         seconds, revisions = config.retention
@@ -391,7 +400,7 @@ class KvServer:
         publish = MemberPublish(
             id=identity.node_id,
             name=identity.name,
-            client_urls=[f"http://{address}"],
+            client_urls=[f"{self.config.client_scheme}://{address}"],
             highest_command=HIGHEST_COMMAND,
         )
         known = self.host.cluster.members.get(identity.node_id)

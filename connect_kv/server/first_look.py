@@ -6,10 +6,13 @@ import socket
 
 from connect_kv.config import ServerConfig, check_own_entry, split_address
 from connect_kv.errors import RefusedToStart
+from connect_kv.server.tls import client_credentials, member_credentials
 
 
 def look(config: ServerConfig) -> None:
-    """Raises RefusedToStart for an address that is taken, ConfigError for a first start without sense."""
+    """Raises RefusedToStart for an address that is taken, ConfigError for a first start without
+    sense, and for files of TLS that cannot be used.
+    """
     for what, address in (
         ("clients", config.listen_client),
         ("peers", config.listen_peer),
@@ -17,6 +20,7 @@ def look(config: ServerConfig) -> None:
     ):
         if address:
             _check_free(what, address)
+    client_credentials(config), member_credentials(config)
     if not (config.data_dir / "log").exists():
         check_own_entry(config)
 

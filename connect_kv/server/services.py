@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 
 from connect_kv.config import ServerConfig, split_address
+from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.framework.hosted import HostedMachine
 from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
@@ -27,6 +28,7 @@ from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_authentication
 from connect_kv.server.server_metrics import show
+from connect_kv.server.tls import CLIENTS, HTTP
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
 from connect_kv.services.executor import Replica
@@ -76,13 +78,15 @@ class Services:
         machines: Mapping[str, HostedMachine],
         clock: Clock,
         metrics: Metrics,
+        tls: Mapping[str, Credentials],
         listens: bool,
         no_space: Callable[[], None],
         auth_worker: Worker,
         rng: random.Random,
     ) -> None:
         """`listens`: whether there are ports at all; a simulator calls the router itself.
-        `no_space` is told that the quota is used up. `auth_worker` compares passwords; `rng` makes tokens.
+        `tls`: see `server.tls`. `no_space` is told that the quota is used up. `auth_worker` compares
+        passwords; `rng` makes tokens.
         """
         self._config = config
         self._node = node
@@ -128,6 +132,7 @@ class Services:
             clock=clock,
             election_seconds=config.election_ms / 1000,
             max_learners=config.max_learners,
+            peer_scheme=config.peer_scheme,
         )
         self.quota = Quota(config.quota_bytes, clock=clock, measure=host.measure, exceeded=no_space)
         claims = MemberClaims(node, lambda: host.cluster.members)
@@ -170,7 +175,6 @@ class Services:
             "Cluster": ClusterService(
                 self.replica,
                 lambda: node.membership,
-                lambda: host.cluster.members,
                 changes,
                 self.peers,
                 access,
@@ -206,7 +210,12 @@ class Services:
         add_health_and_reflection(self.router, self._grpc_health)
         self._grpc: GrpcioServer | None = None
         if listens:
-            self._grpc = GrpcioServer(self.router, max_request_bytes=config.max_request_bytes, clock=clock)
+            self._grpc = GrpcioServer(
+                self.router,
+                max_request_bytes=config.max_request_bytes,
+                clock=clock,
+                credentials=tls.get(CLIENTS),
+            )
         self._http = HttpPort(
             Answers(
                 health=self.health.health,
@@ -219,7 +228,8 @@ class Services:
                     "connect_kv": _version(),
                 },
                 metrics=metrics,
-            )
+            ),
+            tls.get(HTTP),
         )
         self._tasks: list[asyncio.Task[None]] = []
         show(

@@ -13,7 +13,7 @@ from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.deadlines import Deadlines
 from connect_kv.services.executor import Replica
-from connect_kv.services.membership import UNHEALTHY, MemberChanges, Published, described
+from connect_kv.services.membership import UNHEALTHY, MemberChanges
 from connect_kv.services.peer_calls import Handler, PeerCalls
 
 Q = TypeVar("Q", bound=Message)
@@ -33,7 +33,6 @@ class ClusterService:
         self,
         replica: Replica,
         membership: Callable[[], Membership],
-        published: Published,
         changes: MemberChanges,
         peers: PeerCalls,
         access: Access,
@@ -45,7 +44,6 @@ class ClusterService:
         self._replica = replica
         self._access = access
         self._membership = membership
-        self._published = published
         self._changes = changes
         self._peers = peers
         peers.serve("MemberAdd", _encoded(cluster_pb2.MemberAddRequest, changes.add))
@@ -61,7 +59,7 @@ class ClusterService:
         if request.linearizable:
             await self._replica.barrier()
         return cluster_pb2.MemberListResponse(
-            header=self._replica.header(revision=0), members=described(self._membership(), self._published())
+            header=self._replica.header(revision=0), members=self._changes.described(self._membership())
         )
 
     async def MemberAdd(

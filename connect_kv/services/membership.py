@@ -87,7 +87,10 @@ class MemberChanges:
         clock: Clock,
         election_seconds: float,
         max_learners: int,
+        peer_scheme: str = "http",
     ) -> None:
+        """`peer_scheme`: of the URLs that members have for each other."""
+        self._peer_scheme = peer_scheme
         self._node = node
         self._replica = replica
         self._published = published
@@ -115,7 +118,7 @@ class MemberChanges:
             change = MembershipChange()
             change = change.add_learner(member) if request.isLearner else change.add_voter(member)
             after = await self._node.change_membership(change)
-        members = described(after, self._published())
+        members = self.described(after)
         added = next(one for one in after.members if one.peer_address == address)
         (own,) = (one for one in members if added.node_id == one.ID)
         return cluster_pb2.MemberAddResponse(member=own, members=members)
@@ -141,7 +144,7 @@ class MemberChanges:
                 if self._node.status().raft.node_id == request.ID:
                     await self._hand_over(left)
             after = await self._node.change_membership(MembershipChange().remove(request.ID))
-        return cluster_pb2.MemberRemoveResponse(members=described(after, self._published()))
+        return cluster_pb2.MemberRemoveResponse(members=self.described(after))
 
     async def update(self, request: cluster_pb2.MemberUpdateRequest) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
@@ -153,7 +156,7 @@ class MemberChanges:
                 raise URL_EXISTS.error()
             change = MembershipChange().update(replace(member, peer_address=address))
             after = await self._node.change_membership(change)
-        return cluster_pb2.MemberUpdateResponse(members=described(after, self._published()))
+        return cluster_pb2.MemberUpdateResponse(members=self.described(after))
 
     async def promote(self, request: cluster_pb2.MemberPromoteRequest) -> cluster_pb2.MemberPromoteResponse:
         """Make a learner that has the log a voter."""
@@ -170,7 +173,7 @@ class MemberChanges:
             await self._until_active(voters, _majority(len(voters)))
             after = await self._node.change_membership(MembershipChange().promote(request.ID))
             self.promotions += 1
-        return cluster_pb2.MemberPromoteResponse(members=described(after, self._published()))
+        return cluster_pb2.MemberPromoteResponse(members=self.described(after))
 
     async def _hand_over(self, voters: frozenset[int]) -> None:
         """The leader itself is to go: another one leads first, and removes it without a pause.
@@ -192,6 +195,10 @@ class MemberChanges:
         if not self._node.is_leader:
             raise NotLeader(self._node.leader_id)
         return self._node.membership
+
+    def described(self, membership: Membership) -> list[cluster_pb2.Member]:
+        """Its members as clients are told, sorted by id."""
+        return described(membership, self._published(), self._peer_scheme)
 
     def _quiet(self) -> bool:
         raft = self._node.status().raft
@@ -228,28 +235,39 @@ def peer_address(urls: Sequence[str]) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise BAD_URLS.error() from None
-    if parts.scheme != "http" or not host or not port or parts.path or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or not port
+        or parts.path
+        or parts.query
+        or parts.fragment
+    ):
         raise BAD_URLS.error()
     if parts.username is not None or any(character.isspace() for character in host):
         raise BAD_URLS.error()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def described(membership: Membership, published: Mapping[int, MemberPublish]) -> list[cluster_pb2.Member]:
+def described(
+    membership: Membership, published: Mapping[int, MemberPublish], peer_scheme: str
+) -> list[cluster_pb2.Member]:
     """All members, sorted by id."""
     learners = membership.learners | membership.learners_next
     return [
-        _described(member, published.get(member.node_id), member.node_id in learners)
+        _described(member, published.get(member.node_id), member.node_id in learners, peer_scheme)
         for member in membership.members
     ]
 
 
-def _described(member: Member, published: MemberPublish | None, is_learner: bool) -> cluster_pb2.Member:
+def _described(
+    member: Member, published: MemberPublish | None, is_learner: bool, peer_scheme: str
+) -> cluster_pb2.Member:
     """A member has neither a name nor client addresses until it has started and said so."""
     return cluster_pb2.Member(
         ID=member.node_id,
         name=published.name if published else "",
-        peerURLs=[f"http://{member.peer_address}"],
+        peerURLs=[f"{peer_scheme}://{member.peer_address}"],
         clientURLs=published.client_urls if published else (),
         isLearner=is_learner,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -10,21 +11,22 @@ from google.protobuf.message import DecodeError
 from connect_kv.interfaces import PeerReceiver
 from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
 from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_from_wire, hello_to_wire
-from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import RPC_FAILURES, describe_failure
 
 _CONNECT_SECONDS = 1.0
 
 
-async def ask(address: str, hello: Hello, method: str, request: bytes, limits: TransportLimits) -> bytes:
+async def ask(address: str, hello: Hello, method: str, request: bytes, channels: Channels) -> bytes:
     """Ask over a connection of its own: such calls are rare, and may take as long as their caller waits.
 
     Raises ConnectionRefusedError while nothing has been sent, ConnectionError if the answer is lost.
     """
     wire = pb.AskRequest(hello=hello_to_wire(hello), method=method, request=request)
-    async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
+    async with channels.open(address) as channel:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await channel.channel_ready()
@@ -51,8 +53,8 @@ def decode_reply(data: bytes) -> tuple[HelloReply, bytes]:
     return hello_reply_from_wire(wire.hello), wire.answer
 
 
-async def answer_ask(request: bytes, receiver: PeerReceiver) -> bytes:
-    """The answering side. Raises BadMessage for what is no call."""
+async def answer_ask(request: bytes, receiver: PeerReceiver, names: frozenset[str] | None = None) -> bytes:
+    """The answering side; `names`: those in the asker's certificate. Raises BadMessage."""
     try:
         wire = pb.AskRequest.FromString(request)
     except DecodeError as error:
@@ -62,7 +64,9 @@ async def answer_ask(request: bytes, receiver: PeerReceiver) -> bytes:
     if not wire.HasField("hello"):
         raise BadMessage("a call without a hello")
     try:
-        answer = await receiver.answer(hello_from_wire(wire.hello), wire.method, wire.request)
+        answer = await receiver.answer(
+            replace(hello_from_wire(wire.hello), certified=names), wire.method, wire.request
+        )
     except PermissionError as error:
         verdict = pb.HelloReply(verdict=pb.UNKNOWN_MEMBER, detail=str(error))
         return seal(pb.AskReply(hello=verdict).SerializeToString())

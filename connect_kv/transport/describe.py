@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 from google.protobuf.message import DecodeError
 
@@ -9,6 +11,7 @@ from connect_kv.interfaces import PeerReceiver
 from connect_kv.peer_protocol import Description, Hello
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import raft_pb2 as pb
+from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import (
     BadMessage,
     hello_from_wire,
@@ -16,7 +19,7 @@ from connect_kv.transport.codec import (
     hello_reply_to_wire,
     hello_to_wire,
 )
-from connect_kv.transport.limits import SERVICE, TransportLimits, channel_options
+from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import RPC_FAILURES, describe_failure
 
@@ -24,10 +27,10 @@ _TIMEOUT = 3.0
 """Seconds for connecting and for the answer, which may wait for a disk to note the asker."""
 
 
-async def ask_describe(address: str, asker: Hello, peer_address: str, limits: TransportLimits) -> Description:
+async def ask_describe(address: str, asker: Hello, peer_address: str, channels: Channels) -> Description:
     """Ask the member at `address`, over a connection of its own. Raises OSError if there is no answer."""
     request = pb.DescribeRequest(asker=hello_to_wire(asker), peer_address=peer_address)
-    async with grpc.aio.insecure_channel(address, options=channel_options(limits)) as channel:
+    async with channels.open(address) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Describe")
         try:
             return decode_description(await call(seal(request.SerializeToString()), timeout=_TIMEOUT))
@@ -35,8 +38,10 @@ async def ask_describe(address: str, asker: Hello, peer_address: str, limits: Tr
             raise ConnectionError(f"{address}: {describe_failure(error)}") from error
 
 
-async def answer_describe(request: bytes, receiver: PeerReceiver) -> bytes:
-    """The answering side. Raises BadMessage for what is no question."""
+async def answer_describe(
+    request: bytes, receiver: PeerReceiver, names: frozenset[str] | None = None
+) -> bytes:
+    """The answering side; `names`: those in the asker's certificate. Raises BadMessage."""
     wire = pb.DescribeRequest()
     try:
         wire.ParseFromString(request)
@@ -46,7 +51,7 @@ async def answer_describe(request: bytes, receiver: PeerReceiver) -> bytes:
         raise BadMessage("question: checksum mismatch")
     if not wire.HasField("asker"):
         raise BadMessage("a question without a hello")
-    answer = await receiver.describe(hello_from_wire(wire.asker), wire.peer_address)
+    answer = await receiver.describe(replace(hello_from_wire(wire.asker), certified=names), wire.peer_address)
     reply = pb.DescribeReply(
         cluster_id=answer.cluster_id,
         node_id=answer.node_id,

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
 
+from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import Clock, PeerReceiver
 from connect_kv.peer_protocol import (
@@ -41,6 +42,7 @@ from connect_kv.raft.messages import (
     VoteResponse,
 )
 from connect_kv.transport.ask import ask
+from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.describe import ask_describe
 from connect_kv.transport.limits import TransportLimits, server_options
@@ -76,10 +78,20 @@ _URGENT = frozenset({HeartbeatRequest, HeartbeatResponse})
 class GrpcTransport:
     """Messages between members over gRPC. Lives on one loop."""
 
-    def __init__(self, listen_address: str, *, clock: Clock, limits: TransportLimits | None = None) -> None:
+    def __init__(
+        self,
+        listen_address: str,
+        *,
+        clock: Clock,
+        limits: TransportLimits | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """`credentials`: this member's own certificate, and who signs those of members; None: no TLS."""
         self._listen_address = listen_address
         self._clock = clock
         self._limits = limits or TransportLimits()
+        self.credentials = credentials
+        self._channels = Channels(limits=self._limits, credentials=credentials)
         self.traffic = Traffic()
         """To and from each other member."""
         self._local: Local | None = None
@@ -100,14 +112,18 @@ class GrpcTransport:
     async def start(self, receiver: PeerReceiver, hello: Callable[[int], Hello]) -> None:
         """Listen. Raises RefusedToStart, naming the address, if that is not possible."""
         self._local = Local(
-            receiver=receiver, hello=hello, clock=self._clock, limits=self._limits, traffic=self.traffic
+            receiver=receiver, hello=hello, clock=self._clock, channels=self._channels, traffic=self.traffic
         )
         self._servicer = RaftServicer(self._local)
         self._server = grpc.aio.server(options=server_options(self._limits))
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         await _check_free(self._listen_address)
         try:
-            self._port = self._server.add_insecure_port(self._listen_address)
+            if self.credentials is None:
+                self._port = self._server.add_insecure_port(self._listen_address)
+            else:
+                secure = self.credentials.grpc_server()
+                self._port = self._server.add_secure_port(self._listen_address, secure)
         except RuntimeError as error:
             raise RefusedToStart(f"cannot listen for peers on {self._listen_address}") from error
         await self._server.start()
@@ -181,14 +197,14 @@ class GrpcTransport:
 
     async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
         """Ask the member at `address`; works before `start`. Raises OSError if there is no answer."""
-        return await ask_describe(address, asker, peer_address, self._limits)
+        return await ask_describe(address, asker, peer_address, self._channels)
 
     async def ask(self, target: int, method: str, request: bytes) -> bytes:
         """Have that member carry out a call. Raises OSError."""
         local, peer = self._started(), self._peers.get(target)
         if peer is None:
             raise ConnectionRefusedError(f"no address is known for member {target:x}")
-        return await ask(peer.address, local.hello(target), method, request, self._limits)
+        return await ask(peer.address, local.hello(target), method, request, self._channels)
 
     async def close(self) -> None:
         """End all streams and stop listening; nothing of it runs on."""

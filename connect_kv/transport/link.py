@@ -16,6 +16,7 @@ from connect_kv.transport.stream import (
     StreamBroken,
     describe_failure,
     exchange,
+    failed_in_tls,
     loss_of,
     read_frame,
 )
@@ -50,6 +51,7 @@ class PeerLink:
         self._loss = Loss.SILENT
         self._pause = local.limits.reconnect_first
         self._last_verdict = HelloVerdict.WELCOME
+        self._last_reason = ""
 
     def send(self, frame: bytes, *, urgent: bool) -> bool:
         """Queue it; False if it was dropped."""
@@ -81,15 +83,18 @@ class PeerLink:
                 self._note_refusal(reply)
                 self._loss = Loss.DROPPED  # it lives, and the reply says what is wrong
                 return self._local.limits.refused_pause
-            self._away, self._last_verdict = False, HelloVerdict.WELCOME
+            self._away, self._last_verdict, self._last_reason = False, HelloVerdict.WELCOME, ""
             self._pause = self._local.limits.reconnect_first
             own_id = self._local.hello(self._node_id).source
             traffic = self._local.traffic.of(self._node_id)
             await exchange(call, self._queue, self._node_id, own_id, self._local.receive, traffic)
         except (*RPC_FAILURES, BadMessage) as error:
             self._loss = loss_of(error)
-            _log.debug(
-                "a stream broke", extra={"member": f"{self._node_id:x}", "reason": describe_failure(error)}
+            reason = describe_failure(error)
+            _log.log(
+                logging.WARNING if self._is_news(error, reason) else logging.DEBUG,
+                "a stream broke",
+                extra={"member": f"{self._node_id:x}", "reason": reason},
             )
         except Exception:
             _log.exception("stream to peer %x failed", self._node_id)
@@ -98,6 +103,13 @@ class PeerLink:
         pause = self._pause
         self._pause = min(2 * pause, self._local.limits.reconnect_most)
         return pause
+
+    def _is_news(self, error: BaseException, reason: str) -> bool:
+        """Whether it is for people: TLS that fails is a mistake of somebody, and lasts until it is mended."""
+        if not failed_in_tls(error) or reason == self._last_reason:
+            return False
+        self._last_reason = reason
+        return True
 
     def _note_refusal(self, reply: HelloReply) -> None:
         if reply.verdict is not self._last_verdict:  # not every second

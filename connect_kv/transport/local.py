@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from connect_kv.interfaces import Clock, PeerReceiver
 from connect_kv.peer_protocol import Hello, Loss, PeerMessage
 from connect_kv.raft.messages import HeartbeatResponse
+from connect_kv.transport.channel import Channels
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.traffic import Traffic
 
@@ -20,9 +21,14 @@ class Local:
     receiver: PeerReceiver
     hello: Callable[[int], Hello]
     clock: Clock
-    limits: TransportLimits
+    channels: Channels
     traffic: Traffic = field(default_factory=Traffic)
     _unreachable: dict[int, Loss] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> TransportLimits:
+        """Sizes and times."""
+        return self.channels.limits
 
     def receive(self, message: PeerMessage) -> None:
         """Hand it over; the answer to a heartbeat also tells how long that took."""

@@ -10,7 +10,7 @@ import grpc
 
 from connect_kv.peer_protocol import HelloReply
 from connect_kv.transport.codec import BadMessage, decode_frame
-from connect_kv.transport.limits import SERVICE, channel_options
+from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.link import OutgoingStream, PeerLink
 from connect_kv.transport.local import Local
 from connect_kv.transport.stream import RPC_FAILURES, Lane, describe_failure, loss_of
@@ -28,7 +28,7 @@ class Peer:
         self.node_id = node_id
         self.address = address
         self._local = local
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options(local.limits))
+        self._channel = local.channels.open(address)
         self._links = {
             Lane.APPEND: PeerLink(node_id, self._opener(Lane.APPEND), local, eager=True),
             Lane.FORWARD: PeerLink(node_id, self._opener(Lane.FORWARD), local, eager=False),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -21,6 +21,7 @@ from connect_kv.transport.snapshot_receiver import SnapshotStreams
 from connect_kv.transport.stream import (
     RPC_FAILURES,
     Lane,
+    PermissionDenied,
     StreamBroken,
     check_ends,
     describe_failure,
@@ -29,6 +30,8 @@ from connect_kv.transport.stream import (
 )
 
 _log = logging.getLogger(__name__)
+
+_MOST_DENIED = 256
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -48,6 +51,7 @@ class RaftServicer:
         self._local = local
         self._incoming: dict[tuple[Lane, int], _Incoming] = {}
         self._snapshots = SnapshotStreams(local)
+        self._denied: set[tuple[str, str]] = set()
         self._running: set[asyncio.Task[object]] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -92,11 +96,11 @@ class RaftServicer:
         await self._serve_stream(Lane.FORWARD, context)
 
     async def _serve_stream(self, lane: Lane, context: Context) -> None:
-        async with self._guarded(context):
+        async with self._guarded(context) as names:
             hello = (await read_frame(context)).hello
             if hello is None:
                 raise BadMessage("a stream must begin with a hello")
-            reply = await self._local.receiver.hello(hello)
+            reply = await self._local.receiver.hello(replace(hello, certified=names))
             if reply.verdict is HelloVerdict.WELCOME:
                 # Before the reply leaves: whoever is welcomed may rely on answers coming back.
                 await self._exchange(lane, hello, reply, context)
@@ -118,11 +122,11 @@ class RaftServicer:
 
     async def _letter(self, request: bytes, context: Context) -> bytes:
         """A message that is not answered here: its answer, if any, comes as a letter of its own."""
-        async with self._guarded(context):
+        async with self._guarded(context) as names:
             frame = decode_frame(request)
             if frame.hello is None:
                 raise BadMessage("a unary call needs a hello")
-            reply = await self._local.receiver.hello(frame.hello)
+            reply = await self._local.receiver.hello(replace(frame.hello, certified=names))
             if reply.verdict is not HelloVerdict.WELCOME:
                 return encode_frame(hello_reply=reply)
             self._local.traffic.of(frame.hello.source).received_bytes += len(request)
@@ -132,30 +136,44 @@ class RaftServicer:
         return b""
 
     async def _install_snapshot(self, _: object, context: Context) -> bytes:
-        async with self._guarded(context):
-            return await self._snapshots.serve(context)
+        async with self._guarded(context) as names:
+            return await self._snapshots.serve(context, names)
         return b""
 
     async def _describe(self, request: bytes, context: Context) -> bytes:
-        async with self._guarded(context):
-            return await answer_describe(request, self._local.receiver)
+        async with self._guarded(context) as names:
+            return await answer_describe(request, self._local.receiver, names)
         return b""
 
     async def _ask(self, request: bytes, context: Context) -> bytes:
-        async with self._guarded(context):
-            return await answer_ask(request, self._local.receiver)
+        async with self._guarded(context) as names:
+            return await answer_ask(request, self._local.receiver, names)
         return b""
 
+    def _deny(self, context: Context, error: PermissionDenied) -> None:
+        """Say so once for each host and reason: whoever is refused tries again every second."""
+        denied = context.peer().rpartition(":")[0], str(error)
+        if denied not in self._denied:
+            if len(self._denied) >= _MOST_DENIED:
+                self._denied.clear()
+            self._denied.add(denied)
+            _log.warning("who is no member was refused", extra={"address": denied[0], "reason": denied[1]})
+
     @asynccontextmanager
-    async def _guarded(self, context: Context) -> AsyncIterator[None]:
-        """Turn what goes wrong into a status for the caller and a line here, and keep the task."""
+    async def _guarded(self, context: Context) -> AsyncIterator[frozenset[str] | None]:
+        """Give the names in the caller's certificate; turn what goes wrong into a status for the caller and
+        a line here, and keep the task.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         code = grpc.StatusCode.INTERNAL
         try:
-            yield
+            yield self._local.channels.presented(context)
             return
+        except PermissionDenied as error:
+            self._deny(context, error)
+            code, text = grpc.StatusCode.PERMISSION_DENIED, str(error)
         except BadMessage as error:
             _log.warning("refused what %s sent: %s", context.peer(), error)
             code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)

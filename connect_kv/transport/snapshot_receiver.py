@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from connect_kv.peer_protocol import HelloVerdict, SnapshotOffer
 from connect_kv.rpc import raft_pb2 as pb
@@ -102,12 +103,16 @@ class SnapshotStreams:
         self._local = local
         self._sessions: dict[int, _IncomingSnapshot] = {}
 
-    async def serve(self, stream: ByteStream) -> bytes:
-        """One stream; returns the encoded answer. Raises StreamBroken or BadMessage."""
+    async def serve(self, stream: ByteStream, names: frozenset[str] | None = None) -> bytes:
+        """One stream; returns the encoded answer. `names`: those in its sender's certificate.
+
+        Raises StreamBroken or BadMessage.
+        """
         data = await stream.read()
         if not isinstance(data, bytes):
             raise StreamBroken("no snapshot header")
         offer, offset = decode_header(data)
+        offer = replace(offer, hello=replace(offer.hello, certified=names))
         reply = await self._local.receiver.hello(offer.hello)
         if reply.verdict is not HelloVerdict.WELCOME:
             return encode_answer(SnapshotAnswer(hello=reply))

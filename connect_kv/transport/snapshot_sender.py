@@ -10,7 +10,7 @@ import grpc
 
 from connect_kv.peer_protocol import SnapshotOffer
 from connect_kv.transport.codec import BadMessage
-from connect_kv.transport.limits import SERVICE, channel_options
+from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.local import Local
 from connect_kv.transport.pieces import closed_after
 from connect_kv.transport.snapshot_codec import (
@@ -31,7 +31,7 @@ async def send_snapshot(
     address: str, offer: SnapshotOffer, pieces: AsyncIterator[bytes], local: Local
 ) -> None:
     """Return once it is installed there. Raises OSError if it was refused or cannot be finished."""
-    async with grpc.aio.insecure_channel(address, options=channel_options(local.limits)) as channel:
+    async with local.channels.open(address) as channel:
         sending = _Sending(channel, offer, pieces, local)
         # Innermost first: what reads the pieces ends before they do.
         async with closed_after(pieces), closed_after(sending.frames):

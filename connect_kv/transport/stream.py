@@ -29,6 +29,10 @@ class StreamBroken(ConnectionError):
     """The stream is over; says why."""
 
 
+class PermissionDenied(ConnectionError):
+    """Who connected is no member of this cluster; says how that shows."""
+
+
 RPC_FAILURES = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError, OSError)
 """How gRPC says that a call is over: by its status, or that it was over before the operation."""
 
@@ -131,11 +135,20 @@ _NO_CONNECTION = re.compile(
 def describe_failure(error: BaseException) -> str:
     """One line for logs."""
     if isinstance(error, grpc.aio.AioRpcError):
-        details = error.details() or ""
+        details = (error.details() or "").removesuffix(": OK")  # what it adds to the account of TLS
         if found := _NO_CONNECTION.match(details):
             return f"{error.code().name}: {found['address']}: {found['reason']}"
         return f"{error.code().name}: {details}"
     return str(error) or type(error).__name__
+
+
+def failed_in_tls(error: BaseException) -> bool:
+    """Whether the two sides do not trust each other, or only one of them speaks TLS."""
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return False
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return True
+    return "handshake failed" in (error.details() or "").lower()
 
 
 def loss_of(error: BaseException) -> Loss:

@@ -11,7 +11,7 @@ from connect_kv.cli.serve import serve
 from connect_kv.config import ServerConfig, from_options
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import Cluster
-from connect_kv.options import OPTIONS, Kind, Option
+from connect_kv.options import GROUPS, OPTIONS, Kind, Option
 from tests.docs.configuration import PAGE, page
 
 MEMBER = [{"name": "n1"}]
@@ -32,6 +32,22 @@ VALUES: dict[str, object] = {
     "auth_token": "jwt,sign-method=HS256,priv-key=secret",
     "auth_token_ttl": "1m",
     "bcrypt_cost": 11,
+    "cert_file": "server.pem",
+    "key_file": "server.key",
+    "trusted_ca_file": "ca.pem",
+    "client_cert_auth": "true",
+    "client_crl_file": "crl.pem",
+    "client_cert_allowed_cn": "alice,bob",
+    "client_cert_allowed_hostname": "host.example",
+    "http_tls": "off",
+    "peer_cert_file": "peer.pem",
+    "peer_key_file": "peer.key",
+    "peer_trusted_ca_file": "peer-ca.pem",
+    "peer_crl_file": "peer-crl.pem",
+    "peer_cert_allowed_cn": "n1,n2",
+    "peer_cert_allowed_hostname": "peer.example",
+    "tls_min_version": "TLS1.3",
+    "cipher_suites": "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
     "heartbeat_ms": "0.2s",
     "election_ms": "2s",
     "tick_ms": "20ms",
@@ -45,6 +61,17 @@ VALUES: dict[str, object] = {
     "log_format": "json",
 }
 """One value of each option, other than its default."""
+
+NEEDED: dict[str, object] = {
+    "cert_file": "server.pem",
+    "key_file": "server.key",
+    "trusted_ca_file": "ca.pem",
+    "peer_cert_file": "peer.pem",
+    "peer_key_file": "peer.key",
+    "peer_trusted_ca_file": "peer-ca.pem",
+}
+"""What options of TLS need beside them."""
+TLS = frozenset(option.key for title in GROUPS if title.startswith("TLS") for option in GROUPS[title])
 
 EACH = [option for option in OPTIONS.values() if option.kind is not Kind.FILE]
 
@@ -65,6 +92,8 @@ def test_the_table_has_every_field_and_serve_every_row() -> None:
 def test_each_can_be_given_in_each_of_the_three_places(option: Option, tmp_path: Path) -> None:
     value = VALUES[option.key]
     base: dict[str, object] = {"name": "n1"} if option.key == "initial_cluster" else {}
+    if option.key in TLS:
+        base = {key: file for key, file in NEEDED.items() if key != option.key}
     by_option = from_options({**base, option.key: str(value)}, {})
     by_variable = from_options(base, {option.variable: str(value)})
     assert getattr(by_option, option.key) == getattr(by_variable, option.key)
@@ -73,7 +102,7 @@ def test_each_can_be_given_in_each_of_the_three_places(option: Option, tmp_path:
         return  # the members' tables: tests/framework/test_cluster.py
     file = tmp_path / "Connect.toml"
     file.write_text(f"{option.file_key} = {value!r}\n[[members]]\nname = 'n1'\n")
-    by_file = from_options({"config": str(file)}, {})
+    by_file = from_options({**base, "config": str(file)}, {})
     assert getattr(by_file, option.key) == getattr(by_option, option.key)
     if option.key != "data_dir":
         by_keyword = Cluster.from_dict({"members": MEMBER, option.key: value}).server_settings()

@@ -23,7 +23,7 @@ print(seen[0], os.environ.get("GRPC_EXPERIMENTS"))
 
 SERVE = """
 from connect_kv.cli import main
-sys.argv = ["connect-kv", "serve", "--listen-client", "nowhere"]
+sys.argv = ["connect-kv", "serve", "--initial-cluster", "another=127.0.0.1:9"]
 try:
     main.main()
 except SystemExit as end:

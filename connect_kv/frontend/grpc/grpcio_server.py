@@ -10,10 +10,13 @@ from typing import Any, NoReturn
 import grpc
 
 from connect_kv.config import split_address
+from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
+from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.admission import MOST_UNTAKEN, Backlog, calls_begun
-from connect_kv.frontend.grpc.router import Kind, Metadata, Route, Router, RpcFailed
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, Router, RpcFailed
 from connect_kv.interfaces import Clock
+from connect_kv.services.status import Status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What the library hands a handler: read, write, metadata, abort."""
@@ -29,12 +32,15 @@ from a lost answer; they are refused long before (`Backlog`), so this only bound
 class GrpcioHandlers(grpc.GenericRpcHandler):
     """The routes in the library's form. Messages pass as bytes: the router decodes and encodes them."""
 
-    def __init__(self, router: Router, backlog: Backlog | None = None) -> None:
-        """Single calls are refused, unread, while `backlog` says so."""
+    def __init__(
+        self, router: Router, backlog: Backlog | None = None, credentials: Credentials | None = None
+    ) -> None:
+        """Single calls are refused, unread, while `backlog` says so. `credentials`: those of the port."""
         self._router = router
         self._backlog = backlog
         self._handlers: dict[str, tuple[Route, grpc.RpcMethodHandler[Any, Any]]] = {}
         """By the method's path; only of those that are served: a client can call any number of others."""
+        self._metadata = _metadata if credentials is None else _Verified(credentials).metadata
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """What the library asks for every call."""
@@ -42,7 +48,7 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         known = self._handlers.get(path)
         if known is None:
             route = self._router.route(path)
-            known = route, _handler(route)
+            known = route, _handler(route, self._metadata)
             if self._router.serves(path):
                 self._handlers[path] = known
         route, handler = known
@@ -54,12 +60,32 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         return handler
 
 
-def _handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+class _Verified:
+    """Who connected over TLS, added to what came with a call.
+
+    The library verifies a chain and no more: what else is asked of a certificate is looked at here.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def metadata(self, context: Context) -> Metadata:
+        """With the name in the client's certificate. Raises RpcFailed for one that is not let in."""
+        sent = _metadata(context)
+        shown = context.auth_context()
+        certificate = next(iter(shown.get("x509_pem_cert", ())), None)
+        if refusal := self._credentials.refusal(certificate):
+            raise RpcFailed(Status(Code.PERMISSION_DENIED, f"connect-kv: {refusal}"))
+        names = tuple(shown.get("x509_common_name", ()))
+        return (*sent, (CERTIFICATE_NAME, names[0].decode(errors="replace"))) if names else sent
+
+
+def _handler(route: Route, metadata: Callable[[Context], Metadata]) -> grpc.RpcMethodHandler[Any, Any]:
     if route.kind is Kind.UNARY:
 
         async def unary(request: bytes, context: Context) -> bytes:
             try:
-                return await route.unary(request, _metadata(context))
+                return await route.unary(request, metadata(context))
             except RpcFailed as failed:
                 await _abort(context, failed)
 
@@ -67,7 +93,7 @@ def _handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:
 
     async def stream(_: object, context: Context) -> None:
         try:
-            await route.stream(_GrpcioWire(context))
+            await route.stream(_GrpcioWire(context, metadata(context)))
         except RpcFailed as failed:
             await _abort(context, failed)
 
@@ -85,9 +111,9 @@ def _refusing(overloaded: Callable[[], RpcFailed]) -> grpc.RpcMethodHandler[Any,
 class _GrpcioWire:
     """A `router.Wire` over a call of the library."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, metadata: Metadata) -> None:
         self._context = context
-        self.metadata = _metadata(context)
+        self.metadata = metadata
 
     async def read(self) -> bytes | None:
         """The next message."""
@@ -100,7 +126,9 @@ class _GrpcioWire:
 
 
 def _metadata(context: Context) -> Metadata:
-    return tuple(context.invocation_metadata() or ())
+    sent = tuple(context.invocation_metadata() or ())
+    # What is ours to say must not come from a client, and the library is no guard that we have tried.
+    return tuple(one for one in sent if one[0] != CERTIFICATE_NAME)
 
 
 async def _abort(context: Context, failed: RpcFailed) -> NoReturn:
@@ -119,8 +147,10 @@ class GrpcioServer:
         max_request_bytes: int,
         clock: Clock,
         most_untaken: int = MOST_UNTAKEN,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`most_untaken`: calls that may wait for the event loop to take them."""
+        """`most_untaken`: calls that may wait for the event loop to take them. `credentials`: for TLS."""
+        self._credentials = credentials
         self._server = grpc.aio.server(
             options=(
                 # Otherwise a second process binds the same port without an error and takes half the calls.
@@ -135,7 +165,7 @@ class GrpcioServer:
             )
         )
         self._backlog = Backlog(calls_begun(), clock, most_untaken)
-        self._server.add_generic_rpc_handlers((GrpcioHandlers(router, self._backlog),))
+        self._server.add_generic_rpc_handlers((GrpcioHandlers(router, self._backlog, credentials),))
         self._port = 0
         self._watching: asyncio.Task[None] | None = None
 
@@ -148,7 +178,10 @@ class GrpcioServer:
         """Take the address. Raises RefusedToStart, with the system's reason, if that is not possible."""
         await check_free(address)
         try:
-            self._port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                self._port = self._server.add_insecure_port(address)
+            else:
+                self._port = self._server.add_secure_port(address, self._credentials.grpc_server())
         except RuntimeError as error:
             raise RefusedToStart(f"cannot listen for clients on {address}") from error
 

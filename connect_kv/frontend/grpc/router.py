@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 Metadata = Sequence[tuple[str, str | bytes]]
 """Header fields that came with a call: lower-case names; bytes where the name ends in ``-bin``."""
 
+CERTIFICATE_NAME = ":certificate-name"
+"""A field that a server adds: the CommonName of the client's certificate, which was verified. A server
+takes it from no client: HTTP/2 refuses names of that form but its own (RFC 9113, section 8.3)."""
+
 ETCD_NAMES = {
     "KV": "etcdserverpb.KV",
     "Watch": "etcdserverpb.Watch",
@@ -316,7 +320,8 @@ class _Method:
     def caller(self, metadata: Metadata) -> Caller:
         """Who calls, who is counted too."""
         needs_leader, version = False, UNKNOWN_VERSION
-        token = authorization = None
+        token = authorization = certificate = None
+        through_gateway = False
         for key, value in metadata:
             if key == "hasleader":
                 needs_leader = True
@@ -324,14 +329,21 @@ class _Method:
                 token = value if token is None else token
             elif key == "authorization":
                 authorization = value if authorization is None else authorization
+            elif key == CERTIFICATE_NAME:
+                certificate = str(value) or None
+            elif key == "grpcgateway-accept":
+                through_gateway = True
             elif key == "client-api-version" and isinstance(value, str):
                 version = value
         self._requests.note(version)
         if token is None:  # even an empty one counts before the other
             token = authorization
-        if token is None:
+        if through_gateway:  # the certificate is the gateway's: it would lend its rights to anybody
+            certificate = None
+        if token is None and certificate is None:
             return _NEEDS_LEADER if needs_leader else _ANYBODY
-        return Caller(credentials=Credentials(token=_bare(token)), needs_leader=needs_leader)
+        shown = Credentials(token=None if token is None else _bare(token), certificate=certificate)
+        return Caller(credentials=shown, needs_leader=needs_leader)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from connect_kv.credentials import Credentials
 from connect_kv.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ class HttpPort:
     and peers need none of it.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, credentials: Credentials | None = None) -> None:
+        """`credentials`: for TLS."""
         self._answers = answers
+        self._credentials = credentials
         self._sockets: list[socket.socket] = []
         self._server: HttpServer | None = None
 
@@ -69,4 +72,4 @@ class HttpPort:
     def _load(self) -> HttpServer:
         from connect_kv.frontend.http.server import HttpServer
 
-        return HttpServer(self._answers)
+        return HttpServer(self._answers, self._credentials)

@@ -11,8 +11,10 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 
 from connect_kv import metrics
+from connect_kv.credentials import Credentials
 from connect_kv.frontend.http.port import Answers, Check
 
 logger = logging.getLogger(__name__)
@@ -27,13 +29,16 @@ class HttpServer:
     As in etcd: other methods are refused with 405, HEAD too, and what is not here with 404.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, credentials: Credentials | None = None) -> None:
+        """`credentials`: for TLS; what they ask of a client's certificate is asked of every request."""
         self._answers = answers
+        self._credentials = credentials
         self._runner: web.AppRunner | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Answer what comes to these, which listen already."""
-        app = web.Application()
+        credentials = self._credentials
+        app = web.Application(middlewares=() if credentials is None else (_admission(credentials),))
         gets: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {
             "/health": self._get_health,
             "/version": self._get_version,
@@ -48,7 +53,8 @@ class HttpServer:
         )
         await self._runner.setup()
         for one in sockets:
-            await web.SockSite(self._runner, one).start()
+            context = None if credentials is None else credentials.server_context(["http/1.1"])
+            await web.SockSite(self._runner, one, ssl_context=context).start()
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""
@@ -68,6 +74,19 @@ class HttpServer:
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+def _admission(credentials: Credentials) -> Middleware:
+    """Refuses with 403 whom `credentials` do not let in; the handshake has verified the chain."""
+
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        found = request.get_extra_info("ssl_object")
+        if refusal := credentials.refusal(None if found is None else found.getpeercert(True)):
+            raise web.HTTPForbidden(text=refusal + "\n")
+        return await handler(request)
+
+    return admit
 
 
 def _json(body: Mapping[str, str]) -> str:

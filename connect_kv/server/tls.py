@@ -1,0 +1,122 @@
+"""The credentials of one node, from what it was told. Raises ConfigError for files that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from connect_kv import grpc_core
+from connect_kv.config import ServerConfig
+from connect_kv.credentials import Credentials, Demands, grpc_suites, openssl_ciphers
+from connect_kv.errors import ConfigError
+
+CLIENTS, HTTP, MEMBERS = "clients", "http", "members"
+"""Ports, as metrics call them."""
+
+
+def client_credentials(config: ServerConfig) -> dict[str, Credentials]:
+    """For `CLIENTS` and `HTTP`; a port that is not there speaks in the clear."""
+    if config.cert_file is None:
+        return {}
+    found = {CLIENTS: _clients(config, certificate=config.trusted_ca_file is not None)}
+    if config.http_tls != "off":
+        found[HTTP] = _clients(config, certificate=config.http_tls == "mutual")
+    return found
+
+
+def families(credentials: Mapping[str, Credentials]) -> Iterator[Metric]:
+    """For the metrics: when what expires, and how reading changed files went."""
+    expiry = GaugeMetricFamily(
+        "connect_kv_tls_expiry_timestamp_seconds",
+        "When a certificate expires, in seconds since 1970.",
+        labels=("use", "file"),
+    )
+    broken = GaugeMetricFamily(
+        "connect_kv_tls_files_broken",
+        "Whether files are broken and those before them serve.",
+        labels=("use",),
+    )
+    reloads = CounterMetricFamily(
+        "connect_kv_tls_reloads", "Times that changed files were read.", labels=("use", "result")
+    )
+    for use, one in credentials.items():
+        for path, when in one.latest.expiries.items():
+            expiry.add_metric((use, path), when)
+        broken.add_metric((use,), one.broken)
+        reloads.add_metric((use, "taken"), one.reloads)
+        reloads.add_metric((use, "broken"), one.failures)
+    if credentials:
+        yield from (expiry, broken, reloads)
+
+
+def _clients(config: ServerConfig, *, certificate: bool) -> Credentials:
+    demanded = Demands(
+        certificate=certificate,
+        allowed_names=_listed(config.client_cert_allowed_cn),
+        allowed_hosts=_listed(config.client_cert_allowed_hostname),
+        min_version=config.tls_min_version,
+        ciphers=openssl_ciphers(config.cipher_suites),
+    )
+    return _named(
+        config,
+        {
+            "certificate": "cert_file",
+            "key": "key_file",
+            "CA": "trusted_ca_file",
+            "revocation list": "client_crl_file",
+        },
+        demanded,
+    )
+
+
+def member_credentials(config: ServerConfig) -> Credentials | None:
+    """For `MEMBERS`, who both serve and dial; None: they speak in the clear."""
+    if config.peer_cert_file is None:
+        return None
+    demanded = Demands(
+        certificate=True,
+        allowed_names=_listed(config.peer_cert_allowed_cn),
+        allowed_hosts=_listed(config.peer_cert_allowed_hostname),
+        min_version=config.tls_min_version,
+        ciphers=openssl_ciphers(config.cipher_suites),
+    )
+    return _named(
+        config,
+        {
+            "certificate": "peer_cert_file",
+            "key": "peer_key_file",
+            "CA": "peer_trusted_ca_file",
+            "revocation list": "peer_crl_file",
+        },
+        demanded,
+    )
+
+
+def _named(config: ServerConfig, keys: dict[str, str], demands: Demands) -> Credentials:
+    """Complaints begin with where the file's name came from."""
+    suites = grpc_suites(config.tls_min_version, config.cipher_suites)
+    if suites and suites != grpc_core.loaded_suites:
+        field = "cipher_suites" if config.cipher_suites else "tls_min_version"
+        raise ConfigError(
+            f"{config.origins.get(field, field)}: gRPC is loaded already: "
+            f"set {grpc_core.SUITES}={suites} before this program starts"
+        )
+    cert, key, ca, crl = (_path(config, key) for key in keys.values())
+    try:
+        return Credentials(cert=cert, key=key, ca=ca, crl=crl, demands=demands)
+    except ConfigError as error:
+        text = str(error)
+        field = next((keys[what] for what in keys if text.startswith(f"{what} ")), "")
+        raise ConfigError(f"{config.origins.get(field, field)}: {text}") from None
+
+
+def _path(config: ServerConfig, key: str) -> Path | None:
+    found: Path | None = getattr(config, key)
+    return found
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
