@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
 FACE = {"client", "config", "credentials", "embed", "errors", "framework", "options", "units"}
 """What `import connect_kv` loads: no part of a server."""
 
-HTTP2_SHELLS = {"listener.py", "channel.py"}
+HTTP2_SHELLS = {"listener.py", "tasks.py", "channel.py"}
 """The files of http2 that know sockets and a loop."""
 
 RAFT_STANDARD_LIBRARY_BAN = {"asyncio", "time", "os", "logging", "socket", "threading", "pathlib", "secrets"}

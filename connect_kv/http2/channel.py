@@ -8,17 +8,19 @@ import math
 import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self, cast
+from typing import Final, Self, cast
 
 from connect_kv.http2 import frames
 from connect_kv.http2.client import ClientCall, ClientConnection
-from connect_kv.http2.connection import Turn
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.metadata import INTERNAL, UNAVAILABLE, Metadata, StatusError
+from connect_kv.http2.sending import Turn
 
 logger = logging.getLogger(__name__)
 
-CLIENT_LIMITS = Limits(message=0x7FFF_FFFF, connections=1)
+_LINGER: Final = 1.0
+"""Seconds that the last words may take."""
+CLIENT_LIMITS: Final = Limits(message=0x7FFF_FFFF, connections=1)
 """The usual ones, but for the size of an answer, which the server knows to limit."""
 
 
@@ -105,7 +107,9 @@ class Channel:
         """Give up all calls and close."""
         self._core.end(frames.NO_ERROR, "the channel was closed")
         self.flush()
+        timer = self._loop.call_later(_LINGER, self._transport.abort)
         await self._closed.wait()
+        timer.cancel()
 
     # For the socket and the streams.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from connect_kv.http2 import frames, metadata
-from connect_kv.http2.connection import Connection, Stream, Turn
+from connect_kv.http2.connection import Connection
 from connect_kv.http2.frames import END_STREAM, LARGEST_FRAME, PREFACE
 from connect_kv.http2.hpack import Field, literal
 from connect_kv.http2.limits import Limits
@@ -26,6 +26,7 @@ from connect_kv.http2.metadata import (
     Metadata,
     StatusError,
 )
+from connect_kv.http2.sending import Stream, Turn
 from connect_kv.http2.streams import Parts, decompress
 
 _REGULAR: Final = ((b"te", b"trailers"), (b"content-type", b"application/grpc"))

@@ -10,15 +10,14 @@ ends the stream or the connection, with a reason.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any, Final, Generic, TypeVar
+from abc import abstractmethod
+from typing import Final, Generic, TypeVar
 
 from connect_kv.http2 import frames
 from connect_kv.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
-    DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
     FRAME_HEAD,
@@ -33,57 +32,27 @@ from connect_kv.http2.frames import (
     H2Error,
 )
 from connect_kv.http2.heads import Heads, Timed
-from connect_kv.http2.hpack import TABLE_SIZE, Field, FieldDecoder, FieldEncoder, FieldError
+from connect_kv.http2.hpack import TABLE_SIZE, Field, FieldDecoder, FieldError, TooLong
 from connect_kv.http2.lifetime import Due, Lifetime
 from connect_kv.http2.limits import Allowance, Limits
 from connect_kv.http2.metadata import RESOURCE_EXHAUSTED, StatusError
+from connect_kv.http2.sending import S, Sending, Turn
 from connect_kv.http2.streams import Parts
 
 _CONTROL: Final = (2000, 200.0, 8.0)
 """Frames that carry nothing: at once, a second, and for each message. Go sends one PING and one SETTINGS or
 two for small and large answers alike."""
+_STREAMS_A_TOKEN: Final = 64
+"""Open calls whose windows one such frame may change for a token."""
 _STRAYS: Final = 1000
-_MOST_UNSENT: Final = 256 << 10
 _KEEPALIVE: Final = b"\0\0alive\0"
 
 
-class Stream:
-    """One call, as far as both sides have it in common."""
-
-    __slots__ = ("deadline", "ended", "extra", "message", "number", "parts")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.message = b""
-        """The one message of a unary call that the peer sent."""
-        self.ended = False
-        """The peer has sent everything."""
-        self.deadline = math.inf
-        self.extra = 0
-        """What the peer added to this stream's window while there was no need for `parts`."""
-        self.parts: Parts | None = None
-
-
-class Turn:
-    """What all connections of one owner share between two turns of its loop."""
-
-    __slots__ = ("dirty", "held", "waiting")
-
-    def __init__(self) -> None:
-        self.dirty: list[Connection[Any, Any]] = []
-        """Those that have something to write."""
-        self.held = 0
-        """Bytes received in calls of more than a frame, that nobody has taken."""
-        self.waiting = 0
-        """Bytes of messages that wait for peers to take them."""
-
-
-S = TypeVar("S", bound=Stream)
 H = TypeVar("H", bound=Timed)
 
 
-class Connection(ABC, Generic[S, H]):
-    """Use it through `server.composition.ServerConnection` or `client.ClientConnection`."""
+class Connection(Sending[S], Generic[S, H]):
+    """Use it as a ServerConnection or a ClientConnection."""
 
     _PREFACE = b""
     """What the peer sends before its first frame."""
@@ -91,35 +60,18 @@ class Connection(ABC, Generic[S, H]):
     """The flags of a DATA frame that carries a whole unary message."""
 
     def __init__(self, turn: Turn, limits: Limits, now: float) -> None:
-        self.turn = turn
+        super().__init__(turn, Lifetime(limits, now))
         self.limits = limits
         self.now = now
         """The time of what is under way."""
-        self.life = Lifetime(limits, now)
-        self.out: list[bytes | memoryview] = []
         self.streams: dict[int, S] = {}
         """Open calls."""
-        self.owner: Any = None
-        """For whoever writes `out`: that a connection in `Turn.dirty` leads to its socket."""
         self.closing = False
         """Nothing more is received: write what waits, then close."""
-        self.paused = False
-        self.useful = 0
-        """Messages, or parts of them, that came or left."""
-        self._window = DEFAULT_WINDOW
-        """Bytes of data the peer takes on this connection,"""
-        self._stream_window = DEFAULT_WINDOW
-        """and on each new stream."""
-        self._blocked: dict[int, S] = {}
-        self.waiting = 0
-        """Bytes of messages that wait for windows or socket."""
-        self._unsent = 0
-        """Bytes of streams in `out`."""
         self._timed: dict[int, S] = {}
         """Open calls with a deadline."""
         self.soonest = math.inf
         """No deadline is before that."""
-        self._encoder = FieldEncoder()
         self._heads: Heads[H] = Heads(FieldDecoder(limits.header_list), self._interpret)
         self._last = 0
         """The highest stream that a call was begun on."""
@@ -163,10 +115,6 @@ class Connection(ABC, Generic[S, H]):
     def _overdue(self, stream: S) -> None:
         """Its deadline has passed."""
 
-    @abstractmethod
-    def _write_end(self, stream: S, parts: Parts) -> None:
-        """All messages of the stream were sent: what ends it follows."""
-
     def _told_to_leave(self, last: int, code: int, reason: str) -> None:
         """GOAWAY has come."""
 
@@ -183,12 +131,16 @@ class Connection(ABC, Generic[S, H]):
         self.now = self.life.heard = now
         if self.closing:
             return
+        if self.streams:
+            self.life.unused = now
         try:
             self._receive(data)
         except H2Error as error:
             self.end(error.code, str(error))
         except FieldError as error:
             self.end(frames.COMPRESSION_ERROR, str(error))
+        except TooLong:
+            self.end(frames.ENHANCE_YOUR_CALM, "too many header fields")
 
     def _receive(self, data: bytes) -> None:
         if self._rest:
@@ -415,7 +367,6 @@ class Connection(ABC, Generic[S, H]):
             self._setting(name, value)
         self._emit(frames.frame(frames.SETTINGS, ACK, 0, b""))
         self._settings_changed()
-        self._unblock()
 
     def _setting(self, name: int, value: int) -> None:
         match name:
@@ -426,20 +377,24 @@ class Connection(ABC, Generic[S, H]):
                 _must(value <= 1, frames.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
             case frames.INITIAL_WINDOW_SIZE:
                 _must(value <= LARGEST_WINDOW, frames.FLOW_CONTROL_ERROR, "too large a window")
-                for stream in self.streams.values():
-                    if stream.parts is not None:
-                        stream.parts.window += value - self._stream_window
-                        _must(
-                            stream.parts.window <= LARGEST_WINDOW,
-                            frames.FLOW_CONTROL_ERROR,
-                            "too large a window",
-                        )
+                self._widen(value - self._stream_window)
                 self._stream_window = value
             case frames.MAX_FRAME_SIZE:
                 allowed = LARGEST_FRAME <= value <= frames.LARGEST_FRAME_ALLOWED
                 _must(allowed, frames.PROTOCOL_ERROR, "a wrong size of frames")
             case frames.MAX_CONCURRENT_STREAMS:
                 self._streams_allowed(value)
+
+    def _widen(self, more: int) -> None:
+        """Add to the windows of all open streams; it may be less than nothing."""
+        self._spend(1 + len(self.streams) / _STREAMS_A_TOKEN)
+        for stream in list(self.streams.values()):
+            parts = stream.parts
+            if parts is not None:
+                parts.window += more
+                _must(parts.window <= LARGEST_WINDOW, frames.FLOW_CONTROL_ERROR, "too large a window")
+                if parts.waiting:
+                    self._go_on(stream, parts)
 
     def _streams_allowed(self, count: int) -> None:
         """Of calls that this side begins: none, for a server, and no error if a client says so."""
@@ -467,95 +422,16 @@ class Connection(ABC, Generic[S, H]):
             self._emit(frames.reset(number, code))
             self.forget(stream)
             self._reset(stream, code)
-        elif number in self._blocked:
-            self._unblock()
+        elif stream.parts is not None and stream.parts.waiting:
+            self._go_on(stream, stream.parts)
 
     def _must_be_begun(self, number: int) -> None:
         if number > self._last or not number & 1:
             raise H2Error(frames.PROTOCOL_ERROR, "a frame on a stream that was never opened")
 
-    def _spend(self) -> None:
-        if not self._control.take(self.now, self.useful):
+    def _spend(self, tokens: float = 1) -> None:
+        if not self._control.take(self.now, self.useful, tokens):
             raise H2Error(frames.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
-
-    def _parts(self, stream: S) -> Parts:
-        if stream.parts is None:
-            stream.parts = Parts(self._stream_window + stream.extra)
-        return stream.parts
-
-    # Bytes that leave.
-
-    def _emit(self, data: bytes) -> None:
-        if not self.out:
-            self.turn.dirty.append(self)
-        self.out.append(data)
-
-    def send(self, stream: S, message: bytes) -> None:
-        """One message of an open stream; it waits where the peer's windows have no room."""
-        parts = self._parts(stream)
-        parts.enqueue(message)
-        self._wait(len(message) + 5)
-        self._write(stream, parts)
-
-    def _wait(self, size: int) -> None:
-        self.waiting += size
-        self.turn.waiting += size
-
-    def _write(self, stream: S, parts: Parts) -> None:
-        """As much of what waits as the windows and the socket take."""
-        number, waiting = stream.number, parts.waiting
-        while waiting:
-            room = min(self._window, parts.window, LARGEST_FRAME)
-            if room <= 0 or self.paused or self._unsent > _MOST_UNSENT:
-                self._blocked[number] = stream
-                return
-            piece = waiting[0]
-            if len(piece) <= room:
-                waiting.popleft()
-            else:
-                whole = memoryview(piece)
-                piece, waiting[0] = whole[:room], whole[room:]
-            size = len(piece)
-            self._emit(FRAME_HEAD.pack(size << 8, 0, number))
-            self.out.append(piece)
-            self._window -= size
-            parts.window -= size
-            self._unsent += size
-            self._wait(-size)
-            self.useful += 1
-        if parts.trailers is not None:
-            self._write_end(stream, parts)
-
-    def written(self) -> None:
-        """What was in `out` was given to the socket. A stream may go on now: otherwise one that always has
-        something to say would keep everybody else waiting until its window is full.
-        """
-        if self._unsent:
-            self._unsent = 0
-            if self._blocked and not self.paused:
-                self._unblock()
-
-    def pause(self, now: float) -> None:
-        """The socket takes no more: streams wait."""
-        self.paused = True
-        self.life.unwritable = now
-
-    def resume(self) -> None:
-        """The socket takes more again."""
-        self.paused = False
-        self.life.unwritable = math.inf
-        self._unblock()
-
-    def _unblock(self) -> None:
-        for number, stream in list(self._blocked.items()):
-            parts = stream.parts
-            if self._window <= 0 or self.paused or self._unsent > _MOST_UNSENT or parts is None:
-                return
-            if parts.window > 0:
-                del self._blocked[number]
-                self._write(stream, parts)
-                if parts.notify is not None:
-                    parts.notify()
 
     # Beginnings and ends.
 
@@ -583,11 +459,6 @@ class Connection(ABC, Generic[S, H]):
             if parts.notify is not None:
                 parts.notify()
 
-    def _drop(self, parts: Parts) -> None:
-        """What waits to be sent is not wanted any more."""
-        self._wait(-sum(map(len, parts.waiting)))
-        parts.waiting.clear()
-
     def next_time(self) -> float:
         """When `tick` has something to do, if nothing happens before."""
         return min(self.soonest, self.life.next_time())
@@ -612,7 +483,10 @@ class Connection(ABC, Generic[S, H]):
                 self.end(frames.NO_ERROR, overdue.value)
 
     def _idle(self) -> None:
-        if not self.streams:
+        """There was no call for long."""
+        if self.streams:
+            self.life.unused = self.now
+        else:
             self.end(frames.NO_ERROR, Due.IDLE.value)
 
     def end(self, code: int, reason: str) -> None:

@@ -15,6 +15,8 @@ from connect_kv.http2 import huffman
 from connect_kv.http2.hpack import STATIC, Field, FieldDecoder
 
 _KNOWN_BLOCKS: Final = 256
+_LONGEST_BLOCK: Final = 1024
+"""Longer ones are not remembered."""
 _FIRST: Final = 0x80 + len(STATIC) + 1
 """The octet that stands for the newest entry of the dynamic table."""
 _NAMED_LIKE_NEWEST: Final = 0x40 + len(STATIC) + 1
@@ -74,7 +76,7 @@ class Heads(Generic[H]):
             self.same.clear()
             if key is not None:
                 self._remember(key, head)
-        else:
+        elif len(block) <= _LONGEST_BLOCK:
             if len(self.same) >= _KNOWN_BLOCKS:
                 self.same.clear()
             self.same[block] = head
@@ -84,7 +86,7 @@ class Heads(Generic[H]):
         """A block of the form described above, without what changes from call to call."""
         decoder = self._decoder
         at = block.find(_NAMED_LIKE_NEWEST)
-        if at < 0 or at + 1 >= len(block) or block[at + 1] & 0x7F > _LONGEST_TIMEOUT:
+        if at < 0 or not at + 1 < len(block) <= _LONGEST_BLOCK or block[at + 1] & 0x7F > _LONGEST_TIMEOUT:
             return None
         end = at + 2 + (block[at + 1] & 0x7F)
         before, after = block[:at], block[end:]
@@ -124,4 +126,6 @@ class Heads(Generic[H]):
         if decoder.entries and decoder.entries[-1][0] == b"grpc-timeout":
             # As `_base` counts, the newest entry then had the octet _FIRST.
             self._lowest = min(self._lowest, self._base - 1 - max(0, max(key) - _FIRST))
+            if len(self._moved) >= _KNOWN_BLOCKS:
+                self._moved.clear()
             self._moved[key] = head

@@ -30,10 +30,15 @@ _STATIC_INDEXES: Final = {field: at for at, field in enumerate(STATIC, 1)}
 ENTRY_OVERHEAD: Final = 32
 """What an entry counts beyond its name and value (4.1)."""
 _FIRST: Final = len(STATIC) + 1
+_FAR_TOO_LONG: Final = 4
 
 
 class FieldError(Exception):
     """The block cannot be read, so the table is of no use any more: COMPRESSION_ERROR."""
+
+
+class TooLong(Exception):
+    """The list is so long that nobody means it."""
 
 
 class FieldDecoder:
@@ -53,7 +58,7 @@ class FieldDecoder:
 
     def decode(self, block: bytes) -> tuple[list[Field], int]:
         """The fields and their size. Of a list above the limit the fields beyond are left out: they are read
-        all the same, because what they do to the table counts for the next block. Raises FieldError.
+        all the same, because what they do to the table counts for the next block. Raises FieldError, TooLong.
         """
         fields: list[Field] = []
         at = total = 0
@@ -83,6 +88,8 @@ class FieldDecoder:
             total += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
             if total <= longest:
                 fields.append(field)
+            elif total > _FAR_TOO_LONG * longest:
+                raise TooLong
         return fields, total
 
     def entry(self, index: int) -> Field:

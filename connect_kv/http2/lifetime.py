@@ -38,7 +38,7 @@ class Lifetime:
         self.unwritable = math.inf
         """Since when the socket takes nothing."""
         self.unused = now
-        """Since when there is no call."""
+        """Since when there is no call, for all we know."""
 
     def _times(self) -> list[tuple[float, Due]]:
         limits = self._limits

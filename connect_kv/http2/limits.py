@@ -60,9 +60,9 @@ class Allowance:
         self._most, self._rate, self._each = most, rate, each
         self._left, self._at, self._useful = most, now, 0
 
-    def take(self, now: float, useful: int) -> bool:
-        """Whether there is one for this. `useful`: how many useful things there have been, ever."""
+    def take(self, now: float, useful: int, tokens: float = 1) -> bool:
+        """Whether there are so many for this. `useful`: how many useful things there have been, ever."""
         back = (now - self._at) * self._rate + (useful - self._useful) * self._each
         self._at, self._useful = now, useful
-        self._left = min(self._most, self._left + back) - 1
+        self._left = min(self._most, self._left + back) - tokens
         return self._left >= 0

@@ -7,25 +7,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from connect_kv.http2 import frames
+from connect_kv.http2.calls import Call, Peer, Route, ServerTurn
 from connect_kv.http2.frames import PREFACE
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.metadata import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
-from connect_kv.http2.server import Call, Peer, Route, ServerConnection, ServerTurn
+from connect_kv.http2.metadata import INTERNAL
+from connect_kv.http2.server import ServerConnection
+from connect_kv.http2.tasks import Handle, Serve, Tasks
 
 logger = logging.getLogger(__name__)
 
 Batch = Callable[[list[Call]], None]
 """Takes all calls of one method that came in a turn. It answers each with ``reply`` or ``fail``, at once,
 or later: then `Server.flush_soon` follows. When it raises, those without an answer fail."""
-Handle = Callable[[Call], Awaitable[bytes]]
-"""Answers one unary call in a task of its own, which is cancelled when nobody waits any more."""
-Serve = Callable[["ServerStream"], Awaitable[None]]
-"""Serves one stream, in such a task as well. It may raise StatusError; returning is OK."""
 
 ALPN: Final = ["h2", "http/1.1"]
 """What an ssl.SSLContext of such a server must offer: without h2 C core refuses it."""
@@ -46,12 +44,15 @@ class Server:
         limits: Limits | None = None,
         http1: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
-        """Methods by their full name, ``/package.Service/Method``. `http1` makes a protocol for a
-        connection that does not begin like HTTP/2, which gets it with the bytes that were read.
+        """Methods by their full name, ``/package.Service/Method``.
+
+        `http1` makes a protocol for a connection that does not begin like HTTP/2: it gets the connection with
+        the bytes that were read, and whoever made it closes it.
         """
         self.limits = limits or Limits()
         self.http1 = http1
         self.loop = asyncio.get_running_loop()
+        self._tasks = Tasks(self.flush_soon)
         routes: dict[bytes, Route] = {}
         self._batches: dict[Route, Batch] = {}
         for name, batch in unary.items():
@@ -59,9 +60,9 @@ class Server:
             self._batches[route] = batch
         for name, handle in (tasks or {}).items():
             route = routes[name.encode()] = Route(name.encode())
-            self._batches[route] = partial(self._begin_each, handle)
+            self._batches[route] = partial(self._tasks.answer_each, handle)
         for name, serve in (streams or {}).items():
-            routes[name.encode()] = Route(name.encode(), partial(self._begin_stream, serve))
+            routes[name.encode()] = Route(name.encode(), partial(self._tasks.serve, serve))
         self.turn = ServerTurn(routes)
         self.sockets: set[_Socket] = set()
         self.unanswered = 0
@@ -70,7 +71,6 @@ class Server:
         """Whether nothing is read for now."""
         self.stopping = False
         self._listening: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._handing_over = self._flushing = False
         self._all_closed = asyncio.Event()
 
@@ -128,58 +128,6 @@ class Server:
     def _room_again(self) -> bool:
         return self.unanswered <= self.limits.unanswered * 3 // 4
 
-    # Calls that have a task.
-
-    def _begin_each(self, handle: Handle, calls: list[Call]) -> None:
-        for call in calls:
-            self._spawn(call, self._answer(handle, call))
-
-    def _begin_stream(self, serve: Serve, call: Call) -> None:
-        stream = ServerStream(self, call)
-        self._spawn(call, self._serve(serve, stream), stream.changed.set)
-
-    def _spawn(self, call: Call, work: Any, changed: Callable[[], None] | None = None) -> None:
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-        def notify() -> None:
-            if call.gone():
-                task.cancel()
-            elif changed is not None:
-                changed()
-
-        call.connection.notify(call, notify)
-
-    async def _answer(self, handle: Handle, call: Call) -> None:
-        await self._ended(call, handle(call))
-
-    async def _serve(self, serve: Serve, stream: ServerStream) -> None:
-        await self._ended(stream.call, serve(stream))
-
-    async def _ended(self, call: Call, work: Awaitable[bytes | None]) -> None:
-        """Let `work` run, and end the call as it ends."""
-        connection = call.connection
-        try:
-            message = await work
-            connection.notify(call, None)  # its own end must not cancel the task
-            if message is None:
-                connection.finish(call)
-            else:
-                connection.reply(call, message)
-        except StatusError as error:
-            connection.notify(call, None)
-            connection.fail(call, error.code, error.text, error.trailing)
-        except asyncio.CancelledError:
-            connection.notify(call, None)
-            if not call.gone():
-                connection.fail(call, UNAVAILABLE, "the server stops")
-        except Exception as error:
-            connection.notify(call, None)
-            logger.exception("a call failed", extra={"peer": call.peer.address})
-            connection.fail(call, UNKNOWN, f"{type(error).__name__}: {error}")
-        self.flush_soon()
-
     # The end.
 
     async def stop(self, grace: float) -> None:
@@ -199,10 +147,7 @@ class Server:
                     await self._all_closed.wait()
             except TimeoutError:
                 pass
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for socket in list(self.sockets):
             socket.end("the server stops")
         self.flush()
@@ -215,47 +160,6 @@ class Server:
         self.sockets.discard(socket)
         if not self.sockets:
             self._all_closed.set()
-
-
-class ServerStream:
-    """One stream as its handler sees it."""
-
-    def __init__(self, server: Server, call: Call) -> None:
-        self.call = call
-        self.changed = asyncio.Event()
-        self._server = server
-
-    async def read(self) -> bytes | None:
-        """The next message; None after the last. Raises StatusError for one that cannot be taken."""
-        connection = self.call.connection
-        while (message := connection.take(self.call)) is None:
-            if self.call.ended:
-                parts = self.call.parts
-                if parts is not None and parts.received:
-                    raise StatusError(INTERNAL, "the last message is cut off")
-                return None
-            await self._change()
-        if connection.out:
-            self._server.flush_soon()
-        return message
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (message := await self.read()) is not None:
-            yield message
-
-    async def write(self, message: bytes) -> None:
-        """Send a message, once the client takes what was sent before."""
-        parts = self.call.parts
-        while parts is not None and parts.waiting:
-            await self._change()
-        if not self.call.gone():
-            self.call.connection.send(self.call, message)
-            self._server.flush_soon()
-
-    async def _change(self) -> None:
-        self._server.flush_soon()
-        self.changed.clear()
-        await self.changed.wait()
 
 
 class _Socket(asyncio.Protocol):
@@ -376,7 +280,9 @@ class _Socket(asyncio.Protocol):
         self._closing = True
         self._cancel_timer()
         transport = self._transport
-        if transport.can_write_eof():
+        if transport.is_closing():
+            pass  # the client was faster, or the network
+        elif transport.can_write_eof():
             transport.write_eof()
             transport.resume_reading()
         else:
@@ -386,7 +292,7 @@ class _Socket(asyncio.Protocol):
     def drain(self) -> None:
         """Take no new calls, and close after the last answer."""
         if self._core is None:
-            self._transport.close()
+            self._transport.abort()
         else:
             self._core.now = self._server.loop.time()
             self._core.drain()
@@ -395,7 +301,7 @@ class _Socket(asyncio.Protocol):
     def end(self, reason: str) -> None:
         """Close now."""
         if self._core is None:
-            self._transport.close()
+            self._transport.abort()
         else:
             self._core.end(frames.NO_ERROR, reason)
             self.write()

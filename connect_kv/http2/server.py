@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
 from connect_kv.http2 import frames, metadata
-from connect_kv.http2.connection import Connection, Stream, Turn
+from connect_kv.http2.calls import Call, Head, Peer, ServerTurn
+from connect_kv.http2.connection import Connection
 from connect_kv.http2.frames import END_HEADERS, END_STREAM, LARGEST_FRAME, PREFACE
 from connect_kv.http2.hpack import Field, literal
 from connect_kv.http2.limits import Allowance, Limits
 from connect_kv.http2.metadata import (
     DEADLINE_EXCEEDED,
     INTERNAL,
+    LAST_CODE,
     RESOURCE_EXHAUSTED,
     UNAVAILABLE,
     UNIMPLEMENTED,
+    UNKNOWN,
     Metadata,
     StatusError,
 )
@@ -43,124 +45,6 @@ _RESETS: Final = (100.0, 1.0)
 _DRAINING: Final = b"draining"
 
 
-class Route:
-    """One method. Its unary calls gather in `calls`; a stream is given to `begin`."""
-
-    __slots__ = ("begin", "calls", "path")
-
-    def __init__(self, path: bytes, begin: Callable[[Call], None] | None = None) -> None:
-        self.path = path
-        self.begin = begin
-        self.calls: list[Call] = []
-
-
-class ServerTurn(Turn):
-    """What came during a turn, on all connections."""
-
-    __slots__ = ("any_gone", "ready", "routes", "services")
-
-    def __init__(self, routes: dict[bytes, Route]) -> None:
-        super().__init__()
-        self.routes = routes
-        self.services = {path[1:].rpartition(b"/")[0] for path in routes}
-        self.ready: list[Route] = []
-        """Those with calls."""
-        self.any_gone = False
-
-    def take(self) -> list[tuple[Route, list[Call]]]:
-        """The calls to be handed over now. One that was reset in the same read is not among them: the
-        clients of a slow server give up many at once, and some are sent dead.
-        """
-        ready = self.ready[:]
-        self.ready.clear()
-        taken = []
-        for route in ready:
-            calls, route.calls = route.calls, []
-            if self.any_gone:
-                calls = [call for call in calls if not call.gone()]
-            if calls:
-                taken.append((route, calls))
-        self.any_gone = False
-        return taken
-
-
-@dataclass(slots=True)
-class Head:
-    """What a block of header fields says: shared by all calls that sent the same block."""
-
-    route: Route | None
-    fields: list[Field]
-    timeout: float | None = None
-    """Seconds that the client gives the call."""
-    encoding: bytes = b""
-    """Of compressed messages."""
-    refusal: StatusError | bytes | None = None
-    """Why such a call is not served: a status, a whole block of an answer without one, or, empty, a malformed
-    one."""
-    plain: bool = False
-    """A unary call that needs no attention before its message has come."""
-
-    def with_timeout(self, value: bytes) -> Head | None:
-        """The same call with another ``grpc-timeout``."""
-        timeout = metadata.parse_timeout(value)
-        if timeout is None or self.timeout is None:
-            return None
-        return Head(self.route, self.fields, timeout, self.encoding, self.refusal)
-
-    @property
-    def metadata(self) -> list[tuple[str, str | bytes]]:
-        """The application's own fields."""
-        return metadata.decode_metadata(self.fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end."""
-
-    address: str = ""
-    certificate: dict[str, Any] | None = None
-    """As ssl.SSLSocket.getpeercert gives it, of a client that TLS has verified."""
-
-
-class Call(Stream):
-    """One call of a client. Answer each unary one once, with `reply` or `fail`, also one that is `gone`."""
-
-    __slots__ = ("connection", "head")
-
-    def __init__(self, connection: ServerConnection, number: int, head: Head) -> None:
-        # Stream's own, written out: this is made for every call.
-        self.number = number
-        self.message = b""
-        self.ended = False
-        self.deadline = math.inf
-        self.extra = 0
-        self.parts = None
-        self.connection = connection
-        self.head = head
-
-    @property
-    def peer(self) -> Peer:
-        """Who calls."""
-        return self.connection.peer
-
-    @property
-    def metadata(self) -> list[tuple[str, str | bytes]]:
-        """The metadata of the call, in order."""
-        return self.head.metadata
-
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more: given up, past its deadline, or answered."""
-        return self.connection.streams.get(self.number) is not self
-
-    def reply(self, message: bytes) -> None:
-        """Answer a unary call, if somebody still waits."""
-        self.connection.reply(self, message)
-
-    def fail(self, code: int, text: str, trailing: Metadata = ()) -> None:
-        """End the call with a status, after what was sent before."""
-        self.connection.fail(self, code, text, trailing)
-
-
 class ServerConnection(Connection[Call, Head]):
     """One client. Its first frames are in `out` from the beginning: clients wait for them."""
 
@@ -173,14 +57,13 @@ class ServerConnection(Connection[Call, Head]):
         self.peer = peer or Peer()
         self.long_calls = 0
         """Open calls that are streams."""
-        self._known = False
-        """Whether the client's table holds the fields of every answer."""
-        self._largest_reply = min(self._stream_window, LARGEST_FRAME)
+        self._largest_reply = 0
+        """Bytes of an answer that may take the short path."""
         self._resets = Allowance(limits.streams, *_RESETS, now)
         self._draining = False
         self._drain_at = math.inf
-        self._left = False
-        """The last stream was named: no more are begun."""
+        self._final = -1
+        """The last stream that was named as such: no more are begun."""
         announced = {
             frames.MAX_CONCURRENT_STREAMS: limits.streams,
             frames.INITIAL_WINDOW_SIZE: limits.stream_window,
@@ -237,8 +120,8 @@ class ServerConnection(Connection[Call, Head]):
             return
         self._last = number
         streams = self.streams
-        if self._left or len(streams) >= self.limits.streams:
-            if not self._left:  # else the client knows, and repeats it elsewhere
+        if self._final >= 0 or len(streams) >= self.limits.streams:
+            if self._final < 0:  # else the client knows, and repeats it elsewhere
                 self._emit(frames.reset(number, frames.REFUSED_STREAM))
             return
         call = streams[number] = Call(self, number, head)
@@ -368,25 +251,24 @@ class ServerConnection(Connection[Call, Head]):
     # Answers.
 
     def _settings_changed(self) -> None:
-        if not self._encoder.learned:
-            self._known = False
-        self._largest_reply = min(self._stream_window, LARGEST_FRAME)
+        # Whether the client's table holds the fields of every answer, so that they are one octet each.
+        known = self._encoder.learned == len(_RESPONSE) + len(_OK) - 1
+        self._largest_reply = min(self._stream_window, LARGEST_FRAME) if known else 0
 
     def reply(self, call: Call, message: bytes) -> None:
         """Answer a unary call, if somebody still waits for it."""
         number, size = call.number, len(message) + 5
-        if size > self._window or size > self._largest_reply or call.parts is not None or not self._known:
+        if size > self._window or size > self._largest_reply or call.parts is not None:
             if not call.gone():
                 self.send(call, message)
                 self.finish(call)
             return
         if self.streams.pop(number, None) is not call:
             return
-        if call.deadline != math.inf:
+        if self._timed:
             self._timed.pop(number, None)
         self._window -= size
         self.useful += 1
-        self.life.unused = self.now
         out = self.out
         if not out:
             self.turn.dirty.append(self)
@@ -413,7 +295,7 @@ class ServerConnection(Connection[Call, Head]):
         if call.gone() or parts.trailers is not None:
             return
         try:
-            block = metadata.status_block(code, text, trailing)
+            block = metadata.status_block(code if 0 < code <= LAST_CODE else UNKNOWN, text, trailing)
         except ValueError as error:
             block = metadata.status_block(INTERNAL, str(error))
         if call.head.encoding and code == UNIMPLEMENTED:
@@ -454,7 +336,7 @@ class ServerConnection(Connection[Call, Head]):
             block = self._encoder.encode(() if parts.begun else _RESPONSE, parts.trailers)
         else:
             block = self._encoder.encode(_OK)
-            self._known = self._encoder.learned == len(_RESPONSE) + len(_OK) - 1
+            self._settings_changed()
         self._emit(frames.headers(stream.number, block, END_STREAM))
         if not stream.ended:
             # The client need not send the rest. grpc-js would keep its side open for ever.
@@ -483,14 +365,17 @@ class ServerConnection(Connection[Call, Head]):
             self._leave()
 
     def _leave(self) -> None:
-        if not self._left:
-            self._left, self._drain_at = True, math.inf
+        if self._final < 0:
+            self._final, self._drain_at = self._last, math.inf
             self._emit(frames.goaway(self._last, frames.NO_ERROR, "the server stops"))
 
     @property
     def done(self) -> bool:
         """Whether it was drained and every call has its answer: it may be closed."""
-        return self._left and not self.streams
+        return self._final >= 0 and not self.streams
+
+    def _last_taken(self) -> int:
+        return self._last if self._final < 0 else self._final
 
     def next_time(self) -> float:
         """When `tick` has something to do, if nothing happens before."""
@@ -503,7 +388,9 @@ class ServerConnection(Connection[Call, Head]):
             self._leave()
 
     def _idle(self) -> None:
-        if not self.streams:
+        if self.streams:
+            self.life.unused = self.now
+        else:
             self.life.unused = math.inf
             self.drain()
 

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from connect_kv.http2.calls import Call
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import ALPN, Server, ServerStream
+from connect_kv.http2.listener import ALPN, Server
 from connect_kv.http2.metadata import StatusError
-from connect_kv.http2.server import Call
+from connect_kv.http2.tasks import ServerStream
 from tests.etcd import skip_loudly
 
 
@@ -24,7 +26,8 @@ class Service:
     def __init__(self) -> None:
         self.batches: list[list[Call]] = []
         self.held: list[Call] = []
-        self.cancelled = 0
+        self.begun = self.over = self.cancelled = 0
+        """Of the tasks of `slow`: over are also the cancelled ones."""
         self.hold = asyncio.Event()
         """Batches are kept unanswered while it is set."""
 
@@ -45,16 +48,22 @@ class Service:
 
     async def slow(self, call: Call) -> bytes:
         """Answers once nobody holds it."""
+        self.begun += 1
         try:
             await until(lambda: not self.hold.is_set(), 60)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        finally:
+            self.over += 1
         return call.message
 
     async def size(self, call: Call) -> bytes:
         """As many bytes as the request says."""
         return b"v" * int(call.message)
+
+    async def nothing(self, call: Call) -> bytes:
+        return None  # type: ignore[return-value]
 
     async def refuse(self, call: Call) -> bytes:
         raise StatusError(3, "no", [("x", "y")])
@@ -85,11 +94,26 @@ class Service:
     ) -> Server:
         return Server(
             {"/t.T/Echo": self.echo, "/t.T/Fail": self.fail, "/t.T/Broken": self.broken},
-            {"/t.T/Slow": self.slow, "/t.T/Refuse": self.refuse, "/t.T/Size": self.size},
+            {
+                "/t.T/Slow": self.slow,
+                "/t.T/Refuse": self.refuse,
+                "/t.T/Nothing": self.nothing,
+                "/t.T/Size": self.size,
+            },
             {"/t.T/Both": self.both, "/t.T/OneThenFail": self.one_then_fail, "/t.T/Endless": self.endless},
             limits=limits,
             http1=http1,
         )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Servers run on uvloop; what is about sockets is tried on both."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.stem in ("test_listener", "test_channel"):
+        loops["asyncio"] = asyncio.new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import asyncio
 
 from aiohttp import web
 
+from connect_kv.http2.calls import Call
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server, ServerStream
+from connect_kv.http2.listener import Server
 from connect_kv.http2.metadata import StatusError
-from connect_kv.http2.server import Call
+from connect_kv.http2.tasks import ServerStream
 from connect_kv.rpc import kv_pb2, maintenance_pb2, watch_pb2
 
 

@@ -16,6 +16,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from connect_kv.http2.calls import Call, Route, ServerTurn
 from connect_kv.http2.frames import (
     ACK,
     CONTINUATION,
@@ -38,7 +39,7 @@ from connect_kv.http2.frames import (
 )
 from connect_kv.http2.hpack import FieldEncoder, literal
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.server import Call, Route, ServerConnection, ServerTurn
+from connect_kv.http2.server import ServerConnection
 from tests.http2.wire import Frame, parse
 
 WINDOW = 65_535

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -126,32 +126,47 @@ async def test_nobody_listens() -> None:
         await Channel.connect("127.0.0.1", 1)
 
 
-async def test_something_else_listens() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
+class Other(asyncio.Protocol):
+    """A server that is none of HTTP/2."""
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    with pytest.raises(StatusError) as raised:
-        await Channel.connect("127.0.0.1", server.sockets[0].getsockname()[1])
-    assert raised.value.code == 14
+    def __init__(self, words: bytes, made: list[asyncio.Transport], lost: list[asyncio.Transport]) -> None:
+        self._words, self._made, self._lost = words, made, lost
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._made.append(transport)
+        if self._words:
+            transport.write(self._words)
+            transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost.append(self._transport)
+
+
+@asynccontextmanager
+async def other(words: bytes) -> AsyncIterator[int]:
+    made: list[asyncio.Transport] = []
+    lost: list[asyncio.Transport] = []
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Other(words, made, lost), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
     server.close()
+    for transport in made:
+        transport.abort()
+    await until(lambda: len(lost) == len(made))
+
+
+async def test_something_else_listens() -> None:
+    async with other(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        with pytest.raises(StatusError) as raised:
+            await Channel.connect("127.0.0.1", port)
+    assert raised.value.code == 14
 
 
 async def test_who_accepts_and_says_nothing_is_given_up_in_time() -> None:
-    ended = asyncio.Event()
-
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionResetError):
-            await reader.read(-1)
-        writer.close()
-        ended.set()
-
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    with pytest.raises(TimeoutError):
-        await Channel.connect("127.0.0.1", server.sockets[0].getsockname()[1], limits=Limits(handshake=0.1))
-    await ended.wait()
-    server.close()
+    async with other(b"") as port:
+        with pytest.raises(TimeoutError):
+            await Channel.connect("127.0.0.1", port, limits=Limits(handshake=0.3))
 
 
 async def test_a_server_that_dies_fails_calls_and_another_connection_is_needed(

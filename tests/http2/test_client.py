@@ -8,8 +8,8 @@ from collections.abc import Callable
 import hpack
 import pytest
 
+from connect_kv.http2.calls import Call, Route, ServerTurn
 from connect_kv.http2.client import ClientCall, ClientConnection
-from connect_kv.http2.connection import Turn
 from connect_kv.http2.frames import (
     ACK,
     DATA,
@@ -30,7 +30,8 @@ from connect_kv.http2.frames import (
 )
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.metadata import StatusError
-from connect_kv.http2.server import Call, Route, ServerConnection, ServerTurn
+from connect_kv.http2.sending import Turn
+from connect_kv.http2.server import ServerConnection
 from tests.http2.wire import STREAM, UNARY, Frame, message, parse
 
 LIMITS = Limits(message=1 << 24)

@@ -601,6 +601,15 @@ def test_an_answer_to_a_call_that_is_gone_is_dropped() -> None:
     assert client.got() == []
 
 
+@pytest.mark.parametrize("code", [0, -1, 17])
+def test_a_status_that_is_none_of_a_failure_is_unknown(code: int) -> None:
+    """OK without a message would be an answer for C core, and none for others."""
+    client = RawClient()
+    client.call(b"")
+    client.handed_over[0].fail(code, "x")
+    assert client.status() == (2, "x")
+
+
 def test_messages_of_a_status_are_percent_encoded_and_cut() -> None:
     client = RawClient()
     client.call(b"")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import hpack
 
+from connect_kv.http2.calls import Call, Route, ServerTurn
 from connect_kv.http2.frames import (
     ACK,
     DATA,
@@ -25,7 +26,7 @@ from connect_kv.http2.frames import (
     settings,
 )
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.server import Call, Route, ServerConnection, ServerTurn
+from connect_kv.http2.server import ServerConnection
 
 UNARY, STREAM = b"/t.T/Unary", b"/t.T/Stream"
 REQUEST = (

@@ -1,0 +1,134 @@
+"""Calls as a server's handlers see them, and what gathers of them during a turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from connect_kv.http2 import metadata
+from connect_kv.http2.hpack import Field
+from connect_kv.http2.metadata import Metadata, StatusError
+from connect_kv.http2.sending import Stream, Turn
+
+if TYPE_CHECKING:
+    from connect_kv.http2.server import ServerConnection
+
+
+class Route:
+    """One method. Its unary calls gather in `calls`; a stream is given to `begin`."""
+
+    __slots__ = ("begin", "calls", "path")
+
+    def __init__(self, path: bytes, begin: Callable[[Call], None] | None = None) -> None:
+        self.path = path
+        self.begin = begin
+        self.calls: list[Call] = []
+
+
+class ServerTurn(Turn):
+    """What came during a turn, on all connections."""
+
+    __slots__ = ("any_gone", "ready", "routes", "services")
+
+    def __init__(self, routes: dict[bytes, Route]) -> None:
+        super().__init__()
+        self.routes = routes
+        self.services = {path[1:].rpartition(b"/")[0] for path in routes}
+        self.ready: list[Route] = []
+        """Those with calls."""
+        self.any_gone = False
+
+    def take(self) -> list[tuple[Route, list[Call]]]:
+        """The calls to be handed over now. One that was reset in the same read is not among them: the
+        clients of a slow server give up many at once, and some are sent dead.
+        """
+        ready = self.ready[:]
+        self.ready.clear()
+        taken = []
+        for route in ready:
+            calls, route.calls = route.calls, []
+            if self.any_gone:
+                calls = [call for call in calls if not call.gone()]
+            if calls:
+                taken.append((route, calls))
+        self.any_gone = False
+        return taken
+
+
+@dataclass(slots=True)
+class Head:
+    """What a block of header fields says: shared by all calls that sent the same block."""
+
+    route: Route | None
+    fields: list[Field]
+    timeout: float | None = None
+    """Seconds that the client gives the call."""
+    encoding: bytes = b""
+    """Of compressed messages."""
+    refusal: StatusError | bytes | None = None
+    """Why such a call is not served: a status, a whole block of an answer without one, or, empty, a malformed
+    one."""
+    plain: bool = False
+    """A unary call that needs no attention before its message has come."""
+
+    def with_timeout(self, value: bytes) -> Head | None:
+        """The same call with another ``grpc-timeout``."""
+        timeout = metadata.parse_timeout(value)
+        if timeout is None or self.timeout is None:
+            return None
+        return Head(self.route, self.fields, timeout, self.encoding, self.refusal)
+
+    @property
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The application's own fields."""
+        return metadata.decode_metadata(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end."""
+
+    address: str = ""
+    certificate: dict[str, Any] | None = None
+    """As ssl.SSLSocket.getpeercert gives it, of a client that TLS has verified."""
+
+
+class Call(Stream):
+    """One call of a client. Answer each unary one once, with `reply` or `fail`, also one that is `gone`."""
+
+    __slots__ = ("connection", "head")
+
+    def __init__(self, connection: ServerConnection, number: int, head: Head) -> None:
+        # Stream's own, written out: this is made for every call.
+        self.number = number
+        self.message = b""
+        self.ended = False
+        self.deadline = math.inf
+        self.extra = 0
+        self.parts = None
+        self.connection = connection
+        self.head = head
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
+        return self.connection.peer
+
+    @property
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The metadata of the call, in order."""
+        return self.head.metadata
+
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more: given up, past its deadline, or answered."""
+        return self.connection.streams.get(self.number) is not self
+
+    def reply(self, message: bytes) -> None:
+        """Answer a unary call, if somebody still waits."""
+        self.connection.reply(self, message)
+
+    def fail(self, code: int, text: str, trailing: Metadata = ()) -> None:
+        """End the call with a status, after what was sent before."""
+        self.connection.fail(self, code, text, trailing)
