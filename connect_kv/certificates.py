@@ -28,6 +28,7 @@ class Presented:
     """Alternative names: host names in lower case, addresses in their shortest form."""
     serial: int
     issuer: str
+    is_authority: bool
     may_serve: bool
     """Whether its holder may be a server; a certificate without extended key usage may be anything."""
 
@@ -35,6 +36,11 @@ class Presented:
     def all_names(self) -> frozenset[str]:
         """The CommonName among them."""
         return self.names | ({self.common_name} if self.common_name else frozenset())
+
+    @property
+    def kind(self) -> str:
+        """In a word."""
+        return "authority" if self.is_authority else "member" if self.may_serve else "client"
 
     def is_for(self, host: str) -> bool:
         """Whether one of its alternative names is that host name or address."""
@@ -47,10 +53,11 @@ class Presented:
 @lru_cache(maxsize=1024)
 def presented(certificate: bytes) -> Presented:
     """From PEM or DER; what was read is kept, for it is asked about every call. Raises BadCertificate."""
-    return _presented(load(certificate)[0])
+    return read(load(certificate)[0])
 
 
-def _presented(certificate: x509.Certificate) -> Presented:
+def read(certificate: x509.Certificate) -> Presented:
+    """What it says. Raises BadCertificate."""
     names: set[str] = set()
     try:
         extensions = certificate.extensions
@@ -67,8 +74,16 @@ def _presented(certificate: x509.Certificate) -> Presented:
         names=frozenset(names),
         serial=certificate.serial_number,
         issuer=certificate.issuer.rfc4514_string(),
+        is_authority=_is_authority(certificate),
         may_serve=_may_serve(certificate),
     )
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _may_serve(certificate: x509.Certificate) -> bool:
@@ -105,12 +120,8 @@ def authorities(data: bytes) -> list[x509.Certificate]:
     for one in found:
         if one.version is x509.Version.v1:
             continue  # from before certificates could say so
-        try:
-            is_authority = one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except x509.ExtensionNotFound:
-            is_authority = False
-        if not is_authority and one.issuer != one.subject:
-            raise BadCertificate(f"holds the certificate of {_presented(one)}, which is no CA")
+        if not _is_authority(one) and one.issuer != one.subject:
+            raise BadCertificate(f"holds the certificate of {read(one)}, which is no CA")
     return found
 
 
@@ -136,8 +147,8 @@ def revocations(data: bytes, issuers: list[x509.Certificate]) -> frozenset[tuple
     or, worse, an empty list of somebody else would let everybody in.
     """
     try:
-        read = x509.load_pem_x509_crl if BEGIN in data else x509.load_der_x509_crl
-        found = read(data)
+        load_list = x509.load_pem_x509_crl if BEGIN in data else x509.load_der_x509_crl
+        found = load_list(data)
     except ValueError:
         kind = " but a certificate" if b"BEGIN CERTIFICATE-----" in data else _instead(data)
         raise BadCertificate("is no revocation list" + kind) from None

@@ -19,6 +19,7 @@ import uvloop
 from connect_kv import errors
 from connect_kv.cli.ports import Ports, check_free, choose
 from connect_kv.client.client import connect
+from connect_kv.credentials import Tls
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 STOP_TIMEOUT = 15.0
@@ -43,12 +44,14 @@ LINE_LIMIT = 1 << 20
 )
 @click.option("--free-ports", is_flag=True, help="Any free ports; without --data-dir the data is temporary.")
 @click.option("--machine", "machines", metavar="NAME=module:Class", multiple=True, help="As for serve.")
+@click.option("--tls", is_flag=True, help="Everything over TLS, by certificates made in the data directory.")
 @click.argument("serve_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- SERVE_OPTIONS...]")
 def dev(
     nodes: int,
     data_dir: Path | None,
     free_ports: bool,
     machines: tuple[str, ...],
+    tls: bool,
     serve_arguments: tuple[str, ...],
 ) -> None:
     """Run a local cluster, each node a process of its own, until Ctrl-C.
@@ -62,14 +65,23 @@ def dev(
         directory = data_dir or Path("connect-kv.dev")
         ports = choose(directory, nodes, free_ports, check_free)
         arguments = [word for machine in machines for word in ("--machine", machine)]
-        cluster = DevCluster(directory, ports, [*arguments, *serve_arguments])
+        certs = make_certificates(directory / "certs", nodes) if tls else None
+        cluster = DevCluster(directory, ports, [*arguments, *serve_arguments], certs)
         sys.exit(uvloop.run(cluster.run()))
 
 
 class DevCluster:
     """The processes, and one terminal for all they say."""
 
-    def __init__(self, directory: Path, ports: Sequence[Ports], arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ports: Sequence[Ports],
+        arguments: Sequence[str],
+        certs: Path | None = None,
+    ) -> None:
+        """`certs`: the folder `make_certificates` made, for TLS."""
+        self._certs = certs
         self._directory = directory
         self._ports = ports
         self._arguments = arguments
@@ -108,10 +120,11 @@ class DevCluster:
         )
         self._processes[name] = process
         ports = self._ports[index]
+        scheme = "http" if self._certs is None else "https"
         _say(
             index,
             f"pid {process.pid}  clients 127.0.0.1:{ports.client}  peers 127.0.0.1:{ports.peer}"
-            f"  http://127.0.0.1:{ports.http}/metrics",
+            f"  {scheme}://127.0.0.1:{ports.http}/metrics",
         )
         return process
 
@@ -126,6 +139,7 @@ class DevCluster:
             *("--listen-peer", f"127.0.0.1:{ports.peer}"),
             *("--listen-http", f"127.0.0.1:{ports.http}"),
             *("--initial-cluster", cluster),
+            *(() if self._certs is None else _tls_arguments(self._certs, _name(index))),
             *self._arguments,
         ]
 
@@ -168,7 +182,12 @@ class DevCluster:
     async def _announce(self) -> None:
         """Say when the cluster answers."""
         endpoints = ",".join(f"127.0.0.1:{ports.client}" for ports in self._ports)
-        async with connect(endpoints, timeout=2, session=False) as client:
+        certs, words = self._certs, ""
+        tls = None
+        if certs is not None:
+            tls = Tls(ca=certs / "ca.pem", cert=certs / "client.pem", key=certs / "client.key")
+            words = f" --cacert {tls.ca} --cert {tls.cert} --key {tls.key}"
+        async with connect(endpoints, timeout=2, session=False, tls=tls) as client:
             while True:
                 # While one of ours does not run, whoever has its port may answer.
                 if all(process.returncode is None for process in self._processes.values()):
@@ -178,7 +197,7 @@ class DevCluster:
                 await asyncio.sleep(0.2)
         click.secho(
             f"\n  The cluster is ready.  Endpoints: {endpoints}\n"
-            f"  Try:  connect-kv --endpoints {endpoints} status\n"
+            f"  Try:  connect-kv --endpoints {endpoints}{words} status\n"
             f"  Data in {self._directory}; stop with Ctrl-C.\n",
             bold=True,
         )
@@ -229,6 +248,29 @@ class Keyboard:
         *lines, self._typed = (self._typed + typed).split(b"\n")
         for one in lines:
             self._line(one.decode(errors="replace"))
+
+
+def make_certificates(folder: Path, nodes: int) -> Path:
+    """An authority, a certificate for each node and one for a client; those that are there stay."""
+    from connect_kv.authority import AUTHORITY, make_authority, make_client, make_node, pair
+
+    if not pair(folder, AUTHORITY).cert.exists():
+        make_authority(folder)
+    for index in range(nodes):
+        if not pair(folder, _name(index)).cert.exists():
+            make_node(folder, _name(index), ["127.0.0.1", "localhost"])
+    if not pair(folder, "client").cert.exists():
+        make_client(folder, "client")
+    return folder
+
+
+def _tls_arguments(certs: Path, name: str) -> list[str]:
+    """The same certificate for clients and members, who all must show one."""
+    cert, key, ca = (str(certs / file) for file in (f"{name}.pem", f"{name}.key", "ca.pem"))
+    return [
+        *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca),
+        *("--peer-cert-file", cert, "--peer-key-file", key, "--peer-trusted-ca-file", ca),
+    ]
 
 
 def _name(index: int) -> str:

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "alarm": ("maintenance:alarm", "Alarms: NOSPACE and CORRUPT, raised by members, ended by you."),
     "bench": ("bench:bench", "Load the cluster and say how fast it answered."),
     "call": ("machine:call", "Call a replicated machine, or list what can be called."),
+    "certs": ("certs:certs", "Certificates for TLS, signed by an authority of your own."),
     "compact": ("kv:compact", "Forget everything before a revision."),
     "defrag": ("maintenance:defrag", "Have members give back unneeded disk space."),
     "del": ("kv:delete", "Delete a key, a range, or all keys with a prefix."),

@@ -74,7 +74,7 @@ def is_certified(names: frozenset[str] | None, member: Member | None, address: s
     known = [address] if address else []
     if member is not None:
         known.append(member.peer_address)
-        if member.name in names:
+        if member.name and member.name in names:  # one that was added and has not started has none yet
             return True
     return any(names_host(names, one.rpartition(":")[0]) for one in known)
 

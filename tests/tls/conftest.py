@@ -47,15 +47,9 @@ async def member(tmp_path: Path, **options: Any) -> AsyncIterator[KvServer]:
     """A cluster of one, on ports that are free."""
     directory = tmp_path / "n1"
     directory.mkdir(mode=0o700, exist_ok=True)
-    config = ServerConfig(
-        name="n1",
-        data_dir=directory,
-        listen_client="127.0.0.1:0",
-        listen_peer="127.0.0.1:0",
-        listen_http="127.0.0.1:0",
-        advertise_peer="127.0.0.1:2380",
-        **options,
-    )
+    addresses = {f"listen_{port}": "127.0.0.1:0" for port in ("client", "peer", "http")}
+    given = {**addresses, "advertise_peer": "127.0.0.1:2380", **options}
+    config = ServerConfig(name="n1", data_dir=directory, **given)
     server = KvServer(config)
     await server.start()
     try:
