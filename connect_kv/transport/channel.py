@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from connect_kv.credentials import Credentials
+from connect_kv.credentials import Credentials, Material
 from connect_kv.transport.limits import TransportLimits, channel_options
 from connect_kv.transport.stream import PermissionDenied
 
@@ -25,6 +25,11 @@ class Channels:
         if self.credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, self.credentials.grpc_channel(), options=options)
+
+    @property
+    def material(self) -> Material | None:
+        """What the files of TLS hold: a channel keeps what they held when it was opened."""
+        return None if self.credentials is None else self.credentials.latest
 
     def presented(self, context: grpc.aio.ServicerContext[Any, Any]) -> frozenset[str] | None:
         """Who the caller is by its certificate; None without TLS.

@@ -102,6 +102,7 @@ class GrpcTransport:
         self._port = 0
         self._early_peers: Mapping[int, str] = {}
         self._closed = False
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -128,6 +129,22 @@ class GrpcTransport:
             raise RefusedToStart(f"cannot listen for peers on {self._listen_address}") from error
         await self._server.start()
         self.set_peers(self._early_peers)
+        if self.credentials is not None:
+            self._renewing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Dial anew, by the files of TLS as they are, those who are away; streams that stand live on."""
+        local = self._started()
+        while True:
+            await self._clock.sleep(self._limits.reconnect_most)
+            for peer in [peer for peer in self._peers.values() if peer.outdated]:
+                self._peers[peer.node_id] = Peer(peer.node_id, peer.address, local)
+                self._close_soon(peer)
+
+    def _close_soon(self, peer: Peer) -> None:
+        task = asyncio.create_task(peer.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Replace the known peers, this member itself left out; what stays as it was is untouched."""
@@ -145,9 +162,7 @@ class GrpcTransport:
         gone = [peer for peer in self._peers.values() if wanted.get(peer.node_id) != peer.address]
         for peer in gone:
             del self._peers[peer.node_id]
-            task = asyncio.create_task(peer.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_soon(peer)
         if self._servicer is not None:
             self._servicer.end_streams(peer.node_id for peer in gone if peer.node_id not in wanted)
         for node_id, address in wanted.items():
@@ -209,6 +224,9 @@ class GrpcTransport:
     async def close(self) -> None:
         """End all streams and stop listening; nothing of it runs on."""
         self._closed = True
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         peers, self._peers = list(self._peers.values()), {}
         await asyncio.gather(*(peer.close() for peer in peers), *self._closing)
         if self._server is not None:

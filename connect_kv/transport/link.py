@@ -53,6 +53,11 @@ class PeerLink:
         self._last_verdict = HelloVerdict.WELCOME
         self._last_reason = ""
 
+    @property
+    def away(self) -> bool:
+        """Whether there is no stream, and an attempt to open one has failed."""
+        return self._away
+
     def send(self, frame: bytes, *, urgent: bool) -> bool:
         """Queue it; False if it was dropped."""
         return not self._away and self._queue.put(frame, urgent=urgent)

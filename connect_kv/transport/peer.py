@@ -28,6 +28,7 @@ class Peer:
         self.node_id = node_id
         self.address = address
         self._local = local
+        self._material = local.channels.material
         self._channel = local.channels.open(address)
         self._links = {
             Lane.APPEND: PeerLink(node_id, self._opener(Lane.APPEND), local, eager=True),
@@ -41,6 +42,11 @@ class Peer:
             f"/{SERVICE}/{lane.value}"
         )
         return lambda wait_for_ready: method(wait_for_ready=wait_for_ready)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it cannot connect, and would try for ever with files of TLS that have changed since."""
+        return self._links[Lane.APPEND].away and self._local.channels.material is not self._material
 
     def send(self, lane: Lane, frame: bytes, *, urgent: bool) -> bool:
         """Queue it on that stream; False if it was dropped."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import connect_kv
-from connect_kv.authority import make_node
+from connect_kv.authority import make_authority, make_node
 from connect_kv.credentials import Credentials, Demands
 from connect_kv.node.membership import is_certified
 from connect_kv.peer_protocol import Hello, HelloVerdict
@@ -18,6 +19,7 @@ from connect_kv.transport.channel import Channels
 from connect_kv.transport.describe import ask_describe
 from connect_kv.transport.limits import TransportLimits
 from tests.tls.conftest import member
+from tests.transport.helpers import Network, append, connect
 
 ASKER = Hello(
     cluster_id=0, source=0, target=0, directory_id=b"d" * 16, protocol=1, oldest_protocol=1, highest_command=0
@@ -74,3 +76,33 @@ async def test_only_a_members_certificate_is_welcome(tmp_path: Path, folder: Pat
         async with connect_kv.connect(server.client_address) as one:
             (listed,) = await one.members()
             assert list(listed.peerURLs) == [f"https://{address}"]
+
+
+async def test_members_dial_anew_with_the_files_as_they_are_then(tmp_path: Path, folder: Path) -> None:
+    """Another authority on both sides, one of them restarted: the other must not try on with the old."""
+    new, two = tmp_path / "new", tmp_path / "two"
+    make_authority(new)
+    make_node(new, "n1", ["127.0.0.1"])
+    shutil.copytree(folder, two)
+    network = Network("grpc")
+    try:
+        one = await network.node(1, credentials=channels(folder, "n1").credentials)
+        other = await network.node(2, credentials=channels(two, "n1").credentials)
+        connect(one, other)
+        await one.introduced(2)
+        one.transport.send(append(1))
+        await other.recorder.received(1)
+        address = other.transport.address
+        await other.transport.close()
+        for place in (folder, two):
+            for name in ("ca.pem", "n1.pem", "n1.key"):
+                (place / f".{name}").write_bytes((new / name).read_bytes())
+                (place / f".{name}").replace(place / name)
+        again = await network.node(2, address, credentials=channels(two, "n1").credentials)
+        connect(one, again)
+        one.recorder.replies.clear()
+        await one.introduced(2)
+        one.transport.send(append(2))
+        await again.recorder.received(1)
+    finally:
+        await network.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
+from connect_kv.credentials import Credentials
 from connect_kv.interfaces import Transport
 from connect_kv.peer_protocol import (
     Description,
@@ -176,13 +177,16 @@ class Network:
         address: str = "",
         limits: TransportLimits | None = None,
         peers: Mapping[int, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> Node:
         recorder = Recorder(node_id)
         transport: Started
         if self.kind == "memory":
             transport = self.memory.transport(address or f"host{node_id}:1")
         else:
-            transport = GrpcTransport(address or "127.0.0.1:0", clock=self.clock, limits=limits)
+            transport = GrpcTransport(
+                address or "127.0.0.1:0", clock=self.clock, limits=limits, credentials=credentials
+            )
         node = Node(node_id, transport, recorder)
         self.nodes.append(node)
         if peers is not None:
