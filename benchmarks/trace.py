@@ -115,6 +115,7 @@ async def trace(only: list[str], verbose: bool) -> None:
                 if only and name not in only:
                     continue
                 await work()  # what is done once, such as filling a cache, is no part of the way
+                await asyncio.sleep(QUIET_SECONDS)  # nor is what this one leaves to do
                 idle = await tracer.during(_nothing)
                 steps = await tracer.during(work) - idle
                 below = {at: times for at, times in steps.items() if not at[0].startswith(NOT_BELOW)}
