@@ -193,6 +193,8 @@ class Credentials:
             revoked = frozenset() if listed is None else certificates.revocations(listed, issuers)
         except certificates.BadCertificate as error:
             raise ConfigError(f"{what} {self._files[what]}: {error}") from None
+        except ValueError as error:  # something within that cannot be parsed, found when it was asked for
+            raise ConfigError(f"{what} {self._files[what]}: cannot be read: {error}") from None
         material = Material(
             signature=signature,
             certificate=data["certificate"],

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import connect_kv
 from connect_kv import Tls, Unavailable
@@ -305,3 +308,21 @@ def test_a_program_that_loaded_grpc_itself_is_told_what_to_do(folder: Path) -> N
     config = from_options({**options, "tls_min_version": "TLS1.3"}, {})
     with pytest.raises(ConfigError, match="--tls-min-version: gRPC is loaded already: set GRPC_SSL"):
         client_credentials(config)
+
+
+def test_a_certificate_that_cannot_be_parsed_within_is_a_broken_file_like_others(folder: Path) -> None:
+    """It is found late, by whoever asks for the extension: that must not end a member that runs."""
+    one = credentials(folder)
+    before = one.latest
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd")])
+    issued = x509.load_pem_x509_certificate(before.certificate or b"")
+    building = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    building = building.serial_number(1).not_valid_before(issued.not_valid_before_utc)
+    building = building.not_valid_after(issued.not_valid_after_utc)
+    nonsense = x509.UnrecognizedExtension(x509.BasicConstraints.oid, b"\x05\x01\x02")
+    odd = building.add_extension(nonsense, True).sign(key, hashes.SHA256())
+    replaced(folder, "ca.pem", odd.public_bytes(serialization.Encoding.PEM))
+    assert one.latest is before
+    assert (one.broken, one.failures) == (True, 1)
+    one.look()
