@@ -14,7 +14,7 @@ from connect_kv import errors
 from connect_kv.client import trouble
 from connect_kv.client.endpoints import Endpoints
 from connect_kv.client.failures import CallFailed
-from connect_kv.client.tasks import first_to_end
+from connect_kv.client.tasks import ended, first_to_end
 from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ class LeaseKeeper:
     async def close(self) -> None:
         """Stop renewing; leases not revoked expire by themselves."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await ended(self._task)
 
     async def _run(self) -> None:
         """One stream after another, whenever there is a lease to renew."""

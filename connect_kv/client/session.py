@@ -24,7 +24,7 @@ from connect_kv.client.failures import (
     type_of,
 )
 from connect_kv.client.session_state import SessionState
-from connect_kv.client.tasks import first_to_end
+from connect_kv.client.tasks import ended, first_to_end
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.session_pb2 import SessionReplies
 
@@ -103,9 +103,7 @@ class Session:
             goodbye.session_close.SetInParent()
             with suppress(errors.ConnectKvError):
                 await self.call(goodbye, CLOSE_TIMEOUT, writes=True)
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await ended(self._task)
         for timer in (self._sweep, self._look, self._pause):
             if timer is not None:
                 timer.cancel()

@@ -1,4 +1,4 @@
-"""Running the parts of one stream side by side."""
+"""Running the parts of one stream side by side, and ending what runs in the background."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ async def first_to_end(*parts: Coroutine[object, object, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end; raises what it raised. Its cancellation is not the caller's, which is
+    still heard.
+    """
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
 from connect_kv import etcd_errors, protowire
-from connect_kv.errors import Refused, UnknownEntry
+from connect_kv.errors import NodeStopped, Refused, UnknownEntry
 from connect_kv.kv import consistency, gets, hashing, scan, txn, wire
 from connect_kv.kv.compaction import Cleaner
 from connect_kv.kv.layout import Changes, Source, StoreState
@@ -120,7 +120,8 @@ class KvMachine:
         self._transactions.load(None)
         self.hub.close()
         for _, waiter in self._cleaned:
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_exception(NodeStopped("this node is stopping"))
         self._cleaned.clear()
 
     @property
@@ -346,7 +347,10 @@ class KvMachine:
         return self._cleaner.take_emptied()
 
     async def cleaned(self, compacted: int) -> None:
-        """Wait until nothing below that compacted revision is left on this member's disk."""
+        """Wait until nothing below that compacted revision is left on this member's disk.
+
+        Raises NodeStopped.
+        """
         if self._clean_to < compacted:
             waiter = asyncio.get_running_loop().create_future()
             self._cleaned.append((compacted, waiter))

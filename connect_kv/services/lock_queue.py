@@ -13,7 +13,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 
-from connect_kv.errors import ConnectKvError
+from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
@@ -90,7 +90,7 @@ class Contests:
         self._own(entering)
         try:
             async with scope:
-                place = await asyncio.shield(entering)
+                place = await _result_of(entering)
                 first_at = await self._wait(place)
         except asyncio.CancelledError:
             self._own(asyncio.get_running_loop().create_task(self._leave(entering)))
@@ -108,7 +108,7 @@ class Contests:
         return (kvs[0] if kvs else None), response.header.revision
 
     async def close(self) -> None:
-        """Wait for nobody any more."""
+        """Wait for nobody any more. Whoever still waits to enter is told NodeStopped."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -233,6 +233,14 @@ def _deleting(key: bytes, revision: int, *, behind: KeyValue | None = None) -> T
         request.compare.append(created(behind.key, behind.create_revision))
     request.success.add().request_delete_range.key = key
     return request
+
+
+async def _result_of(entering: asyncio.Task[Place]) -> Place:
+    """What it gives; it goes on when the caller leaves. That it was ended is not that the caller was."""
+    await asyncio.wait({entering})
+    if entering.cancelled():
+        raise NodeStopped("this node is stopping")
+    return entering.result()
 
 
 def created(key: bytes, revision: int) -> Compare:

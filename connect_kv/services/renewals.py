@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+from connect_kv.errors import NodeStopped
 from connect_kv.rpc.command_pb2 import LeaseRenew
 from connect_kv.services.executor import Replica, field_number
 
@@ -24,9 +25,15 @@ class Renewals:
         self._replica = replica
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def renew(self, lease: int) -> int:
-        """The granted TTL in seconds once the renewal is applied here, 0 for an unknown lease."""
+        """The granted TTL in seconds once the renewal is applied here, 0 for an unknown lease.
+
+        Raises what `Replica.execute` does, NodeStopped after `close`.
+        """
+        if self._closed:
+            raise _stopped()
         future = self._waiting.get(lease)
         if future is None:
             future = self._waiting[lease] = asyncio.get_running_loop().create_future()
@@ -35,12 +42,15 @@ class Renewals:
         return await asyncio.shield(future)
 
     async def close(self) -> None:
-        """Stop; whoever waits is cancelled."""
+        """Stop. Whoever waits, and who comes, is told NodeStopped: a cancelled future would look to them as
+        if they had been cancelled themselves.
+        """
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for future in self._waiting.values():
-            future.cancel()
+            _settle(future, _stopped())
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -57,7 +67,7 @@ class Renewals:
             result = await self._replica.execute(_RENEW, LeaseRenew(ids=batch).SerializeToString())
         except asyncio.CancelledError:
             for future in batch.values():
-                future.cancel()
+                _settle(future, _stopped())
             raise
         except Exception as error:
             for future in batch.values():
@@ -66,6 +76,10 @@ class Renewals:
         for future, ttl in zip(batch.values(), result.lease_renew.ttls, strict=True):
             if not future.done():
                 future.set_result(ttl)
+
+
+def _stopped() -> NodeStopped:
+    return NodeStopped("this node is stopping")
 
 
 def _settle(future: asyncio.Future[int], error: Exception) -> None:

@@ -55,7 +55,8 @@ class Queries:
         finally:
             self._task = None
             for query in self._waiting:
-                query.answer.cancel()
+                if not query.answer.done():
+                    query.answer.set_exception(NodeStopped("this node is stopping"))
             self._waiting.clear()
 
     async def _answer(self, queries: list[_Query]) -> None:
