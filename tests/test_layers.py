@@ -18,7 +18,7 @@ OUTSIDE = ("chaos", "benchmarks", "examples")
 HOUSES = {"frontend", "testing"}
 """Packages whose rooms are their own packages."""
 
-GROUND = {"errors", "etcd_errors", "events", "protowire", "rpc"}
+GROUND = {"errors", "etcd_errors", "events", "protowire", "rpc", "trailers"}
 PEOPLE = {"config", "metrics"}
 """What settings and figures look like."""
 TLS = {"certificates", "credentials"}
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "etcd_errors": {"errors", "rpc"},
     "events": set(),
+    "trailers": set(),
     "protowire": set(),
     "http2": set(),
     "rpc": set(),

@@ -24,8 +24,8 @@ class Limits:
     waiting: int = 64 << 20
     """Of answers on one connection, that the client does not take. A sixteenth where all connections
     together exceed `held`."""
-    header_list: int = 64 << 10
-    """Of the metadata of one call, as SETTINGS_MAX_HEADER_LIST_SIZE counts."""
+    header_list: int = 80 << 10
+    """Of the metadata of one call, as SETTINGS_MAX_HEADER_LIST_SIZE counts: a token may take 64 KiB of it."""
     header_block: int = 128 << 10
     """The same as it is encoded; beyond it the connection ends."""
     continuations: int = 32

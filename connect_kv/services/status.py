@@ -11,6 +11,7 @@ from connect_kv import errors
 from connect_kv.etcd_errors import Code
 from connect_kv.rpc.command_pb2 import Failure, Result
 from connect_kv.services.machine_calls import NoSuchMethod
+from connect_kv.trailers import MOST_DETAILS, MOST_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,8 @@ UNEXPECTED = "connect-kv: internal error, described in the log of this member"
 """What a caller is told of an exception that nobody thought of."""
 _NO_LEADER = "etcdserver: no leader"
 DETAILS_KEY = "connect-kv-error-details"
-"""Trailing metadata: what a declared exception of a machine holds, as base64."""
-_LONGEST_DETAILS = 4096
-"""Bytes. Metadata is not made for more; with more, the caller gets CommandFailed. Sessions have no limit."""
+"""Trailing metadata: what a declared exception of a machine holds, as base64. Of one that holds more than
+`trailers.MOST_DETAILS`, the caller gets CommandFailed. Sessions have no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
     named: tuple[tuple[str, str], ...] = () if public is None else ((ERROR_KEY, public.__name__),)
     kind = _type_of(error)
     if kind:
-        named = (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode()))
-    if (details := _details_of(error)) and len(details) <= _LONGEST_DETAILS:
+        named = (*named, (TYPE_KEY, kind.encode("ascii", "backslashreplace").decode()[:MOST_NAME]))
+    if (details := _details_of(error)) and len(details) <= MOST_DETAILS:
         named = (*named, (DETAILS_KEY, b64encode(details).decode()))
     return named
 

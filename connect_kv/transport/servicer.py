@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import grpc
 
 from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
+from connect_kv.trailers import shortened
 from connect_kv.transport.ask import answer_ask
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
 from connect_kv.transport.describe import answer_describe
@@ -188,4 +189,4 @@ class RaftServicer:
             text = describe_failure(error)
         finally:
             self._running.discard(task)
-        await context.abort(code, text)
+        await context.abort(code, shortened(text))

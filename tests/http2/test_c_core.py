@@ -120,7 +120,7 @@ async def test_metadata_in_both_directions(server: Server, service: Service) -> 
         metadata = dict(service.batches[0][0].metadata)
         assert (metadata["token"], metadata["x-bin"]) == ("t", b"\0\xff")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await client.call("Echo", metadata=[("x", "v" * 70_000)])
+            await client.call("Echo", metadata=[("x", "v" * 90_000)])
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "received metadata size exceeds" in (raised.value.details() or "")
         await client.call("Echo")

@@ -17,6 +17,7 @@ from connect_kv.frontend.grpc.admission import MOST_UNTAKEN, Backlog, calls_begu
 from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, Router, RpcFailed
 from connect_kv.interfaces import Clock
 from connect_kv.services.status import Status
+from connect_kv.trailers import MOST_REQUEST_METADATA
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What the library hands a handler: read, write, metadata, abort."""
@@ -157,6 +158,9 @@ class GrpcioServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_request_bytes + _RECEIVE_MARGIN),
                 ("grpc.max_send_message_length", -1),
+                # Between the two the library would refuse some calls and not others.
+                ("grpc.max_metadata_size", MOST_REQUEST_METADATA),
+                ("grpc.absolute_max_metadata_size", MOST_REQUEST_METADATA),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.server.max_pending_requests", _MOST_PENDING),

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NoReturn, Protocol
 
@@ -34,6 +34,7 @@ from connect_kv.services.caller import Caller
 from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
 from connect_kv.services.streams import Streams
+from connect_kv.trailers import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ class RpcFailed(Exception):
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.text)
-        self.status = status
+        self.status = replace(status, text=shortened(status.text))
+        """With a text that arrives: not all that may be said fits into metadata."""
 
 
 class Wire(Protocol):
