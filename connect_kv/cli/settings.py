@@ -67,7 +67,8 @@ def _output(context: click.Context, option: click.Parameter, value: str | None) 
         settings.chosen = True
 
 
-_FILES = {"cacert": "ca", "cert": "cert", "key": "key"}
+_FILES = {"tls_cacert": "ca", "tls_cert": "cert", "tls_key": "key"}
+"""By the parameter's name, which is not the option's: commands have arguments of their own called key."""
 
 
 def _tls(context: click.Context, option: click.Parameter, value: str | None) -> None:
@@ -77,7 +78,7 @@ def _tls(context: click.Context, option: click.Parameter, value: str | None) -> 
 
 def _tls_option(name: str, help: str) -> click.Option:
     return click.Option(
-        [f"--{name}"],
+        [f"--{name}", f"tls_{name}"],
         metavar="FILE",
         envvar=f"CONNECT_KV_{name.upper()}",
         show_envvar=True,
