@@ -198,7 +198,10 @@ class MaintenanceService:
     ) -> maintenance_pb2.DowngradeResponse:
         """There is one storage version: for who may ask, not implemented."""
         self._access.root(caller)
-        raise NotImplementedError("connect-kv: etcdserverpb.Maintenance/Downgrade is not implemented")
+        raise NotImplementedError(
+            "connect-kv: etcdserverpb.Maintenance/Downgrade is not implemented, nor is "
+            "connect_kv.v1.Maintenance/Downgrade"
+        )
 
     async def MoveLeader(
         self, request: maintenance_pb2.MoveLeaderRequest, caller: Caller

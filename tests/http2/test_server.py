@@ -49,7 +49,7 @@ def test_settings_are_the_first_frame_and_do_not_wait_for_the_client() -> None:
     assert first.kind == SETTINGS
     assert first.flags == 0
     told = {name: value for name, value in struct.iter_unpack(">HI", first.payload)}
-    assert told == {3: 50, 4: 1 << 20, 6: 64 << 10}
+    assert told == {3: 50, 4: 1 << 20, 6: 80 << 10}
     assert (window.kind, window.stream) == (WINDOW_UPDATE, 0)
 
 
@@ -219,7 +219,7 @@ def test_metadata_of_the_application_is_read() -> None:
     ]
 
 
-@pytest.mark.parametrize("size", [60_000, 66_000, 120_000])
+@pytest.mark.parametrize("size", [60_000, 82_000, 120_000])
 def test_metadata_above_64_kib_is_refused_as_grpc_does_and_the_table_stays_right(size: int) -> None:
     client = RawClient(answer=True)
     block = client.block(("x", "v" * size))
