@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -189,12 +189,6 @@ class Router:
                 opening = Opening.at_once() if at_once else self._opening
                 surrounded = _Method(guard, opening, self._ready, streams, self._metrics, name, method, call)
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
-
-    def refuse(self, service: str, methods: Iterable[str]) -> None:
-        """Answer UNIMPLEMENTED, naming the method, without knowing its messages."""
-        self._services.add(service)
-        for method in methods:
-            self._table[f"/{service}/{method}"] = _unimplemented(service, method)
 
     def _unknown(self, path: str) -> Route:
         service, slash, method = path.removeprefix("/").rpartition("/")
