@@ -17,9 +17,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -28,18 +28,17 @@ from google.protobuf.message_factory import GetMessageClass
 from connect_kv.auth.authenticator import Credentials
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.frontend.grpc.calls import Metadata, RpcFailed, UnaryCall, Wire
 from connect_kv.frontend.grpc.undecodable import undecodable
 from connect_kv.metrics import Metrics
 from connect_kv.services.caller import Caller
 from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
 from connect_kv.services.streams import Streams
-from connect_kv.trailers import shortened
+
+__all__ = ["Kind", "Metadata", "Route", "Router", "RpcFailed", "UnaryCall", "Wire"]
 
 logger = logging.getLogger(__name__)
-
-Metadata = Sequence[tuple[str, str | bytes]]
-"""Header fields that came with a call: lower-case names; bytes where the name ends in ``-bin``."""
 
 CERTIFICATE_NAME = ":certificate-name"
 """A field that a server adds: the CommonName of the client's certificate, which was verified. A server
@@ -77,29 +76,6 @@ UNKNOWN_VERSION = "unknown"
 """Of the API, where a client names none."""
 
 
-class RpcFailed(Exception):
-    """The call ends with this status; counted and logged already."""
-
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.text)
-        self.status = replace(status, text=shortened(status.text))
-        """With a text that arrives: not all that may be said fits into metadata."""
-
-
-class Wire(Protocol):
-    """One stream as a server gives it: encoded messages, in order."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """What came with the call."""
-
-    async def read(self) -> bytes | None:
-        """The next message; None once the client has half-closed."""
-
-    async def write(self, message: bytes) -> None:
-        """Send one. Waits while the client takes nothing."""
-
-
 class Kind(Enum):
     """How many messages go each way; the values are those of the metrics' label ``grpc_type``."""
 
@@ -121,6 +97,9 @@ class Route:
     """For the other kinds: serve it to its end."""
     overloaded: Callable[[], RpcFailed] | None
     """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
+    batch: Callable[[Sequence[UnaryCall]], None] | None = None
+    """For a UNARY method that has this form: takes all calls that came in one turn of the loop, and answers
+    each of them once, then or later, as `unary` would. It neither waits nor raises."""
 
 
 _ANYBODY, _NEEDS_LEADER = Caller(), Caller(needs_leader=True)
