@@ -32,11 +32,15 @@ class Passwords:
         """The hash of nothing, to be compared where there is no user: takes as long as a real one."""
         self._waiting = 0
 
+    def check(self, password: str) -> None:
+        """Raises Refused for a password that is too long."""
+        if len(password.encode()) > LONGEST:
+            raise TOO_LONG.error()
+
     async def hash(self, password: str) -> str:
         """The hash to keep. Raises Refused for a password that is too long, Overloaded."""
+        self.check(password)
         data = password.encode()
-        if len(data) > LONGEST:
-            raise TOO_LONG.error()
         return await self._run(lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)).decode())
 
     async def matches(self, password: str, hashed: bytes) -> bool:

@@ -72,5 +72,5 @@ def make_authentication(
     )
     access = Access(table, authenticator, lambda: kv.source)
     passwords = Passwords(worker, cost=config.bcrypt_cost)
-    service = AuthService(replica, table, access, passwords, tokens, rng)
+    service = AuthService(replica, table, access, passwords, tokens, rng, clock=clock)
     return Authentication(table, tokens, access, service, clock)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from connect_kv.auth.attempts import Attempts
 from connect_kv.frontend.http.probes import Health
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -35,6 +36,7 @@ def show(
     health: Health,
     streams: Streams,
     changes: MemberChanges,
+    logins: Attempts,
 ) -> None:
     """All of them."""
     _show_node(metrics, node)
@@ -60,6 +62,13 @@ def show(
     for name in host.machines.machines:
         _show_machine(metrics, host, name)
     gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
+    for outcome, read in (
+        ("succeeded", lambda: logins.succeeded),
+        ("failed", lambda: logins.failed),
+        ("refused", lambda: logins.refused),
+    ):
+        counter("connect_kv_logins", "Logins tried here.", read, outcome=outcome)
+    counter("connect_kv_logins_slowed", "Those that had to wait for their turn.", lambda: logins.slowed)
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
 
 

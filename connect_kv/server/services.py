@@ -242,6 +242,7 @@ class Services:
             health=self.health,
             streams=self._streams,
             changes=changes,
+            logins=self.authentication.service.attempts,
         )
 
     @property

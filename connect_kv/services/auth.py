@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from connect_kv.auth.attempts import MOST_WAITING, Attempts
 from connect_kv.auth.passwords import Passwords
 from connect_kv.auth.permissions import FROM_KEY, usable
 from connect_kv.auth.table import (
@@ -19,7 +20,9 @@ from connect_kv.auth.table import (
     AuthTable,
 )
 from connect_kv.auth.tokens import Tokens
+from connect_kv.errors import Overloaded, Refused
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.interfaces import Clock
 from connect_kv.rpc import auth_pb2
 from connect_kv.rpc.auth_pb2 import AuthChange, AuthLogin, Permission
 from connect_kv.rpc.kv_pb2 import ResponseHeader
@@ -39,6 +42,8 @@ _AUTH = field_number("auth")
 NO_PASSWORD_USER = Refusal(
     Code.UNKNOWN, "auth: authentication failed, password was given for no password user"
 )
+_WRONG = frozenset((LOGIN_FAILED.message, NO_PASSWORD_USER.message))
+"""What a login that may be a guess is told."""
 _EVERYTHING = Permission(permType=Permission.READWRITE, range_end=FROM_KEY)
 """What the role root is shown to have, whatever was granted to it."""
 
@@ -54,8 +59,13 @@ class AuthService:
         passwords: Passwords,
         tokens: Tokens,
         rng: random.Random,
+        *,
+        clock: Clock,
     ) -> None:
         """`rng` must be one that nobody can predict: tokens come from it."""
+        self._clock = clock
+        self.attempts = Attempts(clock.now)
+        self._waiting = 0
         self._replica = replica
         self._table = table
         self._access = access
@@ -90,7 +100,37 @@ class AuthService:
     async def Authenticate(
         self, request: auth_pb2.AuthenticateRequest, caller: Caller
     ) -> auth_pb2.AuthenticateResponse:
-        """Log in: compare the password, then have the log say that it was right, and as of when."""
+        """Log in: compare the password, then have the log say that it was right, and as of when.
+
+        Who has failed before waits first, or is refused (`auth.attempts`), at no cost to others.
+        """
+        if not self._table.enabled:
+            await self._replica.barrier()
+            if not self._table.enabled:
+                raise NOT_ENABLED.error()
+        await self._turn(self.attempts.begin(request.name, caller.address))
+        try:
+            answer = await self._log_in(request)
+        except Refused as refused:
+            if refused.message in _WRONG:
+                self.attempts.end(request.name, caller.address, good=False)
+            raise
+        self.attempts.end(request.name, caller.address, good=True)
+        return answer
+
+    async def _turn(self, wait: float) -> None:
+        """Until so many seconds are over. Raises Overloaded where too many wait for theirs."""
+        if wait <= 0:
+            return
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded("too many logins wait for their turn")
+        self._waiting += 1
+        try:
+            await self._clock.sleep(wait)
+        finally:
+            self._waiting -= 1
+
+    async def _log_in(self, request: auth_pb2.AuthenticateRequest) -> auth_pb2.AuthenticateResponse:
         await self._replica.barrier()
         while True:
             if not self._table.enabled:
@@ -113,12 +153,17 @@ class AuthService:
     async def UserAdd(
         self, request: auth_pb2.AuthUserAddRequest, caller: Caller
     ) -> auth_pb2.AuthUserAddResponse:
-        """Add a user; its password is hashed here, before it enters the log."""
-        request.hashedPassword = ""
-        if not request.options.no_password:
-            request.hashedPassword = await self._passwords.hash(request.password)
+        """Add a user; its password is hashed here, before it enters the log.
+
+        For who may: a hash costs a thread 50 ms, which logins need.
+        """
+        hashed = not request.options.no_password
+        if hashed:
+            self._passwords.check(request.password)
+        by = self._access.root(caller)
+        request.hashedPassword = await self._passwords.hash(request.password) if hashed else ""
         request.password = ""
-        await self._change(caller, AuthChange(user_add=request))
+        await self._propose(AuthChange(user_add=request), by)
         return self._headed(auth_pb2.AuthUserAddResponse())
 
     async def UserGet(
@@ -151,9 +196,11 @@ class AuthService:
         self, request: auth_pb2.AuthUserChangePasswordRequest, caller: Caller
     ) -> auth_pb2.AuthUserChangePasswordResponse:
         """A new password; the user's tokens end. An empty one locks the user out, as in etcd."""
+        self._passwords.check(request.password)
+        by = self._access.root(caller)
         hashed = await self._passwords.hash(request.password) if request.password else ""
         request.hashedPassword, request.password = hashed, ""
-        await self._change(caller, AuthChange(user_change_password=request))
+        await self._propose(AuthChange(user_change_password=request), by)
         return self._headed(auth_pb2.AuthUserChangePasswordResponse())
 
     async def UserGrantRole(

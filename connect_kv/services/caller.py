@@ -20,6 +20,8 @@ class Caller:
     """What came with the call to show whose it is; `services.access` judges it."""
     needs_leader: bool = False
     """The caller wants to be refused, rather than wait, while there is no leader (etcd: ``hasleader``)."""
+    address: str = ""
+    """Where the call comes from, ``host:port``; empty where nobody asked for it."""
 
 
 class Channel(Protocol[Request_co]):

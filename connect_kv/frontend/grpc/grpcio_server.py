@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 
@@ -14,7 +15,15 @@ from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.admission import MOST_UNTAKEN, Backlog, calls_begun
-from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, Router, RpcFailed
+from connect_kv.frontend.grpc.router import (
+    CERTIFICATE_NAME,
+    PEER_ADDRESS,
+    Kind,
+    Metadata,
+    Route,
+    Router,
+    RpcFailed,
+)
 from connect_kv.interfaces import Clock
 from connect_kv.services.status import Status
 from connect_kv.trailers import MOST_REQUEST_METADATA
@@ -82,6 +91,8 @@ class _Verified:
 
 
 def _handler(route: Route, metadata: Callable[[Context], Metadata]) -> grpc.RpcMethodHandler[Any, Any]:
+    if route.addressed:
+        metadata = _addressed(metadata)
     if route.kind is Kind.UNARY:
 
         async def unary(request: bytes, context: Context) -> bytes:
@@ -129,7 +140,17 @@ class _GrpcioWire:
 def _metadata(context: Context) -> Metadata:
     sent = tuple(context.invocation_metadata() or ())
     # What is ours to say must not come from a client, and the library is no guard that we have tried.
-    return tuple(one for one in sent if one[0] != CERTIFICATE_NAME)
+    return tuple(one for one in sent if not one[0].startswith(":"))
+
+
+def _addressed(metadata: Callable[[Context], Metadata]) -> Callable[[Context], Metadata]:
+    """With where the call comes from."""
+
+    def with_address(context: Context) -> Metadata:
+        family, _, address = unquote(context.peer()).partition(":")
+        return (*metadata(context), (PEER_ADDRESS, address if family in ("ipv4", "ipv6") else ""))
+
+    return with_address
 
 
 async def _abort(context: Context, failed: RpcFailed) -> NoReturn:

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 CERTIFICATE_NAME = ":certificate-name"
 """A field that a server adds: the CommonName of the client's certificate, which was verified. A server
 takes it from no client: HTTP/2 refuses names of that form but its own (RFC 9113, section 8.3)."""
+PEER_ADDRESS = ":peer-address"
+"""Another such field: where the call comes from, ``host:port``. On routes that say so (`Route.addressed`)."""
 
 ETCD_NAMES = {
     "KV": "etcdserverpb.KV",
@@ -67,6 +69,9 @@ _LEARNERS: dict[str, Callable[[Any], bool]] = {
 
 _BEFORE_OPENING = frozenset({"Maintenance.Status"})
 """What is answered by a member that the cluster does not know by name yet."""
+
+_ADDRESSED = frozenset({"Auth.Authenticate"})
+"""What depends on where it comes from."""
 
 _ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
 """Services whose calls are few, and needed where something is wrong."""
@@ -100,6 +105,8 @@ class Route:
     batch: Callable[[Sequence[UnaryCall]], None] | None = None
     """For a UNARY method that has this form: takes all calls that came in one turn of the loop, and answers
     each of them once, then or later, as `unary` would. It neither waits nor raises."""
+    addressed: bool = False
+    """Whether a server should add `PEER_ADDRESS` to the metadata; what is not asked for costs nothing."""
 
 
 _ANYBODY, _NEEDS_LEADER = Caller(), Caller(needs_leader=True)
@@ -230,6 +237,7 @@ class _Method:
             unary=self._unary,
             stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
             overloaded=self._overloaded if refusable else None,
+            addressed=f"{self._method.containing_service.name}.{self._method.name}" in _ADDRESSED,
         )
 
     async def _unary(self, data: bytes, metadata: Metadata) -> bytes:
@@ -296,7 +304,7 @@ class _Method:
         """Who calls, who is counted too."""
         needs_leader, version = False, UNKNOWN_VERSION
         token = authorization = certificate = None
-        through_gateway = False
+        through_gateway, address = False, ""
         for key, value in metadata:
             if key == "hasleader":
                 needs_leader = True
@@ -306,6 +314,8 @@ class _Method:
                 authorization = value if authorization is None else authorization
             elif key == CERTIFICATE_NAME:
                 certificate = str(value) or None
+            elif key == PEER_ADDRESS:
+                address = str(value)
             elif key == "grpcgateway-accept":
                 through_gateway = True
             elif key == "client-api-version" and isinstance(value, str):
@@ -316,9 +326,11 @@ class _Method:
         if through_gateway:  # the certificate is the gateway's: it would lend its rights to anybody
             certificate = None
         if token is None and certificate is None:
+            if address:
+                return Caller(needs_leader=needs_leader, address=address)
             return _NEEDS_LEADER if needs_leader else _ANYBODY
         shown = Credentials(token=None if token is None else _bare(token), certificate=certificate)
-        return Caller(credentials=shown, needs_leader=needs_leader)
+        return Caller(credentials=shown, needs_leader=needs_leader, address=address)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""
