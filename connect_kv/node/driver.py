@@ -16,23 +16,17 @@ from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, CorruptStorage, MemberRemoved, NodeStopped, StorageError
 from connect_kv.events import Signal
-from connect_kv.node.applier import Applier
-from connect_kv.node.availability import Availability
-from connect_kv.node.compaction import Compactor
-from connect_kv.node.contacts import Contacts
-from connect_kv.node.dates import Dates
-from connect_kv.node.health import DiskHealth, watch_space
-from connect_kv.node.leadership import Leadership
+from connect_kv.node.applier import Applier, Compactor
+from connect_kv.node.clock import LeaderClock
+from connect_kv.node.context import NodeContext
+from connect_kv.node.health import DiskHealth, Leadership, watch_loop, watch_space
 from connect_kv.node.log_writer import LogWriter
 from connect_kv.node.membership import log_changes
-from connect_kv.node.notices import CommitNotices
-from connect_kv.node.parts import Parts
 from connect_kv.node.peers import Peers
-from connect_kv.node.pipeline import Pipeline
-from connect_kv.node.reads import ReadBarriers
+from connect_kv.node.pipeline import CommitNotifier, Pipeline
+from connect_kv.node.reads import IndexWaiters, ReadBarriers
 from connect_kv.node.snapshots import SnapshotReceiver, SnapshotSender
-from connect_kv.node.waiters import IndexWaiters
-from connect_kv.node.watchdog import watch_loop
+from connect_kv.node.status import Availability, Contacts
 from connect_kv.peer_protocol import ForwardRequest, ForwardResponse, Loss, PeerMessage, SnapshotOffer
 from connect_kv.raft.messages import Message
 from connect_kv.raft.ready import LogRead, Ready
@@ -54,13 +48,13 @@ class Driver(Generic[R]):
 
     def __init__(
         self,
-        parts: Parts[R],
+        context: NodeContext[R],
         *,
         free_bytes: Callable[[], tuple[int, int]] | None,
         space_low: Callable[[bool, int], None],
     ) -> None:
-        self._parts = parts
-        self._core = parts.core
+        self._context = context
+        self._core = context.core
         self._free_bytes = free_bytes
         self._space_low = space_low
         self._inbox: list[PeerMessage] = []
@@ -69,39 +63,39 @@ class Driver(Generic[R]):
         self._input = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
-        self.contacts = Contacts(parts.clock)
+        self.contacts = Contacts(context.clock)
         self.leader_changed = Signal()
         self.membership_changed = Signal()
         self._watchers: list[_Watcher] = []
         self._listening = asyncio.Event()
         self.running = asyncio.Event()
         """Set once the activities run."""
-        config = parts.config
+        config = context.config
         self.writer = LogWriter(
-            log=parts.log,
-            worker=parts.log_worker,
-            clock=parts.clock,
-            metrics=parts.metrics,
+            log=context.log,
+            worker=context.log_worker,
+            clock=context.clock,
+            metrics=context.metrics,
             install=self._install,
             persisted=self._persisted,
         )
-        self.applier: Applier[R] = Applier(parts, self._applied)
+        self.applier: Applier[R] = Applier(context, self._applied)
         self._index_waiters = IndexWaiters()
         self.reads = ReadBarriers(
-            core=parts.core,
-            clock=parts.clock,
-            rng=parts.rng,
+            core=context.core,
+            clock=context.clock,
+            rng=context.rng,
             retry_seconds=config.election_seconds / 2,
             applied=self._index_waiters,
         )
-        self.dates = Dates(parts.core, parts.clock, parts.identity.node_id)
+        self.leader_clock = LeaderClock(context.core, context.clock, context.identity.node_id)
         self.pipeline: Pipeline[R] = Pipeline(
-            parts, self.dates, disk_idle=lambda: self.writer.idle, wake=self.wake
+            context, self.leader_clock, disk_idle=lambda: self.writer.idle, wake=self.wake
         )
-        self.leadership = Leadership(parts.core, parts.clock)
-        self._notices = CommitNotices(parts.core, parts.clock, self.wake)
+        self.leadership = Leadership(context.core, context.clock)
+        self._commit_notifier = CommitNotifier(context.core, context.clock, self.wake)
         self.peers: Peers[R] = Peers(
-            parts,
+            context,
             self.contacts,
             receive=self._receive,
             unreachable=self._unreachable,
@@ -111,28 +105,28 @@ class Driver(Generic[R]):
             spawn=self._spawn,
         )
         self._sender: SnapshotSender[R] = SnapshotSender(
-            parts, self.applier, hello=self.peers.introduce, spawn=self._spawn, wake=self.wake
+            context, self.applier, hello=self.peers.introduce, spawn=self._spawn, wake=self.wake
         )
-        self.compactor: Compactor[R] = Compactor(parts, self._sender.held)
+        self.compactor: Compactor[R] = Compactor(context, self._sender.held)
         self._receiver: SnapshotReceiver[R] = SnapshotReceiver(
-            parts,
+            context,
             self.applier,
             self.compactor,
             step=self._step_now,
             before_switch=self._sender.cancel,
             jumped=self._jumped,
         )
-        self._membership = parts.history.membership
+        self._membership = context.history.membership
         self.health = DiskHealth(
-            clock=parts.clock, oldest=lambda: self.writer.oldest, limit=2 * config.election_seconds
+            clock=context.clock, oldest=lambda: self.writer.oldest, limit=2 * config.election_seconds
         )
         self.availability: Availability[R] = Availability(
-            parts, self.contacts, self.leadership, disk_sick=lambda: self.health.sick
+            context, self.contacts, self.leadership, disk_sick=lambda: self.health.sick
         )
 
     async def run(self) -> None:
         """Run all activities until one fails; raises an ExceptionGroup with what it raised first."""
-        config, clock = self._parts.config, self._parts.clock
+        config, clock = self._context.config, self._context.clock
         self._update_eligibility()
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -142,19 +136,19 @@ class Driver(Generic[R]):
                 self._until_failure(),
                 self.writer.run(),
                 self.applier.run(),
-                self._notices.run(),
+                self._commit_notifier.run(),
                 self.compactor.run(),
             ]
             if config.watchdog_seconds:
                 watch = watch_loop(
-                    clock, self._parts.metrics, every=config.watchdog_seconds, limit=config.stall_seconds
+                    clock, self._context.metrics, every=config.watchdog_seconds, limit=config.stall_seconds
                 )
                 activities.append(watch)
             if self._free_bytes is not None:
                 activities.append(
                     watch_space(
                         clock=clock,
-                        worker=self._parts.log_worker,
+                        worker=self._context.log_worker,
                         free_bytes=self._free_bytes,
                         every=config.space_seconds,
                         report=self._space_low,
@@ -248,34 +242,34 @@ class Driver(Generic[R]):
         self._notify()
 
     def _drain(self) -> None:
-        send = self._parts.transport.send
+        send = self._context.transport.send
         while (ready := self._core.ready()) is not None:
             for message in ready.messages:
-                send(self.dates.sent(message))
+                send(self.leader_clock.sent(message))
             if ready.install is not None:
-                self._receiver.taken(ready.install)
+                self._receiver.install_requested(ready.install)
             self.writer.submit(ready)
             for read in ready.reads:
                 if self._core.role is Role.LEADER:
-                    self.dates.read_here()
-                self.reads.answered(read, self._parts.history.applied.index)
+                    self.leader_clock.read_here()
+                self.reads.answered(read, self._context.history.applied.index)
             for log_read in ready.log_reads:
                 self._spawn(self._load(log_read))
             for target in ready.snapshots:
                 self._sender.start(target)
         self.peers.follow_membership()
-        if self._core.apply_index > self._parts.history.applied.index:
+        if self._core.apply_index > self._context.history.applied.index:
             self.applier.wake()
 
     async def _tick(self) -> None:
-        tick, clock = self._parts.config.tick_seconds, self._parts.clock
-        heartbeat = self._parts.config.raft.heartbeat_ticks * tick
+        tick, clock = self._context.config.tick_seconds, self._context.clock
+        heartbeat = self._context.config.raft.heartbeat_ticks * tick
         due = clock.now() + tick
         while True:
             await clock.sleep(max(0.0, due - clock.now()))
             late = clock.now() - due
             if late > heartbeat and self.leadership.leads:
-                self._parts.metrics.heartbeat_late(late)
+                self._context.metrics.heartbeat_late(late)
             self._tick_due = True
             self.wake()
             # After a pause the ticks that were missed are not made up for: the messages that came
@@ -285,11 +279,11 @@ class Driver(Generic[R]):
     def _on_tick(self) -> None:
         self._ticks += 1
         leaderless = self.leadership.leaderless_for()
-        patience = self._parts.config.election_seconds
+        patience = self._context.config.election_seconds
         self.pipeline.tick()
         self.reads.tick(leaderless > 0)
         if leaderless >= patience:
-            before = self._parts.clock.now() - patience
+            before = self._context.clock.now() - patience
             self.pipeline.queue.expire(before)
             self.reads.expire(before)
         if self.health.check():
@@ -298,9 +292,9 @@ class Driver(Generic[R]):
             else:
                 logger.info("the log's disk answers again")
             self._update_eligibility()
-        if self._ticks % self._parts.config.raft.election_ticks == 0:
+        if self._ticks % self._context.config.raft.election_ticks == 0:
             self._each_election_timeout()
-        self._parts.metrics.waiting(self.pipeline.queue.commands, self.pipeline.queue.size)
+        self._context.metrics.waiting(self.pipeline.queue.commands, self.pipeline.queue.size)
 
     def _each_election_timeout(self) -> None:
         self.availability.log()
@@ -311,12 +305,12 @@ class Driver(Generic[R]):
         status = self._core.status()
         for follower in status.followers:
             lag = status.last_index - follower.match_index
-            self._parts.metrics.follower_lag(follower.node_id, lag)
+            self._context.metrics.follower_lag(follower.node_id, lag)
 
     def _receive(self, message: PeerMessage) -> None:
         if self._group is not None:
             self.contacts.message(message.source)
-            self.dates.received(message)
+            self.leader_clock.received(message)
             self._inbox.append(message)
             self.wake()
 
@@ -347,10 +341,10 @@ class Driver(Generic[R]):
 
     def _persisted(self, readies: Sequence[Ready]) -> None:
         self._core.persisted(readies[-1].number)
-        send = self._parts.transport.send
+        send = self._context.transport.send
         for ready in readies:
             for message in ready.messages_after_persist:
-                send(self.dates.sent(message))
+                send(self.leader_clock.sent(message))
         self.wake()
 
     async def _install(self, meta: SnapshotMeta) -> None:
@@ -359,8 +353,8 @@ class Driver(Generic[R]):
     async def _load(self, wanted: LogRead) -> None:
         entries: Sequence[Entry] = ()
         if wanted.start >= self._core.first_index:
-            read = partial(self._parts.log.entries, wanted.start, wanted.end, wanted.max_bytes)
-            entries = await self._parts.log_worker.run(read)
+            read = partial(self._context.log.entries, wanted.start, wanted.end, wanted.max_bytes)
+            entries = await self._context.log_worker.run(read)
         self._core.entries_loaded(wanted.target, entries)
         self.wake()
 
@@ -376,24 +370,24 @@ class Driver(Generic[R]):
             self._membership_applied()
         self._notify()
         if self.leadership.leads:
-            self._notices.committed(entries[-1].id.index)
+            self._commit_notifier.committed(entries[-1].id.index)
         # Callers who have their results go first: what the core says next is for others.
         asyncio.get_running_loop().call_soon(self.wake)
 
     def _jumped(self, meta: SnapshotMeta) -> None:
-        self._parts.history.jump(meta)
+        self._context.history.jump(meta)
         self.pipeline.jumped(meta)
         self._index_waiters.applied(meta.last.index)
         self._membership_applied()
 
     def _membership_applied(self) -> None:
-        membership = self._parts.history.membership
+        membership = self._context.history.membership
         log_changes(self._membership, membership)
         self._membership = membership
         self.peers.follow_membership()
         self.pipeline.membership_changed(membership.node_ids)
         self.membership_changed.fire()
-        if self._parts.identity.node_id in membership.removed:
+        if self._context.identity.node_id in membership.removed:
             self._spawn(self._leave(MemberRemoved("this member was removed from its cluster")))
 
     def _refused(self, error: ConnectKvError) -> None:
@@ -407,8 +401,8 @@ class Driver(Generic[R]):
         """Stay for a moment: the others hear from the one who led that this is committed, and who asked
         this node for its removal is answered.
         """
-        config = self._parts.config
-        await self._parts.clock.sleep(2 * config.raft.heartbeat_ticks * config.tick_seconds)
+        config = self._context.config
+        await self._context.clock.sleep(2 * config.raft.heartbeat_ticks * config.tick_seconds)
         self.fail(MemberRemoved(f"{error}; its data directory can be deleted"))
 
     # Leadership
@@ -433,15 +427,15 @@ class Driver(Generic[R]):
             logger.info("this member leads", extra={"term": self._core.term})
         else:
             logger.info("the leader changed", extra={"term": self._core.term, "leader": who})
-        self._parts.metrics.leader_changed(self._core.leader_id)
+        self._context.metrics.leader_changed(self._core.leader_id)
         self.leader_changed.fire()
 
     def _update_eligibility(self) -> None:
-        confirmed = self._parts.log.confirmed
+        confirmed = self._context.log.confirmed
         self._core.set_eligible(vote=confirmed, campaign=confirmed and not self.health.sick)
         if self.health.sick:
             self.hand_over()
-        elif confirmed and self._core.membership.voters == {self._parts.identity.node_id}:
+        elif confirmed and self._core.membership.voters == {self._context.identity.node_id}:
             # There is nobody to wait for.
             self._core.campaign()
         self.wake()

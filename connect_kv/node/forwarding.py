@@ -17,8 +17,7 @@ from connect_kv.errors import NotProposed, OutcomeUnknown, Overloaded, RequestTo
 from connect_kv.events import gradually
 from connect_kv.interfaces import Clock
 from connect_kv.node.config import NodeConfig
-from connect_kv.node.proposals import Waiting
-from connect_kv.node.waiters import EntryWaiters
+from connect_kv.node.proposals import EntryWaiters, PendingProposal
 from connect_kv.peer_protocol import ForwardOutcome, ForwardRefusal, ForwardRequest, ForwardResponse, Proposal
 from connect_kv.raft.types import Entry, EntryId
 
@@ -30,7 +29,7 @@ _SEEN_IDS = 65_536
 
 @dataclass(slots=True)
 class _Sent(Generic[R]):
-    waiting: Waiting[R]
+    waiting: PendingProposal[R]
     leader: int
     at: float
     doubtful: float | None = None
@@ -59,7 +58,7 @@ class Forwarder(Generic[R]):
         self.size = 0
         """Bytes of proposals not answered yet."""
         self._latest = 0
-        self._refused: list[Waiting[R]] = []
+        self._refused: list[PendingProposal[R]] = []
         self._retained: OrderedDict[int, tuple[EntryId, Sequence[R]]] = OrderedDict()
 
     @property
@@ -72,7 +71,7 @@ class Forwarder(Generic[R]):
         """Whether the latest batch is still unanswered, so that the next should gather."""
         return self._latest in self._sent
 
-    def send(self, batch: Iterable[Waiting[R]], *, source: int, leader: int) -> ForwardRequest:
+    def send(self, batch: Iterable[PendingProposal[R]], *, source: int, leader: int) -> ForwardRequest:
         """What to send for this batch; each of its proposals is now the leader's to answer."""
         now = self._clock.now()
         proposals = []
@@ -100,7 +99,7 @@ class Forwarder(Generic[R]):
         if not self._sent:
             self._retained.clear()
 
-    def take_refused(self) -> list[Waiting[R]]:
+    def take_refused(self) -> list[PendingProposal[R]]:
         """Proposals that certainly were not appended because the asked member does not lead."""
         refused, self._refused = self._refused, []
         return refused
@@ -159,7 +158,7 @@ class Forwarder(Generic[R]):
     def _forget(self, id: int) -> None:
         self.size -= len(self._sent.pop(id).waiting.payload)
 
-    def _appended(self, waiting: Waiting[R], entry: EntryId, offset: int) -> None:
+    def _appended(self, waiting: PendingProposal[R], entry: EntryId, offset: int) -> None:
         if waiting.future is None or waiting.future.done():
             return
         if entry.index > self._applied.index:
@@ -174,7 +173,7 @@ class Forwarder(Generic[R]):
             waiting.future.set_result(retained[1][offset : offset + waiting.count])
 
 
-class Intake(Generic[R]):
+class ForwardReceiver(Generic[R]):
     """The leader's side: takes proposals from followers, each once, and answers them."""
 
     def __init__(self, *, node_id: int, clock: Clock, respond: Callable[[ForwardResponse], None]) -> None:
@@ -183,7 +182,7 @@ class Intake(Generic[R]):
         self._respond = respond
         self._seen: dict[int, OrderedDict[int, None]] = {}
 
-    def receive(self, request: ForwardRequest, put: Callable[[Waiting[R]], None] | None) -> None:
+    def receive(self, request: ForwardRequest, put: Callable[[PendingProposal[R]], None] | None) -> None:
         """Queue what is new with `put`; None means that this node does not lead."""
         seen = self._seen.setdefault(request.source, OrderedDict())
         refused = []
@@ -195,7 +194,7 @@ class Intake(Generic[R]):
             if put is None:
                 refused.append(ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.NOT_LEADER))
                 continue
-            waiting: Waiting[R] = Waiting(
+            waiting: PendingProposal[R] = PendingProposal(
                 proposal.payload, proposal.count, now, source=request.source, id=proposal.id
             )
             try:
@@ -206,7 +205,7 @@ class Intake(Generic[R]):
             seen.popitem(last=False)
         self._answer(request.source, refused)
 
-    def appended(self, placed: Iterable[tuple[Waiting[R], EntryId, int]]) -> None:
+    def appended(self, placed: Iterable[tuple[PendingProposal[R], EntryId, int]]) -> None:
         """Tell the followers where their proposals (with entry and offset) went."""
         outcomes: dict[int, list[ForwardOutcome]] = {}
         for waiting, entry, offset in placed:
@@ -215,7 +214,7 @@ class Intake(Generic[R]):
         for source, found in outcomes.items():
             self._answer(source, found)
 
-    def refuse(self, waiting: Iterable[Waiting[R]]) -> None:
+    def refuse(self, waiting: Iterable[PendingProposal[R]]) -> None:
         """Leadership was lost before these were appended."""
         outcomes: dict[int, list[ForwardOutcome]] = {}
         for item in waiting:
@@ -224,7 +223,7 @@ class Intake(Generic[R]):
         for source, found in outcomes.items():
             self._answer(source, found)
 
-    def keep(self, node_ids: Iterable[int]) -> None:
+    def forget_others(self, node_ids: Iterable[int]) -> None:
         """Forget followers that are not members any more."""
         for source in self._seen.keys() - set(node_ids):
             del self._seen[source]

@@ -21,7 +21,7 @@ class _Mark:
     size: int
 
 
-class History:
+class AppliedHistory:
     """Follows the applied prefix of the log; everything here is committed."""
 
     def __init__(self, restored: Restored, last_applied: int) -> None:

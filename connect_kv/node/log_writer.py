@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from connect_kv.interfaces import Clock, LogStore, Worker
-from connect_kv.node.metrics import NodeMetrics
+from connect_kv.node.context import NodeMetrics
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import SnapshotMeta
 

@@ -35,7 +35,7 @@ def added_id(cluster_id: int, index: int, position: int) -> int:
     return hashed_id("member", cluster_id, index, position)
 
 
-def judge(
+def verify_hello(
     hello: Hello,
     identity: Identity,
     removed: Iterable[int],
@@ -144,7 +144,7 @@ class AddressBook:
 
     def __init__(self, node_id: int) -> None:
         self._node_id = node_id
-        self._heard: dict[int, str] = {}
+        self._reported: dict[int, str] = {}
         self._addresses: dict[int, str] = {}
 
     def __contains__(self, node_id: int) -> bool:
@@ -157,13 +157,13 @@ class AddressBook:
 
     def hear(self, membership: Membership) -> None:
         """Another member says that this is the membership in force."""
-        self._heard.update({member.node_id: member.peer_address for member in membership.members})
+        self._reported.update({member.node_id: member.peer_address for member in membership.members})
 
     def update(self, in_force: Membership, applied: Membership) -> bool:
         """Returns whether any address changed. What is in force overrides what is applied or heard."""
         addresses = {
             node_id: address
-            for node_id, address in self._heard.items()
+            for node_id, address in self._reported.items()
             if node_id not in applied.removed and node_id not in in_force.removed
         }
         for membership in (applied, in_force):
@@ -174,7 +174,7 @@ class AddressBook:
         return changed
 
 
-class Abilities:
+class PeerVersions:
     """What each member has said it can apply: the largest command number, and machines of users."""
 
     def __init__(self, node_id: int, highest_command: int, machines: bytes = b"") -> None:
@@ -187,7 +187,7 @@ class Abilities:
         """What each member that was heard said last of its machines."""
         return self._machines
 
-    def heard(self, node_id: int, hello: Hello | HelloReply) -> None:
+    def note(self, node_id: int, hello: Hello | HelloReply) -> None:
         """A member introduced itself, or answered our introduction."""
         self._highest[node_id] = hello.highest_command
         self._machines[node_id] = hello.machines

@@ -13,14 +13,11 @@ from connect_kv.errors import ConnectKvError, MemberRemoved, NodeStopped, NotLea
 from connect_kv.events import Signal
 from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.node.config import NodeConfig
-from connect_kv.node.contacts import Contact
+from connect_kv.node.context import Answer, NodeContext, NodeMetrics, NoMetrics, answer_nothing
 from connect_kv.node.driver import Driver
-from connect_kv.node.history import History
+from connect_kv.node.history import AppliedHistory
 from connect_kv.node.membership import added_id
-from connect_kv.node.metrics import NodeMetrics, NoMetrics
-from connect_kv.node.outage import Outage
-from connect_kv.node.parts import Answer, Parts, answer_nothing
-from connect_kv.node.status import NodeStatus
+from connect_kv.node.status import Contact, NodeStatus, Outage
 from connect_kv.peer_protocol import Description
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.membership import MembershipChange
@@ -64,7 +61,7 @@ class RaftNode(Generic[R]):
         """
         if log.identity is None:
             raise ValueError("log: its directory has no identity yet; bootstrap or join first")
-        self._parts: Parts[R] = Parts(
+        self._context: NodeContext[R] = NodeContext(
             config=config,
             identity=log.identity,
             core=core,
@@ -75,10 +72,10 @@ class RaftNode(Generic[R]):
             clock=clock,
             rng=rng,
             metrics=metrics or NoMetrics(),
-            history=History(restored, state.last_applied),
+            history=AppliedHistory(restored, state.last_applied),
             answer=answer,
         )
-        self._driver: Driver[R] = Driver(self._parts, free_bytes=free_bytes, space_low=space_low)
+        self._driver: Driver[R] = Driver(self._context, free_bytes=free_bytes, space_low=space_low)
         self._main: asyncio.Task[None] | None = None
         self._stopping: str | None = None
         self._closed = False
@@ -94,7 +91,7 @@ class RaftNode(Generic[R]):
         """
         self._main = asyncio.create_task(self._run())
         await self._driver.running.wait()
-        await self._parts.transport.start(self._driver.peers, self._driver.peers.introduce)
+        await self._context.transport.start(self._driver.peers, self._driver.peers.introduce)
         if description is not None:
             self._driver.peers.hear(description)
         self._driver.begin()
@@ -109,7 +106,7 @@ class RaftNode(Generic[R]):
             return
         self._closed = True
         self._stopping = self._stopping or "this node is shutting down"
-        patience = self._parts.config.election_seconds
+        patience = self._context.config.election_seconds
         if self._main is not None and not self.failed.done():
             # It may fail, or learn that it was removed, meanwhile: then there is nothing left to finish.
             with suppress(NodeStopped):
@@ -117,7 +114,7 @@ class RaftNode(Generic[R]):
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
-        await _bounded(self._parts.transport.close(), patience)
+        await _bounded(self._context.transport.close(), patience)
         await self._close_storage(patience)
 
     async def _come_to_rest(self, patience: float) -> None:
@@ -176,7 +173,7 @@ class RaftNode(Generic[R]):
 
         After a barrier, not before the time at which it was asked for. Never goes back.
         """
-        return self._driver.dates.read
+        return self._driver.leader_clock.read
 
     async def change_membership(self, change: MembershipChange) -> Membership:
         """Replicate a change of members; returns the membership once it is committed and, if it was
@@ -186,7 +183,7 @@ class RaftNode(Generic[R]):
         MembershipRefused, and as `propose` does NotProposed and OutcomeUnknown.
         """
         self._check_running()
-        core, cluster_id = self._parts.core, self._parts.identity.cluster_id
+        core, cluster_id = self._context.core, self._context.identity.cluster_id
         index = core.last_index + 1
         named = change.with_ids(lambda position: added_id(cluster_id, index, position))
         entry = core.propose_membership(named)
@@ -194,7 +191,7 @@ class RaftNode(Generic[R]):
         self._driver.pipeline.waiters.add(entry, 0, 0, future)
         self._driver.wake()
         await future
-        history = self._parts.history
+        history = self._context.history
         await self._driver.until(lambda: not history.membership.joint)
         return history.membership
 
@@ -205,15 +202,15 @@ class RaftNode(Generic[R]):
         election timeout: then this node still leads.
         """
         self._check_running()
-        core = self._parts.core
+        core = self._context.core
         if not self._driver.leadership.leads:
             raise NotLeader(core.leader_id)
-        if to == self._parts.identity.node_id:
+        if to == self._context.identity.node_id:
             return
         core.transfer_leadership(to)
         self._driver.wake()
         try:
-            async with asyncio.timeout(2 * self._parts.config.election_seconds):
+            async with asyncio.timeout(2 * self._context.config.election_seconds):
                 await self._driver.until(lambda: core.leader_id == to)
         except TimeoutError:
             raise Unavailable(f"member {to:x} did not take over leadership") from None
@@ -224,14 +221,14 @@ class RaftNode(Generic[R]):
         Raises ConnectionRefusedError if it certainly was not begun, another OSError if that is unknown.
         """
         self._check_running()
-        return await self._parts.transport.ask(target, method, request)
+        return await self._context.transport.ask(target, method, request)
 
     # What is known here
 
     @property
     def identity(self) -> Identity:
         """Whose directory this is."""
-        return self._parts.identity
+        return self._context.identity
 
     @property
     def is_leader(self) -> bool:
@@ -241,7 +238,7 @@ class RaftNode(Generic[R]):
     @property
     def leader_id(self) -> int | None:
         """Who leads, as far as this node knows."""
-        return self._parts.core.leader_id
+        return self._context.core.leader_id
 
     @property
     def leader_changed(self) -> Signal:
@@ -256,17 +253,17 @@ class RaftNode(Generic[R]):
     @property
     def term(self) -> int:
         """The current term."""
-        return self._parts.core.term
+        return self._context.core.term
 
     @property
     def membership(self) -> Membership:
         """The last membership applied here."""
-        return self._parts.history.membership
+        return self._context.history.membership
 
     @property
     def last_applied(self) -> int:
         """The last index applied here."""
-        return self._parts.history.applied.index
+        return self._context.history.applied.index
 
     @property
     def slow_reads(self) -> int:
@@ -278,9 +275,9 @@ class RaftNode(Generic[R]):
         """Read barriers that ended without a leader."""
         return self._driver.reads.failed
 
-    def heard_since(self, moment: float) -> frozenset[int]:
+    def active_since(self, moment: float) -> frozenset[int]:
         """Members of which a message came after that time of the node's clock, this one included."""
-        return self._driver.contacts.messages_since(moment) | {self._parts.identity.node_id}
+        return self._driver.contacts.messages_since(moment) | {self._context.identity.node_id}
 
     @property
     def common_highest_command(self) -> int:
@@ -295,11 +292,11 @@ class RaftNode(Generic[R]):
     def status(self) -> NodeStatus:
         """Everything an operator asks for, as of now."""
         return NodeStatus(
-            identity=self._parts.identity,
+            identity=self._context.identity,
             raft=self.raft_status(),
             last_applied=self.last_applied,
-            durable_index=self._parts.log.durable_index,
-            confirmed=self._parts.log.confirmed,
+            durable_index=self._context.log.durable_index,
+            confirmed=self._context.log.confirmed,
             disk_sick=self._driver.health.sick,
             waiting_commands=self._driver.pipeline.queue.commands,
             common_highest_command=self.common_highest_command,
@@ -316,7 +313,7 @@ class RaftNode(Generic[R]):
 
     def raft_status(self) -> RaftStatus:
         """The part of it that is Raft's own."""
-        return self._parts.core.status()
+        return self._context.core.status()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at whenever anything here changes.
@@ -346,7 +343,7 @@ class RaftNode(Generic[R]):
         if error is not None:
             self._report(error)
             # Now, not in `stop`: to the others this node must not seem alive.
-            await self._parts.transport.close()
+            await self._context.transport.close()
             self.failed.set_result(error)
 
     def _report(self, error: BaseException) -> None:
@@ -361,17 +358,17 @@ class RaftNode(Generic[R]):
         """Let another lead before this one goes: writes then resume at once."""
         while self._driver.hand_over() is not None:
             try:
-                async with asyncio.timeout(self._parts.config.election_seconds):
+                async with asyncio.timeout(self._context.config.election_seconds):
                     await self._driver.until(lambda: not self._driver.leadership.leads)
             except TimeoutError:
                 continue
 
     async def _close_storage(self, patience: float) -> None:
-        worker = self._parts.log_worker
+        worker = self._context.log_worker
         # The log's worker closes the log: under a write that never ends, it must stay open.
         for name, close in (
-            ("state", self._parts.state.close),
-            ("log", lambda: worker.run(self._parts.log.close)),
+            ("state", self._context.state.close),
+            ("log", lambda: worker.run(self._context.log.close)),
             ("log worker", worker.close),
         ):
             try:

@@ -9,17 +9,17 @@ from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError, MemberRemoved, RefusedToStart, StorageError
 from connect_kv.interfaces import LogStore
-from connect_kv.node.contacts import Contacts
+from connect_kv.node.context import NodeContext
 from connect_kv.node.membership import (
-    Abilities,
     AddressBook,
+    PeerVersions,
     Refusals,
     has_majority,
     is_certified,
-    judge,
+    verify_hello,
 )
-from connect_kv.node.parts import Parts
 from connect_kv.node.snapshots import SnapshotRefused
+from connect_kv.node.status import Contacts
 from connect_kv.peer_protocol import (
     Description,
     Hello,
@@ -46,7 +46,7 @@ class Peers(Generic[R]):
 
     def __init__(
         self,
-        parts: Parts[R],
+        context: NodeContext[R],
         contacts: Contacts,
         *,
         receive: Callable[[PeerMessage], None],
@@ -56,7 +56,7 @@ class Peers(Generic[R]):
         fail: Callable[[ConnectKvError], None],
         spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
-        self._parts = parts
+        self._context = context
         self._contacts = contacts
         self._receive = receive
         self._unreachable = unreachable
@@ -64,9 +64,11 @@ class Peers(Generic[R]):
         self._confirmed = confirmed
         self._fail = fail
         self._spawn = spawn
-        identity = parts.identity
+        identity = context.identity
         self._book = AddressBook(identity.node_id)
-        self._abilities = Abilities(identity.node_id, parts.config.highest_command, parts.config.machines)
+        self._versions = PeerVersions(
+            identity.node_id, context.config.highest_command, context.config.machines
+        )
         self._followed: tuple[Membership | None, Membership | None] = (None, None)
         self._described = Membership()
         self._welcomed = {identity.node_id}
@@ -79,33 +81,33 @@ class Peers(Generic[R]):
     @property
     def common_highest_command(self) -> int:
         """What every member can apply, as far as known."""
-        return self._abilities.common(self._parts.core.membership)
+        return self._versions.common(self._context.core.membership)
 
     @property
     def machines(self) -> Mapping[int, bytes]:
         """What each member that was heard said last of the machines it hosts."""
-        return self._abilities.machines
+        return self._versions.machines
 
     def introduce(self, target: int) -> Hello:
         """How this node says hello."""
         return Hello(
-            cluster_id=self._parts.identity.cluster_id,
-            source=self._parts.identity.node_id,
+            cluster_id=self._context.identity.cluster_id,
+            source=self._context.identity.node_id,
             target=target,
-            directory_id=self._parts.identity.directory_id,
-            protocol=self._parts.config.protocol,
-            oldest_protocol=self._parts.config.oldest_protocol,
-            highest_command=self._parts.config.highest_command,
-            machines=self._parts.config.machines,
+            directory_id=self._context.identity.directory_id,
+            protocol=self._context.config.protocol,
+            oldest_protocol=self._context.config.oldest_protocol,
+            highest_command=self._context.config.highest_command,
+            machines=self._context.config.machines,
         )
 
     def follow_membership(self) -> None:
         """The membership in force, or the one applied, may have changed. Cheap if it has not."""
-        in_force, applied = self._parts.core.membership, self._parts.history.membership
+        in_force, applied = self._context.core.membership, self._context.history.membership
         if in_force is not self._followed[0] or applied is not self._followed[1]:
             self._followed = (in_force, applied)
             if self._book.update(in_force, applied):
-                self._parts.transport.set_peers(self._book.addresses)
+                self._context.transport.set_peers(self._book.addresses)
         self._confirm_if_welcome()
 
     def hear(self, description: Description) -> None:
@@ -119,7 +121,7 @@ class Peers(Generic[R]):
         """Judge a stream's sender; its first directory id is on disk before it is welcomed."""
         verdict = await self._verdict(hello)
         if verdict is HelloVerdict.WELCOME:
-            self._abilities.heard(hello.source, hello)
+            self._versions.note(hello.source, hello)
             self._contacts.greeted(hello.source)
             self._refused.welcome(hello.source)
         elif self._refused.news(hello.source, verdict):
@@ -134,7 +136,7 @@ class Peers(Generic[R]):
         self._cluster_runs = self._cluster_runs or reply.term > 0
         self._contacts.replied(node_id, reply.verdict)
         if reply.verdict is HelloVerdict.WELCOME:
-            self._abilities.heard(node_id, reply)
+            self._versions.note(node_id, reply)
             self._welcomed.add(node_id)
             self._refused_by.welcome(node_id)
             self._confirm_if_welcome()
@@ -166,18 +168,18 @@ class Peers(Generic[R]):
     async def describe(self, asker: Hello, peer_address: str) -> Description:
         """Answer a starting member, found by its id or, if it has none yet, by its address."""
         if asker.source:
-            membership = self._parts.core.membership
+            membership = self._context.core.membership
             member = membership.member(asker.source)
         else:
             membership = await self._membership_with(peer_address)
             member = _at(membership, peer_address)
         return Description(
-            cluster_id=self._parts.identity.cluster_id,
-            node_id=self._parts.identity.node_id,
+            cluster_id=self._context.identity.cluster_id,
+            node_id=self._context.identity.node_id,
             membership=membership,
             hello=self._reply(await self._verdict_on_starting(asker, member), asker),
-            leader_id=self._parts.core.leader_id,
-            term=self._parts.core.term,
+            leader_id=self._context.core.leader_id,
+            term=self._context.core.term,
         )
 
     async def answer(self, hello: Hello, method: str, request: bytes) -> bytes:
@@ -185,7 +187,7 @@ class Peers(Generic[R]):
         verdict = await self._verdict(hello)
         if verdict is not HelloVerdict.WELCOME:
             raise PermissionError(f"the asking member is not welcome: {verdict.name}")
-        return await self._parts.answer(method, request)
+        return await self._context.answer(method, request)
 
     async def _membership_with(self, peer_address: str) -> Membership:
         """The membership applied here, with the member at that address if its adding is on its way.
@@ -193,37 +195,37 @@ class Peers(Generic[R]):
         An id is given out for good, so it should not come from a change that may yet be rolled back.
         Only a voter gets it so when that takes long: without it, its adding may never be committed.
         """
-        clock, config = self._parts.clock, self._parts.config
+        clock, config = self._context.clock, self._context.config
         until = clock.now() + config.election_seconds
         while clock.now() < until:
-            applied = self._parts.history.membership
-            if _at(applied, peer_address) or not _at(self._parts.core.membership, peer_address):
+            applied = self._context.history.membership
+            if _at(applied, peer_address) or not _at(self._context.core.membership, peer_address):
                 return applied
             await clock.sleep(config.tick_seconds)
-        added = _at(self._parts.core.membership, peer_address)
-        if added is not None and added.node_id in self._parts.core.membership.voters:
-            return self._parts.core.membership
-        return self._parts.history.membership
+        added = _at(self._context.core.membership, peer_address)
+        if added is not None and added.node_id in self._context.core.membership.voters:
+            return self._context.core.membership
+        return self._context.history.membership
 
     async def _verdict_on_starting(self, asker: Hello, member: Member | None) -> HelloVerdict:
-        if asker.cluster_id not in (0, self._parts.identity.cluster_id):
+        if asker.cluster_id not in (0, self._context.identity.cluster_id):
             return HelloVerdict.WRONG_CLUSTER
-        if asker.source in self._parts.history.membership.removed:
+        if asker.source in self._context.history.membership.removed:
             return HelloVerdict.REMOVED
         if member is None or not is_certified(asker.certified, member):
             return HelloVerdict.UNKNOWN_MEMBER
         node_id = member.node_id
-        noted = self._parts.log.noted_directory(node_id)
+        noted = self._context.log.noted_directory(node_id)
         return HelloVerdict.WELCOME if noted in (None, asker.directory_id) else HelloVerdict.AMNESIA
 
     async def _verdict(self, hello: Hello) -> HelloVerdict:
-        removed = self._parts.history.membership.removed
-        config = self._parts.config
-        verdict = judge(
+        removed = self._context.history.membership.removed
+        config = self._context.config
+        verdict = verify_hello(
             hello,
-            self._parts.identity,
+            self._context.identity,
             removed,
-            self._parts.log.noted_directory(hello.source),
+            self._context.log.noted_directory(hello.source),
             protocol=config.protocol,
             oldest_protocol=config.oldest_protocol,
         )
@@ -241,29 +243,29 @@ class Peers(Generic[R]):
         """Whether it came with that member's certificate. A node that joins knows only what it was told."""
         if hello.certified is None:
             return True
-        known = (self._parts.core.membership, self._parts.history.membership, self._described)
+        known = (self._context.core.membership, self._context.history.membership, self._described)
         member = next(filter(None, (one.member(hello.source) for one in known)), None)
         return is_certified(hello.certified, member, self._book.addresses.get(hello.source, ""))
 
     async def _note(self, hello: Hello) -> HelloVerdict:
-        if self._parts.log.noted_directory(hello.source) is None:
-            note = partial(_note_if_new, self._parts.log, hello.source, hello.directory_id)
+        if self._context.log.noted_directory(hello.source) is None:
+            note = partial(_note_if_new, self._context.log, hello.source, hello.directory_id)
             try:
-                await self._parts.log_worker.run(note)
+                await self._context.log_worker.run(note)
             except StorageError as error:
                 self._fail(error)
                 raise
-        noted = self._parts.log.noted_directory(hello.source)
+        noted = self._context.log.noted_directory(hello.source)
         return HelloVerdict.WELCOME if noted == hello.directory_id else HelloVerdict.AMNESIA
 
     def _reply(self, verdict: HelloVerdict, hello: Hello) -> HelloReply:
-        config = self._parts.config
+        config = self._context.config
         versions = f"versions {config.oldest_protocol} to {config.protocol} are understood here"
         details = {
             HelloVerdict.AMNESIA: WIPED,
             HelloVerdict.REMOVED: "the sender was removed from this cluster",
-            HelloVerdict.WRONG_CLUSTER: f"this is cluster {self._parts.identity.cluster_id:x}",
-            HelloVerdict.WRONG_MEMBER: f"this is member {self._parts.identity.node_id:x}",
+            HelloVerdict.WRONG_CLUSTER: f"this is cluster {self._context.identity.cluster_id:x}",
+            HelloVerdict.WRONG_MEMBER: f"this is member {self._context.identity.node_id:x}",
             HelloVerdict.INCOMPATIBLE: versions,
         }
         if verdict is HelloVerdict.UNKNOWN_MEMBER and hello.certified is not None:
@@ -273,9 +275,9 @@ class Peers(Generic[R]):
             verdict=verdict,
             detail=details.get(verdict, ""),
             protocol=config.protocol,
-            highest_command=self._parts.config.highest_command,
-            directory_id=self._parts.identity.directory_id,
-            term=self._parts.core.term,
+            highest_command=self._context.config.highest_command,
+            directory_id=self._context.identity.directory_id,
+            term=self._context.core.term,
             machines=config.machines,
         )
 
@@ -287,19 +289,19 @@ class Peers(Generic[R]):
         nothing, and a majority of the others must agree. One that joins goes by what it was told of the
         members until its log tells: the others may be too few to elect a leader who sends that.
         """
-        if self._parts.log.confirmed or self._confirming:
+        if self._context.log.confirmed or self._confirming:
             return
-        membership, own = self._parts.core.membership, self._parts.identity.node_id
+        membership, own = self._context.core.membership, self._context.identity.node_id
         joins = not membership.members
         if joins:
             membership = self._described
-        running = joins or self._cluster_runs or self._parts.core.term > 0
+        running = joins or self._cluster_runs or self._context.core.term > 0
         if has_majority(membership, self._welcomed, besides=own if running else None):
             self._confirming = True
             self._spawn(self._confirm())
 
     async def _confirm(self) -> None:
-        await self._parts.log_worker.run(self._parts.log.confirm)
+        await self._context.log_worker.run(self._context.log.confirm)
         logger.info("a majority has noted this data directory: this node votes from now on")
         self._confirmed()
 
@@ -311,10 +313,10 @@ class Peers(Generic[R]):
     async def _learn_addresses(self) -> None:
         try:
             for node_id, address in list(self._book.addresses.items()):
-                member = self._parts.core.membership.member(self._parts.identity.node_id)
+                member = self._context.core.membership.member(self._context.identity.node_id)
                 own_address = member.peer_address if member else ""
                 try:
-                    description = await self._parts.transport.describe(
+                    description = await self._context.transport.describe(
                         address, self.introduce(node_id), own_address
                     )
                 except OSError as error:
@@ -323,7 +325,7 @@ class Peers(Generic[R]):
                         extra={"address": address, "reason": str(error)},
                     )
                 else:
-                    if description.cluster_id == self._parts.identity.cluster_id:
+                    if description.cluster_id == self._context.identity.cluster_id:
                         self.hear(description)
         finally:
             self._asking = False

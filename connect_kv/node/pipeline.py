@@ -1,4 +1,6 @@
-"""Where proposals go: into the log if this node leads, to the leader otherwise."""
+"""Where proposals go: into the log if this node leads, to the leader otherwise;
+and how followers hear what is committed.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
-from connect_kv.node.dates import Dates
-from connect_kv.node.elapsed import Elapsed
-from connect_kv.node.forwarding import Forwarder, Intake
-from connect_kv.node.parts import Parts
-from connect_kv.node.proposals import ProposalQueue, Waiting, join
-from connect_kv.node.waiters import EntryWaiters
+from connect_kv.interfaces import Clock
+from connect_kv.node.clock import LeaderClock, MeasuredTime
+from connect_kv.node.context import NodeContext
+from connect_kv.node.forwarding import Forwarder, ForwardReceiver
+from connect_kv.node.proposals import EntryWaiters, PendingProposal, ProposalQueue, join
 from connect_kv.peer_protocol import ForwardRequest, ForwardResponse
+from connect_kv.raft.core import RaftCore
 from connect_kv.raft.types import Entry, EntryId, Role, SnapshotMeta
 
 R = TypeVar("R")
@@ -24,15 +26,15 @@ class Pipeline(Generic[R]):
 
     def __init__(
         self,
-        parts: Parts[R],
-        dates: Dates,
+        context: NodeContext[R],
+        leader_clock: LeaderClock,
         *,
         disk_idle: Callable[[], bool],
         wake: Callable[[], None],
     ) -> None:
         """`wake` has `pump` called soon."""
-        self._parts = parts
-        self._dates = dates
+        self._context = context
+        self._leader_clock = leader_clock
         self._disk_idle = disk_idle
         self._wake = wake
         self._newest = 0
@@ -40,18 +42,20 @@ class Pipeline(Generic[R]):
         self._newest_at = 0.0
         """and when that was."""
         self._gathering: asyncio.TimerHandle | None = None
-        self._elapsed = Elapsed(core=parts.core, clock=parts.clock, history=parts.history, state=parts.state)
-        self.waiters: EntryWaiters[R] = EntryWaiters()
-        self.queue: ProposalQueue[R] = ProposalQueue(parts.config)
-        self._forwarder: Forwarder[R] = Forwarder(
-            config=parts.config,
-            clock=parts.clock,
-            rng=parts.rng,
-            waiters=self.waiters,
-            applied=parts.history.applied,
+        self._measured_time = MeasuredTime(
+            core=context.core, clock=context.clock, history=context.history, state=context.state
         )
-        self._intake: Intake[R] = Intake(
-            node_id=parts.identity.node_id, clock=parts.clock, respond=parts.transport.send
+        self.waiters: EntryWaiters[R] = EntryWaiters()
+        self.queue: ProposalQueue[R] = ProposalQueue(context.config)
+        self._forwarder: Forwarder[R] = Forwarder(
+            config=context.config,
+            clock=context.clock,
+            rng=context.rng,
+            waiters=self.waiters,
+            applied=context.history.applied,
+        )
+        self._forward_receiver: ForwardReceiver[R] = ForwardReceiver(
+            node_id=context.identity.node_id, clock=context.clock, respond=context.transport.send
         )
 
     @property
@@ -62,13 +66,13 @@ class Pipeline(Generic[R]):
     def add(self, payload: bytes, count: int) -> asyncio.Future[Sequence[R]]:
         """A caller of this node proposes. Raises RequestTooLarge, Overloaded."""
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
-        self.queue.put(Waiting(payload, count, self._parts.clock.now(), future))
+        self.queue.put(PendingProposal(payload, count, self._context.clock.now(), future))
         return future
 
     def receive(self, message: ForwardRequest | ForwardResponse) -> None:
         """A follower passes proposals on, or the leader says what became of ours."""
         if isinstance(message, ForwardRequest):
-            self._intake.receive(message, self.queue.put if self._leads else None)
+            self._forward_receiver.receive(message, self.queue.put if self._leads else None)
         else:
             self._forwarder.answered(message)
 
@@ -77,9 +81,9 @@ class Pipeline(Generic[R]):
         """Whether `pump` would move something now. If not, what it waits for is followed by a turn anyway."""
         if self._leads:
             return self.queue.full_batch or (self._disk_idle() and self._gathered())
-        if self._parts.core.leader_id is None:
+        if self._context.core.leader_id is None:
             return False
-        small = self.queue.size < self._parts.config.forward_small_bytes
+        small = self.queue.size < self._context.config.forward_small_bytes
         return not (small and self._forwarder.batch_under_way)
 
     def pump(self) -> None:
@@ -88,14 +92,14 @@ class Pipeline(Generic[R]):
             return
         if self._leads:
             self._propose()
-        elif self._parts.core.leader_id is not None:
-            self._forward(self._parts.core.leader_id)
+        elif self._context.core.leader_id is not None:
+            self._forward(self._context.core.leader_id)
 
     def leader_changed(self) -> None:
         """Answers of the earlier leader may never come; what followers passed to this node goes back."""
         self._forwarder.doubt()
         if not self._leads:
-            self._intake.refuse(self.queue.remove_forwarded())
+            self._forward_receiver.refuse(self.queue.remove_forwarded())
 
     def unreachable(self, node_id: int) -> None:
         """Messages to or from that member were lost."""
@@ -103,7 +107,7 @@ class Pipeline(Generic[R]):
 
     def membership_changed(self, node_ids: Sequence[int]) -> None:
         """These are the members now."""
-        self._intake.keep(node_ids)
+        self._forward_receiver.forget_others(node_ids)
 
     def tick(self) -> None:
         """Give up on what is overdue, and send again what was certainly not appended."""
@@ -131,7 +135,7 @@ class Pipeline(Generic[R]):
 
     @property
     def _leads(self) -> bool:
-        return self._parts.core.role is Role.LEADER
+        return self._context.core.role is Role.LEADER
 
     def _propose(self) -> None:
         while self.queue.full_batch or (self._disk_idle() and self._gathered()):
@@ -139,14 +143,14 @@ class Pipeline(Generic[R]):
             if not batch:
                 return
             try:
-                stamped = join(batch, self._dates.now(), self._elapsed.stamp())
-                entry = self._parts.core.propose([stamped])
+                stamped = join(batch, self._leader_clock.now(), self._measured_time.stamp())
+                entry = self._context.core.propose([stamped])
             except (Overloaded, NotLeader):
                 # Too much is uncommitted, or leadership is being handed over: they wait.
                 self.queue.put_back(batch)
                 return
             self._place(batch, entry)
-            self._newest, self._newest_at = entry.index, self._parts.clock.now()
+            self._newest, self._newest_at = entry.index, self._context.clock.now()
 
     def _gathered(self) -> bool:
         """Whether what waits should become an entry now, the disk being idle.
@@ -156,12 +160,12 @@ class Pipeline(Generic[R]):
         message and a slice on every member. So a small one also waits until the one before it has
         been applied and its callers are answered, but not for long: a majority may be far away.
         """
-        config = self._parts.config
-        if self._newest <= self._parts.history.applied.index:
+        config = self._context.config
+        if self._newest <= self._context.history.applied.index:
             return True
         if self.queue.commands >= config.small_entry or self.queue.size >= config.small_entry_bytes:
             return True
-        wait = self._newest_at + config.gather_seconds - self._parts.clock.now()
+        wait = self._newest_at + config.gather_seconds - self._context.clock.now()
         if wait <= 0:
             return True
         if self._gathering is None:
@@ -173,25 +177,58 @@ class Pipeline(Generic[R]):
         self._newest = 0  # not by the clock again: what is left of the wait may be too little to pass
         self._wake()
 
-    def _place(self, batch: Sequence[Waiting[R]], entry: EntryId) -> None:
+    def _place(self, batch: Sequence[PendingProposal[R]], entry: EntryId) -> None:
         offset = 0
         forwarded = []
         for waiting in batch:
             if waiting.future is None:
                 forwarded.append((waiting, entry, offset))
-                self._parts.core.await_commit(entry.index, waiting.source)
+                self._context.core.await_commit(entry.index, waiting.source)
             else:
                 self.waiters.add(entry, offset, waiting.count, waiting.future)
             offset += waiting.count
-        self._intake.appended(forwarded)
+        self._forward_receiver.appended(forwarded)
 
     def _forward(self, leader: int) -> None:
-        config = self._parts.config
+        config = self._context.config
         while self._forwarder.size < config.forward_unanswered_bytes:
             if self._forwarder.batch_under_way and self.queue.size < config.forward_small_bytes:
                 return
             batch = self.queue.take()
             if not batch:
                 return
-            request = self._forwarder.send(batch, source=self._parts.identity.node_id, leader=leader)
-            self._parts.transport.send(request)
+            request = self._forwarder.send(batch, source=self._context.identity.node_id, leader=leader)
+            self._context.transport.send(request)
+
+
+COMMIT_PAUSE_SECONDS = 0.002
+"""How long the next append may take that tells it as well: one caller that writes again as soon as it was
+answered does so within this time. What waits for it meanwhile at followers are watchers and serializable
+reads; a follower's own callers are waited for by name, and a linearizable read's round tells it too."""
+
+
+class CommitNotifier:
+    """A message to each follower for each lone write costs all members more than it is worth."""
+
+    def __init__(self, core: RaftCore, clock: Clock, wake: Callable[[], None]) -> None:
+        """`wake` has what the core says next carried out."""
+        self._core = core
+        self._clock = clock
+        self._wake = wake
+        self._index = 0
+        self._due = asyncio.Event()
+
+    def committed(self, index: int) -> None:
+        """Followers are to hear of it within two pauses."""
+        self._index = index
+        self._due.set()
+
+    async def run(self) -> None:
+        """After each pause, tell what was committed before it and not told since, for ever."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            index = self._index
+            await self._clock.sleep(COMMIT_PAUSE_SECONDS)
+            if self._core.await_commit(index):
+                self._wake()

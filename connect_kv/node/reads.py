@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from connect_kv.errors import NoLeader
 from connect_kv.events import gradually
 from connect_kv.interfaces import Clock
-from connect_kv.node.waiters import IndexWaiters
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.ready import ReadState
 
@@ -117,3 +117,32 @@ class ReadBarriers:
                 if not future.done():
                     future.set_exception(error())
         self._applied.fail(error)
+
+
+class IndexWaiters:
+    """Who waits until this node has applied an index."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, list[asyncio.Future[int]]]] = []
+        self._count = 0
+
+    def add(self, index: int, futures: list[asyncio.Future[int]]) -> None:
+        """Resolve each of `futures` with `index` once that is applied."""
+        self._count += 1
+        heapq.heappush(self._heap, (index, self._count, futures))
+
+    def applied(self, index: int) -> None:
+        """Release those who wait for `index` or less."""
+        while self._heap and self._heap[0][0] <= index:
+            needed, _, futures = heapq.heappop(self._heap)
+            for future in futures:
+                if not future.done():
+                    future.set_result(needed)
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Tell all, each with an error of its own."""
+        heap, self._heap = self._heap, []
+        for _, _, futures in heap:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error())

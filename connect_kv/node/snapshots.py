@@ -10,9 +10,8 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from connect_kv.errors import ConnectKvError
-from connect_kv.node.applier import Applier
-from connect_kv.node.compaction import Compactor
-from connect_kv.node.parts import Parts
+from connect_kv.node.applier import Applier, Compactor
+from connect_kv.node.context import NodeContext
 from connect_kv.peer_protocol import Hello, SnapshotOffer
 from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.messages import InstallSnapshot
@@ -45,7 +44,7 @@ class _Staged:
     last: EntryId
     name: str
     done: asyncio.Future[None]
-    taken: bool = False
+    accepted: bool = False
 
 
 @dataclass(slots=True)
@@ -62,19 +61,19 @@ class SnapshotSender(Generic[R]):
 
     def __init__(
         self,
-        parts: Parts[R],
+        context: NodeContext[R],
         applier: Applier[R],
         *,
         hello: Callable[[int], Hello],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None] | None],
         wake: Callable[[], None],
     ) -> None:
-        self._parts = parts
+        self._context = context
         self._applier = applier
         self._hello = hello
         self._spawn = spawn
         self._wake = wake
-        self._hold_seconds = 10 * parts.config.election_seconds
+        self._hold_seconds = 10 * context.config.election_seconds
         self._failures: dict[int, int] = {}
         """By member: how often in a row it took none."""
         self._streams: dict[int, asyncio.Task[None]] = {}
@@ -100,8 +99,10 @@ class SnapshotSender(Generic[R]):
         """The log after this index is wanted by followers that are sent a snapshot, or have just got one."""
         if not self._holds:
             return None
-        now = self._parts.clock.now()
-        matches = {follower.node_id: follower.match_index for follower in self._parts.core.status().followers}
+        now = self._context.clock.now()
+        matches = {
+            follower.node_id: follower.match_index for follower in self._context.core.status().followers
+        }
         for target, hold in list(self._holds.items()):
             match = matches.get(target)
             if match is None:
@@ -123,38 +124,38 @@ class SnapshotSender(Generic[R]):
             self._streams.pop(target, None)
             hold = self._holds.get(target)
             if ok and hold is not None:
-                hold.until = self._parts.clock.now() + self._hold_seconds
+                hold.until = self._context.clock.now() + self._hold_seconds
             else:
                 self._holds.pop(target, None)
-            self._parts.metrics.snapshot_sent(ok)
-            self._parts.core.report_snapshot(target, ok)
+            self._context.metrics.snapshot_sent(ok)
+            self._context.core.report_snapshot(target, ok)
             self._wake()
 
     async def _pause(self, target: int) -> None:
         """Before another attempt after one that failed: it may be of gigabytes, and fail again."""
         failures = self._failures.get(target, 0)
         if failures:
-            most = 2 * self._parts.config.election_seconds
-            await self._parts.clock.sleep(min(most, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)))
+            most = 2 * self._context.config.election_seconds
+            await self._context.clock.sleep(min(most, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)))
 
     async def _send(self, target: int) -> bool:
         async with self._applier.quiet:
-            source = await self._parts.state.snapshot()
-            meta = self._parts.history.meta
+            source = await self._context.state.snapshot()
+            meta = self._context.history.meta
         try:
             self._holds[target] = _Hold(meta.last.index, None)
             offer = SnapshotOffer(
                 hello=self._hello(target),
-                term=self._parts.core.term,
+                term=self._context.core.term,
                 meta=meta,
-                snapshot_id=self._parts.rng.getrandbits(62) + 1,
+                snapshot_id=self._context.rng.getrandbits(62) + 1,
                 approximate_bytes=source.approximate_bytes,
             )
             logger.info(
                 "sending a snapshot",
                 extra={"member": f"{target:x}", "index": meta.last.index, "term": meta.last.term},
             )
-            await self._parts.transport.send_snapshot(offer, source.chunks())
+            await self._context.transport.send_snapshot(offer, source.chunks())
         except OSError as error:
             logger.warning("a snapshot did not arrive", extra={"member": f"{target:x}", "reason": str(error)})
             return False
@@ -168,7 +169,7 @@ class SnapshotReceiver(Generic[R]):
 
     def __init__(
         self,
-        parts: Parts[R],
+        context: NodeContext[R],
         applier: Applier[R],
         compactor: Compactor[R],
         *,
@@ -179,7 +180,7 @@ class SnapshotReceiver(Generic[R]):
         """`step` gives the core its message and acts on what it says at once; `jumped` is told when
         the state is that of the snapshot.
         """
-        self._parts = parts
+        self._context = context
         self._applier = applier
         self._compactor = compactor
         self._step = step
@@ -192,7 +193,7 @@ class SnapshotReceiver(Generic[R]):
         """Return once it is this node's state. Raises SnapshotRefused, or what staging it raised."""
         self._check(offer)
         await self._supersede(offer.term)
-        stage = self._parts.state.stage(offer.meta, chunks)
+        stage = self._context.state.stage(offer.meta, chunks)
         receiving = self._receiving = _Receiving(offer.term, asyncio.ensure_future(stage))
         try:
             name = await receiving.staging
@@ -221,9 +222,9 @@ class SnapshotReceiver(Generic[R]):
             raise SnapshotRefused("another snapshot is being received")
 
     def _check(self, offer: SnapshotOffer) -> None:
-        if offer.term < self._parts.core.term:
-            raise SnapshotRefused(f"it is of term {offer.term}, and term {self._parts.core.term} has begun")
-        if offer.meta.last.index <= self._parts.history.applied.index:
+        if offer.term < self._context.core.term:
+            raise SnapshotRefused(f"it is of term {offer.term}, and term {self._context.core.term} has begun")
+        if offer.meta.last.index <= self._context.history.applied.index:
             raise SnapshotRefused(f"index {offer.meta.last.index} is applied here already")
 
     def _offer_to_core(self, offer: SnapshotOffer, name: str) -> _Staged:
@@ -234,16 +235,16 @@ class SnapshotReceiver(Generic[R]):
                 source=offer.hello.source, target=offer.hello.target, term=offer.term, meta=offer.meta
             )
         )
-        if not staged.taken:
+        if not staged.accepted:
             self._staged = None
             raise SnapshotRefused("the log here has no need of it any more")
         return staged
 
-    def taken(self, meta: SnapshotMeta) -> None:
+    def install_requested(self, meta: SnapshotMeta) -> None:
         """The core asks for it to be installed."""
         if self._staged is None or self._staged.last != meta.last:
             raise RaftInvariantError("snapshot", f"none is staged at {meta.last}")
-        self._staged.taken = True
+        self._staged.accepted = True
 
     async def install(self, meta: SnapshotMeta) -> None:
         """Make it current on disk, then switch to it while everything else stands still."""
@@ -252,10 +253,10 @@ class SnapshotReceiver(Generic[R]):
             raise RaftInvariantError("snapshot", f"none is staged at {meta.last}")
         await self._before_switch()
         async with self._compactor.quiet, self._applier.quiet:
-            await self._parts.log_worker.run(partial(self._parts.log.install, staged.name, meta))
-            await self._parts.state.switch(staged.name)
+            await self._context.log_worker.run(partial(self._context.log.install, staged.name, meta))
+            await self._context.state.switch(staged.name)
             self._jumped(meta)
-        self._parts.metrics.snapshot_installed()
+        self._context.metrics.snapshot_installed()
         logger.info("installed a snapshot", extra={"index": meta.last.index, "term": meta.last.term})
         self._staged = None
         if not staged.done.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from connect_kv.errors import MemberRemoved, RefusedToStart
@@ -18,19 +18,11 @@ from connect_kv.raft.types import ZERO, Member, Membership, Restored
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitialMember:
-    """One member as the configuration names it."""
-
-    name: str
-    peer_address: str
-    client_address: str = ""
-
-
-def initial_cluster(members: Sequence[InitialMember], token: str = "") -> tuple[int, Membership]:
+def initial_cluster(members: Sequence[Member], token: str = "") -> tuple[int, Membership]:
     """The cluster id and the first Membership: the same on every member that is told the same.
 
-    `token` tells clusters with the same addresses apart. Raises RefusedToStart.
+    `members` have names and addresses, their `node_id` is made here. `token` tells clusters with the same
+    addresses apart. Raises RefusedToStart.
     """
     for field in ("name", "peer_address"):
         values = [getattr(member, field) for member in members]
@@ -43,12 +35,7 @@ def initial_cluster(members: Sequence[InitialMember], token: str = "") -> tuple[
     named = sorted((member.name, member.peer_address) for member in members)
     cluster_id = hashed_id("cluster", token, *(part for pair in named for part in pair))
     listed = [
-        Member(
-            node_id=hashed_id("initial", cluster_id, member.name, member.peer_address),
-            name=member.name,
-            peer_address=member.peer_address,
-            client_address=member.client_address,
-        )
+        replace(member, node_id=hashed_id("initial", cluster_id, member.name, member.peer_address))
         for member in members
     ]
     return cluster_id, Membership(
@@ -62,7 +49,7 @@ async def bootstrap(
     log: LogStore,
     worker: Worker,
     name: str,
-    members: Sequence[InitialMember],
+    members: Sequence[Member],
     token: str,
     rng: random.Random,
     state_name: str,
@@ -152,7 +139,7 @@ def restarted(
     *,
     name: str,
     peer_address: str = "",
-    configured: Sequence[InitialMember] = (),
+    configured: Sequence[Member] = (),
     membership: Membership | None = None,
 ) -> None:
     """Check that a used directory belongs to the member that is being started. Raises RefusedToStart.

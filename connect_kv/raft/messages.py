@@ -37,7 +37,7 @@ class VoteResponse:
     granted: bool
     pre_vote: bool = False
     date: int = 0
-    """Carried for `node.dates`; the core does not look at it. So in the other messages that have one."""
+    """Carried for `node.clock`; the core does not look at it. So in the other messages that have one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import Identity, Transport, Worker
 from connect_kv.node import startup
 from connect_kv.peer_protocol import Description
-from connect_kv.raft.types import Restored
+from connect_kv.raft.types import Member, Restored
 from connect_kv.statemachine import stored_states
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.log_store import EngineLogStore
@@ -85,7 +85,8 @@ async def _identify(
     rng: random.Random,
 ) -> Description | None:
     members = [
-        startup.InitialMember(
+        Member(
+            node_id=0,
             name=member.name,
             peer_address=member.peer_address,
             client_address=config.client_addresses.get(member.name, ""),

@@ -42,7 +42,7 @@ class _Slow:
 
 
 class PrometheusNodeMetrics:
-    """`node.metrics.NodeMetrics` into a registry; etcd's names where they mean the same."""
+    """`node.context.NodeMetrics` into a registry; etcd's names where they mean the same."""
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._slow_write = _Slow("the log's disk is slow", SLOW_WRITE_SECONDS, clock)

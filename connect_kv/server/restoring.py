@@ -14,7 +14,7 @@ from connect_kv.kv import layout
 from connect_kv.kv.layout import StoreState
 from connect_kv.node import startup
 from connect_kv.node.workers import ThreadWorker
-from connect_kv.raft.types import EntryId, SnapshotMeta
+from connect_kv.raft.types import EntryId, Member, SnapshotMeta
 from connect_kv.storage import codec, transfer
 from connect_kv.storage.backup import BackupFile, Progress
 from connect_kv.storage.leveldb import LevelDbDisk, sync_directory
@@ -71,7 +71,7 @@ async def _fill(
     try:
         with BackupFile(path, progress) as file:
             members = [
-                startup.InitialMember(name=one.name, peer_address=one.peer_address) for one in config.members
+                Member(node_id=0, name=one.name, peer_address=one.peer_address) for one in config.members
             ]
             # Members restored from something else must not find each other.
             token = f"{config.initial_cluster_token}\0{file.digest.hex()}\0{bump_revision}"

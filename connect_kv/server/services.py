@@ -22,8 +22,8 @@ from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
-from connect_kv.node.contacts import Contact
 from connect_kv.node.node import RaftNode
+from connect_kv.node.status import Contact
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_authentication

@@ -62,7 +62,7 @@ class Node(Protocol):
     def status(self) -> NodeStatus:
         """Everything an operator asks for."""
 
-    def heard_since(self, moment: float) -> frozenset[int]:
+    def active_since(self, moment: float) -> frozenset[int]:
         """Members of which a message came after that time of the clock."""
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -206,7 +206,7 @@ class MemberChanges:
 
     def _started(self, node_ids: frozenset[int]) -> int:
         """Who has published itself, or was heard: it may be about to."""
-        return len(node_ids & (self._published().keys() | self._node.heard_since(-math.inf)))
+        return len(node_ids & (self._published().keys() | self._node.active_since(-math.inf)))
 
     def _in_sync(self, learner: int) -> bool:
         raft = self._node.status().raft
@@ -219,7 +219,7 @@ class MemberChanges:
         begun = self._clock.now()
 
         def active() -> bool:
-            return len(voters & self._node.heard_since(begun)) >= needed
+            return len(voters & self._node.active_since(begun)) >= needed
 
         await self._node.until(lambda: active() or self._clock.now() >= begun + self._patience)
         if not active():

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from connect_kv.node import startup
 from connect_kv.node.config import NodeConfig
-from connect_kv.node.metrics import NoMetrics
+from connect_kv.node.context import NoMetrics
 from connect_kv.node.node import RaftNode
-from connect_kv.node.startup import InitialMember
 from connect_kv.peer_protocol import Description
 from connect_kv.raft.config import RaftConfig
 from connect_kv.raft.core import RaftCore
@@ -153,7 +152,7 @@ class Trio:
         self.disk = MemoryDisk(self.rng)
         self.network = MemoryNetwork(self.rng)
         self.hosts = [Host(self, name) for name in ("n1", "n2", "n3")]
-        self.initial = [InitialMember(name=h.name, peer_address=h.address) for h in self.hosts]
+        self.initial = [Member(node_id=0, name=h.name, peer_address=h.address) for h in self.hosts]
 
     def host(self, name: str) -> Host:
         """One more machine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from connect_kv.node.dates import Dates
+from connect_kv.node.clock import LeaderClock
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.messages import HeartbeatRequest, HeartbeatResponse, ReadIndexResponse, VoteResponse
 from connect_kv.raft.types import Membership
@@ -32,24 +32,24 @@ class Core:
     term: int = 1
 
 
-def dates(node_id: int, wall: Wall, voters: int = 3) -> Dates:
+def dates(node_id: int, wall: Wall, voters: int = 3) -> LeaderClock:
     membership = Membership(voters=frozenset(range(1, voters + 1)))
-    return Dates(cast(RaftCore, Core(membership)), wall, node_id)
+    return LeaderClock(cast(RaftCore, Core(membership)), wall, node_id)
 
 
-def heartbeat(leader: Dates) -> HeartbeatRequest:
+def heartbeat(leader: LeaderClock) -> HeartbeatRequest:
     sent = leader.sent(HeartbeatRequest(source=1, target=2, term=1, commit_index=0, round=1))
     assert isinstance(sent, HeartbeatRequest)
     return sent
 
 
-def echoed(follower: Dates, source: int) -> HeartbeatResponse:
+def echoed(follower: LeaderClock, source: int) -> HeartbeatResponse:
     sent = follower.sent(HeartbeatResponse(source=source, target=1, term=1, round=1))
     assert isinstance(sent, HeartbeatResponse)
     return sent
 
 
-def answered(leader: Dates) -> ReadIndexResponse:
+def answered(leader: LeaderClock) -> ReadIndexResponse:
     sent = leader.sent(ReadIndexResponse(source=1, target=3, term=1, context=1, index=1))
     assert isinstance(sent, ReadIndexResponse)
     return sent

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connect_kv.kv.moment import Moment
-from connect_kv.node.elapsed import Elapsed
+from connect_kv.node.clock import MeasuredTime
 from connect_kv.raft.types import EntryId
 from tests.node.cluster import Host, Trio, put
 
@@ -157,7 +157,7 @@ class Member:
         self.offset = self.model.rng.uniform(0, 1e6)
         clock: Any = SimpleNamespace(now=lambda: self.model.now + self.offset)
         history: Any = Past(self)
-        self.elapsed = Elapsed(core=self.core, clock=clock, history=history, state=State(self))
+        self.elapsed = MeasuredTime(core=self.core, clock=clock, history=history, state=State(self))
 
     def apply(self, entries: int) -> None:
         self.applied = min(len(self.model.log), self.applied + entries)

@@ -7,7 +7,7 @@ import pytest
 
 from connect_kv.errors import MemberRemoved, NodeStopped, NotLeader, RefusedToStart, Unavailable
 from connect_kv.interfaces import Identity
-from connect_kv.node.membership import Abilities, AddressBook, added_id, has_majority, judge
+from connect_kv.node.membership import AddressBook, PeerVersions, added_id, has_majority, verify_hello
 from connect_kv.peer_protocol import Hello, HelloVerdict
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
@@ -226,7 +226,7 @@ HELLO = Hello(
 def test_a_hello_is_judged(
     hello: Hello, removed: tuple[int, ...], noted: bytes | None, verdict: HelloVerdict
 ) -> None:
-    assert judge(hello, IDENTITY, removed, noted) is verdict
+    assert verify_hello(hello, IDENTITY, removed, noted) is verdict
 
 
 def test_added_ids_differ_by_cluster_index_and_position() -> None:
@@ -258,11 +258,11 @@ def test_the_address_book_prefers_what_is_in_force_and_forgets_the_removed() -> 
 
 
 def test_nobody_may_use_a_command_before_all_members_were_heard() -> None:
-    abilities = Abilities(1, 49)
+    versions = PeerVersions(1, 49)
     both = Membership(members=(member(1, "a:1"), member(2, "b:1")), voters=frozenset({1, 2}))
-    assert abilities.common(both) == 0
-    abilities.heard(2, HELLO)
-    assert abilities.common(both) == 9
+    assert versions.common(both) == 0
+    versions.note(2, HELLO)
+    assert versions.common(both) == 9
 
 
 async def test_leadership_that_nobody_takes_stays(trio: Trio) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connect_kv.node.contacts import Contact, Contacts
-from connect_kv.node.outage import outage
+from connect_kv.node.status import Contact, Contacts, outage
 from connect_kv.peer_protocol import HelloVerdict, Loss
 from connect_kv.raft.types import Member, Membership
 

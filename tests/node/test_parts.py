@@ -13,12 +13,12 @@ from connect_kv.events import FEW
 from connect_kv.interfaces import Worker
 from connect_kv.node.clock import SystemClock
 from connect_kv.node.config import NodeConfig
-from connect_kv.node.forwarding import Forwarder, Intake
+from connect_kv.node.context import NoMetrics
+from connect_kv.node.forwarding import Forwarder, ForwardReceiver
+from connect_kv.node.health import watch_loop
 from connect_kv.node.log_writer import LogWriter
-from connect_kv.node.metrics import NoMetrics
-from connect_kv.node.proposals import ProposalQueue, Waiting
-from connect_kv.node.waiters import EntryWaiters, IndexWaiters
-from connect_kv.node.watchdog import watch_loop
+from connect_kv.node.proposals import EntryWaiters, PendingProposal, ProposalQueue
+from connect_kv.node.reads import IndexWaiters
 from connect_kv.node.workers import InlineWorker, ThreadWorker, _report
 from connect_kv.peer_protocol import ForwardOutcome, ForwardRefusal, ForwardRequest, ForwardResponse, Proposal
 from connect_kv.raft.config import RaftConfig
@@ -347,18 +347,18 @@ async def test_a_snapshot_over_a_waiter_leaves_its_outcome_unknown() -> None:
 async def test_beyond_the_bound_a_proposal_is_refused_and_later_taken() -> None:
     queue: ProposalQueue[int] = ProposalQueue(config(max_waiting_commands=3))
     for _ in range(3):
-        queue.put(Waiting(b"x", 1, 0.0, future()))
+        queue.put(PendingProposal(b"x", 1, 0.0, future()))
     with pytest.raises(Overloaded):
-        queue.put(Waiting(b"x", 1, 0.0, future()))
+        queue.put(PendingProposal(b"x", 1, 0.0, future()))
     assert len(queue.take()) == 3
     assert (queue.size, queue.commands) == (0, 0)
-    queue.put(Waiting(b"x", 1, 0.0, future()))
+    queue.put(PendingProposal(b"x", 1, 0.0, future()))
 
 
 async def test_a_batch_is_bounded_but_holds_at_least_one() -> None:
     queue: ProposalQueue[int] = ProposalQueue(config(max_batch_bytes=10))
     for size in (50, 4, 4, 4):
-        queue.put(Waiting(b"x" * size, 1, 0.0, future()))
+        queue.put(PendingProposal(b"x" * size, 1, 0.0, future()))
     assert [[len(w.payload) for w in queue.take()] for _ in range(4)] == [[50], [4, 4], [4], []]
 
 
@@ -368,13 +368,13 @@ async def test_many_without_a_leader_or_an_answer_are_told_a_few_in_each_turn(
     queue: ProposalQueue[int] = ProposalQueue(config())
     futures = [future() for _ in range(2 * FEW)]
     for one in futures:
-        queue.put(Waiting(b"", 1, 0.0, one))
+        queue.put(PendingProposal(b"", 1, 0.0, one))
     queue.expire(before=1.0)
     assert sum(one.done() for one in futures) == FEW
     await asyncio.sleep(0)
     assert {type(one.exception()) for one in futures} == {NoLeader}
     futures = [future() for _ in range(2 * FEW)]
-    forwarder.send([Waiting(b"", 1, 0.0, one) for one in futures], source=1, leader=2)
+    forwarder.send([PendingProposal(b"", 1, 0.0, one) for one in futures], source=1, leader=2)
     await asyncio.sleep(config().forward_seconds)
     forwarder.tick()
     assert sum(one.done() for one in futures) == FEW
@@ -385,11 +385,11 @@ async def test_many_without_a_leader_or_an_answer_are_told_a_few_in_each_turn(
 
 async def test_what_is_put_back_comes_first_and_the_abandoned_are_left_out() -> None:
     queue: ProposalQueue[int] = ProposalQueue(config())
-    waiting = [Waiting(bytes([n]), 1, 0.0, future()) for n in range(4)]
+    waiting = [PendingProposal(bytes([n]), 1, 0.0, future()) for n in range(4)]
     for one in waiting:
         queue.put(one)
     batch = queue.take()
-    queue.put(Waiting(b"\x09", 1, 0.0, future()))
+    queue.put(PendingProposal(b"\x09", 1, 0.0, future()))
     queue.put_back(batch)
     assert waiting[2].future is not None
     waiting[2].future.cancel()
@@ -414,7 +414,7 @@ async def forwarder(waiters: EntryWaiters[int]) -> Forwarder[int]:
 
 def sent(forwarder: Forwarder[int]) -> tuple[asyncio.Future[Sequence[int]], Proposal]:
     call = future()
-    request = forwarder.send([Waiting(b"x", 1, 0.0, call)], source=1, leader=2)
+    request = forwarder.send([PendingProposal(b"x", 1, 0.0, call)], source=1, leader=2)
     return call, request.proposals[0]
 
 
@@ -524,8 +524,8 @@ async def test_at_the_end_what_was_refused_certainly_was_not_proposed(forwarder:
 async def test_ids_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each follower: a repetition that is older than so many is taken for a new proposal."""
     monkeypatch.setattr("connect_kv.node.forwarding._SEEN_IDS", 3)
-    intake: Intake[int] = Intake(node_id=2, clock=VirtualClock(), respond=lambda _: None)
-    queue: list[Waiting[int]] = []
+    intake: ForwardReceiver[int] = ForwardReceiver(node_id=2, clock=VirtualClock(), respond=lambda _: None)
+    queue: list[PendingProposal[int]] = []
 
     def ask(*ids: int) -> None:
         proposals = tuple(Proposal(id=id, payload=b"x", count=1) for id in ids)
@@ -554,9 +554,9 @@ async def test_at_the_end_all_who_wait_for_an_index_are_told() -> None:
 
 async def test_the_leader_takes_a_repeated_request_once_and_answers_refusals() -> None:
     responses: list[ForwardResponse] = []
-    intake: Intake[int] = Intake(node_id=2, clock=VirtualClock(), respond=responses.append)
+    intake: ForwardReceiver[int] = ForwardReceiver(node_id=2, clock=VirtualClock(), respond=responses.append)
     request = ForwardRequest(source=1, target=2, proposals=(Proposal(id=7, payload=b"x", count=1),))
-    queue: list[Waiting[int]] = []
+    queue: list[PendingProposal[int]] = []
     intake.receive(request, queue.append)
     intake.receive(request, queue.append)
     assert len(queue) == 1

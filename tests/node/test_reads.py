@@ -7,8 +7,7 @@ import pytest
 
 from connect_kv.errors import NodeStopped, NoLeader
 from connect_kv.events import FEW
-from connect_kv.node.reads import ReadBarriers
-from connect_kv.node.waiters import IndexWaiters
+from connect_kv.node.reads import IndexWaiters, ReadBarriers
 from connect_kv.raft.ready import ReadState
 from connect_kv.testing.simulation.clock import VirtualClock
 from tests.node.cluster import Trio, eventually, put

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, RequestTooLarge
-from connect_kv.node.proposals import Waiting, join
+from connect_kv.node.proposals import PendingProposal, join
 from connect_kv.raft.types import EntryKind
 from connect_kv.rpc.command_pb2 import CommandBatch
 from tests.node.cluster import Trio, eventually, put
@@ -83,7 +83,10 @@ async def test_each_entry_carries_the_wall_clock_of_the_leader(trio: Trio) -> No
 
 @pytest.mark.parametrize("stamp", [0, 1, 127, 128, 1_700_000_000_123_456_789])
 def test_the_stamps_are_fields_of_a_command_batch(stamp: int) -> None:
-    waiting: list[Waiting[int]] = [Waiting(payload(7, 8), 2, 0.0), Waiting(payload(9), 1, 0.0)]
+    waiting: list[PendingProposal[int]] = [
+        PendingProposal(payload(7, 8), 2, 0.0),
+        PendingProposal(payload(9), 1, 0.0),
+    ]
     batch = CommandBatch.FromString(join(waiting, stamp, stamp))
     assert (batch.log_time, batch.elapsed) == (stamp, stamp)
     assert [command.number for command in batch.commands] == [7, 8, 9]

@@ -117,6 +117,6 @@ async def test_only_what_is_staged_is_installed() -> None:
     meta = SnapshotMeta(EntryId(2, 100), Membership())
     receiver = a_receiver(State())
     with pytest.raises(RaftInvariantError, match="none is staged at"):
-        receiver.taken(meta)
+        receiver.install_requested(meta)
     with pytest.raises(RaftInvariantError, match="none is staged at"):
         await receiver.install(meta)

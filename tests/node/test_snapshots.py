@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connect_kv.errors import CorruptStorage, StorageError
-from connect_kv.node.history import History
+from connect_kv.node.history import AppliedHistory
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, Membership, Restored, SnapshotMeta
 from tests.node.cluster import Host, Trio, eventually, put
@@ -146,9 +146,9 @@ def entry(index: int, data: bytes = b"x" * 36, term: int = 1) -> Entry:
     return Entry(EntryId(term, index), EntryKind.COMMAND, data)
 
 
-def applied(count: int) -> History:
+def applied(count: int) -> AppliedHistory:
     """A history of `count` slices of one entry of 100 bytes."""
-    history = History(Restored(), 0)
+    history = AppliedHistory(Restored(), 0)
     for index in range(1, count + 1):
         history.note([entry(index)])
     return history
@@ -180,7 +180,7 @@ def test_the_log_from_before_a_restart_is_compacted_like_what_came_after(count: 
         term_starts=((8, 1), (8 + count // 2, 2)) if count > 1 else ((8, 2),),
         log_bytes=100 * count,
     )
-    history = History(restored, 7 + count)
+    history = AppliedHistory(restored, 7 + count)
     assert history.size == 100 * count
     parts = count // 50 + 1
     for wanted in ({"entries": count // 2, "size": 1 << 40}, {"entries": 1 << 40, "size": 50 * count}):
@@ -211,10 +211,10 @@ def test_the_term_of_the_restored_state_is_known() -> None:
         term_starts=((1, 2), (10, 4), (20, 5)),
         memberships=((0, Membership()),),
     )
-    assert History(restored, 9).applied == EntryId(2, 9)
-    assert History(restored, 10).applied == EntryId(4, 10)
-    assert History(restored, 30).applied == EntryId(5, 30)
-    assert History(Restored(), 0).applied == ZERO
+    assert AppliedHistory(restored, 9).applied == EntryId(2, 9)
+    assert AppliedHistory(restored, 10).applied == EntryId(4, 10)
+    assert AppliedHistory(restored, 30).applied == EntryId(5, 30)
+    assert AppliedHistory(Restored(), 0).applied == ZERO
 
 
 def test_memberships_are_those_in_force_at_an_index() -> None:

@@ -12,16 +12,16 @@ import pytest
 from connect_kv.errors import MemberRemoved, RefusedToStart
 from connect_kv.interfaces import Identity
 from connect_kv.node.snapshots import SnapshotRefused
-from connect_kv.node.startup import InitialMember, bootstrap, initial_cluster, join, restarted, start_from
+from connect_kv.node.startup import bootstrap, initial_cluster, join, restarted, start_from
 from connect_kv.node.workers import InlineWorker
 from connect_kv.peer_protocol import Description, Hello, HelloReply, HelloVerdict, SnapshotOffer
 from connect_kv.raft.membership import MembershipChange
-from connect_kv.raft.types import EntryId, Membership, Restored, SnapshotMeta
+from connect_kv.raft.types import EntryId, Member, Membership, Restored, SnapshotMeta
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.memory import MemoryDisk
 from tests.node.cluster import Trio, eventually, put
 
-MEMBERS = [InitialMember(name=f"n{i}", peer_address=f"h{i}:2380") for i in (1, 2, 3)]
+MEMBERS = [Member(node_id=0, name=f"n{i}", peer_address=f"h{i}:2380") for i in (1, 2, 3)]
 
 
 async def test_a_wiped_directory_is_refused(trio: Trio) -> None:
@@ -141,7 +141,7 @@ def test_ids_depend_on_nothing_but_the_initial_cluster() -> None:
         [replace(MEMBERS[0], name="")],
     ],
 )
-def test_a_contradictory_initial_cluster_is_refused(members: list[InitialMember]) -> None:
+def test_a_contradictory_initial_cluster_is_refused(members: list[Member]) -> None:
     with pytest.raises(RefusedToStart, match="initial cluster"):
         initial_cluster(members)
 
@@ -156,7 +156,7 @@ def test_a_directory_is_that_of_one_member() -> None:
 
 
 def test_a_directory_of_another_cluster_is_refused() -> None:
-    _, others = initial_cluster([InitialMember(name="n1", peer_address="elsewhere:2380")])
+    _, others = initial_cluster([Member(node_id=0, name="n1", peer_address="elsewhere:2380")])
     with pytest.raises(RefusedToStart, match=r"another cluster .*elsewhere:2380"):
         restarted(IDENTITY, name="n1", peer_address="h1:2380", configured=MEMBERS, membership=others)
 
@@ -165,25 +165,25 @@ def test_a_directory_of_another_cluster_is_refused() -> None:
     ("configured", "members", "difference"),
     [
         (MEMBERS, MEMBERS, None),
-        ([], [*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")], None),
-        (MEMBERS, [*MEMBERS, InitialMember(name="n4", peer_address="h4:2380")], "does not list h4:2380"),
+        ([], [*MEMBERS, Member(node_id=0, name="n4", peer_address="h4:2380")], None),
+        (MEMBERS, [*MEMBERS, Member(node_id=0, name="n4", peer_address="h4:2380")], "does not list h4:2380"),
         (MEMBERS, MEMBERS[:2], "lists h3:2380"),
         (
             MEMBERS[:1],
-            [InitialMember(name="n1", peer_address="new:1")],
+            [Member(node_id=0, name="n1", peer_address="new:1")],
             "lists h1:2380 and does not list new:1",
         ),
         # All have moved since; this one is where the log says.
         (
             MEMBERS,
-            [InitialMember(name=f"n{number}", peer_address=f"new:{number}") for number in (1, 2)],
+            [Member(node_id=0, name=f"n{number}", peer_address=f"new:{number}") for number in (1, 2)],
             "lists h1:2380, h2:2380, h3:2380 and does not list new:1, new:2",
         ),
     ],
 )
 def test_an_initial_cluster_that_is_out_of_date_gets_one_warning(
-    configured: list[InitialMember],
-    members: list[InitialMember],
+    configured: list[Member],
+    members: list[Member],
     difference: str | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

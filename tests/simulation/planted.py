@@ -17,7 +17,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
 from connect_kv.kv.watcher_group import EventBatch
-from connect_kv.node.elapsed import Elapsed
+from connect_kv.node.clock import MeasuredTime
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
 from connect_kv.raft.election import Election
@@ -228,7 +228,7 @@ def expiry_forgets_renewals() -> Any:
 
 def durations_by_the_wall_clock() -> Any:
     """As if what has passed could be read from it."""
-    return replaced(Elapsed, "stamp", lambda self: self._clock.wall())
+    return replaced(MeasuredTime, "stamp", lambda self: self._clock.wall())
 
 
 @contextmanager

@@ -1,8 +1,18 @@
-"""What the node lets be measured. The server turns these into counters and histograms."""
+"""What every activity of a node is given."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
+from connect_kv.node.config import NodeConfig
+from connect_kv.node.history import AppliedHistory
+from connect_kv.raft.core import RaftCore
+
+R = TypeVar("R")
 
 
 class NodeMetrics(Protocol):
@@ -65,3 +75,31 @@ class NoMetrics:
 
     def snapshot_installed(self) -> None:
         """Ignored."""
+
+
+Answer = Callable[[str, bytes], Awaitable[bytes]]
+"""``await answer(method, request)``: carries out a call of a service for another member."""
+
+
+async def answer_nothing(method: str, request: bytes) -> bytes:
+    """For a node without services."""
+    raise NotImplementedError(method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeContext(Generic[R]):
+    """One node's core, disk, network, state, time and chance."""
+
+    config: NodeConfig
+    identity: Identity
+    core: RaftCore
+    log: LogStore
+    log_worker: Worker
+    """Every write of the log runs on it, and every read of more than a record."""
+    state: ReplicatedState[R]
+    transport: Transport
+    clock: Clock
+    rng: random.Random
+    metrics: NodeMetrics
+    history: AppliedHistory
+    answer: Answer

@@ -5,9 +5,9 @@ from typing import cast
 
 import pytest
 
-from connect_kv.node import notices
+from connect_kv.node import pipeline
 from connect_kv.node.clock import SystemClock
-from connect_kv.node.notices import CommitNotices
+from connect_kv.node.pipeline import CommitNotifier
 from connect_kv.raft.core import RaftCore
 from tests.node.cluster import Trio, eventually, put
 
@@ -29,7 +29,7 @@ class Asked:
 async def test_what_is_committed_within_a_pause_is_told_together_and_news_wakes() -> None:
     core = Asked()
     woken: list[int] = []
-    told = CommitNotices(cast(RaftCore, core), SystemClock(), lambda: woken.append(len(core.indexes)))
+    told = CommitNotifier(cast(RaftCore, core), SystemClock(), lambda: woken.append(len(core.indexes)))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(told.run())
         told.committed(4)
@@ -47,7 +47,7 @@ async def test_what_is_committed_within_a_pause_is_told_together_and_news_wakes(
 async def test_a_follower_hears_of_what_its_callers_wait_for_before_the_next_heartbeat(
     trio: Trio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(pipeline, "COMMIT_PAUSE_SECONDS", 3600.0)
     leader = await trio.start()
     follower, clock = trio.followers(leader)[0], asyncio.get_running_loop()
     begun = clock.time()
