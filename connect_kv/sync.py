@@ -60,10 +60,22 @@ def connect(
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
     tls: Tls | None = None,
+    user: str = "",
+    password: str | None = None,
+    token: str = "",
 ) -> Client:
     """A client for use with ``with``; the arguments are those of `connect_kv.connect`."""
     return Client(
-        asynchronous.connect(endpoints, timeout=timeout, session=session, session_ttl=session_ttl, tls=tls)
+        asynchronous.connect(
+            endpoints,
+            timeout=timeout,
+            session=session,
+            session_ttl=session_ttl,
+            tls=tls,
+            user=user,
+            password=password,
+            token=token,
+        )
     )
 
 

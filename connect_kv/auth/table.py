@@ -17,6 +17,7 @@ from connect_kv.auth.permissions import Rights, rights_of, usable
 from connect_kv.errors import CorruptStorage
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv.layout import Changes
+from connect_kv.kv.proposer import BY_SERVER
 from connect_kv.rpc.auth_pb2 import (
     AuthChange,
     AuthChanged,
@@ -41,9 +42,6 @@ from connect_kv.storage.engine import Reader
 
 ROOT = "root"
 """The user without whom authentication cannot be enabled, and the role that may do everything."""
-
-BY_SERVER = (1 << 64) - 1
-"""As `Command.judged`: a member proposed it by itself."""
 
 NO_USER_NAME = Refusal(Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
 USER_EXISTS = Refusal(Code.FAILED_PRECONDITION, "etcdserver: user name already exists")

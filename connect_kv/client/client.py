@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import retry
+from connect_kv.client.auth import AuthClient
 from connect_kv.client.cluster import ClusterClient
 from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import ChannelTo, Endpoints, SecureChannels, asks_tls, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.limits import within
 from connect_kv.client.lock import Election, Lock
+from connect_kv.client.login import login_of
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span, to_bytes
@@ -67,6 +69,9 @@ def connect(
     session: bool = True,
     session_ttl: int = DEFAULT_SESSION_TTL,
     tls: Tls | None = None,
+    user: str = "",
+    password: str | None = None,
+    token: str = "",
     rng: random.Random | None = None,
     channel_to: ChannelTo | None = None,
 ) -> Client:
@@ -78,8 +83,11 @@ def connect(
     one, a write whose answer is lost raises OutcomeUnknown at once. A session that nobody uses for
     `session_ttl` seconds ends. `tls`: the connections are encrypted, the members' certificates verified, and
     the client's own shown where it has one; ``https://`` before the endpoints alone trusts whom this machine
-    trusts. `rng` and `channel_to` are for tests. Raises ConfigError for a malformed endpoint, and for files
-    of `tls` that cannot be used.
+    trusts. `user` and `password`: calls are made for that user, where the cluster asks; the client logs in by
+    itself, and again whenever its token is no longer known. A `token` of `Client.auth.login` stands for
+    both until it ends. Either travels in the clear without `tls`. `rng` and `channel_to` are for tests.
+    Raises ConfigError for a malformed endpoint, for files of `tls` that cannot be used, and for a user
+    without a password.
     """
     return Client(
         endpoints,
@@ -87,6 +95,9 @@ def connect(
         session=session,
         session_ttl=session_ttl,
         tls=tls,
+        user=user,
+        password=password,
+        token=token,
         rng=rng,
         channel_to=channel_to,
     )
@@ -111,8 +122,12 @@ class Client:
         session_ttl: int,
         rng: random.Random | None,
         tls: Tls | None = None,
+        user: str = "",
+        password: str | None = None,
+        token: str = "",
         channel_to: ChannelTo | None = None,
     ) -> None:
+        self._login = login_of(user, password, token)
         endpoints = endpoints if isinstance(endpoints, str) else list(endpoints)
         if channel_to is None and asks_tls(endpoints, tls is not None):
             channel_to = SecureChannels(tls or Tls())
@@ -135,7 +150,7 @@ class Client:
             # Loads gRPC, now: it should not take the time of a call.
             import connect_kv.client.stubs  # noqa: F401
 
-            endpoints = Endpoints(self._addresses, self._rng, self._channel_to)
+            endpoints = Endpoints(self._addresses, self._rng, self._channel_to, self._login)
             door: Door = UnaryDoor(endpoints)
             if self._use_session:
                 session = Session(endpoints, ttl=self._session_ttl)
@@ -549,6 +564,11 @@ class Client:
     def cluster(self) -> ClusterClient:
         """Members of the cluster, and changes of them."""
         return ClusterClient(self._endpoints, self._timeout)
+
+    @property
+    def auth(self) -> AuthClient:
+        """Users, roles and their rights."""
+        return AuthClient(self._endpoints, self._timeout)
 
     @property
     def maintenance(self) -> MaintenanceClient:

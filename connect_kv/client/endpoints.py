@@ -18,6 +18,7 @@ from connect_kv.rpc.maintenance_pb2 import StatusRequest
 if TYPE_CHECKING:
     import grpc.aio
 
+    from connect_kv.client.login import Login
     from connect_kv.client.stubs import Stubs
 
 FIRST_BACKOFF = 0.05
@@ -90,9 +91,10 @@ class SecureChannels:
 class Endpoint:
     """One member's address, its channel (made when first used) and how it fared lately."""
 
-    def __init__(self, address: str, channel_to: ChannelTo | None = None) -> None:
+    def __init__(self, address: str, channel_to: ChannelTo | None = None, login: Login | None = None) -> None:
         self.address = address
         self._channel_to = channel_to
+        self._login = login
         self.failures = 0
         self.trouble = ""
         """What was wrong with it when it was asked last; empty: nothing."""
@@ -115,7 +117,7 @@ class Endpoint:
             if isinstance(self._channel_to, SecureChannels):
                 self._material = self._channel_to.latest
             self._channel = (self._channel_to or open_channel)(self.address)
-            self._stubs = Stubs(self._channel)
+            self._stubs = Stubs(self._channel, self._login)
         return self._stubs
 
     def renew(self) -> None:
@@ -142,9 +144,13 @@ class Endpoints:
     """Chooses whom to ask: stays with one that works, goes round past those that failed just now."""
 
     def __init__(
-        self, endpoints: str | Iterable[str], rng: random.Random, channel_to: ChannelTo | None = None
+        self,
+        endpoints: str | Iterable[str],
+        rng: random.Random,
+        channel_to: ChannelTo | None = None,
+        login: Login | None = None,
     ) -> None:
-        self.all = [Endpoint(address, channel_to) for address in parse_endpoints(endpoints)]
+        self.all = [Endpoint(address, channel_to, login) for address in parse_endpoints(endpoints)]
         self._rng = rng
         self._current = 0
         self._looking: asyncio.Task[None] | None = None

@@ -22,8 +22,13 @@ UNIMPLEMENTED = 12
 INTERNAL = 13
 UNAVAILABLE = 14
 DATA_LOSS = 15
+UNAUTHENTICATED = 16
 
 NO_LEADER = "etcdserver: no leader"
+CANNOT_LOG_IN = "cannot log in: "
+"""Before the reason: the call itself was not sent."""
+LOGGED_OUT = "the token is no longer known"
+"""This side's word for a stream that a new login makes good."""
 NOT_CARRIED_OUT = frozenset(
     {
         NO_LEADER,
@@ -31,6 +36,7 @@ NOT_CARRIED_OUT = frozenset(
         "etcdserver: leader changed",
         "etcdserver: too many requests",
         "etcdserver: rpc not supported for learner",
+        LOGGED_OUT,
     }
 )
 """Texts with which a member says that nothing was, or will be, replicated for this call."""
@@ -80,7 +86,7 @@ class Fate(enum.Enum):
 
 def fate(code: int, text: str) -> Fate:
     """Whether a call that failed so took effect."""
-    if text in NOT_CARRIED_OUT or SUSPENDED.match(text) or text.startswith(f"{NO_LEADER}: "):
+    if text in NOT_CARRIED_OUT or SUSPENDED.match(text) or text.startswith((f"{NO_LEADER}: ", CANNOT_LOG_IN)):
         return Fate.NOTHING_DONE
     if code == UNAVAILABLE:
         return Fate.NOTHING_DONE if NEVER_SENT.search(text) else Fate.UNKNOWN

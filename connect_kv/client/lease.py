@@ -147,8 +147,9 @@ class LeaseKeeper:
             endpoint, wait = self._endpoints.pick(loop.time())
             if wait > 0:
                 await asyncio.sleep(wait)
-            stream = endpoint.stubs.lease_keep_alive()
+            stream: Stream | None = None
             try:
+                stream = await endpoint.stubs.lease_keep_alive()
                 await first_to_end(self._send(stream), self._receive(stream))
             except (CallFailed, TimeoutError) as error:
                 logger.debug(
@@ -157,7 +158,8 @@ class LeaseKeeper:
                 why = trouble.of(error) if isinstance(error, CallFailed) else trouble.SILENT
                 self._endpoints.failed(endpoint, loop.time(), why)
             finally:
-                stream.cancel()
+                if stream is not None:
+                    stream.cancel()
                 self._unanswered.clear()
 
     async def _send(self, stream: Stream) -> None:
@@ -214,7 +216,7 @@ def _patience(lease: Lease) -> float:
 
 async def renew_once(member: stubs.Stubs, id: int) -> int:
     """Renew one lease on a stream of its own; its TTL, 0 if there is none."""
-    stream = member.lease_keep_alive()
+    stream = await member.lease_keep_alive()
     try:
         await stream.write(LeaseKeepAliveRequest(ID=id))
         return (await stream.read()).TTL

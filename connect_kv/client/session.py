@@ -138,7 +138,7 @@ class Session:
 
     async def _use(self, endpoint: Endpoint) -> None:
         """Open or resume the session on this member and work until something ends that."""
-        stream = endpoint.stubs.session()
+        stream = await endpoint.stubs.session()
         try:
             await self._open(stream)
             self._stream = stream
@@ -158,7 +158,7 @@ class Session:
         self._state.opened(first)
         if self._state.expired:
             raise _StreamOver
-        self._state.replies(first)
+        self._state.replies(first, stream.logged_out)
 
     async def _send(self, stream: Stream) -> None:
         self._work.set()
@@ -197,7 +197,7 @@ class Session:
             replies = await stream.read()
             self._last_progress = self._loop.time()
             self._stall_timeout = STALL_TIMEOUT
-            state.replies(replies)
+            state.replies(replies, stream.logged_out)
             if state.troubled is None:
                 self._endpoints.worked(endpoint)
             if state.troubled is not None:

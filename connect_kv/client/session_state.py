@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from connect_kv import errors
-from connect_kv.client.failures import SESSION_EXPIRED, SUSPENDED, CallFailed, Fate, failure, fate
+from connect_kv.client.failures import LOGGED_OUT, SESSION_EXPIRED, SUSPENDED, CallFailed, Fate, failure, fate
 from connect_kv.protowire import tag, varint
 from connect_kv.rpc.command_pb2 import Command, Failure, Result
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
@@ -137,8 +137,13 @@ class SessionState:
                 taken.append(queue.popleft())
         return taken
 
-    def replies(self, replies: SessionReplies) -> None:
-        """Hand results to those who wait."""
+    def replies(
+        self, replies: SessionReplies, logged_out: Callable[[str], bool] = lambda text: False
+    ) -> None:
+        """Hand results to those who wait.
+
+        `logged_out`: whether a refusal with that text is about this stream's token, and another login helps.
+        """
         unanswered = self._unanswered
         self.in_flight = max(0, self.in_flight - len(replies.results))
         for result in replies.results:
@@ -147,7 +152,7 @@ class SessionState:
                 continue
             self.bytes_in_flight = max(0, self.bytes_in_flight - len(call.command))
             if result.HasField("failure"):
-                self._failed(call, result)
+                self._failed(call, result, logged_out)
                 continue
             del unanswered[result.number]
             if not call.future.done():
@@ -211,7 +216,7 @@ class SessionState:
             return next(iter(self._unanswered))
         return self._waiting[0].number if self._waiting else self._next_number
 
-    def _failed(self, call: Call, result: Result) -> None:
+    def _failed(self, call: Call, result: Result, logged_out: Callable[[str], bool]) -> None:
         why = result.failure
         if why.type == SESSION_EXPIRED:
             self.expired = True
@@ -221,6 +226,8 @@ class SessionState:
             self._not_here(call, why)
         elif not why.type and fate(why.code, why.message) is not Fate.REFUSED:
             self.troubled = CallFailed(why.code, why.message)  # sending the same number again is safe
+        elif not why.type and logged_out(why.message):  # it never entered the log
+            self.troubled = CallFailed(why.code, LOGGED_OUT)
         else:
             del self._unanswered[result.number]
             if not call.future.done():

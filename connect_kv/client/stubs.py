@@ -14,8 +14,10 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from connect_kv.client.failures import UNAVAILABLE, CallFailed, EndedHere
+from connect_kv.client.login import Badge, Login, logged_out
 from connect_kv.credentials import Credentials
 from connect_kv.rpc import (
+    auth_pb2,
     cluster_pb2,
     election_pb2,
     kv_pb2,
@@ -46,6 +48,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),  # what may be sent again is decided in `retry` and `session`
 )
 
+LOGINS_FOR_A_CALL = 3
+"""A token may die between a login and the call: with JSON Web Tokens, by any change of any user."""
+
 
 def open_channel(
     address: str, credentials: Credentials | None = None, server_name: str = ""
@@ -63,15 +68,35 @@ def open_channel(
 class Unary(Generic[Request, Response]):
     """A call with one request and one answer."""
 
-    def __init__(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response]) -> None:
+    def __init__(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], badge: Badge | None = None
+    ) -> None:
         self._method = method
+        self._badge = badge
 
     async def __call__(
-        self, request: Request, *, timeout: float | None = None, metadata: Metadata | None = None
+        self, request: Request, *, timeout: float | None = None, metadata: Metadata = ()
     ) -> Response:
         """The answer, within `timeout` seconds if given. Raises CallFailed."""
+        if self._badge is None:
+            return await self._call(request, timeout, metadata)
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        attempts = LOGINS_FOR_A_CALL
+        while True:
+            left = None if deadline is None else deadline - loop.time()
+            shown = await self._badge.show(left)
+            left = None if deadline is None else max(0.0, deadline - loop.time())
+            try:
+                return await self._call(request, left, (*metadata, *shown))
+            except CallFailed as error:
+                attempts -= 1
+                if not self._badge.refused(shown, error.text) or not attempts:
+                    raise
+
+    async def _call(self, request: Request, timeout: float | None, metadata: Metadata) -> Response:
         try:
-            return await self._method(request, timeout=timeout, metadata=metadata)
+            return await self._method(request, timeout=timeout, metadata=metadata or None)
         except grpc.aio.AioRpcError as error:
             raise _failed(error) from error
         except asyncio.CancelledError as cancelled:
@@ -81,17 +106,21 @@ class Unary(Generic[Request, Response]):
 class ServerStream(Generic[Request, Response]):
     """A call with one request and many answers."""
 
-    def __init__(self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response]) -> None:
+    def __init__(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], badge: Badge | None = None
+    ) -> None:
         self._method = method
+        self._badge = badge
 
     async def __call__(self, request: Request) -> AsyncGenerator[Response, None]:
         """The answers, in order. Raises CallFailed; closing it early ends the call."""
-        call = self._method(request)
+        shown = () if self._badge is None else await self._badge.show()
+        call = self._method(request, metadata=shown or None)
         try:
             async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _failed(error) from error
+            raise _refused(self._badge, shown, _failed(error)) from error
         except asyncio.CancelledError as cancelled:
             raise _ended(cancelled) from None
         finally:
@@ -101,15 +130,22 @@ class ServerStream(Generic[Request, Response]):
 class Stream(Generic[Request, Response]):
     """A call in both directions. `write` and `read` raise CallFailed once it is over, in order or not."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[Request, Response]) -> None:
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall[Request, Response],
+        badge: Badge | None = None,
+        shown: Metadata = (),
+    ) -> None:
         self._call = call
+        self._badge = badge
+        self._shown = tuple(shown)
 
     async def write(self, request: Request) -> None:
         """Send one request; returns when there is room for the next."""
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as error:
-            raise _failed(error) from error
+            raise self._judged(_failed(error)) from error
         except asyncio.CancelledError as cancelled:
             raise _ended(cancelled) from None
         except asyncio.InvalidStateError:  # the library's word for: that call is over
@@ -120,12 +156,19 @@ class Stream(Generic[Request, Response]):
         try:
             answer = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise _failed(error) from error
+            raise self._judged(_failed(error)) from error
         except asyncio.CancelledError as cancelled:
             raise _ended(cancelled) from None
         if answer is grpc.aio.EOF:
             raise await self._end()
         return answer  # type: ignore[return-value]  # the end of the stream was told apart above
+
+    def logged_out(self, text: str) -> bool:
+        """Whether an answer says that this stream's token is no longer known, and another login may help.
+
+        Begin another stream then.
+        """
+        return self._badge is not None and self._badge.refused(self._shown, text)
 
     def cancel(self) -> None:
         """End it; reads and writes that wait fail."""
@@ -136,173 +179,238 @@ class Stream(Generic[Request, Response]):
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
             return CallFailed(UNAVAILABLE, "ended the stream")
-        return CallFailed(
-            code.value[0], await self._call.details(), _texts(await self._call.trailing_metadata())
-        )
+        told = _texts(await self._call.trailing_metadata())
+        return self._judged(CallFailed(code.value[0], await self._call.details(), told))
+
+    def _judged(self, error: CallFailed) -> CallFailed:
+        return _refused(self._badge, self._shown, error)
 
 
 class Streams(Generic[Request, Response]):
     """Begins calls in both directions."""
 
-    def __init__(self, method: grpc.aio.StreamStreamMultiCallable[Request, Response]) -> None:
+    def __init__(
+        self, method: grpc.aio.StreamStreamMultiCallable[Request, Response], badge: Badge | None = None
+    ) -> None:
         self._method = method
+        self._badge = badge
 
-    def __call__(self, *, metadata: Metadata | None = None) -> Stream[Request, Response]:
-        """A call that has not sent anything yet."""
-        return Stream(self._method(metadata=metadata))
+    async def __call__(self, *, metadata: Metadata = ()) -> Stream[Request, Response]:
+        """A call that has not sent anything yet. Raises CallFailed where a login fails."""
+        shown = () if self._badge is None else await self._badge.show()
+        return Stream(self._method(metadata=(*metadata, *shown) or None), self._badge, shown)
 
 
-def _unary(channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]) -> Unary[In, Out]:
-    return Unary(
-        channel.unary_unary(
-            f"/connect_kv.v1.{path}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
+def _refused(badge: Badge | None, shown: Metadata, error: CallFailed) -> CallFailed:
+    """What to raise for the end of a stream: another word for one that a new login makes good."""
+    return logged_out() if badge is not None and badge.refused(tuple(shown), error.text) else error
+
+
+class _Calls:
+    """Makes the calls of one channel: by path, with what goes in and what comes out."""
+
+    def __init__(self, channel: grpc.aio.Channel, badge: Badge | None) -> None:
+        self._channel = channel
+        self._badge = badge
+
+    def unary(self, path: str, request: type[In], response: type[Out]) -> Unary[In, Out]:
+        return Unary(
+            self._channel.unary_unary(
+                f"/connect_kv.v1.{path}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            ),
+            self._badge,
         )
-    )
 
-
-def _server_stream(
-    channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]
-) -> ServerStream[In, Out]:
-    return ServerStream(
-        channel.unary_stream(
-            f"/connect_kv.v1.{path}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
+    def server_stream(self, path: str, request: type[In], response: type[Out]) -> ServerStream[In, Out]:
+        return ServerStream(
+            self._channel.unary_stream(
+                f"/connect_kv.v1.{path}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            ),
+            self._badge,
         )
-    )
 
-
-def _streams(
-    channel: grpc.aio.Channel, path: str, request: type[In], response: type[Out]
-) -> Streams[In, Out]:
-    return Streams(
-        channel.stream_stream(
-            f"/connect_kv.v1.{path}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
+    def streams(self, path: str, request: type[In], response: type[Out]) -> Streams[In, Out]:
+        return Streams(
+            self._channel.stream_stream(
+                f"/connect_kv.v1.{path}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            ),
+            self._badge,
         )
-    )
+
+    def sessions(self) -> Streams[bytes, session_pb2.SessionReplies]:
+        """They take SessionRequests that are encoded already."""
+        return Streams(
+            self._channel.stream_stream(
+                "/connect_kv.v1.Session/Open",
+                request_serializer=bytes,
+                response_deserializer=session_pb2.SessionReplies.FromString,
+            ),
+            self._badge,
+        )
 
 
 class Stubs:
     """What one member can be asked. Calls raise CallFailed, which `failures` explains."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.range = _unary(channel, "KV/Range", kv_pb2.RangeRequest, kv_pb2.RangeResponse)
-        self.put = _unary(channel, "KV/Put", kv_pb2.PutRequest, kv_pb2.PutResponse)
-        self.delete_range = _unary(
-            channel, "KV/DeleteRange", kv_pb2.DeleteRangeRequest, kv_pb2.DeleteRangeResponse
+    def __init__(self, channel: grpc.aio.Channel, login: Login | None = None) -> None:
+        """`login`: whom calls are made for; None: for nobody."""
+        self.authenticate = _Calls(channel, None).unary(
+            "Auth/Authenticate", auth_pb2.AuthenticateRequest, auth_pb2.AuthenticateResponse
         )
-        self.txn = _unary(channel, "KV/Txn", kv_pb2.TxnRequest, kv_pb2.TxnResponse)
-        self.compact = _unary(channel, "KV/Compact", kv_pb2.CompactionRequest, kv_pb2.CompactionResponse)
-        self.watch = _streams(channel, "Watch/Watch", watch_pb2.WatchRequest, watch_pb2.WatchResponse)
-        self.lease_grant = _unary(
-            channel, "Lease/LeaseGrant", lease_pb2.LeaseGrantRequest, lease_pb2.LeaseGrantResponse
+        call = _Calls(channel, None if login is None else Badge(login, self._token))
+        self.range = call.unary("KV/Range", kv_pb2.RangeRequest, kv_pb2.RangeResponse)
+        self.put = call.unary("KV/Put", kv_pb2.PutRequest, kv_pb2.PutResponse)
+        self.delete_range = call.unary(
+            "KV/DeleteRange", kv_pb2.DeleteRangeRequest, kv_pb2.DeleteRangeResponse
         )
-        self.lease_revoke = _unary(
-            channel, "Lease/LeaseRevoke", lease_pb2.LeaseRevokeRequest, lease_pb2.LeaseRevokeResponse
+        self.txn = call.unary("KV/Txn", kv_pb2.TxnRequest, kv_pb2.TxnResponse)
+        self.compact = call.unary("KV/Compact", kv_pb2.CompactionRequest, kv_pb2.CompactionResponse)
+        self.watch = call.streams("Watch/Watch", watch_pb2.WatchRequest, watch_pb2.WatchResponse)
+        self.lease_grant = call.unary(
+            "Lease/LeaseGrant", lease_pb2.LeaseGrantRequest, lease_pb2.LeaseGrantResponse
         )
-        self.lease_keep_alive = _streams(
-            channel, "Lease/LeaseKeepAlive", lease_pb2.LeaseKeepAliveRequest, lease_pb2.LeaseKeepAliveResponse
+        self.lease_revoke = call.unary(
+            "Lease/LeaseRevoke", lease_pb2.LeaseRevokeRequest, lease_pb2.LeaseRevokeResponse
         )
-        self.lease_time_to_live = _unary(
-            channel,
+        self.lease_keep_alive = call.streams(
+            "Lease/LeaseKeepAlive", lease_pb2.LeaseKeepAliveRequest, lease_pb2.LeaseKeepAliveResponse
+        )
+        self.lease_time_to_live = call.unary(
             "Lease/LeaseTimeToLive",
             lease_pb2.LeaseTimeToLiveRequest,
             lease_pb2.LeaseTimeToLiveResponse,
         )
-        self.lease_leases = _unary(
-            channel, "Lease/LeaseLeases", lease_pb2.LeaseLeasesRequest, lease_pb2.LeaseLeasesResponse
+        self.lease_leases = call.unary(
+            "Lease/LeaseLeases", lease_pb2.LeaseLeasesRequest, lease_pb2.LeaseLeasesResponse
         )
-        self.member_list = _unary(
-            channel, "Cluster/MemberList", cluster_pb2.MemberListRequest, cluster_pb2.MemberListResponse
+        self.member_list = call.unary(
+            "Cluster/MemberList", cluster_pb2.MemberListRequest, cluster_pb2.MemberListResponse
         )
-        self.member_add = _unary(
-            channel, "Cluster/MemberAdd", cluster_pb2.MemberAddRequest, cluster_pb2.MemberAddResponse
+        self.member_add = call.unary(
+            "Cluster/MemberAdd", cluster_pb2.MemberAddRequest, cluster_pb2.MemberAddResponse
         )
-        self.member_remove = _unary(
-            channel, "Cluster/MemberRemove", cluster_pb2.MemberRemoveRequest, cluster_pb2.MemberRemoveResponse
+        self.member_remove = call.unary(
+            "Cluster/MemberRemove", cluster_pb2.MemberRemoveRequest, cluster_pb2.MemberRemoveResponse
         )
-        self.member_update = _unary(
-            channel, "Cluster/MemberUpdate", cluster_pb2.MemberUpdateRequest, cluster_pb2.MemberUpdateResponse
+        self.member_update = call.unary(
+            "Cluster/MemberUpdate", cluster_pb2.MemberUpdateRequest, cluster_pb2.MemberUpdateResponse
         )
-        self.member_promote = _unary(
-            channel,
+        self.member_promote = call.unary(
             "Cluster/MemberPromote",
             cluster_pb2.MemberPromoteRequest,
             cluster_pb2.MemberPromoteResponse,
         )
-        self.alarm = _unary(
-            channel, "Maintenance/Alarm", maintenance_pb2.AlarmRequest, maintenance_pb2.AlarmResponse
+        self.alarm = call.unary(
+            "Maintenance/Alarm", maintenance_pb2.AlarmRequest, maintenance_pb2.AlarmResponse
         )
-        self.hash_kv = _unary(
-            channel, "Maintenance/HashKV", maintenance_pb2.HashKVRequest, maintenance_pb2.HashKVResponse
+        self.hash_kv = call.unary(
+            "Maintenance/HashKV", maintenance_pb2.HashKVRequest, maintenance_pb2.HashKVResponse
         )
-        self.defragment = _unary(
-            channel,
+        self.defragment = call.unary(
             "Maintenance/Defragment",
             maintenance_pb2.DefragmentRequest,
             maintenance_pb2.DefragmentResponse,
         )
-        self.move_leader = _unary(
-            channel,
+        self.move_leader = call.unary(
             "Maintenance/MoveLeader",
             maintenance_pb2.MoveLeaderRequest,
             maintenance_pb2.MoveLeaderResponse,
         )
-        self.snapshot = _server_stream(
-            channel, "Maintenance/Snapshot", maintenance_pb2.SnapshotRequest, maintenance_pb2.SnapshotResponse
+        self.snapshot = call.server_stream(
+            "Maintenance/Snapshot", maintenance_pb2.SnapshotRequest, maintenance_pb2.SnapshotResponse
         )
-        self.lock = _unary(channel, "Lock/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)
-        self.unlock = _unary(channel, "Lock/Unlock", lock_pb2.UnlockRequest, lock_pb2.UnlockResponse)
-        self.campaign = _unary(
-            channel, "Election/Campaign", election_pb2.CampaignRequest, election_pb2.CampaignResponse
+        self.lock = call.unary("Lock/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)
+        self.unlock = call.unary("Lock/Unlock", lock_pb2.UnlockRequest, lock_pb2.UnlockResponse)
+        self.campaign = call.unary(
+            "Election/Campaign", election_pb2.CampaignRequest, election_pb2.CampaignResponse
         )
-        self.proclaim = _unary(
-            channel, "Election/Proclaim", election_pb2.ProclaimRequest, election_pb2.ProclaimResponse
+        self.proclaim = call.unary(
+            "Election/Proclaim", election_pb2.ProclaimRequest, election_pb2.ProclaimResponse
         )
-        self.leader = _unary(
-            channel, "Election/Leader", election_pb2.LeaderRequest, election_pb2.LeaderResponse
+        self.leader = call.unary("Election/Leader", election_pb2.LeaderRequest, election_pb2.LeaderResponse)
+        self.observe = call.server_stream(
+            "Election/Observe", election_pb2.LeaderRequest, election_pb2.LeaderResponse
         )
-        self.observe = _server_stream(
-            channel, "Election/Observe", election_pb2.LeaderRequest, election_pb2.LeaderResponse
+        self.resign = call.unary("Election/Resign", election_pb2.ResignRequest, election_pb2.ResignResponse)
+        self.status = call.unary(
+            "Maintenance/Status", maintenance_pb2.StatusRequest, maintenance_pb2.StatusResponse
         )
-        self.resign = _unary(
-            channel, "Election/Resign", election_pb2.ResignRequest, election_pb2.ResignResponse
+        self.machine_call = call.unary(
+            "Machine/Call", machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse
         )
-        self.status = _unary(
-            channel, "Maintenance/Status", maintenance_pb2.StatusRequest, maintenance_pb2.StatusResponse
-        )
-        self.machine_call = _unary(
-            channel, "Machine/Call", machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse
-        )
-        self.machine_status = _unary(
-            channel,
+        self.machine_status = call.unary(
             "Machine/Status",
             machine_pb2.MachineStatusRequest,
             machine_pb2.MachineStatusResponse,
         )
-        self.machine_decide = _unary(
-            channel,
+        self.machine_decide = call.unary(
             "Machine/Decide",
             machine_pb2.MachineDecideRequest,
             machine_pb2.MachineDecideResponse,
         )
-        self.machine_describe = _unary(
-            channel,
+        self.machine_describe = call.unary(
             "Machine/Describe",
             machine_pb2.MachineDescribeRequest,
             machine_pb2.MachineDescribeResponse,
         )
-        self.session: Streams[bytes, session_pb2.SessionReplies] = Streams(
-            channel.stream_stream(
-                "/connect_kv.v1.Session/Open",
-                request_serializer=bytes,  # SessionRequests that are encoded already
-                response_deserializer=session_pb2.SessionReplies.FromString,
-            )
+        self.session = call.sessions()
+        self.auth_enable = call.unary(
+            "Auth/AuthEnable", auth_pb2.AuthEnableRequest, auth_pb2.AuthEnableResponse
         )
+        self.auth_disable = call.unary(
+            "Auth/AuthDisable", auth_pb2.AuthDisableRequest, auth_pb2.AuthDisableResponse
+        )
+        self.auth_status = call.unary(
+            "Auth/AuthStatus", auth_pb2.AuthStatusRequest, auth_pb2.AuthStatusResponse
+        )
+        self.user_add = call.unary("Auth/UserAdd", auth_pb2.AuthUserAddRequest, auth_pb2.AuthUserAddResponse)
+        self.user_get = call.unary("Auth/UserGet", auth_pb2.AuthUserGetRequest, auth_pb2.AuthUserGetResponse)
+        self.user_list = call.unary(
+            "Auth/UserList", auth_pb2.AuthUserListRequest, auth_pb2.AuthUserListResponse
+        )
+        self.user_delete = call.unary(
+            "Auth/UserDelete", auth_pb2.AuthUserDeleteRequest, auth_pb2.AuthUserDeleteResponse
+        )
+        self.user_change_password = call.unary(
+            "Auth/UserChangePassword",
+            auth_pb2.AuthUserChangePasswordRequest,
+            auth_pb2.AuthUserChangePasswordResponse,
+        )
+        self.user_grant_role = call.unary(
+            "Auth/UserGrantRole", auth_pb2.AuthUserGrantRoleRequest, auth_pb2.AuthUserGrantRoleResponse
+        )
+        self.user_revoke_role = call.unary(
+            "Auth/UserRevokeRole", auth_pb2.AuthUserRevokeRoleRequest, auth_pb2.AuthUserRevokeRoleResponse
+        )
+        self.role_add = call.unary("Auth/RoleAdd", auth_pb2.AuthRoleAddRequest, auth_pb2.AuthRoleAddResponse)
+        self.role_get = call.unary("Auth/RoleGet", auth_pb2.AuthRoleGetRequest, auth_pb2.AuthRoleGetResponse)
+        self.role_list = call.unary(
+            "Auth/RoleList", auth_pb2.AuthRoleListRequest, auth_pb2.AuthRoleListResponse
+        )
+        self.role_delete = call.unary(
+            "Auth/RoleDelete", auth_pb2.AuthRoleDeleteRequest, auth_pb2.AuthRoleDeleteResponse
+        )
+        self.role_grant_permission = call.unary(
+            "Auth/RoleGrantPermission",
+            auth_pb2.AuthRoleGrantPermissionRequest,
+            auth_pb2.AuthRoleGrantPermissionResponse,
+        )
+        self.role_revoke_permission = call.unary(
+            "Auth/RoleRevokePermission",
+            auth_pb2.AuthRoleRevokePermissionRequest,
+            auth_pb2.AuthRoleRevokePermissionResponse,
+        )
+
+    async def _token(self, name: str, password: str, seconds: float) -> str:
+        """Log in."""
+        request = auth_pb2.AuthenticateRequest(name=name, password=password)
+        return (await self.authenticate(request, timeout=seconds)).token
 
 
 def _failed(error: grpc.aio.AioRpcError) -> CallFailed:

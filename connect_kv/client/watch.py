@@ -22,6 +22,7 @@ from connect_kv.client.failures import (
     from_rpc,
     refusal,
 )
+from connect_kv.client.login import logged_out
 from connect_kv.rpc.kv_pb2 import Event
 from connect_kv.rpc.watch_pb2 import (
     WatchCreateRequest,
@@ -140,7 +141,7 @@ class Watch:
         request.CopyFrom(self._request)
         request.start_revision = self._next_revision
         # A member without a leader must not keep us waiting for events that never come.
-        self._stream = endpoint.stubs.watch(metadata=(("hasleader", "true"),))
+        self._stream = await endpoint.stubs.watch(metadata=(("hasleader", "true"),))
         try:
             await self._stream.write(WatchRequest(create_request=request))
             while self._stream is not None:
@@ -191,6 +192,8 @@ class Watch:
         """Note how far the watch has come, and what it saw."""
         self._heard = True
         if response.canceled:
+            if self._stream is not None and self._stream.logged_out(response.cancel_reason):
+                raise logged_out()  # another stream goes on where this one stood
             self._drop()
             self._closed = True
             if response.compact_revision or "compacted" in response.cancel_reason:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
+from connect_kv.kv.proposer import BY_SERVER
 from connect_kv.rpc.command_pb2 import Command, CommandBatch
 from connect_kv.rpc.kv_pb2 import CompactionRequest
 
@@ -89,7 +90,9 @@ class AutoCompactor:
 
     async def _compact(self, revision: int) -> bool:
         """Whether that revision is compacted now, by this or by somebody else."""
-        batch = CommandBatch(commands=[Command(compact=CompactionRequest(revision=revision))])
+        batch = CommandBatch(
+            commands=[Command(compact=CompactionRequest(revision=revision), judged=BY_SERVER)]
+        )
         try:
             await self._propose(batch.SerializeToString(), 1)
         except ConnectKvError as error:

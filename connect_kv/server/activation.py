@@ -9,7 +9,7 @@ from typing import Protocol
 from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.interfaces import Clock
 from connect_kv.rpc.versions_pb2 import MachineChange
-from connect_kv.services.executor import encode_command, field_number
+from connect_kv.services.executor import BY_SERVER, encode_command, field_number
 from connect_kv.statemachine.activation import Claims, decide
 from connect_kv.statemachine.host import MachineHost
 
@@ -93,7 +93,7 @@ class Activations:
         )
         self._tell(name, decision.waits)
         if decision.change is not None and self._all_understand() and await self._works(decision.change):
-            await self._node.propose(encode_command(_CHANGE, decision.change.SerializeToString()))
+            await self._node.propose(encode_command(_CHANGE, decision.change.SerializeToString(), BY_SERVER))
 
     def _all_understand(self) -> bool:
         """A member that was not heard may be founded without; one that was, and is older, may not."""

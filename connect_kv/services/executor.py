@@ -22,6 +22,7 @@ from connect_kv.errors import (
 )
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.events import Signal
+from connect_kv.kv import proposer
 from connect_kv.kv.wire import HEADER
 from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
@@ -92,7 +93,7 @@ _HEADS = {
     for field in Command.DESCRIPTOR.oneofs_by_name["request"].fields
 }
 """The tag of each request within its Command."""
-BY_SERVER = Command(judged=(1 << 64) - 1).SerializeToString()
+BY_SERVER = Command(judged=proposer.BY_SERVER).SerializeToString()
 """As `by` of a command that this member proposes by itself: it is not judged."""
 _RESULT_TAGS = {
     field_number(name): varint(Result.DESCRIPTOR.fields_by_name[name].number << 3 | 2)

@@ -97,8 +97,8 @@ class MachineService:
         self, request: machine_pb2.MachineDecideRequest, caller: Caller
     ) -> machine_pb2.MachineDecideResponse:
         """Skip a command that stopped a machine, retire it, host it again."""
-        self._access.root(caller)
-        await self._control.decide(request)
+        by = self._access.root(caller)
+        await self._control.decide(request, by)
         return machine_pb2.MachineDecideResponse(header=self._replica.header())
 
 

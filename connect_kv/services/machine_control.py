@@ -13,7 +13,7 @@ from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.raft.types import Membership
 from connect_kv.rpc.machine_pb2 import MachineDecideRequest, MachineStatusRequest, MachineStatusResponse
 from connect_kv.rpc.versions_pb2 import MachineChange, MachineDigests
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.executor import BY_SERVER, Replica, field_number
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.statemachine.host import MachineHost
 
@@ -76,7 +76,7 @@ class MachineControl:
         if not self._host.machines.storable:
             return {}
         change = MachineChange(measure=MachineChange.Measure())
-        await self._replica.execute(_CHANGE, change.SerializeToString())
+        await self._replica.execute(_CHANGE, change.SerializeToString(), BY_SERVER)
         index, own = self._host.machines.measured
         found = {self._replica.member_id: own}
         others = [one for one in self._node.membership.node_ids if one != self._replica.member_id]
@@ -130,8 +130,10 @@ class MachineControl:
                 self._host.machines.suspend(one.name, reason)
         return b""
 
-    async def decide(self, request: MachineDecideRequest) -> None:
-        """Make it so on all members. Raises Refused saying why not, BadCall."""
+    async def decide(self, request: MachineDecideRequest, by: bytes) -> None:
+        """Make it so on all members, for whom `services.access` judged so. Raises Refused saying why not,
+        BadCall.
+        """
         name = request.machine
         change = MachineChange(machine=name)
         match request.decision:
@@ -147,7 +149,7 @@ class MachineControl:
                 change.host.SetInParent()
             case _:
                 raise BadCall("connect-kv: decide to skip, to retire or to host")
-        await self._replica.execute(_CHANGE, change.SerializeToString())
+        await self._replica.execute(_CHANGE, change.SerializeToString(), by)
 
     async def _poisonous(self, name: str, index: int) -> MachineChange.Skip:
         """The command that is to be skipped. Only one that stopped a majority, and that nobody has run.

@@ -42,7 +42,7 @@ class BookmarkWatcher(WatchRecorder):
         while True:
             host = rng.choice([host for host in self.world.hosts if not host.removed])
             with suppress(CallFailed, TimeoutError):
-                stream = Stubs(channel(host.client_address)).watch(metadata=(("hasleader", "true"),))
+                stream = await Stubs(channel(host.client_address)).watch(metadata=(("hasleader", "true"),))
                 try:
                     await self._stream(stream)
                 finally:
