@@ -109,6 +109,9 @@ class ServerConfig:
     log_format: str = "text"
     """``text`` or ``json``."""
     log_level: str = "info"
+    audit_log: Path | None = None
+    audit_level: str = "writes"
+    """What is in it: ``auth``, ``writes`` or ``reads`` (`services.audit`)."""
     client_addresses: Mapping[str, str] = field(default_factory=dict)
     """Client addresses of initial members by name, where the file knows them."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -349,6 +352,7 @@ _READERS: Mapping[Kind, Callable[[object, str], object]] = {
     Kind.NAME: _text,
     Kind.PATH: _path,
     Kind.CREDENTIAL: _path,
+    Kind.OUTPUT: _path,
     Kind.SWITCH: _switch,
     Kind.ADDRESS: _text,
     Kind.NUMBER: _number,
@@ -372,6 +376,8 @@ def _check(config: ServerConfig) -> None:
         raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"log_level: {config.log_level!r}: expected debug, info, warning or error")
+    if config.audit_level not in ("auth", "writes", "reads"):
+        raise ConfigError(f"audit_level: {config.audit_level!r}: expected auth, writes or reads")
 
 
 def _check_addresses(config: ServerConfig) -> None:

@@ -22,6 +22,8 @@ class Kind(Enum):
     FILE = auto()
     CREDENTIAL = auto()
     """A file with a certificate, a key or a list of them."""
+    OUTPUT = auto()
+    """A file that is written."""
     SWITCH = auto()
     """On or off; the bare option switches it on."""
     ADDRESS = auto()
@@ -42,6 +44,7 @@ _TAKES: Mapping[Kind, str] = {
     Kind.PATH: "DIR",
     Kind.FILE: "FILE",
     Kind.CREDENTIAL: "FILE",
+    Kind.OUTPUT: "FILE",
     Kind.SWITCH: "true|false",
     Kind.ADDRESS: "HOST:PORT",
     Kind.NUMBER: "N",
@@ -334,6 +337,19 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             help="How each line is written.",
             default="text",
             choices=("text", "json"),
+        ),
+        Option(
+            key="audit_log",
+            kind=Kind.OUTPUT,
+            help="Who asked for what, from where, and what came of it: a line of JSON for a call.",
+            default="none",
+        ),
+        Option(
+            key="audit_level",
+            kind=Kind.TEXT,
+            help="Refusals, logins and management; writes too; all.",
+            default="writes",
+            choices=("auth", "writes", "reads"),
         ),
     ),
 }

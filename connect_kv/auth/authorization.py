@@ -17,6 +17,7 @@ from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, 
 
 PERMISSION_DENIED = Refusal(Code.PERMISSION_DENIED, "etcdserver: permission denied")
 REVISION_OLD = Refusal(Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
+FOREIGN_SESSION = Refusal(Code.PERMISSION_DENIED, "connect-kv: this session belongs to somebody else")
 
 KeysOfLease = Callable[[int], Iterable[bytes]]
 """The keys attached to a lease; none for an unknown one."""

@@ -16,6 +16,7 @@ from connect_kv.config import ServerConfig
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.machine import KvMachine
 from connect_kv.services.access import Access
+from connect_kv.services.audit import Audit, Level, Trail
 from connect_kv.services.auth import AuthService
 from connect_kv.services.executor import Replica
 
@@ -74,3 +75,15 @@ def make_authentication(
     passwords = Passwords(worker, cost=config.bcrypt_cost)
     service = AuthService(replica, table, access, passwords, tokens, rng, clock=clock)
     return Authentication(table, tokens, access, service, clock)
+
+
+def make_audit(config: ServerConfig, trail: Trail, access: Access, clock: Clock) -> Audit:
+    """Writes down what callers of this member do."""
+    return Audit(
+        trail,
+        level=Level[config.audit_level.upper()],
+        node=config.name,
+        wall=clock.wall,
+        enabled=lambda: access.enabled,
+        user_of=access.who,
+    )

@@ -28,10 +28,12 @@ from connect_kv.raft.core import RaftCore
 from connect_kv.raft.types import Entry
 from connect_kv.rpc.command_pb2 import Command, MemberPublish
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest, AlarmType
+from connect_kv.server.audit_file import AuditFile
 from connect_kv.server.corruption import CorruptionCheck
 from connect_kv.server.directory import Directory, open_directory
 from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.peer_metrics import peer_families
+from connect_kv.server.server_metrics import show_audit
 from connect_kv.server.services import Services
 from connect_kv.server.tls import client_credentials, families, member_credentials
 from connect_kv.services.executor import field_number
@@ -114,6 +116,7 @@ class KvServer:
         self._host: MachineHost | None = None
         self._node: RaftNode[bytes] | None = None
         self._services: Services | None = None
+        self._audit: AuditFile | None = None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
@@ -185,6 +188,13 @@ class KvServer:
         for name in ("state", "apply", "space", "sync", "auth"):
             if name in self._workers:
                 await self._workers[name].close()
+        if self._audit is not None:
+            self._audit.close()
+
+    def reopen_files(self) -> None:
+        """Whoever rotates logs has moved one away: the audit log goes on in a new file of its name."""
+        if self._audit is not None:
+            self._audit.reopen()
 
     async def _close_unused(self) -> None:
         """What the node would have closed, if there had come to be one."""
@@ -202,6 +212,9 @@ class KvServer:
     async def _open(self) -> None:
         config, seams = self.config, self._seams
         self._failed = asyncio.get_running_loop().create_future()
+        if config.audit_log is not None:
+            self._audit = AuditFile(config.audit_log, wall=seams.clock.wall)
+            show_audit(self.metrics, self._audit)
         for name in ("log", "state", "apply", "space", "sync", "auth"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
@@ -255,6 +268,7 @@ class KvServer:
             no_space=self._quota_exceeded,
             auth_worker=self._workers["auth"],
             rng=seams.rng,
+            trail=self._audit,
         )
         check = CorruptionCheck(
             node,

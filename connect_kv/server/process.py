@@ -118,6 +118,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if config.audit_log is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.reopen_files)
     await server.start()
     tune_collector()
     failed = server.failed

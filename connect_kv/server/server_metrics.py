@@ -17,6 +17,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import AlarmType
+from connect_kv.server.audit_file import AuditFile
 from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
@@ -70,6 +71,14 @@ def show(
         counter("connect_kv_logins", "Logins tried here.", read, outcome=outcome)
     counter("connect_kv_logins_slowed", "Those that had to wait for their turn.", lambda: logins.slowed)
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
+
+
+def show_audit(metrics: Metrics, file: AuditFile) -> None:
+    """Of the audit log, where there is one."""
+    counter = metrics.counter
+    counter("connect_kv_audit_lines", "Lines written to the audit log.", lambda: file.written)
+    counter("connect_kv_audit_dropped", "Lines it had no room for.", lambda: file.dropped)
+    counter("connect_kv_audit_failures", "Times that its disk took nothing.", lambda: file.failures)
 
 
 def _show_machine(metrics: Metrics, host: MachineHost, name: str) -> None:

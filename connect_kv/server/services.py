@@ -26,9 +26,10 @@ from connect_kv.node.node import RaftNode
 from connect_kv.node.status import Contact
 from connect_kv.rpc.maintenance_pb2 import AlarmType
 from connect_kv.server.activation import Activations
-from connect_kv.server.authentication import make_authentication
+from connect_kv.server.authentication import make_audit, make_authentication
 from connect_kv.server.server_metrics import show
 from connect_kv.server.tls import CLIENTS, HTTP
+from connect_kv.services.audit import Trail
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
 from connect_kv.services.executor import Replica
@@ -83,10 +84,11 @@ class Services:
         no_space: Callable[[], None],
         auth_worker: Worker,
         rng: random.Random,
+        trail: Trail | None = None,
     ) -> None:
         """`listens`: whether there are ports at all; a simulator calls the router itself.
         `tls`: see `server.tls`. `no_space` is told that the quota is used up. `auth_worker` compares
-        passwords; `rng` makes tokens.
+        passwords; `rng` makes tokens. `trail`: where calls are written down, if anywhere.
         """
         self._config = config
         self._node = node
@@ -118,6 +120,8 @@ class Services:
             last_applied=lambda: host.last_applied,
         )
         access = self.authentication.access
+        if trail is not None:
+            access.audit = make_audit(config, trail, access, clock)
         self._streams = Streams(
             self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
@@ -193,7 +197,13 @@ class Services:
         self.opening = Opening(time_limit=config.time_limit, why=self._why)
         """Opened by who publishes this member."""
         self.router = Router(
-            self._streams, metrics, self.replica.has_leader, self._is_learner, self.opening, access.ready
+            self._streams,
+            metrics,
+            self.replica.has_leader,
+            self._is_learner,
+            self.opening,
+            access.ready,
+            access.audit,
         )
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)

@@ -10,18 +10,17 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from connect_kv.auth.authenticator import Authenticator
-from connect_kv.auth.authorization import Authorization
+from connect_kv.auth.authorization import FOREIGN_SESSION, Authorization
 from connect_kv.auth.judgement import lease_keys
 from connect_kv.auth.table import AuthTable
 from connect_kv.auth.tokens import Identity
 from connect_kv.errors import Refused
-from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.etcd_errors import Code
 from connect_kv.kv.layout import Source
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from connect_kv.services.audit import Audit
 from connect_kv.services.caller import Caller
-
-FOREIGN_SESSION = Refusal(Code.PERMISSION_DENIED, "connect-kv: this session belongs to somebody else")
 
 
 class Access:
@@ -36,6 +35,8 @@ class Access:
         self._source = source
         self._authorization = Authorization(table, self._keys_of_lease)
         self._marks: dict[tuple[str, int], bytes] = {}
+        self.audit: Audit | None = None
+        """Where calls are written down; who refuses without an error that the router sees, tells it."""
 
     @property
     def enabled(self) -> bool:
@@ -155,7 +156,20 @@ class Access:
         if self._table.enabled:
             self._authorization.role(self._identify(caller), name)
 
-    # Sessions.
+    # Names.
+
+    @property
+    def generation(self) -> int:
+        """Of users and roles, as they were judged by last."""
+        return self._table.generation
+
+    def who(self, caller: Caller) -> str:
+        """The name a caller has shown, not judged; empty: none, or nothing good to show."""
+        try:
+            identity = self._identify(caller)
+        except Refused:
+            return ""
+        return identity.name if identity else ""
 
     def name(self, caller: Caller) -> str:
         """Of the user; empty while authentication is off."""
@@ -164,6 +178,8 @@ class Access:
         identity = self._identify(caller)
         self._authorization.known(identity)
         return identity.name if identity else ""
+
+    # Sessions.
 
     def owns(self, caller: Caller, owner: str) -> None:
         """A session belongs to who opened it; one opened while nobody was asked, to whoever knows its id."""

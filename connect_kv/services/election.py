@@ -86,7 +86,9 @@ class ElectionService:
         prefix = request.name + b"/"
         try:
             self._access.queue(caller, prefix, request.name + b"0")
-        except Refused:
+        except Refused as refused:
+            if self._access.audit is not None:
+                self._access.audit.ended(caller, "Election.Observe", request, refused)
             return  # as etcd: the stream ends without a word
         shown: KeyValue | None = None
         while True:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from connect_kv.errors import BadCall, SessionExpired
+from connect_kv.errors import BadCall, CommandFailed, Refused, SessionExpired
 from connect_kv.interfaces import Clock
 from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
@@ -180,6 +180,7 @@ class _Door:
                     self._commands.judge(self._caller, command)
                 sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
+                self._written_down([command], error)
                 self._fail([command.number], error)
             if not position % LOOK_AT_CLOCK and pace.due:
                 await pace.rest()
@@ -196,21 +197,26 @@ class _Door:
             tasks.create_task(self._read(local_gets, local_reads, barrier=False))
 
     async def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
+        generation = self._access.generation
         try:
             results = await self._replica.propose_in_session(payload, len(commands))
         except Exception as error:
+            self._written_down(commands, error)
             self._fail([command.number for command in commands], error)
         else:
             self._answer(results)
+            self._results_written_down(commands, results, judged=generation)
 
     async def _read(self, gets: list[Command], reads: list[Command], *, barrier: bool) -> None:
         try:
             if barrier:
                 await self._replica.barrier()
         except Exception as error:
+            self._written_down([*gets, *reads], error)
             self._fail([command.number for command in (*gets, *reads)], error)
             return
         pace = Pace(self._clock)
+        self._written_down([*gets, *reads], None)
         for start in range(0, len(gets), _GETS_AT_ONCE):
             self._answer(self._reads.gets(gets[start : start + _GETS_AT_ONCE]))
             if pace.due:
@@ -225,6 +231,25 @@ class _Door:
         failure = Result(failure=failure_of(error)).SerializeToString()
         self._answer([b"".join((_NUMBER, varint(number), failure)) for number in numbers])
 
+    def _written_down(self, commands: Sequence[Command], error: Exception | None) -> None:
+        """In the audit log, if there is one and they belong there."""
+        if (audit := self._access.audit) is not None:
+            for command in commands:
+                kind = command.WhichOneof("request") or "unknown"
+                audit.command(self._caller, kind, getattr(command, kind, None), error)
+
+    def _results_written_down(
+        self, commands: Sequence[Command], results: Sequence[bytes], *, judged: int
+    ) -> None:
+        """The same for what was carried out: one by one where all writes belong there, and where users or
+        roles have changed since they were judged, for then some may have been refused.
+        """
+        audit = self._access.audit
+        if audit is None or not (audit.wants_command("put") or judged != self._access.generation):
+            return
+        for command, encoded in zip(commands, results, strict=True):
+            self._written_down([command], _error_of(Result.FromString(encoded)))
+
     def _answer(self, results: Iterable[bytes]) -> None:
         """Send encoded results."""
         self._results.extend(results)
@@ -234,6 +259,14 @@ class _Door:
         while self._outstanding > outstanding:
             self._room.clear()
             await self._room.wait()
+
+
+def _error_of(result: Result) -> Exception | None:
+    """What a result tells its caller of, without what only that caller should read."""
+    if result.WhichOneof("result") != "failure":
+        return None
+    failure = result.failure
+    return CommandFailed(failure.type, "") if failure.type else Refused(failure.code, failure.message)
 
 
 _NUMBER = bytes((Result.NUMBER_FIELD_NUMBER << 3,))

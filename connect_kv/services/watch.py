@@ -9,9 +9,9 @@ from connect_kv.etcd_errors import Code
 from connect_kv.interfaces import Clock
 from connect_kv.kv.watch import WatchHub
 from connect_kv.kv.watch_stream import WatchStream
-from connect_kv.rpc.watch_pb2 import WatchRequest
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access
-from connect_kv.services.caller import Channel
+from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica
 
 _BACKLOG = 4096
@@ -70,17 +70,24 @@ class WatchService:
     ) -> None:
         """The token is that of the stream, looked at again for each watch."""
         owner = ""
-        if request.HasField("create_request") and self._access.enabled:
+        if request.HasField("create_request"):
             create = request.create_request
-            if (waiting := self._access.ready(channel.caller)) is not None:
-                await waiting
-            try:
-                self._access.watch(channel.caller, create.key, create.range_end)
-                owner = self._access.name(channel.caller)
-            except Refused as refused:
-                stream.refuse(_in_words(refused))
-                return
+            if self._access.enabled:
+                if (waiting := self._access.ready(channel.caller)) is not None:
+                    await waiting
+                try:
+                    self._access.watch(channel.caller, create.key, create.range_end)
+                    owner = self._access.name(channel.caller)
+                except Refused as refused:
+                    self._written_down(channel.caller, create, refused)
+                    stream.refuse(_in_words(refused))
+                    return
+            self._written_down(channel.caller, create, None)
         stream.handle(request, owner)
+
+    def _written_down(self, caller: Caller, request: WatchCreateRequest, refused: Refused | None) -> None:
+        if self._access.audit is not None:
+            self._access.audit.ended(caller, "Watch.Watch", request, refused)
 
     def _reason(self, owner: str, key: bytes, range_end: bytes) -> str | None:
         try:

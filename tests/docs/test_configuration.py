@@ -59,6 +59,8 @@ VALUES: dict[str, object] = {
     "catch_up_entries": 8,
     "log_level": "debug",
     "log_format": "json",
+    "audit_log": "audit.jsonl",
+    "audit_level": "reads",
 }
 """One value of each option, other than its default."""
 

@@ -31,6 +31,7 @@ from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.frontend.grpc.calls import Metadata, RpcFailed, UnaryCall, Wire
 from connect_kv.frontend.grpc.undecodable import undecodable
 from connect_kv.metrics import Metrics
+from connect_kv.services.audit import Audit
 from connect_kv.services.caller import Caller
 from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
@@ -124,12 +125,14 @@ class Router:
         is_learner: Callable[[], bool] = lambda: False,
         opening: Opening | None = None,
         ready: Callable[[Caller], Awaitable[None] | None] = lambda caller: None,
+        audit: Audit | None = None,
     ) -> None:
         """A learner answers only what needs no agreement; clients go to another member for the rest.
 
         Until `opening` is open, calls wait, but those that ask how this member is. `ready` gives what a
-        caller has to wait for until it can be known who that is, if anything.
+        caller has to wait for until it can be known who that is, if anything. `audit` is told of every call.
         """
+        self._audit = audit
         self._ready = ready
         self._opening = opening or Opening.at_once()
         self._is_learner = is_learner
@@ -173,7 +176,9 @@ class Router:
                 streams = None if always else self._streams
                 at_once = always or f"{service.name}.{method.name}" in _BEFORE_OPENING
                 opening = Opening.at_once() if at_once else self._opening
-                surrounded = _Method(guard, opening, self._ready, streams, self._metrics, name, method, call)
+                surrounded = _Method(
+                    guard, opening, self._ready, streams, self._metrics, name, method, call, self._audit
+                )
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
 
     def _unknown(self, path: str) -> Route:
@@ -213,7 +218,10 @@ class _Method:
         service: str,
         method: MethodDescriptor,
         call: Any,
+        audit: Audit | None,
     ) -> None:
+        self._audit = audit
+        self._name = f"{method.containing_service.name}.{method.name}"
         self._guard = guard
         self._opening = opening
         self._ready = ready
@@ -237,13 +245,15 @@ class _Method:
             unary=self._unary,
             stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
             overloaded=self._overloaded if refusable else None,
-            addressed=f"{self._method.containing_service.name}.{self._method.name}" in _ADDRESSED,
+            addressed=self._audit is not None or self._name in _ADDRESSED,
         )
 
     async def _unary(self, data: bytes, metadata: Metadata) -> bytes:
         self._count.started += 1
+        request, caller = None, _ANYBODY
         try:
-            request, caller = self.decode(data), self.caller(metadata)
+            caller = self.caller(metadata)
+            request = self.decode(data)
             self._guard(request, caller)
             if not self._opening.is_open:
                 await self._wait(request, caller)
@@ -251,17 +261,19 @@ class _Method:
                 await waiting
             response = await self._call(request, caller)
         except BaseException as error:
-            self._fail(error)
-        self._count.ok += 1
+            self._fail(error, caller, request)
+        self._succeed(caller, request)
         return self.encode(response)
 
     async def _server_stream(self, wire: Wire) -> None:
         self._count.started += 1
+        request, caller = None, _ANYBODY
         try:
+            caller = self.caller(wire.metadata)
             data = await wire.read()
             if data is None:
                 raise Refusal(Code.INTERNAL, "a request is missing").error()
-            request, caller = self.decode(data), self.caller(wire.metadata)
+            request = self.decode(data)
             self._guard(request, caller)
             async with self._scope(caller):
                 if not self._opening.is_open:
@@ -272,13 +284,13 @@ class _Method:
                     async for response in responses:
                         await wire.write(self.encode(response))
         except BaseException as error:
-            self._fail(error)
-        self._count.ok += 1
+            self._fail(error, caller, request)
+        self._succeed(caller, request)
 
     async def _bidirectional(self, wire: Wire) -> None:
         self._count.started += 1
+        channel = _Channel(self, wire)
         try:
-            channel = _Channel(self, wire)
             self._guard(None, channel.caller)
             async with self._scope(channel.caller):
                 if not self._opening.is_open:
@@ -287,8 +299,8 @@ class _Method:
                     await waiting
                 await self._call(channel)
         except BaseException as error:
-            self._fail(error)
-        self._count.ok += 1
+            self._fail(error, channel.caller, None)
+        self._succeed(channel.caller, None)
 
     async def _wait(self, request: Any, caller: Caller) -> None:
         """Until this member serves; it may have learned meanwhile that it is a learner."""
@@ -348,12 +360,19 @@ class _Method:
         self._count.sent_bytes += len(data)
         return data
 
-    def _fail(self, error: BaseException) -> NoReturn:
+    def _succeed(self, caller: Caller, request: Message | None) -> None:
+        self._count.ok += 1
+        if self._audit is not None:
+            self._audit.ended(caller, self._name, request, None)
+
+    def _fail(self, error: BaseException, caller: Caller, request: Message | None) -> NoReturn:
         """Raise RpcFailed for `error`; what is no error of the call passes as it is."""
         inner = error
         while isinstance(inner, BaseExceptionGroup):
             inner = inner.exceptions[0]
         count = self._count
+        if self._audit is not None:
+            self._audit.ended(caller, self._name, request, inner)
         if isinstance(inner, asyncio.CancelledError):
             count.fail(Code.CANCELLED.name)
             raise inner
