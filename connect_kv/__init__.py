@@ -23,9 +23,8 @@ from connect_kv.errors import (
 from connect_kv.framework.callbacks import CALLBACKS, Messages
 from connect_kv.framework.cluster import Cluster, Node
 from connect_kv.framework.examples import examples
-from connect_kv.framework.hosted import Store
 from connect_kv.framework.replicated import Replicated, before, command, query
-from connect_kv.framework.types import MessageType, ServiceType
+from connect_kv.framework.types import MessageType, ServiceType, Store
 
 __all__ = [
     "CALLBACKS",

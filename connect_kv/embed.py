@@ -15,21 +15,13 @@ from typing import TYPE_CHECKING, Self
 
 from connect_kv.config import ServerConfig, from_cluster
 from connect_kv.errors import ConnectKvError
-from connect_kv.framework.callbacks import (
-    CALLBACKS,
-    CallbackMachine,
-    Handler,
-    Incoming,
-    Restore,
-    Snapshot,
-    StoreHandler,
-)
+from connect_kv.framework.callbacks import CALLBACKS, Handler, Incoming, Restore, Snapshot, StoreHandler
 from connect_kv.framework.cluster import Cluster
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.framework.types import ServiceType
 
 if TYPE_CHECKING:
     from connect_kv.server.composition import KvServer
+    from connect_kv.statemachine.hosted import HostedMachine
 
 
 class Server:
@@ -64,6 +56,8 @@ class Server:
         Without `snapshot` and `restore`, an IN_MEMORY service is rebuilt from the whole log, which then
         can never be compacted. A PERSISTENT one gets its store as second argument of both handlers.
         """
+        from connect_kv.statemachine.callbacks import CallbackMachine
+
         machine = CallbackMachine(
             incoming, on_read, on_write, service_type, snapshot=snapshot, restore=restore
         )

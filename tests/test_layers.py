@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     # what is replicated
     "kv": {"interfaces", "raft", "storage", *GROUND},
     "auth": {"kv", "storage", "interfaces", *GROUND},
-    "framework": {"interfaces", "raft", "options", "errors"},
+    "framework": {"options", "errors"},
     "statemachine": {"auth", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
     # services know requests, front ends know wires
     "services": {
@@ -80,10 +80,10 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {"connect_kv", "testing.simulation", "client", "framework"},
     "cli": {
         "grpc_core", "options", "units",
-        "testing.simulation", "testing.checker", "bench", "client", "sync", "server", "storage", "framework",
-        "raft", "config", "errors", "authority", "certificates", "credentials",
+        "testing.simulation", "testing.checker", "bench", "client", "sync", "server", "statemachine",
+        "storage", "framework", "raft", "config", "errors", "authority", "certificates", "credentials",
     },
-    "embed": {"server", "config", "framework", "errors"},
+    "embed": {"server", "statemachine", "config", "framework", "errors"},
     "connect_kv": {"client", "credentials", "embed", "framework", "errors"},
 }  # fmt: skip
 

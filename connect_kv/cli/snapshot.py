@@ -25,7 +25,7 @@ from connect_kv.cli import output
 from connect_kv.cli.serve import server_options
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
-from connect_kv.framework.hosted import HostedMachine
+from connect_kv.statemachine.hosted import HostedMachine
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _MACHINE = click.option(

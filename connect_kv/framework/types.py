@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 READY_MADE = (
     "Barrier", "Counter", "Dict", "List", "Lock", "PriorityQueue", "Queue", "RateLimiter", "Semaphore", "Set",
@@ -51,3 +53,21 @@ class Mark:
     raises: tuple[type[Exception], ...] = ()
     of: str | None = None
     """It is an older body of the method of that name."""
+
+
+class Store(Protocol):
+    """Ordered bytes of one machine on disk. Only machines that are `persistent` receive it."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+
+    def iterate(
+        self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with ``start <= key < stop`` in key order (None: to the end), or backwards."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set it. Refused (PermissionError) while a message is only read."""
+
+    def delete(self, key: bytes) -> None:
+        """Remove it, if there. Refused likewise."""

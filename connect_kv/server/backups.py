@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from connect_kv.errors import RefusedToStart
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import layout
 from connect_kv.kv.layout import StoreState
@@ -19,6 +18,7 @@ from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.types import Entry
 from connect_kv.statemachine.backups import backup
 from connect_kv.statemachine.host import MachineHost, ReadLog
+from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage import codec, transfer
 from connect_kv.storage.backup import BackupFile, Head, Progress, new_file
 from connect_kv.storage.inspect import copied

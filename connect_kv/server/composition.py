@@ -12,8 +12,6 @@ from typing import TypeVar
 
 from connect_kv.config import ServerConfig
 from connect_kv.errors import ConfigError, NodeStopped
-from connect_kv.framework.depth import STACK_BYTES
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.interfaces import Clock, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.kv.auto_compaction import AutoCompactor, Retention
 from connect_kv.kv.lessor import Lessor
@@ -39,7 +37,9 @@ from connect_kv.server.tls import client_credentials, families, member_credentia
 from connect_kv.services.executor import field_number
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.code_records import hosted_record
+from connect_kv.statemachine.depth import STACK_BYTES
 from connect_kv.statemachine.host import HostConfig, MachineHost
+from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.transport.grpc_transport import GrpcTransport

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.callbacks import CallbackMachine
-from connect_kv.framework.hosted import HostedMachine, ReplicatedMachine
-from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.replicated import Replicated
+from connect_kv.statemachine.callbacks import CallbackMachine
+from connect_kv.statemachine.hosted import HostedMachine, ReplicatedMachine
+from connect_kv.statemachine.lowlevel import LowLevelMachine
 
 
 def hosted(machine: object, where: str) -> HostedMachine:

@@ -20,12 +20,12 @@ from connect_kv.errors import (
     StorageError,
     StorageInUse,
 )
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server import logs
 from connect_kv.server.composition import KvServer
 from connect_kv.server.first_look import look
 from connect_kv.server.machines import hosted
 from connect_kv.server.tuning import tune_collector, tune_threads
+from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage.leveldb import make_directory
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
 from connect_kv.services.streams import Streams
-from connect_kv.statemachine.cleanup_count import CleanupCount, Spread
 from connect_kv.statemachine.host import MachineHost
+from connect_kv.statemachine.space import CleanupHistogram, CleanupTimes
 
 
 def show(
@@ -183,7 +183,7 @@ def _cluster_families(node: RaftNode[bytes], host: MachineHost) -> Iterator[Metr
     yield from (known, alarms)
 
 
-def _cleanup_families(cleanups: CleanupCount) -> Iterator[Metric]:
+def _cleanup_families(cleanups: CleanupTimes) -> Iterator[Metric]:
     """What follows a compaction."""
     prefix = "etcd_debugging_mvcc_db_compaction"
     yield GaugeMetricFamily(
@@ -193,7 +193,7 @@ def _cleanup_families(cleanups: CleanupCount) -> Iterator[Metric]:
     yield _milliseconds(f"{prefix}_total_duration", "Whole cleanups.", cleanups.wholes)
 
 
-def _milliseconds(name: str, help: str, spread: Spread) -> Metric:
-    bounds = [*(str(round(bound * 1000, 3)) for bound in spread.bounds), "+Inf"]
-    buckets = list(zip(bounds, accumulate(spread.counts), strict=True))
-    return HistogramMetricFamily(f"{name}_milliseconds", help, buckets, spread.seconds * 1000)
+def _milliseconds(name: str, help: str, histogram: CleanupHistogram) -> Metric:
+    bounds = [*(str(round(bound * 1000, 3)) for bound in histogram.bounds), "+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    return HistogramMetricFamily(f"{name}_milliseconds", help, buckets, histogram.seconds * 1000)

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.router import Router
@@ -52,6 +51,7 @@ from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.streams import Streams
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
+from connect_kv.statemachine.hosted import HostedMachine
 
 _LEADER_PATIENCE = 3
 """Election timeouts without a leader: then streams that need one end, and changes of members are refused."""

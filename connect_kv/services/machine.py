@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from connect_kv.framework.hosted import HostedMachine, MethodDescription
 from connect_kv.framework.types import Kind
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall
@@ -14,6 +13,7 @@ from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
 from connect_kv.services.machine_control import MachineControl
 from connect_kv.statemachine.host import MachineHost
+from connect_kv.statemachine.hosted import HostedMachine, MethodDescription
 
 _CALL = field_number("machine_call")
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from connect_kv.errors import BadCall, MachineSuspended
 from connect_kv.events import Signal
-from connect_kv.framework.hosted import Checked, HostedMachine, NotActive
 from connect_kv.raft.types import Membership
 from connect_kv.rpc.command_pb2 import Command, MemberPublish
 from connect_kv.statemachine.activation import Claims, claims_from, lacking
+from connect_kv.statemachine.hosted import Checked, HostedMachine, NotActive
 from connect_kv.statemachine.user_machines import UserMachines
 
 _CHANGE: int = Command.MACHINE_CHANGE_FIELD_NUMBER

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from connect_kv.framework.fingerprint import PYTHON, Code, changed
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.rpc.versions_pb2 import HostedMachines, MachineChange
 from connect_kv.statemachine.code_records import activation_record, codes_from
+from connect_kv.statemachine.fingerprint import PYTHON, Code, changed
+from connect_kv.statemachine.hosted import HostedMachine
 
 LARGEST_FIRST_STATE = 256 << 10
 """Bytes. A larger first state is not put into the log: each member begins with its own."""

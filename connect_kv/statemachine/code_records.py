@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from connect_kv.framework.fingerprint import Code
-from connect_kv.framework.hosted import Activation, HostedMachine, Standing
 from connect_kv.rpc.versions_pb2 import HostedMachines, MachineChange, MachineCode, MachineStanding
+from connect_kv.statemachine.fingerprint import Code
+from connect_kv.statemachine.hosted import Activation, HostedMachine, Standing
 
 OLD = Standing(1)
 """What every state has that was stored without saying."""

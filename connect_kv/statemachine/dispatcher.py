@@ -14,7 +14,6 @@ from connect_kv.auth.judgement import judge
 from connect_kv.auth.table import AuthTable
 from connect_kv.auth.table import Refused as AuthRefused
 from connect_kv.errors import CommandFailed, CorruptStorage, Refused, UnknownEntry
-from connect_kv.framework.hosted import Call, Rejected
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
 from connect_kv.kv.moment import Moment
@@ -26,11 +25,19 @@ from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
 from connect_kv.statemachine.batches import command_from, encoded, session_batch, with_session
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.code_records import activation_from
+from connect_kv.statemachine.hosted import Call, Rejected
 from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
-from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
-from connect_kv.statemachine.user_machines import RETIRED, AnyOutcome, AnyStep, Measure, Passed, UserMachines
+from connect_kv.statemachine.user_machines import (
+    RETIRED,
+    AnyOutcome,
+    AnyStep,
+    Measure,
+    Passed,
+    RetiredMachines,
+    UserMachines,
+)
 
 _PARSED_AT_ONCE = 32
 """Commands of a session batch, between two looks at the clock."""

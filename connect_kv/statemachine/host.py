@@ -16,24 +16,20 @@ from functools import partial
 from connect_kv.auth.table import AuthTable
 from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
 from connect_kv.events import Signal
-from connect_kv.framework.hosted import Checked, HostedMachine
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.moment import Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
 from connect_kv.statemachine.batches import ELAPSED
-from connect_kv.statemachine.cleanup_count import CleanupCount
 from connect_kv.statemachine.cluster import ClusterTable
+from connect_kv.statemachine.database import BatchWriter, ViewSource, state_hash
 from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
-from connect_kv.statemachine.machine_snapshots import HostConfig, ReadLog, StateKeeper
+from connect_kv.statemachine.hosted import HostedMachine
+from connect_kv.statemachine.machine_snapshots import HostConfig, MachineSnapshots, ReadLog
 from connect_kv.statemachine.queries import Queries
-from connect_kv.statemachine.retired import RetiredMachines
 from connect_kv.statemachine.sessions import SessionTable
-from connect_kv.statemachine.snapshot_source import ViewSource
-from connect_kv.statemachine.space import Space
-from connect_kv.statemachine.state_hash import state_hash
+from connect_kv.statemachine.space import CleanupTimes, Space
 from connect_kv.statemachine.stored_states import skip_key
-from connect_kv.statemachine.user_machines import UserMachines
-from connect_kv.statemachine.writer import BatchWriter
+from connect_kv.statemachine.user_machines import RetiredMachines, UserMachines
 from connect_kv.storage import codec, transfer
 from connect_kv.storage.overlay import Overlay
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs
@@ -94,7 +90,7 @@ class MachineHost:
         self.retired = RetiredMachines()
         self.machines_changed = Signal()
         """A machine may have begun, have another version, or be retired."""
-        self._keeper = StateKeeper(self.machines, self._writer, apply_worker, self._config)
+        self._snapshots = MachineSnapshots(self.machines, self._writer, apply_worker, self._config)
         self._dispatcher = Dispatcher(
             kv=kv, sessions=self.sessions, cluster=self.cluster, auth=self.auth, machines=self.machines,
             retired=self.retired, apply_worker=apply_worker, clock=clock,
@@ -118,7 +114,7 @@ class MachineHost:
         self._cleanup: asyncio.Task[None] | None = None
         self._read_log: ReadLog | None = None
         self._rebuilding: set[asyncio.Task[None]] = set()
-        self.cleanups = CleanupCount()
+        self.cleanups = CleanupTimes()
 
     # Start and end.
 
@@ -131,10 +127,10 @@ class MachineHost:
         self._read_log = read_log
         await self._state_worker.run(partial(self._dirs.discard_others, self._name))
         await self._load()
-        self._keeper.suspend_behind(log_starts)
-        await self._keeper.replay(read_log, self._last_applied)
-        await self._keeper.caught_up()
-        if self._keeper.missing:
+        self._snapshots.suspend_behind(log_starts)
+        await self._snapshots.replay(read_log, self._last_applied)
+        await self._snapshots.caught_up()
+        if self._snapshots.missing:
             await self._store_states()
         self._clean_up()
 
@@ -150,7 +146,7 @@ class MachineHost:
         await self._space.close()
         self._kv.close()
         self._close_sources()
-        async with self._syncing, self._turn, self._keeper.storing, self._writer.quiet:
+        async with self._syncing, self._turn, self._snapshots.storing, self._writer.quiet:
             await self._state_worker.run(self._end_staging)
             await self._state_worker.run(self._writer.database.close)
 
@@ -205,10 +201,6 @@ class MachineHost:
 
     # Calls from services.
 
-    def check_call(self, machine: str, method: str, arguments: bytes | str) -> Checked:
-        """Judge a call before anything is replicated; propose what is returned. Raises BadCall."""
-        return self.machines.check(machine, method, arguments)
-
     async def query(self, machine: str, method: str, arguments: bytes, date: int = 0) -> bytes:
         """Run a query on the apply thread, never at the same time as a command.
 
@@ -218,7 +210,7 @@ class MachineHost:
 
     def needed_version(self, machine: str) -> int:
         """The oldest version that a replay would run: what stands before it may be deleted."""
-        return self._keeper.needed_version(machine)
+        return self._snapshots.needed_version(machine)
 
     async def try_upgrade(self, machine: str, version: int) -> str | None:
         """Upgrade a copy of the state of a machine: what goes wrong, if anything does."""
@@ -238,9 +230,9 @@ class MachineHost:
             self._broken = True
             overlay = Overlay(self._writer.engine)
             work = await self._dispatcher.run(entries, self._moment, overlay)
-            self._keeper.suspended(self._last_applied, self._moment.log_time, overlay)
+            self._snapshots.suspended(self._last_applied, self._moment.log_time, overlay)
             for name, index in work.retired.items():
-                self._keeper.retired(name, index, work.at.log_time, overlay)
+                self._snapshots.retired(name, index, work.at.log_time, overlay)
             resumed = self._pass_over(work.skips, overlay)
             if work.at.log_time != self._moment.log_time:
                 overlay.put(_LOG_TIME, codec.u64(work.at.log_time))
@@ -249,7 +241,7 @@ class MachineHost:
             await self._writer.write(overlay.changes, entries[-1].index)
             self._moment = work.at
             self._last_applied = entries[-1].index
-            self._keeper.applied(entries)
+            self._snapshots.applied(entries)
             self._kv.published()
             self._broken = False
         for name in resumed:
@@ -264,9 +256,9 @@ class MachineHost:
         if not self.machines.can_snapshot:
             await self._sync()
             return 0
-        if self._keeper.due and self._keeper.stored:
+        if self._snapshots.due and self._snapshots.stored:
             await self._store_states()
-        stored = self._keeper.oldest
+        stored = self._snapshots.oldest
         index = await self._sync()
         return index if stored is None else min(index, stored)
 
@@ -281,9 +273,11 @@ class MachineHost:
         async with self._turn:
             self._check_usable()
             self._check_whole()
-            async with self._keeper.storing:
-                if self._keeper.oldest not in (None, self._last_applied):
-                    await self._keeper.write(await self._keeper.take(self._last_applied, self.log_time))
+            async with self._snapshots.storing:
+                if self._snapshots.oldest not in (None, self._last_applied):
+                    await self._snapshots.store(
+                        await self._snapshots.capture(self._last_applied, self.log_time)
+                    )
                     self._check_whole()
             source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
             self._sources.add(source)
@@ -318,7 +312,7 @@ class MachineHost:
         """Use that staged database from now on and delete the old one."""
         if self._staged is None or self._staged[0] != state_name:
             raise ValueError(f"no state database {state_name!r} is staged")
-        async with self._syncing, self._turn, self._keeper.storing, self._writer.quiet:
+        async with self._syncing, self._turn, self._snapshots.storing, self._writer.quiet:
             self._broken = True
             self._close_sources()
             old, self._writer.database = self._writer.database, self._staged[1]
@@ -328,7 +322,7 @@ class MachineHost:
             await self._state_worker.run(old.close)
             await self._state_worker.run(partial(self._dirs.discard_others, state_name))
             self._broken = False
-        if self._keeper.missing:
+        if self._snapshots.missing:
             await self._store_states()
         self._clean_up()
         self.machines_changed.fire()
@@ -349,15 +343,15 @@ class MachineHost:
         self.retired.load(engine)
         self._kv.load(engine, self._moment)
         set_alarms(self._kv, self.cluster)
-        await self._keeper.load(self.retired)
+        await self._snapshots.load(self.retired)
 
     async def _store_states(self) -> None:
         """Store the states of all in-memory machines. Applying goes on while they are written."""
         async with AsyncExitStack() as storing:
             async with self._turn:
-                await storing.enter_async_context(self._keeper.storing)
-                taken = await self._keeper.take(self._last_applied, self.log_time)
-            await self._keeper.write(taken)
+                await storing.enter_async_context(self._snapshots.storing)
+                taken = await self._snapshots.capture(self._last_applied, self.log_time)
+            await self._snapshots.store(taken)
 
     # Machines that stopped.
 
@@ -375,7 +369,7 @@ class MachineHost:
                 continue
             overlay.put(key, b"")
             suspension = self.machines.suspended.get(name)
-            if self._keeper.has_stored(name, index):
+            if self._snapshots.has_stored(name, index):
                 self.machines.suspend(name, f"{_HAS_RUN.format(index)}: remove this member, and add it again")
             elif suspension is None:
                 self.machines.suspend(name, f"{_HAS_RUN.format(index)}: start this member again")
@@ -395,17 +389,17 @@ class MachineHost:
         if suspension is None:
             return
         try:
-            done = await self._keeper.rebuild(name)
+            done = await self._snapshots.rebuild(name)
             if self.machines.suspended.get(name) is not suspension:
                 return
             while (target := self._last_applied) - done > _LAST_ENTRIES:
-                await self._keeper.replay(self._read_log, target, only=name, after=done)
+                await self._snapshots.replay(self._read_log, target, only=name, after=done)
                 done = target
             async with self._turn:
                 self._check_usable()
-                await self._keeper.replay(self._read_log, self._last_applied, only=name, after=done)
+                await self._snapshots.replay(self._read_log, self._last_applied, only=name, after=done)
                 self.machines.resume(name, suspension)
-                await self._keeper.caught_up()
+                await self._snapshots.caught_up()
         except NodeStopped:
             return
         except Exception as error:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import NamedTuple
 
 from connect_kv.errors import CorruptStorage
-from connect_kv.framework.hosted import Call
 from connect_kv.interfaces import Worker
 from connect_kv.kv.layout import Changes
 from connect_kv.raft.types import Entry, EntryKind
@@ -18,10 +17,11 @@ from connect_kv.rpc.command_pb2 import Command
 from connect_kv.statemachine import stored_states
 from connect_kv.statemachine.batches import commands_of, parse
 from connect_kv.statemachine.code_records import activation_from
+from connect_kv.statemachine.database import BatchWriter
+from connect_kv.statemachine.hosted import Call
 from connect_kv.statemachine.sessions import SessionLimits
 from connect_kv.statemachine.stored_states import Header, MachineState
 from connect_kv.statemachine.user_machines import RETIRED, AnyStep, Suspension, UserMachines
-from connect_kv.statemachine.writer import BatchWriter
 from connect_kv.storage.overlay import Overlay
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class HostConfig:
     sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
-class Taken(NamedTuple):
+class CapturedStates(NamedTuple):
     """States of machines at one index; only of those that have changed."""
 
     last_applied: int
@@ -60,7 +60,7 @@ class Taken(NamedTuple):
     """What had been applied since states were stored last."""
 
 
-class StateKeeper:
+class MachineSnapshots:
     """What is stored of each in-memory machine, and how it comes back."""
 
     def __init__(
@@ -73,11 +73,11 @@ class StateKeeper:
         self._apply_worker = apply_worker
         self._config = config
         self._storable = machines.storable
-        self._kept: dict[str, int] = {}
+        self._retained: dict[str, int] = {}
         """Bytes of entries applied since a machine was suspended."""
         self._headers: dict[str, Header] = {}
         self._retired: set[str] = set()
-        """Names of which nothing may be stored that was taken before: whoever bears it now is another."""
+        """Names of which nothing may be stored that was captured before: whoever bears it now is another."""
         self._stored_bytes = 0
         self._entries = 0
         self._bytes = 0
@@ -88,7 +88,7 @@ class StateKeeper:
         kept = [
             header.index
             for name, header in self._headers.items()
-            if self._kept.get(name, 0) <= self._config.suspended_bytes
+            if self._retained.get(name, 0) <= self._config.suspended_bytes
         ]
         return min(kept, default=None)
 
@@ -116,7 +116,7 @@ class StateKeeper:
         self._bytes += size
         if self._machines.suspended:
             for name in self._machines.suspended:
-                self._kept[name] = self._kept.get(name, 0) + size
+                self._retained[name] = self._retained.get(name, 0) + size
 
     # At start.
 
@@ -128,7 +128,7 @@ class StateKeeper:
             if name in self._machines.machines or name not in retired
         }
         self._entries = self._bytes = 0
-        self._kept.clear()
+        self._retained.clear()
         await self._apply_worker.run(self._restore)
 
     def _restore(self) -> None:
@@ -253,7 +253,7 @@ class StateKeeper:
     def retired(self, name: str, index: int, log_time: int, changes: Changes) -> None:
         """Nothing of it stays stored; if it is hosted again, that comes after this entry."""
         self._headers.pop(name, None)
-        self._kept.pop(name, None)
+        self._retained.pop(name, None)
         self._retired.add(name)
         for key in stored_states.removal(self._writer.engine, name):
             changes.delete(key)
@@ -273,50 +273,50 @@ class StateKeeper:
 
     async def rebuild(self, name: str) -> int:
         """A suspended machine back to its stored state: the index from where `replay` goes on."""
-        self._kept.pop(name, None)
+        self._retained.pop(name, None)
         if name in self._storable:
             await self._apply_worker.run(partial(self._restore_one, name))
         header = self._headers.get(name)
         return 0 if header is None else header.index
 
-    async def take(self, last_applied: int, log_time: int) -> Taken:
+    async def capture(self, last_applied: int, log_time: int) -> CapturedStates:
         """States as they are now, between two slices."""
         self._retired.clear()
         states = await self._apply_worker.run(partial(self._machines.changed_states, self.missing))
-        return Taken(last_applied, log_time, states, self._entries, self._bytes)
+        return CapturedStates(last_applied, log_time, states, self._entries, self._bytes)
 
-    async def write(self, taken: Taken) -> None:
-        """Store what was taken. An unchanged state is only said to stand at the new index.
+    async def store(self, captured: CapturedStates) -> None:
+        """Store what was captured. An unchanged state is only said to stand at the new index.
 
         Hold `storing`, from before `take` on. Nothing counts as stored until all of it is: whoever asked may
         be cancelled halfway.
         """
-        for name, state in taken.states.items():
-            await self._write_chunks(name, taken.last_applied, state)
+        for name, state in captured.states.items():
+            await self._write_chunks(name, captured.last_applied, state)
         # A header for one that was retired meanwhile would name chunks that went with it.
-        states = {name: state for name, state in taken.states.items() if name not in self._retired}
+        states = {name: state for name, state in captured.states.items() if name not in self._retired}
         new = {
-            name: stored_states.header_for(states[name], taken.last_applied, taken.log_time)
+            name: stored_states.header_for(states[name], captured.last_applied, captured.log_time)
             if name in states
-            else replace(self._headers[name], index=taken.last_applied, log_time=taken.log_time)
+            else replace(self._headers[name], index=captured.last_applied, log_time=captured.log_time)
             for name in sorted(self._storable)
             if name in states or name in self._headers
             if name not in self._machines.suspended and name not in self._retired
         }
         engine = self._writer.engine
         headers = self._headers | new
-        needed = min((header.index for header in headers.values()), default=taken.last_applied)
+        needed = min((header.index for header in headers.values()), default=captured.last_applied)
         removed = stored_states.skips_up_to(engine, needed)
         await self._writer.write(stored_states.header_changes(engine, new) | removed)
-        self._tell_what_is_over(new)
+        self._log_versions_over(new)
         self._headers |= {name: header for name, header in new.items() if name not in self._retired}
         self._machines.stored(states)
-        self._entries -= taken.entries
-        self._bytes -= taken.bytes
-        if taken.states:
-            self._stored_bytes = sum(state.size for state in taken.states.values())
+        self._entries -= captured.entries
+        self._bytes -= captured.bytes
+        if captured.states:
+            self._stored_bytes = sum(state.size for state in captured.states.values())
 
-    def _tell_what_is_over(self, new: Mapping[str, Header]) -> None:
+    def _log_versions_over(self, new: Mapping[str, Header]) -> None:
         for name, header in new.items():
             before = self._headers.get(name)
             if before is not None and 0 < before.standing.version < header.standing.version:

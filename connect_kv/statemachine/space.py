@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -19,12 +20,55 @@ from connect_kv.storage.engine import Engine
 
 logger = logging.getLogger(__name__)
 
+
+STEP_SECONDS = tuple(0.001 * 2**step for step in range(13))
+"""Upper bounds of what single steps are counted by; during one, nothing is applied."""
+
+WHOLE_SECONDS = tuple(0.1 * 2**step for step in range(14))
+"""Upper bounds of what whole cleanups are counted by."""
+
+
+class CleanupHistogram:
+    """Durations, by the bound they stayed below."""
+
+    __slots__ = ("bounds", "counts", "seconds")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """By bound; the last one counts what is longer than all of them."""
+        self.seconds = 0.0
+        """The sum of all durations."""
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.seconds += seconds
+
+
+class CleanupTimes:
+    """All cleanups since this process started."""
+
+    __slots__ = ("ended_at", "steps", "wholes")
+
+    def __init__(self) -> None:
+        self.steps = CleanupHistogram(STEP_SECONDS)
+        self.wholes = CleanupHistogram(WHOLE_SECONDS)
+        self.ended_at = 0.0
+        """When the last one ended, seconds since 1970; 0: none has."""
+
+
 PIECE_BYTES = 32 << 20
+
 _SHARE = 10
 """After a cleanup of so many seconds the next one waits that many times as long."""
+
 _Range = tuple[bytes, bytes]
+
 _KEYS = bytes((codec.KV_CURRENT,)), bytes((codec.KV_META,))
+
 _EVERYTHING = b"", bytes((codec.CLUSTER + 1,))
+
 _KEY_BYTES = 16
 """How much of a key counts when a range is split."""
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from connect_kv.errors import CorruptStorage
-from connect_kv.framework.hosted import Standing
 from connect_kv.statemachine.code_records import OLD, standing_from, standing_record
+from connect_kv.statemachine.hosted import Standing
 from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
 

@@ -10,28 +10,29 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from connect_kv.errors import BadCall, ConfigError, MachineSuspended
-from connect_kv.framework.hosted import (
+from connect_kv.errors import BadCall, ConfigError, CorruptStorage, MachineSuspended
+from connect_kv.kv.layout import Changes
+from connect_kv.statemachine.code_records import OLD
+from connect_kv.statemachine.hosted import (
     Activation,
     Call,
-    Checked,
     Halt,
     HostedMachine,
-    MethodDescription,
     Outcome,
     Standing,
     Step,
 )
-from connect_kv.kv.layout import Changes
-from connect_kv.statemachine.code_records import OLD
 from connect_kv.statemachine.stored_states import Header, MachineState
 from connect_kv.statemachine.stores import ReadStore, SliceStore
+from connect_kv.storage import codec
 from connect_kv.storage.engine import Reader
 from connect_kv.storage.overlay import Overlay
 
 logger = logging.getLogger(__name__)
 
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
 NOT_HOSTED = "this member does not host it: add it here, or retire it"
 
 
@@ -70,7 +71,9 @@ class Measure:
 
 
 RETIRED = Retired()
+
 AnyStep = Step | Retired | Measure
+
 AnyOutcome = Outcome | Passed
 
 
@@ -126,22 +129,6 @@ class UserMachines:
     def first_chunks(self, name: str) -> list[bytes]:
         """The state with which it begins; nothing where that is not in memory."""
         return self._first[name].chunks if name in self._first else []
-
-    def describe(self) -> dict[str, tuple[str, tuple[MethodDescription, ...]]]:
-        """Documentation and methods of each."""
-        return {name: machine.describe() for name, machine in sorted(self._machines.items())}
-
-    def check(self, machine: str, method: str, arguments: bytes | str) -> Checked:
-        """Judge a call before anything is replicated. Raises BadCall, MachineSuspended."""
-        found = self._named(machine)
-        try:
-            return found.check(method, arguments)
-        except BadCall as error:
-            raise BadCall(f"machine {machine!r}: {error}") from None
-
-    def value_json(self, machine: str, method: str, value: bytes) -> str:
-        """A returned value as JSON."""
-        return self._named(machine).value_json(method, value)
 
     def runs(self, name: str) -> bool:
         """Whether there is one of that name, and it goes on."""
@@ -319,3 +306,43 @@ class UserMachines:
             known = ", ".join(sorted(self._machines)) or "none"
             raise BadCall(f"unknown machine {name!r}; there are: {known}")
         return machine
+
+
+_RETIRED_KIND = 1
+
+
+class RetiredMachines:
+    """Used by apply; names."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, sorted."""
+        return sorted(self._names)
+
+    def load(self, reader: Reader) -> None:
+        """Replace everything by what is stored. Raises CorruptStorage."""
+        start, stop = bytes((codec.MACHINES, _RETIRED_KIND)), bytes((codec.MACHINES, _RETIRED_KIND + 1))
+        try:
+            self._names = {key[2:].decode() for key, _ in reader.iterate(start, stop)}
+        except UnicodeDecodeError as error:
+            raise CorruptStorage("state", f"retired machines: {error}") from error
+
+    def retire(self, name: str, changes: Changes) -> None:
+        """From now on its calls are refused."""
+        self._names.add(name)
+        changes.put(_key(name), b"")
+
+    def host(self, name: str, changes: Changes) -> None:
+        """From now on they are not."""
+        self._names.discard(name)
+        changes.delete(_key(name))
+
+
+def _key(name: str) -> bytes:
+    return bytes((codec.MACHINES, _RETIRED_KIND)) + name.encode()

@@ -14,9 +14,9 @@ from connect_kv.client import txn
 from connect_kv.client import watch as watches
 from connect_kv.client.client import Client, connect
 from connect_kv.config import ServerConfig
-from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.server.composition import KvServer
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from connect_kv.testing.processes import until
 
 

@@ -16,7 +16,7 @@ import pytest
 from connect_kv import Replicated
 from connect_kv.errors import CommandFailed, ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.statemachine.hosted import Call, ReplicatedMachine
 from connect_kv.testing.simulation.determinism import check_determinism
 from connect_kv.testing.simulation.invariants import Violation
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from tests.framework.machines import Item, Shop
 
 

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from connect_kv.errors import BadCall, CommandFailed, ConfigError
-from connect_kv.framework.callbacks import CallbackMachine, Messages
-from connect_kv.framework.hosted import Call, Checked, Halt, Store
-from connect_kv.framework.types import Kind, MessageType, ServiceType
+from connect_kv.framework.callbacks import Messages
+from connect_kv.framework.types import Kind, MessageType, ServiceType, Store
 from connect_kv.framework.versions import methods_of
+from connect_kv.statemachine.callbacks import CallbackMachine
+from connect_kv.statemachine.hosted import Call, Checked, Halt
 
 
 def send(message: bytes) -> bytes:

@@ -12,8 +12,8 @@ import pytest
 
 from connect_kv.errors import CommandFailed
 from connect_kv.framework import data
-from connect_kv.framework.hosted import QUERY_WROTE, UNSTORABLE, Call, ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.statemachine.hosted import QUERY_WROTE, UNSTORABLE, Call, ReplicatedMachine
 
 
 @dataclass

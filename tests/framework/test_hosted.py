@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from connect_kv.errors import BadCall, CommandFailed
-from connect_kv.framework.hosted import Call, Halt, ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.statemachine.hosted import Call, Halt, ReplicatedMachine
 from tests.framework.machines import Counter, Shop
 
 

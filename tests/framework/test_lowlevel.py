@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from connect_kv.errors import BadCall, CommandFailed
-from connect_kv.framework.hosted import Call, Halt
-from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.types import Kind
 from connect_kv.raft.types import Entry
-from connect_kv.statemachine.counter import Counter
+from connect_kv.statemachine.hosted import Call, Halt
+from connect_kv.statemachine.lowlevel import LowLevelMachine
+from examples.lowlevel.counter import Counter
 
 
 def pack(**arguments: object) -> bytes:

@@ -9,10 +9,10 @@ import pytest
 
 from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, Checked, ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import methods_of
+from connect_kv.statemachine.hosted import Call, Checked, ReplicatedMachine
 from tests.framework.machines import Counter, Item, Shop
 
 

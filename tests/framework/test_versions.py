@@ -10,8 +10,9 @@ import pytest
 from connect_kv import Replicated, before, command, query
 from connect_kv.errors import BadCall, CommandFailed, ConfigError
 from connect_kv.framework.exceptions import raised
-from connect_kv.framework.fingerprint import PYTHON, Code, changed, codes_of
-from connect_kv.framework.hosted import (
+from connect_kv.framework.versions import methods_of, versions_of
+from connect_kv.statemachine.fingerprint import PYTHON, Code, changed, codes_of
+from connect_kv.statemachine.hosted import (
     Activation,
     Call,
     Halt,
@@ -20,7 +21,6 @@ from connect_kv.framework.hosted import (
     ReplicatedMachine,
     Standing,
 )
-from connect_kv.framework.versions import methods_of, versions_of
 
 
 class OutOfStock(Exception):

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_kv.errors import BadCall, Refused, RequestTooLarge
-from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.kv import validation
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
@@ -19,6 +18,7 @@ from connect_kv.rpc.kv_pb2 import TxnRequest
 from connect_kv.services.caller import Caller
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from connect_kv.statemachine.user_machines import UserMachines
 from tests.fuzz.conftest import fuzz, integers, messages
 from tests.services.conftest import everybody

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from connect_kv.errors import CommandFailed, CorruptStorage
 from connect_kv.framework import data as wire
-from connect_kv.framework.hosted import Call, HostedMachine, ReplicatedMachine
-from connect_kv.framework.lowlevel import LowLevelMachine
 from connect_kv.framework.replicated import Replicated, command
-from connect_kv.statemachine import counter, dict_kv, stored_states
+from connect_kv.statemachine import stored_states
+from connect_kv.statemachine.hosted import Call, HostedMachine, ReplicatedMachine
+from connect_kv.statemachine.lowlevel import LowLevelMachine
 from connect_kv.statemachine.stored_states import MachineState
 from connect_kv.statemachine.user_machines import UserMachines
 from connect_kv.storage import codec
 from connect_kv.storage.memory import MemoryDisk
+from examples.lowlevel import counter, dict_kv
 from tests.fuzz.conftest import damaged, fuzz
 
 

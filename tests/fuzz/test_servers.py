@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 
-from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.frontend.grpc.router import ETCD_NAMES
 from connect_kv.frontend.grpc.services import SERVICES
 from connect_kv.rpc.command_pb2 import Command
@@ -20,6 +19,7 @@ from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest
 from connect_kv.rpc.maintenance_pb2 import AlarmRequest
 from connect_kv.rpc.session_pb2 import SessionRequests
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from connect_kv.testing.ports import free_ports
 from connect_kv.transport.limits import SERVICE
 from tests.framework.machines import Counter

@@ -7,7 +7,7 @@ import pytest
 
 from connect_kv.kv import layout, revision
 from connect_kv.rpc.kv_pb2 import TxnRequest
-from connect_kv.statemachine.state_hash import state_hash
+from connect_kv.statemachine.database import state_hash
 from tests.kv.conftest import Kv, delete_op, put_op
 
 Change = Callable[[Kv], None]

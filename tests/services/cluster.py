@@ -12,8 +12,8 @@ import grpc
 from google.protobuf.message import Message
 
 from connect_kv.config import InitialMember, ServerConfig
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server.composition import KvServer
+from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.testing.ports import free_ports
 from tests.services.conftest import unary, until
 

@@ -14,7 +14,6 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from connect_kv.errors import RefusedToStart, StorageInUse
-from connect_kv.framework.hosted import ReplicatedMachine
 from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.frontend.grpc.reflection import REFLECTION_NAMES
 from connect_kv.rpc import (
@@ -28,6 +27,7 @@ from connect_kv.rpc import (
     watch_pb2,
 )
 from connect_kv.server.composition import KvServer
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from tests.services.cluster import Member, agree, configs, running
 from tests.services.conftest import StreamCall, listed, next_of, streaming, until
 

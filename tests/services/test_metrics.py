@@ -13,7 +13,7 @@ from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest, AlarmResponse
 from connect_kv.server.server_metrics import _health_families
 from connect_kv.services.executor import Replica
-from connect_kv.statemachine.cleanup_count import Spread
+from connect_kv.statemachine.space import CleanupHistogram
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import FakeNode, streaming, unary, until
 
@@ -44,10 +44,10 @@ def test_clients_cannot_make_as_many_labels_as_they_like() -> None:
 
 
 def test_durations_are_counted_by_the_bound_they_stay_below() -> None:
-    spread = Spread((1.0, 2.0))
+    histogram = CleanupHistogram((1.0, 2.0))
     for seconds in (0.5, 1.0, 1.5, 9.0):
-        spread.add(seconds)
-    assert (spread.counts, spread.seconds) == ([2, 1, 1], 12.0)
+        histogram.add(seconds)
+    assert (histogram.counts, histogram.seconds) == ([2, 1, 1], 12.0)
 
 
 async def test_each_check_is_counted_by_its_outcome() -> None:

@@ -12,7 +12,7 @@ import connect_kv
 from connect_kv import Cluster, ConfigError, MessageType, Node, RefusedToStart, Server, ServiceType
 from connect_kv.config import ServerConfig
 from connect_kv.framework.callbacks import CALLBACKS, Messages
-from connect_kv.framework.hosted import Store
+from connect_kv.framework.types import Store
 from connect_kv.server.process import REFUSED, run, run_configured
 from connect_kv.testing.ports import free_ports
 from tests.services.test_members import Counter

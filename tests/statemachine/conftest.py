@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from connect_kv.framework.callbacks import CallbackMachine
-from connect_kv.framework.hosted import HostedMachine, ReplicatedMachine, Store
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.framework.types import MessageType, ServiceType
+from connect_kv.framework.types import MessageType, ServiceType, Store
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.machine import KvMachine
 from connect_kv.node.workers import InlineWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, MachineCall, Result, SessionClose, SessionOpen
 from connect_kv.rpc.kv_pb2 import PutRequest
+from connect_kv.statemachine.callbacks import CallbackMachine
 from connect_kv.statemachine.host import HostConfig, MachineHost
+from connect_kv.statemachine.hosted import HostedMachine, ReplicatedMachine
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDirs

@@ -18,10 +18,7 @@ from connect_kv.errors import (
     StorageError,
     UnknownEntry,
 )
-from connect_kv.framework.callbacks import CallbackMachine
-from connect_kv.framework.hosted import HostedMachine
-from connect_kv.framework.lowlevel import LowLevelMachine
-from connect_kv.framework.types import Kind, MessageType
+from connect_kv.framework.types import MessageType
 from connect_kv.kv.lessor import Lessor
 from connect_kv.node.workers import InlineWorker, ThreadWorker
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
@@ -30,9 +27,12 @@ from connect_kv.rpc.kv_pb2 import CompactionRequest, RangeRequest
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest
 from connect_kv.rpc.versions_pb2 import MachineChange
-from connect_kv.statemachine.counter import Counter as LowLevelCounter
-from connect_kv.statemachine.dict_kv import Delete, DictKv, Put, encode
+from connect_kv.statemachine.callbacks import CallbackMachine
+from connect_kv.statemachine.hosted import HostedMachine
+from connect_kv.statemachine.lowlevel import LowLevelMachine
 from connect_kv.storage.memory import MemoryDisk
+from examples.lowlevel.counter import Counter as LowLevelCounter
+from examples.lowlevel.dict_kv import Delete, DictKv, Put, encode
 from tests.statemachine.conftest import (
     SECOND,
     Counter,
@@ -249,20 +249,6 @@ async def test_entries_must_follow_one_another() -> None:
     member = await Member().start()
     with pytest.raises(ValueError, match="entry 2 does not follow 0"):
         await member.host.apply([Entry(EntryId(1, 2), EntryKind.NOOP)])
-
-
-async def test_calls_are_checked_before_they_are_replicated() -> None:
-    host = (await Member().start()).host
-    checked = host.check_call("counter", "add", "{}")
-    assert (checked.kind, checked.arguments) == (Kind.COMMAND, b"\x80")
-    wrong: list[tuple[str, str, bytes | str, str]] = [
-        ("other", "add", b"\x80", "unknown machine 'other'; there are: counter"),
-        ("counter", "other", b"\x80", "machine 'counter': unknown method 'other'"),
-        ("counter", "add", '{"by": "x"}', "Expected `int`"),
-    ]
-    for machine, method, arguments, complaint in wrong:
-        with pytest.raises(BadCall, match=complaint):
-            host.check_call(machine, method, arguments)
 
 
 async def test_queries_run_on_the_apply_thread_between_slices() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from connect_kv import Replicated, command, query
-from connect_kv.framework.hosted import Call, ReplicatedMachine
+from connect_kv.statemachine.hosted import Call, ReplicatedMachine
 from connect_kv.statemachine.user_machines import UserMachines
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.overlay import Overlay

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from connect_kv import Replicated, before, command, query
-from connect_kv.framework.fingerprint import Code, codes_of
-from connect_kv.framework.hosted import ReplicatedMachine, Standing
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.versions_pb2 import MachineChange
 from connect_kv.services.machine_control import wrong_among
@@ -17,7 +15,9 @@ from connect_kv.statemachine.code_records import (
     standing_from,
     standing_record,
 )
+from connect_kv.statemachine.fingerprint import Code, codes_of
 from connect_kv.statemachine.host import HostConfig
+from connect_kv.statemachine.hosted import ReplicatedMachine, Standing
 from tests.statemachine.conftest import Counter, Member, call, copy_snapshot, number_in
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from connect_kv.node.workers import InlineWorker
-from connect_kv.statemachine.writer import PIECE, BatchWriter
+from connect_kv.statemachine.database import PIECE, BatchWriter
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.state_dirs import StateDirs
 

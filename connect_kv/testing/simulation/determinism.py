@@ -18,10 +18,10 @@ from typing import NamedTuple
 import msgspec
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.hosted import QUERY_WROTE, UNSTORABLE
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import methods_of
+from connect_kv.statemachine.hosted import QUERY_WROTE, UNSTORABLE
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import Arguments, first_of
 from connect_kv.testing.simulation.member import Found, Step, Told

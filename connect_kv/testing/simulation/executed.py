@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from connect_kv.errors import BadCall, CommandFailed
-from connect_kv.framework.hosted import (
+from connect_kv.framework.replicated import Replicated
+from connect_kv.framework.types import Store
+from connect_kv.statemachine.hosted import (
     QUERY_WROTE,
     UNSTORABLE,
     Activation,
@@ -16,9 +18,7 @@ from connect_kv.framework.hosted import (
     ReplicatedMachine,
     Standing,
     Step,
-    Store,
 )
-from connect_kv.framework.replicated import Replicated
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.portrait import Portrait, portrait_of
 from connect_kv.testing.simulation.telling import arguments_in_words, value_in_words

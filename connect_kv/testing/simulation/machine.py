@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from connect_kv import errors
 from connect_kv.errors import ConfigError
 from connect_kv.framework import data
-from connect_kv.framework.hosted import Call, ReplicatedMachine, failed
 from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import Kind
 from connect_kv.framework.versions import methods_of
+from connect_kv.statemachine.hosted import Call, ReplicatedMachine, failed
 from connect_kv.testing.checker.linearizability import Model
 from connect_kv.testing.simulation.executed import Executed, Factory, ObservedMachine, answer_of
 from connect_kv.testing.simulation.random_arguments import random_arguments

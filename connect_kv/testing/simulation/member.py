@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connect_kv.errors import CommandFailed, ConfigError
-from connect_kv.framework.hosted import Call, ReplicatedMachine
 from connect_kv.framework.replicated import Replicated
+from connect_kv.statemachine.hosted import Call, ReplicatedMachine
 from connect_kv.testing.simulation.portrait import Portrait, portrait_of
 
 SEGMENTS = 12

@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.fingerprint import changed, codes_of
 from connect_kv.framework.versions import methods_of, versions_of
+from connect_kv.statemachine.fingerprint import changed, codes_of
 from connect_kv.testing.simulation.executed import Factory, ObservedMachine
 from connect_kv.testing.simulation.host import Host
 from connect_kv.testing.simulation.invariants import Violation

@@ -8,10 +8,13 @@ from types import CodeType, FrameType
 CALLS = 1000
 """So many calls within each other are possible from where a machine is entered, as in a new program."""
 
+
 STACK_BYTES = 64 << 20
 """Of the thread that runs machines: enough for so many calls, whatever each of them is."""
 
+
 _MOST_WAYS = 256
+
 
 _limits: dict[tuple[CodeType, ...], int] = {}
 """What limit gives CALLS calls, by the way that led to where it is set."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from connect_kv.errors import BadCall, CommandFailed, ConfigError
-from connect_kv.framework.depth import FixedDepth
 from connect_kv.framework.exceptions import held, type_of_error
-from connect_kv.framework.fingerprint import PYTHON, Code, changed, codes_of
 from connect_kv.framework.methods import Method, Parameter, WrongArguments
 from connect_kv.framework.replicated import (
     Replicated,
@@ -20,12 +18,17 @@ from connect_kv.framework.replicated import (
     set_log_time,
     twin,
 )
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import Kind, Store
 from connect_kv.framework.versions import versions_of
+from connect_kv.statemachine.depth import FixedDepth
+from connect_kv.statemachine.fingerprint import PYTHON, Code, changed, codes_of
+from connect_kv.statemachine.guard import Guard
 
 _MESSAGE_LIMIT = 4096
+
 UNSTORABLE = "Unstorable"
 """Type of the failure of a command that left what could not be stored."""
+
 QUERY_WROTE = "QueryWrote"
 """Type of the failure of a query that changed the object."""
 
@@ -124,24 +127,6 @@ class MethodDescription:
     returns: str
 
 
-class Store(Protocol):
-    """Ordered bytes of one machine on disk. Only machines that are `persistent` receive it."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of `key`, or None."""
-
-    def iterate(
-        self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with ``start <= key < stop`` in key order (None: to the end), or backwards."""
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set it. Refused (PermissionError) while a message is only read."""
-
-    def delete(self, key: bytes) -> None:
-        """Remove it, if there. Refused likewise."""
-
-
 class HostedMachine(Protocol):
     """A machine as the host sees it. `check` and `value_json` run on the loop, the rest on one thread."""
 
@@ -221,9 +206,6 @@ class ReplicatedMachine:
             _check_own_snapshot(machine)
         else:
             self.snapshot()
-        # Here, and not above: clients know a machine's methods, and run none.
-        from connect_kv.framework.guard import Guard
-
         self._guard = None if own[0] else Guard(owner, attributes_of(machine))
         self.codes = codes_of(owner)
         self.standing = Standing(0)

@@ -7,9 +7,15 @@ from typing import Generic, TypeVar
 
 from connect_kv.errors import BadCall
 from connect_kv.framework import data
-from connect_kv.framework.depth import FixedDepth
-from connect_kv.framework.fingerprint import Code
-from connect_kv.framework.hosted import (
+from connect_kv.framework.methods import WrongArguments
+from connect_kv.framework.replicated import Replicated, command, query
+from connect_kv.framework.types import Kind, Store
+from connect_kv.framework.versions import methods_of
+from connect_kv.interfaces import StateMachine
+from connect_kv.raft.types import Entry, EntryId, EntryKind
+from connect_kv.statemachine.depth import FixedDepth
+from connect_kv.statemachine.fingerprint import Code
+from connect_kv.statemachine.hosted import (
     Activation,
     Call,
     Checked,
@@ -18,18 +24,11 @@ from connect_kv.framework.hosted import (
     Outcome,
     Standing,
     Step,
-    Store,
     checked_arguments,
     checked_chunks,
     failed,
     text_of_error,
 )
-from connect_kv.framework.methods import WrongArguments
-from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.framework.types import Kind
-from connect_kv.framework.versions import methods_of
-from connect_kv.interfaces import StateMachine
-from connect_kv.raft.types import Entry, EntryId, EntryKind
 
 R = TypeVar("R")
 

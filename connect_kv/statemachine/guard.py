@@ -15,7 +15,9 @@ from connect_kv.framework.attributes import Attributes
 
 State = MutableMapping[str, Any]
 
+
 _SCALARS = frozenset((int, str, bytes, bool, float, type(None)))
+
 _ABSENT = object()
 
 

@@ -25,11 +25,16 @@ from connect_kv.framework.versions import versions_of
 PYTHON = f"{sys.implementation.cache_tag}"
 """Whose bytecode it is: fingerprints of two are not comparable."""
 
+
 _DIGEST_BYTES = 8
+
 _VALUES = (int, str, bytes, float, complex, type(None))
+
 _VALUE_MODULES = frozenset(("datetime", "decimal", "fractions", "uuid", "_decimal"))
 """Of values, or with values, whose text says all of them."""
+
 _OF_NO_EFFECT = ("__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__firstlineno__")
+
 _NAMING = frozenset((*dis.hasname, *dis.haslocal, *dis.hasfree))
 """Instructions that name something."""
 
