@@ -12,8 +12,8 @@ import pytest
 from connect_kv import Client, connect
 from connect_kv.client.auth import READWRITE
 from connect_kv.config import ServerConfig
-from connect_kv.framework.hosted import HostedMachine
 from connect_kv.server.composition import KvServer
+from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.testing.ports import free_ports
 
 PASSWORDS = {"root": "r00t", "al": "secret"}

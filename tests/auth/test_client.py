@@ -10,7 +10,7 @@ import pytest
 import connect_kv.sync
 from connect_kv import Client, ConfigError, Refused, Replicated, Unavailable, command, connect, query
 from connect_kv.client.auth import COMMAND, QUERY, READ, READWRITE
-from connect_kv.framework.hosted import ReplicatedMachine
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from tests.auth.conftest import PASSWORDS, found_users, guarded, server_at, user
 from tests.services.conftest import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connect_kv import Compacted, Replicated, command
-from connect_kv.framework.hosted import ReplicatedMachine
+from connect_kv.statemachine.hosted import ReplicatedMachine
 from tests.auth.conftest import guarded
 
 
