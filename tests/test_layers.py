@@ -44,14 +44,15 @@ ALLOWED: dict[str, set[str]] = {
     "raft": {"errors"},
     "peer_protocol": {"raft"},
     "interfaces": {"peer_protocol", "raft"},
+    "etcd_files": {"errors", "protowire", "rpc"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
     "transport": {"peer_protocol", "interfaces", "raft", *GROUND, *TLS},
     "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
     # what is replicated
-    "kv": {"interfaces", "raft", "storage", *GROUND},
-    "auth": {"kv", "storage", "interfaces", *GROUND},
+    "kv": {"etcd_files", "interfaces", "raft", "storage", *GROUND},
+    "auth": {"etcd_files", "kv", "storage", "interfaces", *GROUND},
     "framework": {"options", "errors"},
-    "statemachine": {"auth", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
+    "statemachine": {"auth", "etcd_files", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
     # services know requests, front ends know wires
     "services": {
         "auth",
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontend.http": {"services", "errors", "events", *PEOPLE, *TLS},
     "config": {"credentials", "errors", "framework", "options", "units"},
     "server": {
-        "auth",
+        "auth", "etcd_files",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
     },
