@@ -38,6 +38,7 @@ from connect_kv.rpc.kv_pb2 import (
     TxnRequest,
 )
 from connect_kv.rpc.lease_pb2 import LeaseGrantResponse, LeaseRevokeResponse
+from connect_kv.storage.engine import Reader
 
 R = TypeVar("R")
 
@@ -454,10 +455,23 @@ class KvMachine:
         return encoded.getvalue()
 
     async def hash_kv(self, revision: int) -> tuple[int, int, int]:
-        """(hash, compacted, revision) of all changes up to `revision`; 0 or less stands for the last.
+        """(hash, compacted, revision) of what etcd's HashKV covers up to `revision`; 0 or less: the last.
 
-        Waits until this member has cleaned up after the last compaction. Raises Refused, NodeStopped.
+        The number that an etcd with the same history answers. Waits until this member has cleaned up after
+        the last compaction. Raises Refused, NodeStopped.
         """
+        return await self._hash(revision, hashing.etcd_history)
+
+    async def hash_history(self, revision: int) -> tuple[int, int, int]:
+        """The same of every change that is kept, byte for byte: what members compare with each other.
+
+        Members of every version so far compute it alike.
+        """
+        return await self._hash(revision, lambda view, last, _: hashing.history(view, last))
+
+    async def _hash(
+        self, revision: int, walk: Callable[[Reader, int, int], Walk[int]]
+    ) -> tuple[int, int, int]:
         while True:
             compacted = self._visible.compacted
             await self.cleaned(compacted)
@@ -466,7 +480,7 @@ class KvMachine:
                     check_revision(revision, transaction.state)
                     last = revision if revision > 0 else transaction.state.revision
                     hashes: list[int] = []
-                    for _ in transaction.steps(_kept(hashing.history(transaction.view, last), hashes)):
+                    for _ in transaction.steps(_kept(walk(transaction.view, last, compacted), hashes)):
                         await asyncio.sleep(0)
                     return hashes[0], compacted, revision or last
             # The next compaction is written and not published yet: let that happen.

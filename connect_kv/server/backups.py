@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from connect_kv.errors import RefusedToStart
+from connect_kv.etcd_files import records
+from connect_kv.etcd_files.checksums import crc32c
 from connect_kv.interfaces import Identity, Worker
-from connect_kv.kv import layout
+from connect_kv.kv import hashing, layout
 from connect_kv.kv.layout import StoreState
 from connect_kv.kv.machine import KvMachine
 from connect_kv.node.clock import SystemClock
@@ -40,7 +41,7 @@ class Contents:
     compacted: int
     keys: int
     history_hash: int
-    """What HashKV answers for that revision, if the history had been cleaned up when it was taken."""
+    """What HashKV answers for that revision, if nothing was ever compacted."""
 
 
 def nothing(done: int, total: int) -> None:
@@ -49,12 +50,13 @@ def nothing(done: int, total: int) -> None:
 
 async def contents(path: Path, progress: Progress = nothing) -> Contents:
     """Read a whole backup and check it. Raises CorruptStorage."""
-    state, checksum = StoreState(), 0
+    extend = crc32c()
+    state, checksum = StoreState(), extend(0, records.KEY)
     with BackupFile(path, progress) as file:
         async for piece in file.pieces():
             for key, value in transfer.pairs_of(piece):
                 if key[0] == codec.KV_HISTORY:
-                    checksum = zlib.crc32(value, zlib.crc32(key, checksum))
+                    checksum = extend(checksum, b"".join(hashing.etcd_record(key[1:], value)))
                 elif key == layout.STATE:
                     state = StoreState.decode(value)
         return Contents(

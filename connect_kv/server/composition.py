@@ -274,7 +274,7 @@ class KvServer:
             node,
             node.identity.node_id,
             peers=self._services.peers,
-            hash_kv=self._services.maintenance.hash_kv,
+            hash_kv=self._services.maintenance.hash_for_members,
             difference=kv.difference,
             corrupt=self._raise_corrupt,
             machines=self._services.control.compare,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -155,16 +155,23 @@ class MaintenanceService:
     async def HashKV(
         self, request: maintenance_pb2.HashKVRequest, caller: Caller
     ) -> maintenance_pb2.HashKVResponse:
-        """Of the keys and their history: equal on all members that have compacted up to the same revision."""
+        """Of the keys and their history: equal on all members that have compacted up to the same revision,
+        and on an etcd that holds the same.
+        """
         self._access.root(caller)
-        response = await self.hash_kv(request.revision)
+        response = await self._hashed(request.revision, self._kv.hash_kv)
         self._replica.fill(response.header)
         return response
 
-    async def hash_kv(self, revision: int) -> maintenance_pb2.HashKVResponse:
-        """This member's answer, without ids."""
+    async def hash_for_members(self, revision: int) -> maintenance_pb2.HashKVResponse:
+        """Of the same byte for byte, as members of every version compute it; without ids."""
+        return await self._hashed(revision, self._kv.hash_history)
+
+    async def _hashed(
+        self, revision: int, of: Callable[[int], Awaitable[tuple[int, int, int]]]
+    ) -> maintenance_pb2.HashKVResponse:
         with self._hashing_keys.time():
-            checksum, compacted, last = await self._kv.hash_kv(revision)
+            checksum, compacted, last = await of(revision)
         response = maintenance_pb2.HashKVResponse(
             hash=checksum, compact_revision=compacted, hash_revision=last
         )
@@ -234,4 +241,4 @@ class MaintenanceService:
         """The same for the leader, which compares: up to where it stands itself."""
         await self._replica.barrier()
         wanted = maintenance_pb2.HashKVRequest.FromString(request)
-        return (await self.hash_kv(wanted.revision)).SerializeToString()
+        return (await self.hash_for_members(wanted.revision)).SerializeToString()

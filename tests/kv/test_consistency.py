@@ -92,7 +92,7 @@ async def test_an_index_entry_moved_to_another_place_is_found(kv: Kv) -> None:
 
 
 @pytest.mark.parametrize(("keys", "size"), [(2000, 0), (40, 200_000)], ids=["many", "large"])
-@pytest.mark.parametrize("what", ["difference", "hash_kv", "state_hash"])
+@pytest.mark.parametrize("what", ["difference", "hash_kv", "hash_history", "state_hash"])
 async def test_others_run_while_many_or_large_records_are_looked_at(
     kv: Kv, keys: int, size: int, what: str
 ) -> None:
@@ -101,6 +101,7 @@ async def test_others_run_while_many_or_large_records_are_looked_at(
     calls: dict[str, Callable[[], Coroutine[object, object, object]]] = {
         "difference": kv.machine.difference,
         "hash_kv": lambda: kv.machine.hash_kv(0),
+        "hash_history": lambda: kv.machine.hash_history(0),
         "state_hash": lambda: state_hash(kv.engine),
     }
     looking = asyncio.create_task(calls[what]())
