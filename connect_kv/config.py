@@ -104,6 +104,10 @@ class ServerConfig:
     """Seconds that a simple token lives without being used."""
     bcrypt_cost: int = 10
     """Of passwords set from now on: 4 to 31; each step doubles what a guess costs."""
+    max_streams_per_user: int = 8192
+    """These three: 0 is no limit (`services.shares`)."""
+    max_watches_per_user: int = 500_000
+    max_sessions_per_user: int = 5000
     corruption_check_seconds: int = 12 * 3600
     """How often the members' data is compared; 0: never."""
     log_format: str = "text"
@@ -483,8 +487,11 @@ def _check_numbers(config: ServerConfig) -> None:
         raise ConfigError(
             f"max_request_bytes: {config.max_request_bytes}: expected at most {MAX_REQUEST_BYTES}"
         )
-    if config.corruption_check_seconds < 0:
-        raise ConfigError(f"corruption_check_seconds: {config.corruption_check_seconds}: expected 0 or more")
+    for key in (
+        "corruption_check_seconds", "max_streams_per_user", "max_watches_per_user", "max_sessions_per_user",
+    ):  # fmt: skip
+        if getattr(config, key) < 0:
+            raise ConfigError(f"{key}: {getattr(config, key)}: expected 0 or more")
     if not 4 <= config.bcrypt_cost <= 31:
         raise ConfigError(f"bcrypt_cost: {config.bcrypt_cost}: expected 4 to 31")
     _ = config.retention

@@ -293,6 +293,24 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             help="Cost of passwords set from now on, 4 to 31.",
             default="10",
         ),
+        Option(
+            key="max_streams_per_user",
+            kind=Kind.NUMBER,
+            help="Streams one user may have open on this member; 0: no limit. Root has none, here and below.",
+            default="8192",
+        ),
+        Option(
+            key="max_watches_per_user",
+            kind=Kind.NUMBER,
+            help="Watches one user may have on this member; 0: no limit.",
+            default="500000",
+        ),
+        Option(
+            key="max_sessions_per_user",
+            kind=Kind.NUMBER,
+            help="Sessions one user may have open; 0: no limit.",
+            default="5000",
+        ),
     ),
     "Space": (
         Option(

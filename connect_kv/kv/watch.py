@@ -13,6 +13,7 @@ watches.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -125,6 +126,8 @@ class WatchHub:
         self.closed = False
         self.sent = 0
         """Events that left for clients."""
+        self.owned: Counter[str] = Counter()
+        """How many watches each user has."""
         self._streams: dict[Outlet, None] = {}
         self._live: dict[Watcher, None] = {}
         self._groups: dict[GroupKey, WatcherGroup[Watcher]] = {}
@@ -209,6 +212,12 @@ class WatchHub:
         while True:
             await clock.sleep(interval)
             await self.notify_progress()
+
+    def own(self, owner: str, more: int) -> None:
+        """That user has so many watches more, or fewer."""
+        self.owned[owner] += more
+        if not self.owned[owner]:
+            del self.owned[owner]
 
     def join(self, watch: Watcher) -> None:
         """It has seen everything up to the published revision: offer it what comes."""

@@ -6,6 +6,7 @@ Under etcd's names where they mean the same (docs/metrics.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,6 +22,7 @@ from connect_kv.server.audit_file import AuditFile
 from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
+from connect_kv.services.shares import Shares
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.space import CleanupHistogram, CleanupTimes
@@ -38,6 +40,7 @@ def show(
     streams: Streams,
     changes: MemberChanges,
     logins: Attempts,
+    shares: Shares,
 ) -> None:
     """All of them."""
     _show_node(metrics, node)
@@ -69,6 +72,13 @@ def show(
         ("refused", lambda: logins.refused),
     ):
         counter("connect_kv_logins", "Logins tried here.", read, outcome=outcome)
+    for what in ("streams", "watches", "sessions"):
+        counter(
+            "connect_kv_user_limit_refusals",
+            "Refused, for one user has enough of them.",
+            partial(shares.refused.__getitem__, what),
+            limit=what,
+        )
     counter("connect_kv_logins_slowed", "Those that had to wait for their turn.", lambda: logins.slowed)
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
 

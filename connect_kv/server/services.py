@@ -48,6 +48,7 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.renewals import Renewals
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
+from connect_kv.services.shares import Shares, UserLimits
 from connect_kv.services.streams import Streams
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
@@ -120,6 +121,14 @@ class Services:
             last_applied=lambda: host.last_applied,
         )
         access = self.authentication.access
+        self.shares = Shares(
+            UserLimits(
+                streams=config.max_streams_per_user,
+                watches=config.max_watches_per_user,
+                sessions=config.max_sessions_per_user,
+            ),
+            free=lambda user: host.auth.rights(user).root,
+        )
         if trail is not None:
             access.audit = make_audit(config, trail, access, clock)
         self._streams = Streams(
@@ -170,7 +179,7 @@ class Services:
             metrics=metrics,
             access=access,
         )
-        watches = WatchService(self.replica, kv.hub, clock, access)
+        watches = WatchService(self.replica, kv.hub, clock, access, self.shares)
         host.auth.changed = watches.rights_changed
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.replica, kv, self.quota, access),
@@ -187,7 +196,9 @@ class Services:
             "Maintenance": self.maintenance,
             "Lock": LockService(self.replica, self._contests, self._streams, access),
             "Election": ElectionService(self.replica, kv, self._contests, self._streams, access),
-            "Session": SessionService(self.replica, reads, commands, host.sessions, access, clock=clock),
+            "Session": SessionService(
+                self.replica, reads, commands, host.sessions, access, clock=clock, shares=self.shares
+            ),
             "Machine": MachineService(
                 self.replica, host, calls, self.control, lambda: node.read_date, access
             ),
@@ -204,6 +215,7 @@ class Services:
             self.opening,
             access.ready,
             access.audit,
+            lambda caller: self.shares.stream(access.who(caller) if access.enabled else ""),
         )
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
@@ -253,6 +265,7 @@ class Services:
             streams=self._streams,
             changes=changes,
             logins=self.authentication.service.attempts,
+            shares=self.shares,
         )
 
     @property

@@ -16,6 +16,7 @@ from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.services.shares import Shares
 from connect_kv.services.status import failure_of
 from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
 from connect_kv.statemachine.sessions import SessionTable
@@ -42,8 +43,10 @@ class SessionService:
         access: Access,
         *,
         clock: Clock,
+        shares: Shares,
         window: int = WINDOW,
     ) -> None:
+        self._shares = shares
         self._access = access
         self._replica = replica
         self._reads = reads
@@ -80,7 +83,9 @@ class SessionService:
             writer.cancel()
 
     async def _open(self, caller: Caller, ttl: int) -> tuple[int, int]:
-        request = SessionOpen(ttl=ttl, user=self._access.name(caller))
+        user = self._access.name(caller)
+        self._shares.session(user, self._sessions.owned(user))
+        request = SessionOpen(ttl=ttl, user=user)
         result = await self._replica.execute(_OPEN, request.SerializeToString())
         return result.session_open.session, result.session_open.ttl
 

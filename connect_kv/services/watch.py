@@ -13,6 +13,7 @@ from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica
+from connect_kv.services.shares import Shares
 
 _BACKLOG = 4096
 """Answers that may wait on one stream before no more requests are read from it."""
@@ -22,7 +23,8 @@ _PAUSE_SECONDS = 0.02
 class WatchService:
     """Carries requests to a stream of watches and its responses back; the hub has the rules."""
 
-    def __init__(self, replica: Replica, hub: WatchHub, clock: Clock, access: Access) -> None:
+    def __init__(self, replica: Replica, hub: WatchHub, clock: Clock, access: Access, shares: Shares) -> None:
+        self._shares = shares
         self._replica = replica
         self._clock = clock
         self._hub = hub
@@ -78,6 +80,7 @@ class WatchService:
                 try:
                     self._access.watch(channel.caller, create.key, create.range_end)
                     owner = self._access.name(channel.caller)
+                    self._shares.watch(owner, self._hub.owned[owner])
                 except Refused as refused:
                     self._written_down(channel.caller, create, refused)
                     stream.refuse(_in_words(refused))

@@ -96,6 +96,7 @@ class SessionTable:
     def __init__(self, limits: SessionLimits | None = None) -> None:
         self._limits = limits or SessionLimits()
         self._sessions: dict[int, _Session] = {}
+        self._owned: Counter[str] = Counter()
         # Both heaps are lazy: an item may say an earlier time than its session has by now.
         self._deadlines: list[tuple[int, int]] = []
         self._uses: list[tuple[int, int]] = []
@@ -118,6 +119,10 @@ class SessionTable:
         found = self._sessions.get(session)
         return "" if found is None else found.owner
 
+    def owned(self, owner: str) -> int:
+        """How many that user has."""
+        return self._owned[owner]
+
     def unacknowledged(self, session: int) -> int:
         """How many replies are kept for it."""
         found = self._sessions.get(session)
@@ -137,6 +142,7 @@ class SessionTable:
                 self._load_replies(self._sessions[session], record, value)
         except (KeyError, ValueError, struct.error) as error:
             raise CorruptStorage("state", f"session table: {error!r}") from error
+        self._owned = Counter(session.owner for session in self._sessions.values())
         self._deadlines = sorted((session.deadline(), id) for id, session in self._sessions.items())
         self._uses = sorted((session.used_index, id) for id, session in self._sessions.items())
 
@@ -172,6 +178,7 @@ class SessionTable:
         ttl = min(max(request.ttl, limits.min_ttl), limits.max_ttl) if request.ttl > 0 else limits.default_ttl
         session = _Session(ttl, at.now, index, owner=request.user)
         self._sessions[id] = session
+        self._owned[session.owner] += 1
         self._running[id] = []
         heappush(self._deadlines, (session.deadline(), id))
         heappush(self._uses, (index, id))
@@ -322,6 +329,9 @@ class SessionTable:
 
     def _end(self, id: int, changes: Changes) -> None:
         session = self._sessions.pop(id)
+        self._owned[session.owner] -= 1
+        if not self._owned[session.owner]:
+            del self._owned[session.owner]
         changes.delete(_key(id))
         for record in session.records:
             changes.delete(_replies_key(id, record))

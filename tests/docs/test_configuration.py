@@ -59,6 +59,9 @@ VALUES: dict[str, object] = {
     "catch_up_entries": 8,
     "log_level": "debug",
     "log_format": "json",
+    "max_streams_per_user": 9,
+    "max_watches_per_user": 10,
+    "max_sessions_per_user": 0,
     "audit_log": "audit.jsonl",
     "audit_level": "reads",
 }

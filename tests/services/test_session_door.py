@@ -22,6 +22,7 @@ from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
+from connect_kv.services.shares import Shares, UserLimits
 from connect_kv.statemachine.pace import Pace
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.user_machines import UserMachines
@@ -65,7 +66,14 @@ async def opened(node: FakeNode, *, window: int = 8, clock: Clock | None = None)
         MachineCalls(UserMachines({})), everybody(), max_request_bytes=100, leases=lambda: ()
     )
     service = SessionService(
-        replica, reads, commands, SessionTable(), everybody(), clock=clock or SystemClock(), window=window
+        replica,
+        reads,
+        commands,
+        SessionTable(),
+        everybody(),
+        clock=clock or SystemClock(),
+        shares=Shares(UserLimits()),
+        window=window,
     )
     async with serving({"Session": service}) as (channel, _, _metrics):
         stream: Stream = channel.stream_stream(

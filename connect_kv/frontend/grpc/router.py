@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
@@ -126,13 +126,16 @@ class Router:
         opening: Opening | None = None,
         ready: Callable[[Caller], Awaitable[None] | None] = lambda caller: None,
         audit: Audit | None = None,
+        share: Callable[[Caller], AbstractContextManager[None]] = lambda caller: nullcontext(),
     ) -> None:
         """A learner answers only what needs no agreement; clients go to another member for the rest.
 
         Until `opening` is open, calls wait, but those that ask how this member is. `ready` gives what a
         caller has to wait for until it can be known who that is, if anything. `audit` is told of every call.
+        `share` is around each stream of a caller; it may raise Refused.
         """
         self._audit = audit
+        self._share = share
         self._ready = ready
         self._opening = opening or Opening.at_once()
         self._is_learner = is_learner
@@ -177,7 +180,16 @@ class Router:
                 at_once = always or f"{service.name}.{method.name}" in _BEFORE_OPENING
                 opening = Opening.at_once() if at_once else self._opening
                 surrounded = _Method(
-                    guard, opening, self._ready, streams, self._metrics, name, method, call, self._audit
+                    guard,
+                    opening,
+                    self._ready,
+                    streams,
+                    self._share,
+                    self._metrics,
+                    name,
+                    method,
+                    call,
+                    self._audit,
                 )
                 self._table[f"/{name}/{method.name}"] = surrounded.route()
 
@@ -214,6 +226,7 @@ class _Method:
         opening: Opening,
         ready: Callable[[Caller], Awaitable[None] | None],
         streams: Streams | None,
+        share: Callable[[Caller], AbstractContextManager[None]],
         metrics: Metrics,
         service: str,
         method: MethodDescriptor,
@@ -226,6 +239,7 @@ class _Method:
         self._opening = opening
         self._ready = ready
         self._streams = streams
+        self._share = share
         self._method = method
         self._call = call
         self._parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
@@ -280,9 +294,10 @@ class _Method:
                     await self._wait(request, caller)
                 if (waiting := self._ready(caller)) is not None:
                     await waiting
-                async with _closed_after(self._call(request, caller)) as responses:
-                    async for response in responses:
-                        await wire.write(self.encode(response))
+                with self._share(caller):
+                    async with _closed_after(self._call(request, caller)) as responses:
+                        async for response in responses:
+                            await wire.write(self.encode(response))
         except BaseException as error:
             self._fail(error, caller, request)
         self._succeed(caller, request)
@@ -297,7 +312,8 @@ class _Method:
                     await self._wait(None, channel.caller)
                 if (waiting := self._ready(channel.caller)) is not None:
                     await waiting
-                await self._call(channel)
+                with self._share(channel.caller):
+                    await self._call(channel)
         except BaseException as error:
             self._fail(error, channel.caller, None)
         self._succeed(channel.caller, None)
