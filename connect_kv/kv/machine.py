@@ -398,13 +398,14 @@ class KvMachine:
         encoded.write(tail.SerializeToString())
         return encoded.getvalue()
 
-    def gets(self, keys: Iterable[bytes]) -> list[bytes]:
-        """The answer to a plain get of each key (`gets.is_plain`), all of one state, encoded.
+    def gets(self, keys: Iterable[bytes], header: ResponseHeader | None = None) -> list[bytes]:
+        """The answer to a plain get of each key (`gets.is_plain`), all of one state, encoded, with these
+        fields in its header.
 
         Raises NodeStopped. For at most a few hundred keys: it does not pause.
         """
         with self._transactions.open() as transaction:
-            answers = list(gets.answers(transaction, keys))
+            answers = list(gets.answers(transaction, keys, header))
         self.ranges += len(answers)
         return answers
 

@@ -50,6 +50,7 @@ from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.shares import Shares, UserLimits
 from connect_kv.services.streams import Streams
+from connect_kv.services.turns import Turns
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.hosted import HostedMachine
@@ -179,10 +180,11 @@ class Services:
             metrics=metrics,
             access=access,
         )
+        turns = Turns(clock.now)
         watches = WatchService(self.replica, kv.hub, clock, access, self.shares)
         host.auth.changed = watches.rights_changed
         self.servicers: Mapping[str, object] = {
-            "KV": KvService(self.replica, kv, self.quota, access),
+            "KV": KvService(self.replica, kv, self.quota, access, turns),
             "Watch": watches,
             "Lease": LeaseService(self.replica, reads, self._renewals, self.quota, access),
             "Cluster": ClusterService(
@@ -216,6 +218,7 @@ class Services:
             access.ready,
             access.audit,
             lambda caller: self.shares.stream(access.who(caller) if access.enabled else ""),
+            clock.now,
         )
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
@@ -314,6 +317,8 @@ class Services:
         if self._grpc is not None:
             self._grpc_health.stop()
             await self._grpc.stop(_GRACE_SECONDS)
+        await self.router.close()
+        await self.replica.close()
         await self._renewals.close()
         await self._contests.close()
         await self._http.stop()

@@ -1,6 +1,6 @@
 """What every service asks of the node: propose, wait for a read barrier, fill the header.
 
-Here, and only here, are the server's time limit, the size limit and the retries that are safe.
+Here is the size limit; the server's time limit and the retries that are safe are in `services.attempts`.
 """
 
 from __future__ import annotations
@@ -11,43 +11,36 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
-from connect_kv.errors import (
-    NodeStopped,
-    NoLeader,
-    NotProposed,
-    OutcomeUnknown,
-    Overloaded,
-    RequestTooLarge,
-    TimedOut,
-)
+from connect_kv.errors import NodeStopped, OutcomeUnknown, RequestTooLarge, TimedOut
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.events import Signal
 from connect_kv.kv import proposer
-from connect_kv.kv.wire import HEADER
-from connect_kv.protowire import read_varint, varint
+from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
-from connect_kv.rpc.kv_pb2 import ResponseHeader
-from connect_kv.services.deadlines import Call, Deadlines, OutOfTime
+from connect_kv.services.attempts import (
+    CERTAIN,
+    MOST_WAITING,
+    MOST_WAITING_BYTES,
+    TEMPORARY,
+    Attempt,
+    Attempts,
+    Retried,
+)
+from connect_kv.services.deadlines import Deadlines, OutOfTime
+from connect_kv.services.headers import Headers
 from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
 
 T = TypeVar("T")
 
 _COMMANDS_TAG = bytes(((CommandBatch.COMMANDS_FIELD_NUMBER << 3) | 2,))
-MOST_WAITING = 8192
-"""Of the unary calls and session batches of one member. A call that waits costs gRPC about 20 kB."""
-MOST_WAITING_BYTES = 64 << 20
-"""Of the proposals among them that wait for a leader."""
-_Retried = tuple[type[Exception], ...]
-_CERTAIN: _Retried = (NoLeader, NotProposed)
-"""What was not proposed, and never will be."""
-_TEMPORARY: _Retried = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
-"""For what may be proposed twice."""
-
-
 FIRST_COMMANDS: int = Command.MEMBER_PUBLISH_FIELD_NUMBER
 """Every version that ever ran can apply commands up to this number; new kinds get higher ones."""
 NOT_CAPABLE = Refusal(Code.FAILED_PRECONDITION, "etcdserver: not capable")
+
+
+Submit = Callable[[bytes, int], "asyncio.Future[Sequence[bytes]]"]
+"""A payload and its number of commands, as `Proposer.submit` takes them."""
 
 
 class Proposer(Protocol):
@@ -95,11 +88,6 @@ _HEADS = {
 """The tag of each request within its Command."""
 BY_SERVER = Command(judged=proposer.BY_SERVER).SerializeToString()
 """As `by` of a command that this member proposes by itself: it is not judged."""
-_RESULT_TAGS = {
-    field_number(name): varint(Result.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
-    for name in ("put", "delete_range", "txn")
-}
-"""The tag of the response within its Result."""
 
 
 class Replica:
@@ -131,20 +119,22 @@ class Replica:
         """
         self._understood = understood
         self.why = why
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
-        self._waiting_bytes = 0
         self._deadlines = Deadlines(time_limit)
         self._retries = Retries(self.has_leader)
         node.leader_changed.subscribe(self._retries.leader_changed)
+        self._attempts = Attempts(
+            node,
+            self._deadlines,
+            self._retries,
+            max_waiting=max_waiting,
+            max_waiting_bytes=max_waiting_bytes,
+            why=why,
+        )
         self._node = node
-        self._revision = revision
-        self._encoded_header = b""
-        self._encoded_for: tuple[int, int] | None = None
-        """Revision and term of that header."""
-        self._ids = ResponseHeader(cluster_id=cluster_id, member_id=member_id).SerializeToString()
-        """What stands before the revision in a header: fields are encoded in the order of their numbers."""
-        self._term = 0, b""
+        self.headers = Headers(node, cluster_id, member_id, revision)
+        self.fill = self.headers.fill
+        self.header = self.headers.make
+        self.encoded_header = self.headers.encoded
         self.cluster_id = cluster_id
         self.member_id = member_id
         self.max_request_bytes = max_request_bytes
@@ -163,29 +153,6 @@ class Replica:
         """Whether a leader is known here."""
         return self._node.leader_id is not None
 
-    def fill(self, header: ResponseHeader) -> None:
-        """Set ids and term; the revision is the key/value machine's to set."""
-        header.cluster_id = self.cluster_id
-        header.member_id = self.member_id
-        header.raft_term = self._node.term
-
-    def header(self, revision: int | None = None) -> ResponseHeader:
-        """A header of our own; `revision` defaults to the current one."""
-        return ResponseHeader(
-            cluster_id=self.cluster_id,
-            member_id=self.member_id,
-            revision=self._revision() if revision is None else revision,
-            raft_term=self._node.term,
-        )
-
-    def encoded_header(self, revision: int) -> bytes:
-        """The same header, encoded; kept, for watches ask for it again and again."""
-        wanted = (revision, self._node.term)
-        if self._encoded_for != wanted:
-            self._encoded_for = wanted
-            self._encoded_header = self.header(revision).SerializeToString()
-        return self._encoded_header
-
     async def execute(self, field: int, request: bytes, by: bytes = b"") -> Result:
         """Replicate one encoded request and return its result.
 
@@ -200,29 +167,21 @@ class Replica:
     async def respond(self, field: int, request: bytes, by: bytes = b"") -> bytes:
         """The same for a request whose response has a header: the response, encoded, its header filled.
 
-        It is cut out of the result as it stands, in which the header comes first, and in that the revision.
+        It is cut out of the result as it stands (`Headers.response`).
         """
         (encoded,) = await self._one(field, request, by)
-        if not encoded.startswith(tag := _RESULT_TAGS[field]):
-            raise_failure(Result.FromString(encoded))
-        _, start = read_varint(encoded, len(tag))
-        size, start = read_varint(encoded, start + len(HEADER))
-        header = b"".join((self._ids, encoded[start : start + size], self._encoded_term()))
-        return b"".join((HEADER, varint(len(header)), header, memoryview(encoded)[start + size :]))
+        return self.headers.response(field, encoded)
 
-    def _encoded_term(self) -> bytes:
-        """The end of a header: the node's term, encoded; kept, for it hardly ever changes."""
-        term = self._node.term
-        if self._term[0] != term:
-            self._term = term, ResponseHeader(raft_term=term).SerializeToString()
-        return self._term[1]
-
-    def _one(self, field: int, request: bytes, by: bytes) -> Coroutine[None, None, Sequence[bytes]]:
-        """Checked at once, replicated once it is awaited."""
-        if len(request) > self.max_request_bytes:
+    def check(self, field: int, size: int) -> None:
+        """Raises RequestTooLarge, or Refused for a kind that not every member can apply."""
+        if size > self.max_request_bytes:
             raise RequestTooLarge
         if field > FIRST_COMMANDS and not self._understood(field):
             raise NOT_CAPABLE.error()
+
+    def _one(self, field: int, request: bytes, by: bytes) -> Coroutine[None, None, Sequence[bytes]]:
+        """Checked at once, replicated once it is awaited."""
+        self.check(field, len(request))
         return self.propose(encode_command(field, request, by), 1)
 
     def propose(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
@@ -231,21 +190,21 @@ class Replica:
         It is proposed again only while it is certain that it never took effect. Raises as `through`.
         """
         submit = partial(self._node.submit, payload, count)
-        return self.through(submit, OutcomeUnknown, _CERTAIN, len(payload))
+        return self.through(submit, OutcomeUnknown, CERTAIN, len(payload))
 
     def propose_in_session(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
         """Replicate commands that carry a session: each is executed once however often it is proposed,
         so they are proposed again also when their fate is unknown. Raises as `through`.
         """
         submit = partial(self._node.submit, payload, count)
-        return self.through(submit, OutcomeUnknown, _TEMPORARY, len(payload))
+        return self.through(submit, OutcomeUnknown, TEMPORARY, len(payload))
 
     def barrier(self) -> Coroutine[None, None, int]:
         """Wait until every write acknowledged before this call is visible here; the index that is.
 
         Raises as `through`, TimedOut when it is late.
         """
-        return self.through(self._node.submit_read, TimedOut, _CERTAIN)
+        return self.through(self._node.submit_read, TimedOut, CERTAIN)
 
     async def until_applied(
         self, field: int, request: bytes, still: Callable[[], bool] = lambda: True
@@ -275,7 +234,7 @@ class Replica:
         self,
         submit: Callable[[], asyncio.Future[T]],
         late: type[OutcomeUnknown | TimedOut],
-        retry: tuple[type[Exception], ...] = _CERTAIN,
+        retry: Retried = CERTAIN,
         size: int = 0,
     ) -> T:
         """Submit until it gets through: without a leader a call of `size` bytes waits, up to the limit.
@@ -284,34 +243,43 @@ class Replica:
         reason if one is known; Overloaded at once if too many wait already: who is refused early can go
         elsewhere, and memory stays bounded.
         """
-        if len(self._deadlines) >= self._max_waiting:
-            raise Overloaded(f"{len(self._deadlines)} calls are waiting already")
-        under_way = doubtful = again = False
-        with self._deadlines.begin() as call:
-            try:
-                while not call.over:
-                    # None is submitted before a leader is known: a call whose time ends meanwhile
-                    # certainly had no effect.
-                    if self._node.leader_id is not None:
-                        under_way = True
-                        try:
-                            return await call.waiting(submit())
-                        except retry as error:
-                            under_way = doubtful = doubtful or isinstance(error, OutcomeUnknown)
-                    await self._wait(call, size, again)
-                    again = True
-            except OutOfTime:
-                pass
-        raise (late if under_way else NoLeader)(self.why())
+        return await self._attempts.through(Attempt(submit, late, retry, size))
 
-    async def _wait(self, call: Call, size: int, again: bool) -> None:
-        if self._waiting_bytes + size > self._max_waiting_bytes:
-            raise Overloaded(f"proposals of {self._waiting_bytes} bytes are waiting already")
-        self._waiting_bytes += size
-        try:
-            await self._retries.wait(call, again=again)
-        finally:
-            self._waiting_bytes -= size
+    def enter(self) -> None:
+        """A call waits that `begin_proposal` or `begin_barrier` takes along, or that says `leave`.
+
+        Raises Overloaded as `through` does.
+        """
+        self._attempts.enter()
+
+    def leave(self, calls: int) -> None:
+        """So many that had entered wait for nothing any more."""
+        self._attempts.leave(calls)
+
+    def begin_proposal(
+        self,
+        submit: Callable[[Submit], asyncio.Future[Sequence[bytes]]],
+        size: int,
+        calls: int,
+        answered: Callable[[Sequence[bytes]], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """`propose` for so many calls that have entered, without a task as long as all goes well.
+
+        `submit` is asked for each attempt what is still wanted.
+        """
+        attempt = Attempt(partial(submit, self._node.submit), OutcomeUnknown, size=size)
+        self._attempts.begin(attempt, calls, answered, failed)
+
+    def begin_barrier(
+        self, calls: int, answered: Callable[[int], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """`barrier`, in the same way."""
+        self._attempts.begin(Attempt(self._node.submit_read, TimedOut), calls, answered, failed)
+
+    async def close(self) -> None:
+        """End what is under way; after `stop`."""
+        await self._attempts.close()
 
     async def _insist(
         self, submit: Callable[[], asyncio.Future[T]], still: Callable[[], bool] = lambda: True
@@ -319,7 +287,7 @@ class Replica:
         again = False
         while not again or still():
             if self.has_leader():
-                with suppress(*_TEMPORARY):
+                with suppress(*TEMPORARY):
                     await submit()
                     return
             await self._retries.wait(None, again=again)

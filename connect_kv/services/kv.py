@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from connect_kv.kv import txn, validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.rpc import kv_pb2
 from connect_kv.services.access import Access
+from connect_kv.services.asked import Many
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.gets import Gets
 from connect_kv.services.quota import Quota
+from connect_kv.services.turns import Turns
+from connect_kv.services.writes import Writes
 
 _PUT = field_number("put")
 _DELETE_RANGE = field_number("delete_range")
@@ -21,35 +25,65 @@ _COMPACT = field_number("compact")
 class KvService:
     """Keys, values, transactions: writes through the log, reads behind a read barrier."""
 
-    def __init__(self, replica: Replica, kv: KvMachine, quota: Quota, access: Access) -> None:
+    def __init__(
+        self, replica: Replica, kv: KvMachine, quota: Quota, access: Access, turns: Turns | None = None
+    ) -> None:
+        """In `turns` many are answered that came together."""
         self._replica = replica
         self._access = access
         self._quota = quota
         self._kv = kv
+        turns = turns or Turns()
+        writes = Writes(replica, turns)
+        self.many: Mapping[str, Many] = {
+            "Put": writes.method(_PUT, self._put_with_others),
+            "DeleteRange": writes.method(_DELETE_RANGE, self._delete_range),
+            "Txn": writes.method(_TXN, self._txn_with_others),
+            "Range": Gets(replica, kv, access, turns).many,
+        }
 
     async def Put(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes:
         """Replicate one put. The answer is serialized already, here and below."""
-        validation.check_put(request)
-        by = self._access.put(caller, request)
+        by = self._put(request, caller)
         await self._quota.admit_put(request)
         return await self._replica.respond(_PUT, request.SerializeToString(), by)
 
     async def DeleteRange(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
         """Replicate one delete; what is deleted may be large."""
-        validation.check_delete_range(request)
-        by = self._access.delete_range(caller, request)
+        by = self._delete_range(request, caller)
         return await self._replica.respond(_DELETE_RANGE, request.SerializeToString(), by)
 
     async def Txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
         """Replicate a transaction; one that only reads is answered behind a read barrier instead."""
-        validation.check_txn(request)
-        by = self._access.txn(caller, request)
+        by = self._txn(request, caller)
         if txn.is_read_only(request):
             if not txn.is_serializable(request):
                 await self._replica.barrier()
             return await self._kv.read_txn(request, self._replica.header(revision=0))
         await self._quota.admit_txn(request)
         return await self._replica.respond(_TXN, request.SerializeToString(), by)
+
+    # Whether they are good, and what is to stand beside them in the log.
+
+    def _put(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes:
+        validation.check_put(request)
+        return self._access.put(caller, request)
+
+    def _put_with_others(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes | None:
+        by = self._put(request, caller)
+        return by if self._quota.admits_put(request) else None
+
+    def _delete_range(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
+        validation.check_delete_range(request)
+        return self._access.delete_range(caller, request)
+
+    def _txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
+        validation.check_txn(request)
+        return self._access.txn(caller, request)
+
+    def _txn_with_others(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes | None:
+        by = self._txn(request, caller)
+        return None if txn.is_read_only(request) or not self._quota.admits_txn(request) else by
 
     async def Compact(self, request: kv_pb2.CompactionRequest, caller: Caller) -> kv_pb2.CompactionResponse:
         """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""

@@ -52,6 +52,18 @@ class Quota:
         if self.close:
             await self._admit_after_a_look(_put_cost(request))
 
+    def admits_put(self, request: PutRequest) -> bool:
+        """Whether it fits by what is known: then it is let in. If not, `admit_put` has to look again."""
+        return not self.close or self._admits(_put_cost(request))
+
+    def admits_txn(self, request: TxnRequest) -> bool:
+        """The same for what its larger branch puts."""
+        return not self.close or self._admits(_txn_cost(request))
+
+    def admits_lease(self) -> bool:
+        """The same for a new lease."""
+        return not self.close or self._admits(_LEASE_BYTES)
+
     async def admit_txn(self, request: TxnRequest) -> None:
         """The same for what its larger branch puts."""
         if self.close:
@@ -100,10 +112,15 @@ class Quota:
         return not cost or self._size + self._since + cost < self.limit
 
     def _admit(self, cost: int) -> None:
-        if not self.fits(cost):
+        if not self._admits(cost):
             self._exceeded()
             raise etcd_errors.NO_SPACE.error()
-        self._since += cost
+
+    def _admits(self, cost: int) -> bool:
+        fits = self.fits(cost)
+        if fits:
+            self._since += cost
+        return fits
 
 
 def _cost(command: Command) -> int:

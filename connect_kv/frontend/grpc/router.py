@@ -6,16 +6,18 @@ A service is a plain object with one method per RPC, named as in the .proto:
 - server stream: ``def RangeStream(self, request, caller) -> AsyncIterator[response]``
 - bidirectional: ``async def Watch(self, channel) -> None``, which uses ``channel.read/write``
 
-A response may be a message or its bytes. A service raises what `connect_kv.errors` has; here that becomes a
-`Status`, which a server puts on its wire. An RPC that a service does not have answers UNIMPLEMENTED by name,
-one that nobody knows in etcd's words.
+A response may be a message or its bytes. A service may have a table `many` (`services.asked.InBatches`):
+what its unary methods answer where many calls come together. A service raises what `connect_kv.errors` has;
+here that becomes a `Status`, which a server puts on its wire. An RPC that a service does not have answers
+UNIMPLEMENTED by name, one that nobody knows in etcd's words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -28,6 +30,7 @@ from google.protobuf.message_factory import GetMessageClass
 from connect_kv.auth.authenticator import Credentials
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
+from connect_kv.frontend.grpc.batches import Batch, Known
 from connect_kv.frontend.grpc.calls import Metadata, RpcFailed, UnaryCall, Wire
 from connect_kv.frontend.grpc.undecodable import undecodable
 from connect_kv.metrics import Metrics
@@ -127,15 +130,19 @@ class Router:
         ready: Callable[[Caller], Awaitable[None] | None] = lambda caller: None,
         audit: Audit | None = None,
         share: Callable[[Caller], AbstractContextManager[None]] = lambda caller: nullcontext(),
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """A learner answers only what needs no agreement; clients go to another member for the rest.
 
         Until `opening` is open, calls wait, but those that ask how this member is. `ready` gives what a
         caller has to wait for until it can be known who that is, if anything. `audit` is told of every call.
-        `share` is around each stream of a caller; it may raise Refused.
+        `share` is around each stream of a caller; it may raise Refused. `now`: seconds, on a clock that
+        tells how long the loop is held.
         """
         self._audit = audit
         self._share = share
+        self._now = now
+        self._batches: list[Batch] = []
         self._ready = ready
         self._opening = opening or Opening.at_once()
         self._is_learner = is_learner
@@ -191,7 +198,16 @@ class Router:
                     call,
                     self._audit,
                 )
-                self._table[f"/{name}/{method.name}"] = surrounded.route()
+                batch = None
+                if (many := getattr(servicer, "many", {}).get(method.name)) is not None:
+                    batch = Batch(surrounded, many, self._now)
+                    self._batches.append(batch)
+                self._table[f"/{name}/{method.name}"] = surrounded.route(batch)
+
+    async def close(self) -> None:
+        """End the calls that have a task of the router's; once no server gives it any more."""
+        for batch in self._batches:
+            await batch.close()
 
     def _unknown(self, path: str) -> Route:
         service, slash, method = path.removeprefix("/").rpartition("/")
@@ -233,7 +249,7 @@ class _Method:
         call: Any,
         audit: Audit | None,
     ) -> None:
-        self._audit = audit
+        self.audit = audit
         self._name = f"{method.containing_service.name}.{method.name}"
         self._guard = guard
         self._opening = opening
@@ -246,41 +262,58 @@ class _Method:
         self._kind = Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY
         if method.client_streaming:
             self._kind = Kind.BIDI_STREAM
-        self._count = metrics.call(service, method.name, self._kind.value)
-        self._requests = metrics.unary_requests if self._kind is Kind.UNARY else metrics.stream_requests
+        self.count = metrics.call(service, method.name, self._kind.value)
+        self.requests = metrics.unary_requests if self._kind is Kind.UNARY else metrics.stream_requests
 
-    def route(self) -> Route:
-        """How a server finds it."""
+    def route(self, batch: Batch | None) -> Route:
+        """How a server finds it; `batch` takes calls that come together, if there is such a form."""
         refusable = self._kind is Kind.UNARY and self._method.containing_service.name not in _ALWAYS_TAKEN
         return Route(
-            service=self._count.service,
-            method=self._count.method,
+            service=self.count.service,
+            method=self.count.method,
             kind=self._kind,
             unary=self._unary,
             stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
             overloaded=self._overloaded if refusable else None,
-            addressed=self._audit is not None or self._name in _ADDRESSED,
+            addressed=self.audit is not None or self._name in _ADDRESSED,
+            batch=None if batch is None else batch.take,
         )
 
     async def _unary(self, data: bytes, metadata: Metadata) -> bytes:
-        self._count.started += 1
+        self.count.started += 1
         request, caller = None, _ANYBODY
         try:
             caller = self.caller(metadata)
             request = self.decode(data)
-            self._guard(request, caller)
-            if not self._opening.is_open:
-                await self._wait(request, caller)
-            if (waiting := self._ready(caller)) is not None:
-                await waiting
-            response = await self._call(request, caller)
+            response = await self.carry_out(request, caller)
         except BaseException as error:
             self._fail(error, caller, request)
-        self._succeed(caller, request)
+        self.succeeded(caller, request)
         return self.encode(response)
 
+    async def carry_out(self, request: Any, caller: Caller) -> Message | bytes:
+        """A unary call, once it is decoded."""
+        self._guard(request, caller)
+        if not self._opening.is_open:
+            await self._wait(request, caller)
+        if (waiting := self._ready(caller)) is not None:
+            await waiting
+        response: Message | bytes = await self._call(request, caller)
+        return response
+
+    def admit(self, request: Any, caller: Caller) -> bool:
+        """Raises what such a call is refused with; whether it has to wait for nothing before it is asked."""
+        self._guard(request, caller)
+        if not self._opening.is_open:
+            return False
+        if (waiting := self._ready(caller)) is not None:
+            if isinstance(waiting, Coroutine):
+                waiting.close()
+            return False
+        return True
+
     async def _server_stream(self, wire: Wire) -> None:
-        self._count.started += 1
+        self.count.started += 1
         request, caller = None, _ANYBODY
         try:
             caller = self.caller(wire.metadata)
@@ -300,10 +333,10 @@ class _Method:
                             await wire.write(self.encode(response))
         except BaseException as error:
             self._fail(error, caller, request)
-        self._succeed(caller, request)
+        self.succeeded(caller, request)
 
     async def _bidirectional(self, wire: Wire) -> None:
-        self._count.started += 1
+        self.count.started += 1
         channel = _Channel(self, wire)
         try:
             self._guard(None, channel.caller)
@@ -316,7 +349,7 @@ class _Method:
                     await self._call(channel)
         except BaseException as error:
             self._fail(error, channel.caller, None)
-        self._succeed(channel.caller, None)
+        self.succeeded(channel.caller, None)
 
     async def _wait(self, request: Any, caller: Caller) -> None:
         """Until this member serves; it may have learned meanwhile that it is a learner."""
@@ -330,6 +363,12 @@ class _Method:
 
     def caller(self, metadata: Metadata) -> Caller:
         """Who calls, who is counted too."""
+        known = self.known(metadata)
+        self.requests.note(known.version)
+        return known.caller
+
+    def known(self, metadata: Metadata) -> Known:
+        """Who calls, and what of that is counted."""
         needs_leader, version = False, UNKNOWN_VERSION
         token = authorization = certificate = None
         through_gateway, address = False, ""
@@ -348,22 +387,21 @@ class _Method:
                 through_gateway = True
             elif key == "client-api-version" and isinstance(value, str):
                 version = value
-        self._requests.note(version)
         if token is None:  # even an empty one counts before the other
             token = authorization
         if through_gateway:  # the certificate is the gateway's: it would lend its rights to anybody
             certificate = None
         if token is None and certificate is None:
             if address:
-                return Caller(needs_leader=needs_leader, address=address)
-            return _NEEDS_LEADER if needs_leader else _ANYBODY
+                return Known(Caller(needs_leader=needs_leader, address=address), version)
+            return Known(_NEEDS_LEADER if needs_leader else _ANYBODY, version)
         shown = Credentials(token=None if token is None else _bare(token), certificate=certificate)
-        return Caller(credentials=shown, needs_leader=needs_leader, address=address)
+        return Known(Caller(credentials=shown, needs_leader=needs_leader, address=address), version)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted."""
-        self._count.received += 1
-        self._count.received_bytes += len(data)
+        self.count.received += 1
+        self.count.received_bytes += len(data)
         try:
             return self._parse(data)
         except DecodeError:
@@ -372,39 +410,49 @@ class _Method:
     def encode(self, response: Message | bytes) -> bytes:
         """A response, which is counted; one that is encoded already, such as a large range, stays."""
         data = response if isinstance(response, bytes) else response.SerializeToString()
-        self._count.sent += 1
-        self._count.sent_bytes += len(data)
+        self.count.sent += 1
+        self.count.sent_bytes += len(data)
         return data
 
-    def _succeed(self, caller: Caller, request: Message | None) -> None:
-        self._count.ok += 1
-        if self._audit is not None:
-            self._audit.ended(caller, self._name, request, None)
+    def succeeded(self, caller: Caller, request: Message | None) -> None:
+        """A call has ended well."""
+        self.count.ok += 1
+        if self.audit is not None:
+            self.audit.ended(caller, self._name, request, None)
+
+    def cancelled(self, caller: Caller, request: Message | None) -> None:
+        """Nobody waits for its answer any more."""
+        self.count.fail(Code.CANCELLED.name)
+        if self.audit is not None:
+            self.audit.ended(caller, self._name, request, asyncio.CancelledError())
+
+    def failed(self, error: Exception, caller: Caller, request: Message | None) -> RpcFailed:
+        """What its caller is told; counted, and logged if nobody thought of it."""
+        if self.audit is not None:
+            self.audit.ended(caller, self._name, request, error)
+        status, count = status_of(error), self.count
+        count.fail(status.code.name)
+        if not status.expected:
+            logger.error("call failed", exc_info=error, extra={"method": f"{count.service}/{count.method}"})
+        return RpcFailed(status)
 
     def _fail(self, error: BaseException, caller: Caller, request: Message | None) -> NoReturn:
         """Raise RpcFailed for `error`; what is no error of the call passes as it is."""
         inner = error
         while isinstance(inner, BaseExceptionGroup):
             inner = inner.exceptions[0]
-        count = self._count
-        if self._audit is not None:
-            self._audit.ended(caller, self._name, request, inner)
         if isinstance(inner, asyncio.CancelledError):
-            count.fail(Code.CANCELLED.name)
+            self.cancelled(caller, request)
             raise inner
         if not isinstance(inner, Exception):
             raise inner
-        status = status_of(inner)
-        count.fail(status.code.name)
-        if not status.expected:
-            logger.error("call failed", exc_info=inner, extra={"method": f"{count.service}/{count.method}"})
-        raise RpcFailed(status) from inner
+        raise self.failed(inner, caller, request) from inner
 
     def _overloaded(self) -> RpcFailed:
         """Reads nothing: what a refusal costs is what it spares the member."""
         status = status_of(Overloaded("too many calls wait to be taken"))
-        self._count.started += 1
-        self._count.fail(status.code.name)
+        self.count.started += 1
+        self.count.fail(status.code.name)
         return RpcFailed(status)
 
 
