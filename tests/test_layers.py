@@ -53,10 +53,13 @@ ALLOWED: dict[str, set[str]] = {
     "auth": {"etcd_files", "kv", "storage", "interfaces", *GROUND},
     "framework": {"options", "errors"},
     "statemachine": {"auth", "etcd_files", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
+    "backup": {
+        "config", "errors", "interfaces", "kv", "node", "raft", "statemachine", "storage",
+    },
     # services know requests, front ends know wires
     "services": {
         "auth",
-        "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
+        "backup", "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
     "frontend.grpc": {"auth", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
     "frontend.http": {"services", "errors", "events", *PEOPLE, *TLS},
@@ -81,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {"connect_kv", "testing.simulation", "client", "framework"},
     "cli": {
         "grpc_core", "options", "units",
-        "testing.simulation", "testing.checker", "bench", "client", "sync", "server", "statemachine",
+        "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server", "statemachine",
         "storage", "framework", "raft", "config", "errors", "authority", "certificates", "credentials",
     },
     "embed": {"server", "statemachine", "config", "framework", "errors"},

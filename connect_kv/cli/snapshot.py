@@ -61,13 +61,13 @@ def save(
     for good, --data-dir makes it from the directory of a stopped node: take that whose log goes furthest
     (`connect-kv inspect`).
     """
-    from connect_kv.server import backups
+    from connect_kv.backup import stopped
 
     with _bar(settings, f"saving {file.name}") as progress:
         if data_dir is None:
             settings.run(lambda client: _save(client, file, progress, force))
         else:
-            asyncio.run(backups.save_stopped(data_dir, file, _machines(machines), progress, replace=force))
+            asyncio.run(stopped.save_stopped(data_dir, file, _machines(machines), progress, replace=force))
     _show(settings, file)
 
 
@@ -98,8 +98,8 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
     Do so for each member, with the same file, --initial-cluster and --bump-revision; then start them
     with the same --initial-cluster.
     """
+    from connect_kv.backup import restoring
     from connect_kv.config import from_options
-    from connect_kv.server import restoring
 
     found = from_options(options, os.environ)
     with _bar(settings, f"restoring {found.name}") as progress:
@@ -121,7 +121,7 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
 
 
 async def _save(client: Client, file: Path, progress: Callable[[int, int], None], replace: bool) -> None:
-    from connect_kv.storage.backup import new_file
+    from connect_kv.backup.file import new_file
 
     done = 0
     with new_file(file, replace=replace) as target:
@@ -134,10 +134,10 @@ async def _save(client: Client, file: Path, progress: Callable[[int, int], None]
 
 def _show(settings: Settings, file: Path) -> None:
     """What the file holds, after it was read and checked."""
-    from connect_kv.server import backups
+    from connect_kv.backup import stopped
 
     with _bar(settings, f"checking {file.name}") as progress:
-        found = asyncio.run(backups.contents(file, progress))
+        found = asyncio.run(stopped.contents(file, progress))
     head = found.head
     if settings.output == "json":
         output.as_json(

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from connect_kv.backup.running import backup
 from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.interfaces import Identity
@@ -19,7 +20,6 @@ from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.peer_calls import PeerCalls
-from connect_kv.statemachine.backups import backup
 from connect_kv.statemachine.host import MachineHost
 
 ETCD_VERSION = "3.6.0"

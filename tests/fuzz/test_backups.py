@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connect_kv.backup.file import MAGIC, BackupFile, BackupHead, BackupWriter, new_file
+from connect_kv.backup.restoring import restore
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import CorruptStorage
-from connect_kv.server.restoring import restore
-from connect_kv.storage.backup import MAGIC, BackupFile, BackupWriter, Head, new_file
 from tests.fuzz.conftest import damaged, fuzz
 from tests.fuzz.test_records import CHUNKS, META
 
-HEAD = Head(cluster_id=7, node_id=2**64 - 1, name="n1", last_applied=META.last.index, taken=1, version="1")
+HEAD = BackupHead(
+    cluster_id=7, node_id=2**64 - 1, name="n1", last_applied=META.last.index, taken=1, version="1"
+)
 
 
 def backup(chunks: list[bytes]) -> bytes:

@@ -13,11 +13,11 @@ import grpc
 import pytest
 
 import connect_kv
+from connect_kv.backup import restoring, stopped
 from connect_kv.client.client import Client
 from connect_kv.config import InitialMember
 from connect_kv.errors import Compacted, Refused, RefusedToStart
 from connect_kv.rpc import maintenance_pb2
-from connect_kv.server import backups, restoring
 from tests.services.cluster import Member, agree, configs, running
 from tests.services.conftest import until
 
@@ -153,7 +153,7 @@ async def test_a_backup_taken_while_writes_go_on_is_restored_elsewhere(
         assert sha256(data[:-32]).digest() == data[-32:] == blobs[-1].blob
         assert [one.remaining_bytes == 0 for one in blobs] == [False] * (len(blobs) - 1) + [True]
         file.write_bytes(data)
-        found = await backups.contents(file)
+        found = await stopped.contents(file)
         saved = await client.maintenance.hash_kv(revision=found.revision)
         assert saved.hash == found.history_hash
         old = three[0].server.node.identity
@@ -177,7 +177,7 @@ async def test_a_bumped_revision_leaves_nothing_to_mistake_for_the_old_history(t
     async with running([config]) as (only,), client_of(only) as client:
         revision = (await client.put("k", "v")).header.revision
     file = tmp_path / "backup"
-    await backups.save_stopped(config.data_dir, file, {})
+    await stopped.save_stopped(config.data_dir, file, {})
     (new,) = configs(tmp_path / "new", 1)
     await restoring.restore(file, new, bump_revision=1_000_000)
     async with running([new]) as (only,), client_of(only) as client:
@@ -194,7 +194,7 @@ async def test_a_revision_that_leaves_no_room_for_more_is_refused(tmp_path: Path
     async with running([config]) as (only,), client_of(only) as client:
         await client.put("k", "v")
     file = tmp_path / "backup"
-    await backups.save_stopped(config.data_dir, file, {})
+    await stopped.save_stopped(config.data_dir, file, {})
     (new,) = configs(tmp_path / "new", 1)
     for bump in (1 << 62, (1 << 63) - 8, 1 << 80):
         with pytest.raises(RefusedToStart, match="is the largest"):
@@ -210,7 +210,7 @@ async def test_a_damaged_backup_is_refused_and_leaves_nothing_behind(tmp_path: P
     async with running([config]) as (only,), client_of(only) as client:
         await client.put("k", "v" * 10_000)
     file = tmp_path / "backup"
-    await backups.save_stopped(config.data_dir, file, {})
+    await stopped.save_stopped(config.data_dir, file, {})
     whole = file.read_bytes()
     target = replace(
         config,
@@ -225,4 +225,4 @@ async def test_a_damaged_backup_is_refused_and_leaves_nothing_behind(tmp_path: P
             await restoring.restore(file, target)
         assert not target.data_dir.exists()
         with pytest.raises(connect_kv.StorageError):
-            await backups.contents(file)
+            await stopped.contents(file)

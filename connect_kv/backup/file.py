@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class BackupHead:
     """Where a backup comes from."""
 
     cluster_id: int
@@ -54,7 +54,7 @@ class Head:
     """Of the program that took it."""
 
 
-def _checked(head: Head) -> Head:
+def _checked(head: BackupHead) -> BackupHead:
     """Raises TypeError, ValueError."""
     for name, value in asdict(head).items():
         if type(value) is not (str if name in ("name", "version") else int):
@@ -67,7 +67,7 @@ def _checked(head: Head) -> Head:
 class BackupWriter:
     """Makes the file: `start`, `piece` as often as there are pieces, `end`, `digest`, in this order."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: BackupHead) -> None:
         self._head = head
         self._digest = hashlib.sha256()
         self._size = 0
@@ -150,7 +150,7 @@ class BackupFile:
             raise self._bad("it does not match its checksum")
         self._progress(self.size, self.size)
 
-    def _read_head(self) -> Head:
+    def _read_head(self) -> BackupHead:
         if self._take(len(MAGIC)) != MAGIC:
             raise self._bad("is no backup made by connect-kv")
         fields: object = None
@@ -160,7 +160,7 @@ class BackupFile:
                 version = fields.pop("format")
                 if version != _FORMAT:
                     raise self._bad(f"has format {version}; this version of connect-kv reads {_FORMAT}")
-                return _checked(Head(**fields))
+                return _checked(BackupHead(**fields))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._bad(f"its head cannot be read: {error}") from error
         raise self._bad("its head cannot be read")

@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from connect_kv.backup.file import BackupFile, Progress
 from connect_kv.config import ServerConfig
 from connect_kv.errors import RefusedToStart
 from connect_kv.interfaces import Identity
@@ -16,7 +17,6 @@ from connect_kv.node import startup
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.types import EntryId, Member, SnapshotMeta
 from connect_kv.storage import codec, transfer
-from connect_kv.storage.backup import BackupFile, Progress
 from connect_kv.storage.leveldb import LevelDbDisk, sync_directory
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.state_dirs import StateDatabase, StateDirs

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from connect_kv.backup.file import BackupFile, BackupHead, Progress, new_file
+from connect_kv.backup.running import backup
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_files import records
 from connect_kv.etcd_files.checksums import crc32c
@@ -17,11 +19,9 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.node.clock import SystemClock
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.types import Entry
-from connect_kv.statemachine.backups import backup
 from connect_kv.statemachine.host import MachineHost, ReadLog
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage import codec, transfer
-from connect_kv.storage.backup import BackupFile, Head, Progress, new_file
 from connect_kv.storage.inspect import copied
 from connect_kv.storage.leveldb import LevelDbDisk
 from connect_kv.storage.log_store import EngineLogStore
@@ -35,7 +35,7 @@ _SLICE_ENTRIES = 256
 class Contents:
     """What a backup holds."""
 
-    head: Head
+    head: BackupHead
     size: int
     revision: int
     compacted: int
@@ -76,7 +76,7 @@ async def save_stopped(
     progress: Progress = nothing,
     *,
     replace: bool = False,
-) -> Head:
+) -> BackupHead:
     """Make a backup of a stopped node's directory, which is not changed.
 
     All of its log is taken for committed: with the majority lost nobody can say what was, and what was
@@ -101,7 +101,7 @@ async def _save_copy(
     workers: Sequence[Worker],
     progress: Progress,
     replace: bool,
-) -> Head:
+) -> BackupHead:
     log_worker, state_worker, apply_worker = workers
     log = EngineLogStore.open(LevelDbDisk(), copy)
     try:
@@ -146,7 +146,7 @@ async def _apply_rest(host: MachineHost, read_log: ReadLog, last_index: int) -> 
 
 async def _write(
     host: MachineHost, identity: Identity, target: Path, progress: Progress, replace: bool
-) -> Head:
+) -> BackupHead:
     done = 0
     with new_file(target, replace=replace) as file:
         blobs = backup(host, identity, SystemClock().wall())

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.metadata import version
 from typing import NamedTuple
 
+from connect_kv.backup.file import BackupHead, BackupWriter
 from connect_kv.interfaces import Identity
 from connect_kv.statemachine.host import MachineHost
-from connect_kv.storage.backup import BackupWriter, Head
 
 BLOB_BYTES = 128 << 10
 
@@ -30,7 +30,7 @@ async def backup(host: MachineHost, identity: Identity, taken: int) -> AsyncGene
     pieces = source.chunks()
     try:
         writer = BackupWriter(
-            Head(
+            BackupHead(
                 cluster_id=identity.cluster_id,
                 node_id=identity.node_id,
                 name=identity.name,
