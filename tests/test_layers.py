@@ -84,8 +84,9 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {"connect_kv", "testing.simulation", "client", "framework"},
     "cli": {
         "grpc_core", "options", "units",
-        "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server", "statemachine",
-        "storage", "framework", "raft", "config", "errors", "authority", "certificates", "credentials",
+        "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server",
+        "statemachine", "storage", "framework", "raft", "config", "errors", "authority", "certificates",
+        "credentials",
     },
     "embed": {"server", "statemachine", "config", "framework", "errors"},
     "connect_kv": {"client", "credentials", "embed", "framework", "errors"},
