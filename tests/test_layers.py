@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "framework": {"options", "errors"},
     "statemachine": {"auth", "etcd_files", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
     "backup": {
-        "config", "errors", "interfaces", "kv", "node", "raft", "statemachine", "storage",
+        "config", "errors", "etcd_files", "interfaces", "kv", "node", "raft", "statemachine", "storage",
     },
     # services know requests, front ends know wires
     "services": {
