@@ -192,7 +192,8 @@ class DevCluster:
                 # While one of ours does not run, whoever has its port may answer.
                 if all(process.returncode is None for process in self._processes.values()):
                     with contextlib.suppress(errors.ConnectKvError):
-                        await client.get("ready?")
+                        with contextlib.suppress(errors.Refused):  # who asks for users answers
+                            await client.get("ready?")
                         break
                 await asyncio.sleep(0.2)
         click.secho(

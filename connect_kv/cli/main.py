@@ -20,6 +20,7 @@ INTERRUPTED = 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "alarm": ("maintenance:alarm", "Alarms: NOSPACE and CORRUPT, raised by members, ended by you."),
+    "auth": ("auth:auth", "Whether the cluster asks who calls."),
     "bench": ("bench:bench", "Load the cluster and say how fast it answered."),
     "call": ("machine:call", "Call a replicated machine, or list what can be called."),
     "certs": ("certs:certs", "Certificates for TLS, signed by an authority of your own."),
@@ -34,15 +35,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "inspect": ("disk:inspect", "Show what a stopped node has on disk."),
     "lease": ("lease:lease", "Leases: keys that live as long as somebody renews them."),
     "lock": ("contest:lock", "Run a command under a lock, or see who holds it."),
+    "login": ("login:login", "Log in, and keep the token for later calls."),
+    "logout": ("login:logout", "Forget the token of a login."),
     "machine": ("machine_control:machine", "Replicated machines: versions, and one that stopped."),
     "member": ("member:member", "Members of the cluster: see, add, replace and remove them."),
     "move-leader": ("maintenance:move_leader", "Have the leader hand over to another member."),
     "put": ("kv:put", "Store a value under a key."),
+    "role": ("role:role", "Roles: rights on keys and machines."),
     "serve": ("serve:serve", "Run one node until it is told to stop."),
     "simulate": ("simulate:simulate", "Run clusters of a class of yours under faults, in no time."),
     "snapshot": ("snapshot:snapshot", "Backups: take one, look at it, restore it into a new cluster."),
     "status": ("status:status", "Show every member: who leads, how far each has come."),
     "txn": ("txn:txn", "Run a transaction that is read from standard input."),
+    "user": ("user:user", "Users: who may log in, and the roles they hold."),
     "verify": ("disk:verify", "Read all that a stopped node has on disk, with all checksums."),
     "version": ("version:version", "Print the version of this software."),
     "watch": ("watch:watch", "Print each change of a key, a range or a prefix."),
@@ -124,6 +129,10 @@ def describe(error: errors.ConnectKvError) -> str:
             return f"the outcome is unknown, it may or may not have taken effect: {error}"
         case errors.Unavailable():
             return f"no answer, nothing was changed: {error}"
+        case errors.Refused(message="etcdserver: user name is empty"):
+            return f"{error}: say who calls with --user NAME, or connect-kv login"
+        case errors.Refused(message="etcdserver: invalid auth token"):
+            return f"{error}: connect-kv login gets another"
         case _:
             return str(error)
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from connect_kv.cli.quantities import Duration
 from connect_kv.client.client import DEFAULT_ENDPOINTS, Client, connect
+from connect_kv.client.endpoints import asks_tls, parse_endpoints
 from connect_kv.credentials import Tls
 
 T = TypeVar("T")
@@ -31,23 +32,81 @@ class Settings:
     """Common options that stood on the command line, before or after the command."""
     tls: dict[str, str] = field(default_factory=dict)
     """Files of TLS, by the fields of `Tls`."""
+    user: str = ""
+    """NAME or NAME:PASSWORD; empty: whoever has logged in here."""
+    password_file: str = ""
+    _identity: dict[str, str] | None = field(default=None, repr=False)
     hex: bool = False
     """Whether keys and values are given and printed as hexadecimal digits."""
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether members are reached over TLS. Raises ConfigError where endpoints contradict."""
+        return asks_tls(self.endpoints, bool(self.tls))
+
     def client(self, endpoints: str = "") -> Client:
-        """A client that makes single calls: a command does one thing, a session is not worth opening."""
-        tls = Tls(**self.tls) if self.tls else None
-        return connect(endpoints or self.endpoints, timeout=self.timeout, session=False, tls=tls)
+        """A client that makes single calls: a command does one thing, a session is not worth opening.
+
+        Raises ConfigError for a password or a login that cannot be read.
+        """
+        return connect(
+            endpoints or self.endpoints,
+            timeout=self.timeout,
+            session=False,
+            tls=self.files,
+            **self.identity,  # type: ignore[arg-type]  # texts, by the names of the parameters
+        )
+
+    def anonymous(self, token: str = "") -> Client:
+        """A client of nobody, or of who has that token."""
+        return connect(self.endpoints, timeout=self.timeout, session=False, tls=self.files, token=token)
+
+    @property
+    def files(self) -> Tls | None:
+        """Of TLS, if any were given."""
+        return Tls(**self.tls) if self.tls else None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Who calls, as `connect` takes it: --user, else who has logged in. A person is asked once."""
+        if self._identity is None:
+            if self.user:
+                user, password = self.user_and_password()
+                self._identity = {"user": user, "password": password}
+            else:
+                from connect_kv.cli import logins
+
+                token = logins.token_for(parse_endpoints(self.endpoints), tls=self.uses_tls)
+                self._identity = {"token": token} if token else {}
+        return self._identity
+
+    def user_and_password(self) -> tuple[str, str]:
+        """Of --user. Raises ConfigError where no password is to be had."""
+        from connect_kv.cli.passwords import password_of
+
+        name, colon, password = self.user.partition(":")
+        if colon and not self.password_file:
+            return name, password
+        found = password_of(
+            self.user, file=self.password_file, file_option="--password-file", variable="CONNECT_KV_PASSWORD"
+        )
+        return self.user, found
 
     def run(self, work: Callable[[Client], Coroutine[object, object, T]]) -> T:
         """Run `work` with a connected client."""
-        import uvloop  # here, like all that a command needs only once it talks to somebody
+        client = self.client()  # it may have to ask for a password
 
         async def connected() -> T:
-            async with self.client() as client:
+            async with client:
                 return await work(client)
 
-        return uvloop.run(connected())
+        return self.run_alone(connected)
+
+    def run_alone(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
+        """Run `work`, which makes its own client."""
+        import uvloop  # here, like all that a command needs only once it talks to somebody
+
+        return uvloop.run(work())
 
 
 def _endpoints(context: click.Context, option: click.Parameter, value: str | None) -> None:
@@ -88,6 +147,16 @@ def _tls_option(name: str, help: str) -> click.Option:
     )
 
 
+def _user(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value and _counts(context, option):
+        context.ensure_object(Settings).user = value
+
+
+def _password_file(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value and _counts(context, option):
+        context.ensure_object(Settings).password_file = value
+
+
 def _counts(context: click.Context, option: click.Parameter) -> bool:
     """Whether a value rules: the environment, which is asked anew by each command, never over an option."""
     given = context.ensure_object(Settings).given
@@ -123,6 +192,25 @@ def common_options() -> list[click.Parameter]:
         _tls_option("cacert", "Talk TLS; members' certificates must be signed by the CAs in this file."),
         _tls_option("cert", "The certificate to show to members."),
         _tls_option("key", "Its key."),
+        click.Option(
+            ["--user", "calling_user"],
+            metavar="NAME[:PASSWORD]",
+            envvar="CONNECT_KV_USER",
+            show_envvar=True,
+            expose_value=False,
+            callback=_user,
+            help="Who calls. Without a password: that of --password-file, of CONNECT_KV_PASSWORD, or you are "
+            "asked.  [default: who has logged in]",
+        ),
+        click.Option(
+            ["--password-file", "calling_password_file"],
+            metavar="FILE",
+            envvar="CONNECT_KV_PASSWORD_FILE",
+            show_envvar=True,
+            expose_value=False,
+            callback=_password_file,
+            help="The password of --user, one line; '-': standard input.",
+        ),
         output_option(),
     ]
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,16 +110,15 @@ def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+@contextmanager
+def dev(directory: Path, *options: str) -> Iterator[Cli]:
     """A cluster of one real node, started by `dev`."""
-    directory = tmp_path_factory.mktemp("dev")
     (directory / "counter.py").write_text(MACHINE)
     cli = Cli(directory)
     process = subprocess.Popen(
         [
             *(sys.executable, "-u", "-m", "connect_kv.cli.main", "dev", "--nodes", "1", "--free-ports"),
-            *("--data-dir", "data", "--machine", "counter=counter:Counter"),
+            *("--data-dir", "data", "--machine", "counter=counter:Counter", *options),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -129,7 +129,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         assert process.stdout is not None
         for line in process.stdout:
             if "Endpoints:" in line:
-                cli.environment["CONNECT_KV_ENDPOINTS"] = line.split()[-1]
+                words = line.split("Endpoints:")[1].split()
+                cli.environment["CONNECT_KV_ENDPOINTS"] = words[0]
                 break
         else:
             pytest.fail("the cluster did not become ready")
@@ -138,3 +139,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The cluster of a module."""
+    with dev(tmp_path_factory.mktemp("dev")) as cli:
+        yield cli
