@@ -13,7 +13,7 @@ COPY pyproject.toml /src/
 # What we depend on comes first: it stays cached while only our own code changes.
 RUN python -c "import tomllib; print(*tomllib.load(open('/src/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/src/dependencies.txt \
  && install="python -m pip --python /opt/connect-kv/bin/python install --quiet" \
- && if ! $install --only-binary plyvel --requirement /src/dependencies.txt; then \
+ && if ! $install --only-binary plyvel,plyvel-next --requirement /src/dependencies.txt; then \
       # No wheel of plyvel fits this platform: compile it against Debian's LevelDB.
       apt-get update -qq \
       && apt-get install -y -qq --no-install-recommends libleveldb-dev g++ python3-dev \

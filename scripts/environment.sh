@@ -6,21 +6,25 @@ venv=${CONNECT_KV_VENV:-$root/.venv}
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-} python3.11 python3.12 python3 python; do
+  for candidate in ${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3 python; do
     if command -v "$candidate" >/dev/null 2>&1 &&
-      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
   done
-  echo "connect-kv needs Python 3.11 or 3.12 and found $(python3 --version 2>&1 || echo none); install it, or name it: PYTHON=/path/to/python3.11 $0" >&2
+  echo "connect-kv needs Python 3.11 to 3.14 and found $(python3 --version 2>&1 || echo none); install it, or name it: PYTHON=/path/to/python3.11 $0" >&2
   return 2
 }
 
-# First, and alone, for its wheel fits few machines; elsewhere it is compiled.
+# First, and alone, for not every machine has a wheel of it; elsewhere it is compiled.
 install_leveldb_binding() {
-  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check) binding='plyvel>=1.5.1,<2' said
-  if said=$("${pip[@]}" --only-binary plyvel "$binding" 2>&1) || said+=$("${pip[@]}" "$binding" 2>&1); then return; fi
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check) bindings said
+  mapfile -t bindings < <("$venv/bin/python" -c 'import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    wanted = tomllib.load(file)["project"]["dependencies"]
+print(*(one for one in wanted if one.startswith("plyvel")), sep="\n")' "$root/pyproject.toml")
+  if said=$("${pip[@]}" --only-binary :all: "${bindings[@]}" 2>&1) || said+=$("${pip[@]}" "${bindings[@]}" 2>&1); then return; fi
   if grep -qE 'NewConnectionError|ConnectTimeout|ProxyError|SSLError|NameResolutionError' <<<"$said"; then
     echo "pip cannot reach its index of packages (see: $venv/bin/python -m pip download plyvel): connect it to the network, or name an index: PIP_INDEX_URL=..., then run this again" >&2
   else

@@ -229,10 +229,17 @@ def _called_on(self_name: str, code: CodeType) -> frozenset[str]:
         for one, after in pairwise(dis.get_instructions(code))
         if after.opcode in dis.hasname
         and (
-            (one.argval == self_name and one.opname.startswith("LOAD_"))
+            _loaded(one) == self_name
             or (by_super and (one.opname.startswith("CALL") or after.opname == "LOAD_SUPER_ATTR"))
         )
     )
+
+
+def _loaded(one: dis.Instruction) -> object:
+    """The variable that it leaves on top: from Python 3.13 on one instruction may do two things."""
+    if "LOAD_" not in one.opname:
+        return None
+    return one.argval[-1] if isinstance(one.argval, tuple) else one.argval
 
 
 def _attributes(holder: type | ModuleType, name: str) -> Iterator[object]:

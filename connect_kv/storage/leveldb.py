@@ -17,10 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import plyvel
-
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
 from connect_kv.storage import manifest, wal
+from connect_kv.storage.leveldb_binding import plyvel
 from connect_kv.storage.views import OpenViews
 
 logger = logging.getLogger(__name__)

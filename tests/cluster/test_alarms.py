@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import plyvel
 import pytest
 
 import connect_kv
@@ -17,6 +16,7 @@ from connect_kv.client import txn
 from connect_kv.client.client import Client
 from connect_kv.errors import Refused
 from connect_kv.kv import layout
+from connect_kv.storage.leveldb_binding import plyvel
 from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
 from tests.cluster.conftest import scaled
 from tests.cluster.test_members import replace

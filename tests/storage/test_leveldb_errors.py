@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import plyvel
 import pytest
 
 from connect_kv.errors import StorageError, StorageInUse
 from connect_kv.storage import leveldb
 from connect_kv.storage.leveldb import LevelDbDisk, hold_lock, translate
+from connect_kv.storage.leveldb_binding import plyvel
 
 
 @contextmanager
