@@ -78,9 +78,20 @@ class AuthTable:
     """Used by apply; services see what the last whole slice left."""
 
     def __init__(self) -> None:
-        self._stored = StoredAuth(revision=1)
+        self.enabled = False
+        """Whether callers have to be known. This and the next two are asked several times for every call:
+        they are kept beside the record that they are in."""
+        self.revision = 1
+        """Etcd's auth revision: from 1, apart from that of keys."""
+        self.generation = 0
+        """Rises with every change, also where etcd's revision does not: what was judged under an older one is
+        judged again when it is applied."""
         self._users: dict[str, StoredUser] = {}
         self._roles: dict[str, StoredRole] = {}
+        self.users: Mapping[str, StoredUser] = MappingProxyType(self._users)
+        """By name."""
+        self.roles: Mapping[str, StoredRole] = MappingProxyType(self._roles)
+        """By name. The role root may be held without being among them."""
         self._rights: dict[str, Rights] = {}
         """Put together when first asked for; forgotten with every change."""
         self._tokens: dict[str, str] = {}
@@ -90,8 +101,9 @@ class AuthTable:
 
     def load(self, reader: Reader) -> None:
         """Replace everything by what is stored. Raises CorruptStorage."""
-        self._stored = StoredAuth(revision=1)
-        self._users, self._roles, self._rights, self._tokens = {}, {}, {}, {}
+        stored = StoredAuth(revision=1)
+        for table in (self._users, self._roles, self._rights, self._tokens):
+            table.clear()
         try:
             for key, value in reader.iterate(bytes((codec.AUTH,)), bytes((codec.AUTH + 1,))):
                 if key.startswith(_USER):
@@ -101,45 +113,19 @@ class AuthTable:
                     role = StoredRole.FromString(value)
                     self._roles[role.name] = role
                 else:
-                    self._stored = StoredAuth.FromString(value)
+                    stored = StoredAuth.FromString(value)
         except DecodeError as error:
             raise CorruptStorage("state", f"users and roles: {error}") from error
+        self.enabled, self.revision, self.generation = stored.enabled, stored.revision, stored.generation
 
     # Reads.
-
-    @property
-    def enabled(self) -> bool:
-        """Whether callers have to be known."""
-        return self._stored.enabled
-
-    @property
-    def revision(self) -> int:
-        """Etcd's auth revision: from 1, apart from that of keys."""
-        return self._stored.revision
-
-    @property
-    def generation(self) -> int:
-        """Rises with every change, also where etcd's revision does not: what was judged under an older one is
-        judged again when it is applied.
-        """
-        return self._stored.generation
 
     def judge_again(self, judged: int) -> bool:
         """Whether a command judged under that generation has to be judged again before it is applied.
 
         True also for one that came before authentication was switched on: then nobody was asked who they are.
         """
-        return self._stored.enabled and judged not in (self._stored.generation, BY_SERVER)
-
-    @property
-    def users(self) -> Mapping[str, StoredUser]:
-        """By name."""
-        return MappingProxyType(self._users)
-
-    @property
-    def roles(self) -> Mapping[str, StoredRole]:
-        """By name. The role root may be held without being among them."""
-        return MappingProxyType(self._roles)
+        return self.enabled and judged not in (self.generation, BY_SERVER)
 
     def rights(self, name: str) -> Rights:
         """What that user may do; nothing if there is none."""
@@ -211,12 +197,12 @@ class AuthTable:
             raise Refused(NO_ROOT_USER)
         if ROOT not in root.roles:
             raise Refused(ROOT_WITHOUT_ROLE)
-        self._stored.enabled = True
+        self.enabled = True
         self._note(changes, counted=False)
 
     def _disable(self, changes: Changes) -> None:
         if self.enabled:
-            self._stored.enabled = False
+            self.enabled = False
             self._tokens.clear()
             self._note(changes)
 
@@ -353,14 +339,16 @@ class AuthTable:
         self._note(changes)
 
     def _forget_tokens(self, name: str) -> None:
-        self._tokens = {token: user for token, user in self._tokens.items() if user != name}
+        for token in [token for token, user in self._tokens.items() if user == name]:
+            del self._tokens[token]
 
     def _note(self, changes: Changes, *, counted: bool = True) -> None:
         """Something has changed; `counted`: in etcd's revision, too."""
-        self._stored.generation += 1
-        self._stored.revision += counted
+        self.generation += 1
+        self.revision += counted
         self._rights.clear()
-        changes.put(_HEAD, self._stored.SerializeToString())
+        stored = StoredAuth(enabled=self.enabled, revision=self.revision, generation=self.generation)
+        changes.put(_HEAD, stored.SerializeToString())
         self.changed()
 
 

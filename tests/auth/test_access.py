@@ -133,3 +133,34 @@ async def test_a_right_that_was_taken_away_is_gone_for_what_is_in_the_log_behind
 @pytest.mark.parametrize("name", sorted(FOR_ANYBODY))
 def test_what_is_for_anybody_exists(name: str) -> None:
     assert name in dict(methods())
+
+
+def test_a_signature_is_looked_at_once_and_its_end_every_time() -> None:
+    """A JSON Web Token comes with every call of a client."""
+    import jwt
+
+    from connect_kv.auth.table import AuthTable
+    from connect_kv.auth.tokens import MOST_REMEMBERED, JwtTokens
+    from connect_kv.errors import Refused
+
+    now, secret = [1000.0], "a secret of thirty-two bytes or so"
+    tokens: Any = JwtTokens(
+        AuthTable(), lambda: now[0], method="HS256", verify_key=secret, sign_key=secret, ttl=60
+    )
+    token = tokens.finish("al", 7, "")
+    assert tokens.identify(token) is tokens.identify(token)
+    assert (tokens.identify(token).name, tokens.identify(token).revision) == ("al", 7)
+    now[0] += 59
+    tokens.identify(token)
+    now[0] += 1
+    with pytest.raises(Refused, match="invalid auth token"):
+        tokens.identify(token)
+    for wrong in (token[:-2] + "xx", token + "x", ""):
+        with pytest.raises(Refused):
+            tokens.identify(wrong)
+    for number in range(MOST_REMEMBERED + 10):
+        tokens.identify(jwt.encode({"username": str(number)}, secret, algorithm="HS256"))
+    assert len(tokens._good) <= MOST_REMEMBERED
+    for end in (10**400, float("nan")):
+        claims = {"username": "al", "revision": 7, "exp": end}
+        tokens.identify(jwt.encode(claims, secret, algorithm="HS256"))

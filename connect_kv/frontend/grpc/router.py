@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -395,6 +396,8 @@ class _Method:
             if address:
                 return Known(Caller(needs_leader=needs_leader, address=address), version)
             return Known(_NEEDS_LEADER if needs_leader else _ANYBODY, version)
+        if token and len(token) <= 2048 and not (certificate or needs_leader or address):
+            return Known(_with_token(token), version)
         shown = Credentials(token=None if token is None else _bare(token), certificate=certificate)
         return Known(Caller(credentials=shown, needs_leader=needs_leader, address=address), version)
 
@@ -472,6 +475,12 @@ class _Channel:
     async def write(self, response: Message | bytes) -> None:
         """Send one response."""
         await self._wire.write(self._method.encode(response))
+
+
+@lru_cache(1024)
+def _with_token(token: str | bytes) -> Caller:
+    """Who calls with nothing but a token: the same ones come again and again."""
+    return Caller(credentials=Credentials(token=_bare(token)))
 
 
 def _bare(token: str | bytes) -> str:
