@@ -21,6 +21,7 @@ from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, TxnRequest
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.services.audit import MOST_ITEMS, SHOWN, shown
 from tests.auth.test_access import FILLED, FOR_ANYBODY, enable, methods
+from tests.services.batches import calls, together
 from tests.services.cluster import Member, configs, running
 
 SECRET = "s3cr3t"
@@ -208,6 +209,26 @@ async def test_refusals_within_sessions_and_what_they_carried_out(tmp_path: Path
         assert lines["Session.put", "k"]["code"] == "OK"
         assert lines["Session.put", "other"]["code"] == "PERMISSION_DENIED"
         assert {one["user"] for one in lines.values()} == {"al"}
+
+
+async def test_calls_that_come_together_are_written_down_one_by_one(tmp_path: Path, log: Log) -> None:
+    async with running([audited(tmp_path, "writes")]) as (member,):
+        await enable(member)
+        token = await login(member, "root", "pw")
+        log.more(member)
+        router = member.server.services.router
+        requests = [PutRequest(key=b"k%d" % number, value=SECRET.encode()) for number in range(3)]
+        good = calls(requests, (FROM, ("token", token)))
+        await together(router.route("/connect_kv.v1.KV/Put"), [*good, *calls(requests[:1], (FROM,))])
+        found = sorted((one["what"]["key"], one["user"], one["code"]) for one in log.more(member))
+        assert found == [
+            ("k0", "", "INVALID_ARGUMENT"),
+            *((f"k{number}", "root", "OK") for number in range(3)),
+        ]
+        reads = calls([RangeRequest(key=b"k")], (FROM,))
+        await together(router.route("/connect_kv.v1.KV/Range"), reads)
+        (line,) = log.more(member)
+        assert (line["call"], line["reason"]) == ("KV.Range", "etcdserver: user name is empty")
 
 
 async def test_a_watch_that_is_refused(tmp_path: Path, log: Log) -> None:
