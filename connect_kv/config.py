@@ -110,6 +110,8 @@ class ServerConfig:
     max_sessions_per_user: int = 5000
     corruption_check_seconds: int = 12 * 3600
     """How often the members' data is compared; 0: never."""
+    grpc_server: str = "door"
+    """What serves clients: ``door``, our own, or ``grpcio``."""
     log_format: str = "text"
     """``text`` or ``json``."""
     log_level: str = "info"
@@ -376,6 +378,8 @@ def _check(config: ServerConfig) -> None:
     _check_cluster(config)
     _check_numbers(config)
     _check_tls(config)
+    if config.grpc_server not in ("door", "grpcio"):
+        raise ConfigError(f"grpc_server: {config.grpc_server!r}: expected door or grpcio")
     if config.log_format not in ("text", "json"):
         raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
     if config.log_level not in ("debug", "info", "warning", "error"):

@@ -114,7 +114,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option(
             key="listen_http",
             kind=Kind.ADDRESS,
-            help="Health and metrics; empty: none.",
+            help="Health and metrics, which clients' port answers as well; empty: none.",
             default="127.0.0.1:2381",
         ),
         Option(
@@ -339,6 +339,15 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             kind=Kind.NUMBER,
             help="Entries kept for slow members.",
             default="5000",
+        ),
+    ),
+    "Clients": (
+        Option(
+            key="grpc_server",
+            kind=Kind.TEXT,
+            help="What serves clients: our own, or the gRPC library's, which has no HTTP on their port.",
+            default="door",
+            choices=("door", "grpcio"),
         ),
     ),
     "Logs": (

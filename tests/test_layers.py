@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "auth",
         "backup", "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
-    "frontend.grpc": {"auth", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
+    "frontend.grpc": {"auth", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
     "frontend.http": {"services", "errors", "events", *PEOPLE, *TLS},
     "config": {"credentials", "errors", "framework", "options", "units"},
     "server": {
@@ -95,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
 FACE = {"client", "config", "credentials", "embed", "errors", "framework", "options", "units"}
 """What `import connect_kv` loads: no part of a server."""
 
-HTTP2_SHELLS = {"listener.py", "tasks.py", "channel.py"}
+HTTP2_SHELLS = {"listener.py", "tasks.py", "channel.py", "sockets.py"}
 """The files of http2 that know sockets and a loop."""
 
 RAFT_STANDARD_LIBRARY_BAN = {"asyncio", "time", "os", "logging", "socket", "threading", "pathlib", "secrets"}

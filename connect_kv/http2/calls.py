@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from connect_kv.http2 import metadata
 from connect_kv.http2.hpack import Field
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 class Route:
     """One method. Its unary calls gather in `calls`; a stream is given to `begin`."""
 
-    __slots__ = ("begin", "calls", "path")
+    __slots__ = ("begin", "calls", "path", "refuse")
 
     def __init__(self, path: bytes, begin: Callable[[Call], None] | None = None) -> None:
         self.path = path
         self.begin = begin
         self.calls: list[Call] = []
+        self.refuse: Callable[[Call], None] | None = None
+        """Answers a call for which there is no room; None: there always is."""
 
 
 class ServerTurn(Turn):
     """What came during a turn, on all connections."""
 
-    __slots__ = ("any_gone", "ready", "routes", "services")
+    __slots__ = ("any_gone", "more", "ready", "routes", "services")
 
     def __init__(self, routes: dict[bytes, Route]) -> None:
         super().__init__()
@@ -39,6 +41,8 @@ class ServerTurn(Turn):
         self.ready: list[Route] = []
         """Those with calls."""
         self.any_gone = False
+        self.more: Callable[[Call], Metadata] = _nothing_more
+        """What this side adds to the metadata of calls with the same fields."""
 
     def take(self) -> list[tuple[Route, list[Call]]]:
         """The calls to be handed over now. One that was reset in the same read is not among them: the
@@ -57,6 +61,17 @@ class ServerTurn(Turn):
         return taken
 
 
+class Kept:
+    """What was found out about a call, for the next ones with the same fields on that connection."""
+
+    __slots__ = ("metadata", "value")
+
+    def __init__(self) -> None:
+        self.metadata: Metadata | None = None
+        self.value: object | None = None
+        """Whatever handlers want to find again."""
+
+
 @dataclass(slots=True)
 class Head:
     """What a block of header fields says: shared by all calls that sent the same block."""
@@ -72,18 +87,14 @@ class Head:
     one."""
     plain: bool = False
     """A unary call that needs no attention before its message has come."""
+    kept: Kept = field(default_factory=Kept)
 
     def with_timeout(self, value: bytes) -> Head | None:
         """The same call with another ``grpc-timeout``."""
         timeout = metadata.parse_timeout(value)
         if timeout is None or self.timeout is None:
             return None
-        return Head(self.route, self.fields, timeout, self.encoding, self.refusal)
-
-    @property
-    def metadata(self) -> list[tuple[str, str | bytes]]:
-        """The application's own fields."""
-        return metadata.decode_metadata(self.fields)
+        return Head(self.route, self.fields, timeout, self.encoding, self.refusal, kept=self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +102,24 @@ class Peer:
     """Who is at the other end."""
 
     address: str = ""
-    certificate: dict[str, Any] | None = None
-    """As ssl.SSLSocket.getpeercert gives it, of a client that TLS has verified."""
+    certificate: bytes | None = None
+    """In DER, of a client that TLS has verified."""
+    name: str = ""
+    """What this side knows it by."""
+    refusal: StatusError | None = None
+    """Why no call of this client is served."""
+
+
+def _nothing_more(call: Call) -> Metadata:
+    return ()
 
 
 class Call(Stream):
     """One call of a client. Answer each unary one once, with `reply` or `fail`, also one that is `gone`."""
 
     __slots__ = ("connection", "head")
+
+    connection: ServerConnection
 
     def __init__(self, connection: ServerConnection, number: int, head: Head) -> None:
         # Stream's own, written out: this is made for every call.
@@ -117,9 +138,24 @@ class Call(Stream):
         return self.connection.peer
 
     @property
-    def metadata(self) -> list[tuple[str, str | bytes]]:
-        """The metadata of the call, in order."""
-        return self.head.metadata
+    def metadata(self) -> Metadata:
+        """The metadata of the call, in order, then what this side adds."""
+        kept = self.head.kept
+        if kept.metadata is None:
+            more = self.connection.turn.more(self)
+            kept.metadata = (*metadata.decode_metadata(self.head.fields), *more)
+        return kept.metadata
+
+    @property
+    def kept(self) -> object | None:
+        """A place for what a handler finds out about the metadata: all calls of this connection whose header
+        fields are alike, but for their time, share it. It starts empty.
+        """
+        return self.head.kept.value
+
+    @kept.setter
+    def kept(self, value: object | None) -> None:
+        self.head.kept.value = value
 
     def gone(self) -> bool:
         """Whether nobody waits for the answer any more: given up, past its deadline, or answered."""

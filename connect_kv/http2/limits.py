@@ -14,6 +14,8 @@ class Limits:
     streams: int = 16_384
     """Open calls of one connection: announced on connect and never changed, because C core does not follow
     a change. Beyond it REFUSED_STREAM, which C core never repeats: a last resort."""
+    served: int = 8_192
+    """Unary calls of all connections; beyond it the newest are refused at once, where a method may be."""
     unanswered: int = 16_384
     """Unary calls of all connections; beyond it nothing is read until a quarter was answered."""
     message: int = 2 << 20

@@ -6,30 +6,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, cast
 
-from connect_kv.http2 import frames
+from connect_kv.http2 import frames, sockets
 from connect_kv.http2.calls import Call, Peer, Route, ServerTurn
 from connect_kv.http2.frames import PREFACE
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.metadata import INTERNAL
+from connect_kv.http2.metadata import INTERNAL, Metadata
 from connect_kv.http2.server import ServerConnection
 from connect_kv.http2.tasks import Handle, Serve, Tasks
 
 logger = logging.getLogger(__name__)
 
 Batch = Callable[[list[Call]], None]
-"""Takes all calls of one method that came in a turn. It answers each with ``reply`` or ``fail``, at once,
-or later: then `Server.flush_soon` follows. When it raises, those without an answer fail."""
+"""Takes all calls of one method that came in a turn. It answers each with ``reply`` or ``fail``, at once or
+later. When it raises, those without an answer fail."""
 
 ALPN: Final = ["h2", "http/1.1"]
 """What an ssl.SSLContext of such a server must offer: without h2 C core refuses it."""
 _LINGER: Final = 1.0
 """Seconds that a client has to read the last GOAWAY and close."""
-_BACKLOG: Final = 1024
 
 
 class Server:
@@ -43,11 +43,16 @@ class Server:
         *,
         limits: Limits | None = None,
         http1: Callable[[], asyncio.Protocol] | None = None,
+        meet: Callable[[Peer], Peer] | None = None,
+        more: Callable[[Call], Metadata] | None = None,
+        refuse: Mapping[str, Callable[[Call], None]] | None = None,
     ) -> None:
         """Methods by their full name, ``/package.Service/Method``.
 
         `http1` makes a protocol for a connection that does not begin like HTTP/2: it gets the connection with
-        the bytes that were read, and whoever made it closes it.
+        the bytes that were read, and whoever made it closes it. `meet` is shown each client that connects,
+        and says what is to be known of it; `more` what is added to the metadata of its calls. `refuse`, by
+        method, answers a call of which there are too many (`Limits.served`).
         """
         self.limits = limits or Limits()
         self.http1 = http1
@@ -63,25 +68,49 @@ class Server:
             self._batches[route] = partial(self._tasks.answer_each, handle)
         for name, serve in (streams or {}).items():
             routes[name.encode()] = Route(name.encode(), partial(self._tasks.serve, serve))
+        for name, refusing in (refuse or {}).items():
+            routes[name.encode()].refuse = refusing
         self.turn = ServerTurn(routes)
+        self.turn.wake = self._woken
+        if more is not None:
+            self.turn.more = more
+        self.in_turn = False
+        """What is to be written is written without being asked for."""
+        self.meet = meet
         self.sockets: set[_Socket] = set()
         self.unanswered = 0
         """Unary calls of all connections."""
         self.full = False
         """Whether nothing is read for now."""
         self.stopping = False
+        self._bound: list[socket.socket] = []
         self._listening: list[asyncio.Server] = []
         self._handing_over = self._flushing = False
         self._all_closed = asyncio.Event()
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
         """Accept connections; returns the port. `context`: with TLS, see `ALPN`. Raises OSError."""
+        port = await self.bind(host, port)
+        await self.start(context)
+        return port
+
+    async def bind(self, host: str, port: int) -> int:
+        """Take the address; returns the port. Whoever connects waits for `start`. Raises OSError."""
+        self._bound += await sockets.bind(host, port)
+        return int(self._bound[0].getsockname()[1])
+
+    async def start(self, context: ssl.SSLContext | None = None) -> None:
+        """Accept connections at all addresses that were bound. `context`: with TLS, see `ALPN`."""
         wait = self.limits.handshake if context is not None else None
-        server = await self.loop.create_server(
-            self.protocol, host, port, ssl=context, backlog=_BACKLOG, ssl_handshake_timeout=wait
-        )
-        self._listening.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        while self._bound:
+            server = await self.loop.create_server(
+                self.protocol,
+                sock=self._bound.pop(),
+                ssl=context,
+                backlog=sockets.BACKLOG,
+                ssl_handshake_timeout=wait,
+            )
+            self._listening.append(server)
 
     def protocol(self) -> asyncio.Protocol:
         """For one accepted socket, with or without TLS."""
@@ -95,15 +124,27 @@ class Server:
             self._handing_over = True
             self.loop.call_soon(self._hand_over)
 
+    def _woken(self) -> None:
+        if not self.in_turn:
+            self.flush_soon()
+
     def _hand_over(self) -> None:
-        self._handing_over = False
+        self._handing_over, self.in_turn = False, True
+        excess = self.unanswered - self.limits.served
         for route, calls in self.turn.take():
+            if excess > 0 and route.refuse is not None:
+                for call in calls[-excess:]:
+                    route.refuse(call)
+                calls, excess = calls[:-excess], excess - len(calls)
+                if not calls:
+                    continue
             try:
                 self._batches[route](calls)
             except Exception as error:
                 logger.exception("a batch of calls failed", extra={"method": route.path.decode("latin-1")})
                 for call in calls:
                     call.fail(INTERNAL, f"{type(error).__name__}: {error}")
+        self.in_turn = False
         self.flush()
 
     def flush_soon(self) -> None:
@@ -122,8 +163,8 @@ class Server:
             self.flush_soon()
         if self.unanswered > self.limits.unanswered if not self.full else self._room_again():
             self.full = not self.full
-            for socket in self.sockets:
-                socket.read_or_not()
+            for one in self.sockets:
+                one.read_or_not()
 
     def _room_again(self) -> bool:
         return self.unanswered <= self.limits.unanswered * 3 // 4
@@ -135,10 +176,12 @@ class Server:
         told in two steps, so that none has a call that this server has not looked at.
         """
         self.stopping = True
+        for bound in self._bound:
+            bound.close()
         for server in self._listening:
             server.close()
-        for socket in list(self.sockets):
-            socket.drain()
+        for one in list(self.sockets):
+            one.drain()
         self.flush()
         if self.sockets:
             self._all_closed.clear()
@@ -148,16 +191,16 @@ class Server:
             except TimeoutError:
                 pass
         await self._tasks.cancel()
-        for socket in list(self.sockets):
-            socket.end("the server stops")
+        for one in list(self.sockets):
+            one.end("the server stops")
         self.flush()
         if self.sockets:
             self._all_closed.clear()
             await self._all_closed.wait()  # _LINGER at most
 
-    def closed(self, socket: _Socket) -> None:
+    def closed(self, one: _Socket) -> None:
         """A connection is over."""
-        self.sockets.discard(socket)
+        self.sockets.discard(one)
         if not self.sockets:
             self._all_closed.set()
 
@@ -198,12 +241,12 @@ class _Socket(asyncio.Protocol):
 
     def _start(self) -> ServerConnection:
         server, transport = self._server, self._transport
-        name = transport.get_extra_info("peername")
-        address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
-        now = server.loop.time()
-        core = ServerConnection(
-            server.turn, server.limits, now, Peer(address, transport.get_extra_info("peercert") or None)
-        )
+        tls = transport.get_extra_info("ssl_object")
+        address = sockets.address(transport.get_extra_info("peername"))
+        peer = Peer(address, None if tls is None else tls.getpeercert(True))
+        if server.meet is not None:
+            peer = server.meet(peer)
+        core = ServerConnection(server.turn, server.limits, server.loop.time(), peer)
         core.owner, self._core = self, core
         if server.full:
             self.read_or_not()
@@ -226,17 +269,20 @@ class _Socket(asyncio.Protocol):
         if core is None:
             data = self._begun + data
             self._begun = data
-            if not PREFACE.startswith(data[: len(PREFACE)]):
+            ours = PREFACE.startswith(data[: len(PREFACE)])
+            if not ours and b"A" <= data[:1] <= b"Z":  # as all methods of HTTP/1.1 begin
                 self._hand_over_http1(data)
                 return
-            if len(data) < 4:  # the beginning of a method of HTTP/1.1, for all we know
+            if ours and len(data) < 4:  # the beginning of a method of HTTP/1.1, for all we know
                 return
-            core = self._start()
+            core = self._start()  # who speaks neither, such as TLS on a port without, is told what is spoken
+        server.in_turn = True
         try:
             core.receive(data, server.loop.time())
         except Exception:
             logger.exception("a connection failed", extra={"peer": core.peer.address})
             core.end(frames.INTERNAL_ERROR, "internal error")
+        server.in_turn = False
         self._count()
         if core.soonest < self._timer_at:
             self._schedule(core.soonest)

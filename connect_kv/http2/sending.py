@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from connect_kv.http2.frames import DEFAULT_WINDOW, FRAME_HEAD, LARGEST_FRAME
@@ -36,15 +37,23 @@ class Stream:
 class Turn:
     """What all connections of one owner share between two turns of its loop."""
 
-    __slots__ = ("dirty", "held", "waiting")
+    __slots__ = ("dirty", "held", "waiting", "wake")
 
     def __init__(self) -> None:
         self.dirty: list[Sending[Any]] = []
         """Those that have something to write."""
+        self.wake: Callable[[], None] | None = None
+        """Called when one more has."""
         self.held = 0
         """Bytes received in calls of more than a frame, that nobody has taken."""
         self.waiting = 0
         """Bytes of messages that wait for peers to take them."""
+
+    def mark(self, one: Sending[Any]) -> None:
+        """It has something to write."""
+        self.dirty.append(one)
+        if self.wake is not None:
+            self.wake()
 
 
 S = TypeVar("S", bound=Stream)
@@ -86,7 +95,7 @@ class Sending(ABC, Generic[S]):
 
     def _emit(self, data: bytes) -> None:
         if not self.out:
-            self.turn.dirty.append(self)
+            self.turn.mark(self)
         self.out.append(data)
 
     def send(self, stream: S, message: bytes) -> None:

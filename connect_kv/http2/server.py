@@ -50,11 +50,12 @@ class ServerConnection(Connection[Call, Head]):
 
     _PREFACE = PREFACE
     _WHOLE = END_STREAM
+    turn: ServerTurn
 
     def __init__(self, turn: ServerTurn, limits: Limits, now: float, peer: Peer | None = None) -> None:
         super().__init__(turn, limits, now)
-        self._ready = turn
         self.peer = peer or Peer()
+        """Set it before the first bytes come."""
         self.long_calls = 0
         """Open calls that are streams."""
         self._largest_reply = 0
@@ -89,6 +90,8 @@ class ServerConnection(Connection[Call, Head]):
         head.encoding = said.get(b"grpc-encoding", b"")
         if not required <= pseudo or not pseudo <= required | {b":authority"}:
             head.refusal = b""
+        elif self.peer.refusal is not None:
+            head.refusal = self.peer.refusal
         elif not _is_grpc(said.get(b"content-type", b"")):
             head.refusal = _UNSUPPORTED_MEDIA
         elif timeout is not None and (seconds := metadata.parse_timeout(timeout)) is None:
@@ -101,14 +104,14 @@ class ServerConnection(Connection[Call, Head]):
         return head
 
     def _find_route(self, head: Head, path: bytes) -> None:
-        head.route = self._ready.routes.get(path)
+        head.route = self.turn.routes.get(path)
         if head.route is not None:
             head.plain = head.route.begin is None and head.timeout is None
             return
         service, slash, method = path[1:].decode("latin-1").rpartition("/")
         if not slash or path[:1] != b"/":
             text = f'malformed method name: "{path.decode("latin-1")}"'
-        elif service.encode("latin-1") in self._ready.services:
+        elif service.encode("latin-1") in self.turn.services:
             text = f"unknown method {method} for service {service}"
         else:
             text = f"unknown service {service}"
@@ -176,7 +179,7 @@ class ServerConnection(Connection[Call, Head]):
         route = stream.head.route
         assert route is not None
         if not route.calls:
-            self._ready.ready.append(route)
+            self.turn.ready.append(route)
         route.calls.append(stream)
 
     def _arrived(self, stream: Call, parts: Parts) -> None:
@@ -221,7 +224,7 @@ class ServerConnection(Connection[Call, Head]):
         self.fail(stream, why.code, why.text)
 
     def _reset(self, stream: Call, code: int) -> None:
-        self._ready.any_gone = True
+        self.turn.any_gone = True
         timeout = stream.head.timeout
         if timeout is not None and self.now >= stream.deadline - min(1.0, timeout / 4):
             return  # both sides act on it: hundreds of calls with the same one are no attack
@@ -231,7 +234,7 @@ class ServerConnection(Connection[Call, Head]):
             raise frames.H2Error(frames.ENHANCE_YOUR_CALM, "too many resets")
 
     def _overdue(self, stream: Call) -> None:
-        self._ready.any_gone = True
+        self.turn.any_gone = True
         if stream.parts is not None:  # what waits for a window must not hold the end back
             self._drop(stream.parts)
             stream.parts.trailers = None
@@ -245,7 +248,7 @@ class ServerConnection(Connection[Call, Head]):
 
     def lost(self, reason: str) -> None:
         """There is no connection any more."""
-        self._ready.any_gone = True
+        self.turn.any_gone = True
         super().lost(reason)
 
     # Answers.
@@ -271,7 +274,7 @@ class ServerConnection(Connection[Call, Head]):
         self.useful += 1
         out = self.out
         if not out:
-            self.turn.dirty.append(self)
+            self.turn.mark(self)
         out.append(
             _REPLY.pack(0x201, END_HEADERS, number, _KNOWN_RESPONSE, size << 8, 0, number, 0, size - 5)
         )

@@ -11,10 +11,12 @@ from importlib.metadata import version
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
+from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
+from connect_kv.frontend.http.beside import HttpBeside
 from connect_kv.frontend.http.port import Answers, HttpPort
 from connect_kv.frontend.http.probes import Health
 from connect_kv.interfaces import Clock, Worker
@@ -233,29 +235,35 @@ class Services:
             changed.subscribe(self.health.changed.fire)
         self._grpc_health = HealthService(NAMES, self.health.serving, self.health.changed)
         add_health_and_reflection(self.router, self._grpc_health)
-        self._grpc: GrpcioServer | None = None
-        if listens:
+        answers = Answers(
+            health=self.health.health,
+            live=self.health.live,
+            ready=self.health.ready,
+            version={
+                "etcdserver": ETCD_VERSION,
+                "etcdcluster": ETCD_VERSION,
+                "storage": ETCD_VERSION,
+                "connect_kv": _version(),
+            },
+            metrics=metrics,
+        )
+        self._beside = HttpBeside(answers, tls.get(CLIENTS))
+        self._http = HttpPort(answers, tls.get(HTTP))
+        self._grpc: DoorServer | GrpcioServer | None = None
+        if listens and config.grpc_server == "grpcio":
             self._grpc = GrpcioServer(
                 self.router,
                 max_request_bytes=config.max_request_bytes,
                 clock=clock,
                 credentials=tls.get(CLIENTS),
             )
-        self._http = HttpPort(
-            Answers(
-                health=self.health.health,
-                live=self.health.live,
-                ready=self.health.ready,
-                version={
-                    "etcdserver": ETCD_VERSION,
-                    "etcdcluster": ETCD_VERSION,
-                    "storage": ETCD_VERSION,
-                    "connect_kv": _version(),
-                },
-                metrics=metrics,
-            ),
-            tls.get(HTTP),
-        )
+        elif listens:
+            self._grpc = DoorServer(
+                self.router,
+                max_request_bytes=config.max_request_bytes,
+                credentials=tls.get(CLIENTS),
+                http1=self._beside.protocol,
+            )
         self._tasks: list[asyncio.Task[None]] = []
         show(
             metrics,
@@ -321,6 +329,7 @@ class Services:
         await self.replica.close()
         await self._renewals.close()
         await self._contests.close()
+        await self._beside.stop()
         await self._http.stop()
 
     def _alarms(self) -> frozenset[str]:

@@ -21,9 +21,10 @@ def client_credentials(config: ServerConfig) -> dict[str, Credentials]:
     """For `CLIENTS` and `HTTP`; a port that is not there speaks in the clear."""
     if config.cert_file is None:
         return {}
-    found = {CLIENTS: _clients(config, certificate=config.trusted_ca_file is not None)}
+    by_library = config.grpc_server == "grpcio"
+    found = {CLIENTS: _clients(config, certificate=config.trusted_ca_file is not None, by_library=by_library)}
     if config.http_tls != "off":
-        found[HTTP] = _clients(config, certificate=config.http_tls == "mutual")
+        found[HTTP] = _clients(config, certificate=config.http_tls == "mutual", by_library=False)
     return found
 
 
@@ -52,7 +53,7 @@ def families(credentials: Mapping[str, Credentials]) -> Iterator[Metric]:
         yield from (expiry, broken, reloads)
 
 
-def _clients(config: ServerConfig, *, certificate: bool) -> Credentials:
+def _clients(config: ServerConfig, *, certificate: bool, by_library: bool) -> Credentials:
     demanded = Demands(
         certificate=certificate,
         allowed_names=_listed(config.client_cert_allowed_cn),
@@ -69,6 +70,7 @@ def _clients(config: ServerConfig, *, certificate: bool) -> Credentials:
             "revocation list": "client_crl_file",
         },
         demanded,
+        by_library=by_library,
     )
 
 
@@ -92,13 +94,16 @@ def member_credentials(config: ServerConfig) -> Credentials | None:
             "revocation list": "peer_crl_file",
         },
         demanded,
+        by_library=True,
     )
 
 
-def _named(config: ServerConfig, keys: dict[str, str], demands: Demands) -> Credentials:
-    """Complaints begin with where the file's name came from."""
+def _named(config: ServerConfig, keys: dict[str, str], demands: Demands, *, by_library: bool) -> Credentials:
+    """Complaints begin with where the file's name came from. `by_library`: gRPC's does the handshakes, which
+    takes versions and suites once in a process.
+    """
     suites = grpc_suites(config.tls_min_version, config.cipher_suites)
-    if suites and suites != grpc_core.loaded_suites:
+    if by_library and suites and suites != grpc_core.loaded_suites:
         field = "cipher_suites" if config.cipher_suites else "tls_min_version"
         raise ConfigError(
             f"{config.origins.get(field, field)}: gRPC is loaded already: "

@@ -18,6 +18,7 @@ from connect_kv.framework.replicated import Replicated, command, query
 from connect_kv.server.composition import KvServer
 from connect_kv.statemachine.hosted import ReplicatedMachine
 from connect_kv.testing.processes import until
+from tests.doors import GRPC_SERVER
 
 
 class Tally(Replicated):
@@ -53,6 +54,7 @@ async def node(directory: Path, port: int = 0, auto_compaction: str = "") -> Asy
             election_ms=100,
             tick_ms=20,
             auto_compaction=auto_compaction,
+            grpc_server=GRPC_SERVER,
         ),
         {"tally": ReplicatedMachine(Tally())},
     )

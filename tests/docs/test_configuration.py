@@ -57,6 +57,7 @@ VALUES: dict[str, object] = {
     "auto_compaction": "1h30m",
     "snapshot_count": 7,
     "catch_up_entries": 8,
+    "grpc_server": "grpcio",
     "log_level": "debug",
     "log_format": "json",
     "max_streams_per_user": 9,

@@ -30,6 +30,7 @@ class Service:
         """Of the tasks of `slow`: over are also the cancelled ones."""
         self.hold = asyncio.Event()
         """Batches are kept unanswered while it is set."""
+        self.servers: list[Server] = []
 
     def echo(self, calls: list[Call]) -> None:
         self.batches.append(calls)
@@ -92,7 +93,7 @@ class Service:
     def server(
         self, limits: Limits | None = None, http1: Callable[[], asyncio.Protocol] | None = None
     ) -> Server:
-        return Server(
+        server = Server(
             {"/t.T/Echo": self.echo, "/t.T/Fail": self.fail, "/t.T/Broken": self.broken},
             {
                 "/t.T/Slow": self.slow,
@@ -104,6 +105,8 @@ class Service:
             limits=limits,
             http1=http1,
         )
+        self.servers.append(server)
+        return server
 
 
 def pytest_asyncio_loop_factories(
@@ -117,16 +120,18 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-async def service() -> Service:
-    return Service()
+async def service() -> AsyncIterator[Service]:
+    """Its servers are stopped, also when a test fails: uvloop's loops do not close around one."""
+    service = Service()
+    yield service
+    service.hold.clear()
+    for server in service.servers:
+        await server.stop(0)
 
 
 @pytest.fixture
-async def server(service: Service) -> AsyncIterator[Server]:
-    server = service.server()
-    yield server
-    service.hold.clear()
-    await server.stop(0)
+async def server(service: Service) -> Server:
+    return service.server()
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -210,7 +210,7 @@ def test_metadata_of_the_application_is_read() -> None:
         ("user-agent", "u"),
     )
     (call,) = client.handed_over
-    assert call.metadata == [
+    assert list(call.metadata) == [
         ("token", "abc"),
         ("x-bin", b"\0\1"),
         ("y-bin", b"\0\1"),

@@ -15,6 +15,7 @@ from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.server.composition import KvServer
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.testing.ports import free_ports
+from tests.doors import GRPC_SERVER
 from tests.services.conftest import unary, until
 
 T = TypeVar("T", bound=Message)
@@ -34,6 +35,7 @@ def configs(directory: Path, size: int) -> list[ServerConfig]:
             listen_client="127.0.0.1:0",
             listen_peer=member.peer_address,
             listen_http="127.0.0.1:0",
+            grpc_server=GRPC_SERVER,
             initial_cluster=members,
             heartbeat_ms=40,
             election_ms=400,

@@ -14,7 +14,6 @@ from connect_kv.auth.authenticator import Authenticator
 from connect_kv.auth.table import AuthTable
 from connect_kv.auth.tokens import SimpleTokens
 from connect_kv.events import Signal
-from connect_kv.frontend.grpc.grpcio_server import GrpcioHandlers
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
@@ -24,6 +23,7 @@ from connect_kv.services.deadlines import begun
 from connect_kv.services.opening import Opening
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.batches import commands_of
+from tests.doors import listening
 
 M = TypeVar("M", bound=Message)
 UnaryCall = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
@@ -117,17 +117,13 @@ async def serving(
     has_leader: Callable[[], bool] = lambda: True,
     opening: Opening | None = None,
 ) -> AsyncIterator[tuple[grpc.aio.Channel, Streams, Metrics]]:
-    """A grpc.aio server with these servicers and a channel to it."""
+    """A server with these servicers and a channel to it."""
     metrics = Metrics(process=False)
     streams = Streams(has_leader, patience=0.05)
     router = Router(streams, metrics, has_leader, opening=opening)
     add_services(router, servicers)
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    server.add_generic_rpc_handlers((GrpcioHandlers(router),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel, streams, metrics
-    finally:
-        await server.stop(0)
+    async with (
+        listening(router) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield channel, streams, metrics

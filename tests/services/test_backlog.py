@@ -14,20 +14,21 @@ import pytest
 
 from connect_kv.client.failures import Fate, fate
 from connect_kv.frontend.grpc.admission import LOOK_SECONDS, SETTLE_SECONDS, UNCERTAIN_SECONDS, Backlog
-from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
-from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.cluster_pb2 import MemberListRequest, MemberListResponse
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.watch_pb2 import WatchRequest, WatchResponse
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.streams import Streams
+from tests.doors import listening
 
 MOST = 200
 BURST = 2000
 TOO_MANY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+
+BOTH = pytest.mark.parametrize("kind", ["door", "grpcio"])
 
 
 class Slow:
@@ -45,19 +46,16 @@ class Slow:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[grpc.aio.Channel, Metrics]]:
-    metrics, clock = Metrics(process=False), SystemClock()
+async def serving(kind: str) -> AsyncIterator[tuple[grpc.aio.Channel, Metrics]]:
+    metrics = Metrics(process=False)
     router = Router(Streams(lambda: True, patience=0.05), metrics, lambda: True)
     add_services(router, {"KV": Slow(), "Cluster": Slow(), "Watch": Slow()})
-    server = GrpcioServer(router, max_request_bytes=1 << 20, clock=clock, most_untaken=MOST)
-    await server.bind("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            await channel.channel_ready()
-            yield channel, metrics
-    finally:
-        await server.stop(0)
+    async with (
+        listening(router, kind=kind, most=MOST) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        await channel.channel_ready()
+        yield channel, metrics
 
 
 def put(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryCall[PutRequest, PutResponse]:
@@ -77,8 +75,9 @@ async def ended(call: Any) -> object:
     return "OK"
 
 
-async def test_too_many_calls_are_refused_and_none_is_cancelled() -> None:
-    async with serving() as (channel, metrics):
+@BOTH
+async def test_too_many_calls_are_refused_and_none_is_cancelled(kind: str) -> None:
+    async with serving(kind) as (channel, metrics):
         found = Counter(await asyncio.gather(*(ended(put(channel)) for _ in range(BURST))))
         assert set(found) == {"OK", TOO_MANY}
         assert found["OK"] >= MOST // 2
@@ -88,8 +87,9 @@ async def test_too_many_calls_are_refused_and_none_is_cancelled() -> None:
         assert await ended(put(channel)) == "OK"
 
 
-async def test_calls_given_up_while_they_waited_are_no_backlog() -> None:
-    async with serving() as (channel, _):
+@BOTH
+async def test_calls_given_up_while_they_waited_are_no_backlog(kind: str) -> None:
+    async with serving(kind) as (channel, _):
         burst = [put(channel) for _ in range(BURST)]
         await asyncio.sleep(0.02)
         for call in burst:
@@ -100,8 +100,9 @@ async def test_calls_given_up_while_they_waited_are_no_backlog() -> None:
         assert found == {"OK": MOST // 2}
 
 
-async def test_streams_and_calls_of_operators_are_taken_meanwhile() -> None:
-    async with serving() as (channel, _):
+@BOTH
+async def test_streams_and_calls_of_operators_are_taken_meanwhile(kind: str) -> None:
+    async with serving(kind) as (channel, _):
         burst = [asyncio.ensure_future(ended(put(channel))) for _ in range(BURST)]
         await asyncio.sleep(0.1)
         members = channel.unary_unary(

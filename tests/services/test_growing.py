@@ -10,6 +10,7 @@ import grpc
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.rpc import cluster_pb2, kv_pb2
 from connect_kv.testing.ports import free_ports
+from tests.doors import GRPC_SERVER
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import until
 from tests.services.test_lagging import probe
@@ -68,6 +69,7 @@ async def test_a_voter_is_added_to_one_member_at_once_and_then_waited_for(tmp_pa
                 listen_client="127.0.0.1:0",
                 listen_peer=address,
                 listen_http="127.0.0.1:0",
+                grpc_server=GRPC_SERVER,
                 initial_cluster=(
                     InitialMember(name="n1", peer_address=wanted.listen_peer),
                     InitialMember(name="n2", peer_address=address),

@@ -15,15 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connect_kv.errors import CommandFailed, OutcomeUnknown
-from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
-from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.services.caller import Caller
 from connect_kv.services.streams import Streams
 from connect_kv.trailers import MOST_DETAILS, MOST_NAME, MOST_TEXT, shortened, size_as_sent
+from tests.doors import listening
 
 OFTEN = 30
 PUT = "/etcdserverpb.KV/Put"
@@ -52,14 +51,11 @@ class Keys:
 async def serving(keys: Keys) -> AsyncIterator[grpc.aio.Channel]:
     router = Router(Streams(lambda: True, patience=1.0), Metrics(process=False), lambda: True)
     add_services(router, {"KV": keys})
-    server = GrpcioServer(router, max_request_bytes=1 << 20, clock=SystemClock())
-    await server.bind("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield channel
-    finally:
-        await server.stop(0)
+    async with (
+        listening(router) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield channel
 
 
 async def failure(channel: grpc.aio.Channel) -> grpc.aio.AioRpcError:

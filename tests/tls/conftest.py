@@ -13,6 +13,7 @@ from connect_kv import Tls
 from connect_kv.authority import make_authority, make_client, make_node
 from connect_kv.config import ServerConfig
 from connect_kv.server.composition import KvServer
+from tests.doors import GRPC_SERVER
 
 Serving = Callable[..., Any]
 
@@ -48,6 +49,7 @@ async def member(tmp_path: Path, **options: Any) -> AsyncIterator[KvServer]:
     directory = tmp_path / "n1"
     directory.mkdir(mode=0o700, exist_ok=True)
     addresses = {f"listen_{port}": "127.0.0.1:0" for port in ("client", "peer", "http")}
+    addresses["grpc_server"] = GRPC_SERVER
     given = {**addresses, "advertise_peer": "127.0.0.1:2380", **options}
     config = ServerConfig(name="n1", data_dir=directory, **given)
     server = KvServer(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -18,9 +19,10 @@ from connect_kv.authority import make_node
 from connect_kv.client.client import Client
 from connect_kv.config import from_options
 from connect_kv.errors import ConfigError, Refused
-from connect_kv.frontend.grpc.grpcio_server import GrpcioHandlers, _metadata
+from connect_kv.frontend.grpc.grpcio_server import _metadata
 from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route
 from connect_kv.server.tls import client_credentials
+from tests.doors import listening
 from tests.tls.conftest import member, options_of, tls_of
 
 
@@ -100,8 +102,9 @@ async def test_a_revoked_certificate_is_refused_at_the_next_connection(tmp_path:
             await bob.get("key")
 
 
+@pytest.mark.parametrize("kind", ["door", "grpcio"])
 @pytest.mark.parametrize("name", ["alice", ""])
-async def test_the_name_in_a_certificate_reaches_the_router(tmp_path: Path, folder: Path, name: str) -> None:
+async def test_the_name_in_a_certificate_reaches_the_router(folder: Path, name: str, kind: str) -> None:
     """As a field of the metadata that no client can send."""
     seen: list[Metadata] = []
     made = from_options({key: str(path) for key, path in options_of(folder, mutual=bool(name)).items()}, {})
@@ -115,19 +118,15 @@ async def test_the_name_in_a_certificate_reaches_the_router(tmp_path: Path, fold
         raise AssertionError
 
     route = Route(service="S", method="M", kind=Kind.UNARY, unary=unary, stream=stream, overloaded=None)
-    router: Any = type("OneRoute", (), {"route": lambda self, _: route, "serves": lambda self, _: True})()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((GrpcioHandlers(router, credentials=credentials),))
-    port = server.add_secure_port("127.0.0.1:0", credentials.grpc_server())
-    await server.start()
+    router: Any = SimpleNamespace(routes={"/S/M": route}, route=lambda _: route, serves=lambda _: True)
     shown = [(folder / f"{name}.{end}").read_bytes() if name else None for end in ("key", "pem")]
     secure = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), *shown)
-    try:
-        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", secure) as channel:
-            call: Any = channel.unary_unary("/S/M")
-            await call(b"", metadata=(("mine", "1"),))
-    finally:
-        await server.stop(None)
+    async with (
+        listening(router, kind=kind, credentials=credentials) as port,
+        grpc.aio.secure_channel(f"127.0.0.1:{port}", secure) as channel,
+    ):
+        call: Any = channel.unary_unary("/S/M")
+        await call(b"", metadata=(("mine", "1"),))
     (metadata,) = seen
     assert [value for key, value in metadata if key == CERTIFICATE_NAME] == ([name] if name else [])
 

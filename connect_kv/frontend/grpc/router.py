@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -156,6 +156,11 @@ class Router:
     def route(self, path: str) -> Route:
         """Who serves ``/package.Service/Method``; if nobody, who says so."""
         return self._table.get(path) or self._unknown(path)
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """Every method by its path, for a server that wants to know them beforehand."""
+        return self._table
 
     def serves(self, path: str) -> bool:
         """Whether there is such a method, so that its route stays the same."""

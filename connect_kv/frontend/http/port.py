@@ -59,7 +59,7 @@ class HttpPort:
     async def serve(self) -> None:
         """Answer, from now on, if there is a port."""
         if self._sockets:
-            self._server = await asyncio.to_thread(self._load)
+            self._server = await load(self._answers, self._credentials)
             await self._server.start(self._sockets)
 
     async def stop(self) -> None:
@@ -69,7 +69,13 @@ class HttpPort:
         for one in self._sockets:
             one.close()
 
-    def _load(self) -> HttpServer:
+
+async def load(answers: Answers, credentials: Credentials | None) -> HttpServer:
+    """What answers, with the library that it needs."""
+
+    def read() -> type[HttpServer]:
         from connect_kv.frontend.http.server import HttpServer
 
-        return HttpServer(self._answers, self._credentials)
+        return HttpServer
+
+    return (await asyncio.to_thread(read))(answers, credentials)

@@ -34,9 +34,11 @@ class HttpServer:
         self._answers = answers
         self._credentials = credentials
         self._runner: web.AppRunner | None = None
+        self.server: web.Server
+        """Makes a protocol for a connection; once started."""
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Answer what comes to these, which listen already."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Answer what comes to these, which listen already, and over what `server` makes."""
         credentials = self._credentials
         app = web.Application(middlewares=() if credentials is None else (_admission(credentials),))
         gets: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {
@@ -52,6 +54,8 @@ class HttpServer:
             app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_Log()
         )
         await self._runner.setup()
+        assert self._runner.server is not None
+        self.server = self._runner.server
         for one in sockets:
             context = None if credentials is None else credentials.server_context(["http/1.1"])
             await web.SockSite(self._runner, one, ssl_context=context).start()

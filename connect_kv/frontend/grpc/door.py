@@ -1,0 +1,162 @@
+"""The port clients call, served by our own HTTP/2: every service, health, reflection, and HTTP/1.1 beside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import replace
+
+from connect_kv.certificates import presented
+from connect_kv.config import split_address
+from connect_kv.credentials import Credentials
+from connect_kv.errors import RefusedToStart
+from connect_kv.etcd_errors import Code
+from connect_kv.frontend.grpc.calls import Metadata, RpcFailed
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, PEER_ADDRESS, Kind, Route, Router
+from connect_kv.http2.calls import Call, Peer
+from connect_kv.http2.limits import Limits
+from connect_kv.http2.listener import ALPN, Server
+from connect_kv.http2.metadata import StatusError
+from connect_kv.http2.tasks import Handle, Serve, ServerStream
+from connect_kv.trailers import MOST_REQUEST_METADATA
+
+_RECEIVE_MARGIN = 512 * 1024
+"""Above the request limit, so that a request somewhat too large is refused with a text of ours."""
+
+
+class DoorServer:
+    """Listens for clients. Start it once, stop it once."""
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        max_request_bytes: int,
+        credentials: Credentials | None = None,
+        http1: Callable[[], asyncio.Protocol] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port."""
+        self._credentials = credentials
+        unary: dict[str, Callable[[list[Call]], None]] = {}
+        tasks: dict[str, Handle] = {}
+        streams: dict[str, Serve] = {}
+        refuse: dict[str, Callable[[Call], None]] = {}
+        for path, route in router.routes.items():
+            if route.kind is not Kind.UNARY:
+                streams[path] = _serving(route)
+            elif route.batch is not None:
+                unary[path] = route.batch
+            else:
+                tasks[path] = _handling(route)
+            if route.overloaded is not None:
+                refuse[path] = _refusing(route.overloaded)
+        self._server = Server(
+            unary,
+            tasks,
+            streams,
+            limits=replace(
+                limits or Limits(),
+                message=max_request_bytes + _RECEIVE_MARGIN,
+                header_list=MOST_REQUEST_METADATA,
+            ),
+            http1=http1,
+            meet=None if credentials is None else _Verified(credentials).meet,
+            more=_more({path.encode() for path, route in router.routes.items() if route.addressed}),
+            refuse=refuse,
+        )
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return self._port
+
+    async def bind(self, address: str) -> None:
+        """Take the address; who connects waits. Raises RefusedToStart, with the system's reason."""
+        try:
+            self._port = await self._server.bind(*split_address(address, "listen_client"))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RefusedToStart(f"cannot listen for clients on {address}: {reason}") from error
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start(
+            None if self._credentials is None else self._credentials.server_context(ALPN)
+        )
+
+    async def stop(self, grace: float) -> None:
+        """Take no new call, give those under way `grace` seconds."""
+        await self._server.stop(grace)
+
+
+class _Verified:
+    """Who connected over TLS, added to what comes with each call.
+
+    The handshake verifies a chain and no more: what else is asked of a certificate is looked at here.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def meet(self, peer: Peer) -> Peer:
+        """With the name in the client's certificate, or the reason why that is not let in."""
+        if refusal := self._credentials.refusal(peer.certificate):
+            return replace(peer, refusal=StatusError(Code.PERMISSION_DENIED, f"connect-kv: {refusal}"))
+        name = None if peer.certificate is None else presented(peer.certificate).common_name
+        return replace(peer, name=name or "")
+
+
+def _more(addressed: Set[bytes]) -> Callable[[Call], Metadata]:
+    """What the router is told of who calls, and where from on those routes."""
+
+    def more(call: Call) -> Metadata:
+        peer, route = call.peer, call.head.route
+        named = ((CERTIFICATE_NAME, peer.name),) if peer.name else ()
+        if route is None or route.path not in addressed:
+            return named
+        return (*named, (PEER_ADDRESS, peer.address))
+
+    return more
+
+
+def _handling(route: Route) -> Callable[[Call], Awaitable[bytes]]:
+    async def handle(call: Call) -> bytes:
+        try:
+            return await route.unary(call.message, call.metadata)
+        except RpcFailed as failed:
+            raise _status(failed) from failed
+
+    return handle
+
+
+def _serving(route: Route) -> Serve:
+    async def serve(stream: ServerStream) -> None:
+        try:
+            await route.stream(_DoorWire(stream))
+        except RpcFailed as failed:
+            raise _status(failed) from failed
+
+    return serve
+
+
+def _refusing(overloaded: Callable[[], RpcFailed]) -> Callable[[Call], None]:
+    def refuse(call: Call) -> None:
+        status = overloaded().status
+        call.fail(status.code, status.text, status.trailing)
+
+    return refuse
+
+
+def _status(failed: RpcFailed) -> StatusError:
+    return StatusError(failed.status.code, failed.status.text, failed.status.trailing)
+
+
+class _DoorWire:
+    """A `router.Wire` over a stream."""
+
+    def __init__(self, stream: ServerStream) -> None:
+        self.metadata: Metadata = stream.call.metadata
+        self.read = stream.read
+        self.write = stream.write
