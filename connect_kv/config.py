@@ -21,7 +21,8 @@ MAX_REQUEST_BYTES = 32 << 20
 """The largest `max_request_bytes`: members take no larger messages from each other."""
 
 _NEGATIVE = re.compile(r"-[0-9]+")
-_ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
+ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
+"""Listened on, and nobody's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,10 @@ class ServerConfig:
     client_cert_allowed_hostname: str = ""
     http_tls: str = "open"
     """``open``: TLS without clients' certificates, if clients have TLS; ``mutual``: with; ``off``: none."""
+    auto_tls: bool = False
+    """TLS for clients and HTTP by a certificate of its own making, unless there is another."""
+    self_signed_cert_validity: int = 1
+    """Years that such a certificate is good."""
     peer_cert_file: Path | None = None
     peer_key_file: Path | None = None
     peer_trusted_ca_file: Path | None = None
@@ -160,7 +165,7 @@ class ServerConfig:
     @property
     def client_scheme(self) -> str:
         """Of the addresses that clients are told."""
-        return "https" if self.cert_file else "http"
+        return "https" if self.cert_file or self.auto_tls else "http"
 
     @property
     def peer_scheme(self) -> str:
@@ -403,15 +408,20 @@ def _check_addresses(config: ServerConfig) -> None:
         ("advertise_peer", config.peer_address),
     ):
         host, _ = split_address(address, key)
-        if host in _ANY_HOST:
+        if host in ANY_HOST:
             raise ConfigError(f"{key}: nobody can connect to {address}; give the address others reach")
 
 
 def _check_tls(config: ServerConfig) -> None:
+    if not 1 <= config.self_signed_cert_validity <= 100:
+        raise ConfigError(
+            f"self_signed_cert_validity: {config.self_signed_cert_validity}: expected 1 to 100 years"
+        )
+    if config.trusted_ca_file and not (config.cert_file or config.auto_tls):
+        raise ConfigError(f"trusted_ca_file: needs {_flag('cert_file')} too")
     for key, other in (
         ("cert_file", "key_file"),
         ("key_file", "cert_file"),
-        ("trusted_ca_file", "cert_file"),
         ("client_cert_auth", "trusted_ca_file"),
         ("client_crl_file", "trusted_ca_file"),
         ("client_cert_allowed_cn", "trusted_ca_file"),

@@ -204,6 +204,18 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             default="open",
             choices=("open", "mutual", "off"),
         ),
+        Option(
+            key="auto_tls",
+            kind=Kind.SWITCH,
+            help="Without a certificate: make one that nobody signed, and keep it in the data directory.",
+            default="false",
+        ),
+        Option(
+            key="self_signed_cert_validity",
+            kind=Kind.NUMBER,
+            help="Years that such certificates are good.",
+            default="1",
+        ),
     ),
     "TLS between members": (
         Option(

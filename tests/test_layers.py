@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "auth", "etcd_files",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
+        "authority",
     },
     # programs and people
     "client": {"framework", "credentials", *GROUND},

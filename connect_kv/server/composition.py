@@ -31,6 +31,7 @@ from connect_kv.server.corruption import CorruptionCheck
 from connect_kv.server.directory import Directory, open_directory
 from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.peer_metrics import peer_families
+from connect_kv.server.self_signed import with_self_signed
 from connect_kv.server.server_metrics import show_audit
 from connect_kv.server.services import Services
 from connect_kv.server.tls import client_credentials, families, member_credentials
@@ -210,7 +211,8 @@ class KvServer:
     # Putting together, from the disk upwards.
 
     async def _open(self) -> None:
-        config, seams = self.config, self._seams
+        config, seams = with_self_signed(self.config), self._seams
+        self.config = config
         self._failed = asyncio.get_running_loop().create_future()
         if config.audit_log is not None:
             self._audit = AuditFile(config.audit_log, wall=seams.clock.wall)

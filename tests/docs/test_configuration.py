@@ -40,6 +40,8 @@ VALUES: dict[str, object] = {
     "client_cert_allowed_cn": "alice,bob",
     "client_cert_allowed_hostname": "host.example",
     "http_tls": "off",
+    "auto_tls": "true",
+    "self_signed_cert_validity": 2,
     "peer_cert_file": "peer.pem",
     "peer_key_file": "peer.key",
     "peer_trusted_ca_file": "peer-ca.pem",

@@ -1,0 +1,79 @@
+"""Certificates that nobody signed, in the data directory: encryption without trust."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connect_kv.config import ANY_HOST, ServerConfig, split_address
+from connect_kv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from connect_kv.authority import Pair
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "fixtures"
+"""In the data directory, with ``client``; etcd's names."""
+YEAR_DAYS = 365
+
+
+def with_self_signed(config: ServerConfig) -> ServerConfig:
+    """The same, and where it is told to, with certificate and key that are there, or are made now.
+
+    They are kept over restarts, and replaced when they have expired: nobody could connect any more. Raises
+    ConfigError for files that cannot be read or written.
+    """
+    if not config.auto_tls:
+        return config
+    if config.cert_file is not None:
+        logger.warning("--auto-tls is ignored: there is a certificate", extra={"file": str(config.cert_file)})
+        return config
+    pair = _kept(
+        config.data_dir / FOLDER / "client",
+        _hosts(config.listen_client, config.client_address, config.listen_http),
+        years=config.self_signed_cert_validity,
+    )
+    return replace(config, cert_file=pair.cert, key_file=pair.key)
+
+
+def _kept(folder: Path, hosts: Iterable[str], *, years: int) -> Pair:
+    from connect_kv.authority import Pair, make_self_signed  # only those who use TLS load what makes it
+
+    found = Pair(cert=folder / "cert.pem", key=folder / "key.pem")
+    if found.cert.exists() and found.key.exists():
+        if not _expired(found.cert):
+            return found
+        logger.warning(
+            "a self-signed certificate has expired and is made anew", extra={"file": str(found.cert)}
+        )
+    # Half of a pair is of no use, and is what a start that was killed may leave.
+    for path in (found.cert, found.key):
+        with suppress(FileNotFoundError):
+            path.unlink()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return make_self_signed(found, tuple(hosts), days=years * YEAR_DAYS)
+
+
+def _expired(cert: Path) -> bool:
+    from connect_kv.certificates import BadCertificate, expiry, load
+
+    try:
+        return expiry(load(cert.read_bytes())[0]) <= time.time()
+    except OSError as error:
+        raise ConfigError(f"certificate {cert}: cannot be read: {error.strerror}") from None
+    except BadCertificate as error:
+        raise ConfigError(f"certificate {cert}: {error}; remove it, and another is made") from None
+
+
+def _hosts(*addresses: str) -> list[str]:
+    """Names and addresses it is reached at, so that who trusts just this certificate can verify it."""
+    hosts = [split_address(address, "listen")[0] for address in addresses if address]
+    found = [host for host in hosts if host not in ANY_HOST]
+    return list(dict.fromkeys([*found, socket.gethostname(), "localhost", "127.0.0.1", "::1"]))
