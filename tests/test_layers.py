@@ -54,7 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "framework": {"options", "errors"},
     "statemachine": {"auth", "etcd_files", "kv", "framework", "interfaces", "raft", "storage", *GROUND},
     "backup": {
-        "config", "errors", "etcd_files", "interfaces", "kv", "node", "raft", "statemachine", "storage",
+        "auth", "etcd_files", "kv", "statemachine", "node", "raft", "storage", "interfaces", "config",
+        *GROUND,
     },
     # services know requests, front ends know wires
     "services": {
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "frontend.http": {"services", "errors", "events", *PEOPLE, *TLS},
     "config": {"credentials", "errors", "framework", "options", "units"},
     "server": {
-        "auth", "etcd_files",
+        "auth",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
         "authority",

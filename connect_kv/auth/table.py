@@ -281,7 +281,7 @@ class AuthTable:
         for user in self._users.values():
             if request.role in user.roles:
                 user.roles.remove(request.role)
-                changes.put(_USER + user.name.encode(), user.SerializeToString())
+                changes.put(*user_record(user))
         self._note(changes)
 
     def _role_grant(self, request: AuthRoleGrantPermissionRequest, changes: Changes) -> None:
@@ -330,12 +330,12 @@ class AuthTable:
 
     def _put_user(self, user: StoredUser, changes: Changes) -> None:
         self._users[user.name] = user
-        changes.put(_USER + user.name.encode(), user.SerializeToString())
+        changes.put(*user_record(user))
         self._note(changes)
 
     def _put_role(self, role: StoredRole, changes: Changes) -> None:
         self._roles[role.name] = role
-        changes.put(_ROLE + role.name.encode(), role.SerializeToString())
+        changes.put(*role_record(role))
         self._note(changes)
 
     def _forget_tokens(self, name: str) -> None:
@@ -348,8 +348,23 @@ class AuthTable:
         self.revision += counted
         self._rights.clear()
         stored = StoredAuth(enabled=self.enabled, revision=self.revision, generation=self.generation)
-        changes.put(_HEAD, stored.SerializeToString())
+        changes.put(*standing_record(stored))
         self.changed()
+
+
+def standing_record(stored: StoredAuth) -> tuple[bytes, bytes]:
+    """Key and value of what stands beside users and roles."""
+    return _HEAD, stored.SerializeToString()
+
+
+def user_record(user: StoredUser) -> tuple[bytes, bytes]:
+    """Key and value of a user."""
+    return _USER + user.name.encode(), user.SerializeToString()
+
+
+def role_record(role: StoredRole) -> tuple[bytes, bytes]:
+    """Key and value of a role."""
+    return _ROLE + role.name.encode(), role.SerializeToString()
 
 
 def _granted(permissions: list[Permission], new: Permission) -> list[Permission]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from connect_kv.backup.file import BackupFile, Progress
 from connect_kv.config import ServerConfig
 from connect_kv.errors import RefusedToStart
-from connect_kv.interfaces import Identity
+from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import layout
 from connect_kv.kv.layout import StoreState
 from connect_kv.node import startup
@@ -29,6 +32,21 @@ _LARGEST_REVISION = 1 << 62
 """Half of what the API's numbers hold is left for the new cluster."""
 
 
+class Source(Protocol):
+    """A state that a directory is made from."""
+
+    @property
+    def digest(self) -> bytes:
+        """Of the file it comes from."""
+
+    @property
+    def last_applied(self) -> int:
+        """The index of the log at which it stands."""
+
+    async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
+        """Put it into a new, empty database. Blocking calls go to `worker`."""
+
+
 async def restore(
     path: Path,
     config: ServerConfig,
@@ -45,6 +63,30 @@ async def restore(
 
     Raises RefusedToStart, CorruptStorage, StorageError; the directory is not there then.
     """
+    with new_directory(config) as directory, BackupFile(path, progress) as file:
+        return await fill_directory(directory, config, _Backup(file), bump_revision)
+
+
+class _Backup:
+    """A backup of ours, to be restored."""
+
+    def __init__(self, file: BackupFile) -> None:
+        self._file = file
+        self.digest = file.digest
+        self.last_applied = file.head.last_applied
+
+    async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
+        """All of it but what belongs to the old cluster alone."""
+        await transfer.fill(database, meta, self._file.pieces(), worker)
+        await worker.run(partial(_leave_behind, database))
+
+
+@contextmanager
+def new_directory(config: ServerConfig) -> Iterator[Path]:
+    """A directory to be filled, which becomes ``config.data_dir`` if the body succeeds.
+
+    Raises RefusedToStart if there is one with something in it.
+    """
     target = config.data_dir
     if target.exists() and any(target.iterdir()):
         raise RefusedToStart(f"{target} is not empty: name a new directory, or delete it")
@@ -53,7 +95,7 @@ async def restore(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        identity = await _fill(path, unfinished, config, bump_revision, progress)
+        yield unfinished
         if target.exists():
             target.rmdir()
         unfinished.rename(target)
@@ -61,30 +103,26 @@ async def restore(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return identity
 
 
-async def _fill(
-    path: Path, directory: Path, config: ServerConfig, bump_revision: int, progress: Progress
+async def fill_directory(
+    directory: Path, config: ServerConfig, source: Source, bump_revision: int
 ) -> Identity:
+    """Make it that of the member ``config.name`` of a new cluster that begins with the state of `source`."""
     disk, worker = LevelDbDisk(), ThreadWorker("restore")
+    members = [Member(node_id=0, name=one.name, peer_address=one.peer_address) for one in config.members]
+    # Members restored from something else must not find each other.
+    token = f"{config.initial_cluster_token}\0{source.digest.hex()}\0{bump_revision}"
+    cluster_id, membership = startup.initial_cluster(members, token)
+    meta = SnapshotMeta(EntryId(0, source.last_applied), membership)
     try:
-        with BackupFile(path, progress) as file:
-            members = [
-                Member(node_id=0, name=one.name, peer_address=one.peer_address) for one in config.members
-            ]
-            # Members restored from something else must not find each other.
-            token = f"{config.initial_cluster_token}\0{file.digest.hex()}\0{bump_revision}"
-            cluster_id, membership = startup.initial_cluster(members, token)
-            meta = SnapshotMeta(EntryId(0, file.head.last_applied), membership)
-            database = StateDirs(disk, directory).create(_STATE)
-            try:
-                await transfer.fill(database, meta, file.pieces(), worker)
-                await worker.run(partial(_leave_behind, database))
-                await worker.run(partial(_bump, database, bump_revision))
-                await worker.run(database.make_durable)
-            finally:
-                database.close()
+        database = StateDirs(disk, directory).create(_STATE)
+        try:
+            await source.fill(database, meta, worker)
+            await worker.run(partial(_bump, database, bump_revision))
+            await worker.run(database.make_durable)
+        finally:
+            database.close()
     finally:
         await worker.close()
     own = next(one for one in membership.members if one.name == config.name)

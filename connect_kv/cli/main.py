@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "endpoint": ("endpoint:endpoint", "Single members: whether they answer, and how fast."),
     "get": ("kv:get", "Print a key, a range, or all keys with a prefix."),
     "hash": ("maintenance:hash_members", "Print each member's hash of the keys and their history."),
+    "import-etcd": ("import_etcd:import_etcd", "Move in from etcd: a new cluster with all that it holds."),
     "inspect": ("disk:inspect", "Show what a stopped node has on disk."),
     "lease": ("lease:lease", "Leases: keys that live as long as somebody renews them."),
     "lock": ("contest:lock", "Run a command under a lock, or see who holds it."),

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
 
 from connect_kv.cli import output
+from connect_kv.cli.progress import bar
 from connect_kv.cli.serve import server_options
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.client import Client
@@ -63,7 +54,7 @@ def save(
     """
     from connect_kv.backup import stopped
 
-    with _bar(settings, f"saving {file.name}") as progress:
+    with bar(f"saving {file.name}", quiet=settings.output == "json") as progress:
         if data_dir is None:
             settings.run(lambda client: _save(client, file, progress, force))
         else:
@@ -102,7 +93,7 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
     from connect_kv.config import from_options
 
     found = from_options(options, os.environ)
-    with _bar(settings, f"restoring {found.name}") as progress:
+    with bar(f"restoring {found.name}", quiet=settings.output == "json") as progress:
         identity = asyncio.run(restoring.restore(file, found, bump_revision=bump_revision, progress=progress))
     if settings.output == "json":
         output.as_json(
@@ -136,7 +127,7 @@ def _show(settings: Settings, file: Path) -> None:
     """What the file holds, after it was read and checked."""
     from connect_kv.backup import stopped
 
-    with _bar(settings, f"checking {file.name}") as progress:
+    with bar(f"checking {file.name}", quiet=settings.output == "json") as progress:
         found = asyncio.run(stopped.contents(file, progress))
     head = found.head
     if settings.output == "json":
@@ -181,21 +172,3 @@ def _machines(specs: tuple[str, ...]) -> dict[str, HostedMachine]:
     from connect_kv.server.process import load_machines
 
     return load_machines(load({"machines": specs}, {}).machines)
-
-
-@contextmanager
-def _bar(settings: Settings, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, if that is a terminal and the answer is for people."""
-    console = Console(stderr=True)
-    shown = console.is_terminal and settings.output != "json"
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not shown) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-    sys.stderr.flush()

@@ -90,14 +90,23 @@ class BoltFile:
         """Read all of a snapshot; returns its digest, which is right."""
         if not self.has_digest:
             raise self._bad("has no digest at its end, as a snapshot has: it was cut short, or is none")
-        digest, at, end = hashlib.sha256(), 0, self.size - DIGEST_BYTES
+        end = self.size - DIGEST_BYTES
+        digest = self._digest(end, progress)
+        if digest != self._read(end, DIGEST_BYTES):
+            raise self._bad("does not match its digest: it is damaged")
+        return digest
+
+    def digest(self, progress: Progress = no_progress) -> bytes:
+        """SHA-256 of what is in the file, whatever stands at its end."""
+        return self._digest(self.content_bytes, progress)
+
+    def _digest(self, end: int, progress: Progress) -> bytes:
+        digest, at = hashlib.sha256(), 0
         while at < end:
             piece = self._read(at, min(_READ_BYTES, end - at))
             digest.update(piece)
             at += len(piece)
-            progress(at, self.size)
-        if digest.digest() != self._read(end, DIGEST_BYTES):
-            raise self._bad("does not match its digest: it is damaged")
+            progress(at, end)
         return digest.digest()
 
     def items(self, bucket: bytes) -> Iterator[Pair]:

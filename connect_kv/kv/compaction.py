@@ -143,6 +143,11 @@ class Cleaner:
         self.removed += 1
 
 
+def finished(compacted: int) -> bytes:
+    """The record of a cleanup that has ended, in a database that was made without what it removes."""
+    return _RECORD.pack(max(compacted, 0), 0, compacted, True)
+
+
 def _before(reader: Reader, prefix: bytes, revision_key: bytes) -> bytes | None:
     """Of the key's change before that one. Backwards: entries just removed lie further back."""
     for entry, _ in reader.iterate(prefix, prefix + revision_key, reverse=True):
