@@ -120,7 +120,7 @@ class Credentials:
         """Times that changed files were taken over."""
         self.failures = 0
         """Times that changed files were broken."""
-        self._contexts: dict[tuple[str, ...], tuple[Material, ssl.SSLContext]] = {}
+        self._contexts: dict[tuple[bool, tuple[str, ...]], tuple[Material, ssl.SSLContext]] = {}
         self._material = self._read(self._signature())
 
     @property
@@ -221,18 +221,22 @@ class Credentials:
         outer.sni_callback = at_handshake  # called with or without a name
         return outer
 
-    def _current(self, protocols: tuple[str, ...]) -> ssl.SSLContext:
+    def client_context(self, alpn: Sequence[str]) -> ssl.SSLContext:
+        """For one connection to a server, by the files as they are now."""
+        return self._current(tuple(alpn), server=False)
+
+    def _current(self, protocols: tuple[str, ...], *, server: bool = True) -> ssl.SSLContext:
         material = self.latest
         with self._lock:
-            made = self._contexts.get(protocols)
+            made = self._contexts.get((server, protocols))
             if made is None or made[0] is not material:
                 # The files were good a moment ago; if they are not now, what was made before goes on.
                 try:
-                    made = material, self._context(True, protocols)
+                    made = material, self._context(server, protocols)
                 except ConfigError:
                     if made is None:
                         raise
-                self._contexts[protocols] = made
+                self._contexts[server, protocols] = made
             return made[1]
 
     def _context(self, server: bool, protocols: tuple[str, ...]) -> ssl.SSLContext:

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "interfaces": {"peer_protocol", "raft"},
     "etcd_files": {"errors", "protowire", "rpc"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
-    "transport": {"peer_protocol", "interfaces", "raft", *GROUND, *TLS},
+    "transport": {"http2", "peer_protocol", "interfaces", "raft", *GROUND, *TLS},
     "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
     # what is replicated
     "kv": {"etcd_files", "interfaces", "raft", "storage", *GROUND},

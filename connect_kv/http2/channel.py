@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -43,18 +43,30 @@ class Channel:
 
     @classmethod
     async def connect(
-        cls, host: str, port: int, context: ssl.SSLContext | None = None, *, limits: Limits = CLIENT_LIMITS
+        cls,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        limits: Limits = CLIENT_LIMITS,
+        name: str | None = None,
     ) -> Channel:
         """A connection that the server has greeted within ``limits.handshake``. Raises OSError, TimeoutError;
-        StatusError if it does not speak HTTP/2.
+        StatusError if it does not speak HTTP/2. `name`: what the server is called, and has a certificate for,
+        if that is not `host`.
         """
         loop = asyncio.get_running_loop()
+        called = name or host
+        authority = f"[{called}]:{port}" if ":" in called else f"{called}:{port}"
         scheme = "http" if context is None else "https"
-        core = ClientConnection(Turn(), limits, loop.time(), f"{host}:{port}", scheme)
+        core = ClientConnection(Turn(), limits, loop.time(), authority, scheme)
         channel = cls(core, loop)
         core.owner = channel
         async with asyncio.timeout(limits.handshake):
-            await loop.create_connection(lambda: _ClientSocket(channel, core), host, port, ssl=context)
+            server_name = called if context is not None else None
+            await loop.create_connection(
+                lambda: _ClientSocket(channel, core), host, port, ssl=context, server_hostname=server_name
+            )
             try:
                 await channel._greeted
             except BaseException:
@@ -99,7 +111,7 @@ class Channel:
         """Begin a call of any number of requests and answers."""
         self._core.now = now = self._loop.time()
         stream = ClientStream(self, self._core)
-        stream.call = self._core.stream(path.encode(), stream.changed.set, now + timeout, metadata)
+        stream.call = self._core.stream(path.encode(), stream.tell, now + timeout, metadata)
         self.wrote()
         return stream
 
@@ -164,27 +176,69 @@ class Channel:
         elif self._core.done:
             self._transport.close()
 
-    def lost(self) -> None:
+    def lost(self, error: Exception | None) -> None:
         """The socket is closed."""
         if self._timer is not None:
             self._timer.cancel()
         if not self._greeted.done():
-            self._greeted.set_exception(StatusError(UNAVAILABLE, self._core.leaving, unprocessed=True))
+            never = StatusError(UNAVAILABLE, self._core.leaving, unprocessed=True)
+            never.__cause__ = error
+            self._greeted.set_exception(never)
         self._closed.set()
 
 
 class ClientStream:
-    """One call with any number of messages in both directions."""
+    """One call with any number of messages in both directions: to wait for with `read` and `write`, or to
+    `watch`.
+    """
 
     def __init__(self, channel: Channel, core: ClientConnection) -> None:
         self.call: ClientCall
         self.changed = asyncio.Event()
         self._channel = channel
         self._core = core
+        self._watcher: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """Something has changed for it."""
+        self.changed.set()
+        if self._watcher is not None:
+            self._watcher()
+
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Have it called whenever a message has come, there is room for another, or the call is over, within
+        the turn that brings it. It must not raise. `poll` and `push` are for it.
+        """
+        self._watcher = watcher
+
+    def poll(self) -> bytes | None:
+        """The next message if one has come whole. Raises StatusError, also for how the call ended."""
+        message = self._core.take(self.call)
+        if message is None and self.call.done and self.call.outcome is not None:
+            raise self.call.outcome
+        self._channel.wrote()
+        return message
+
+    @property
+    def over(self) -> bool:
+        """Whether no message follows those that `poll` has given."""
+        parts = self.call.parts
+        return self.call.done and not (parts is not None and parts.inbox)
+
+    @property
+    def backlog(self) -> bool:
+        """Whether what was sent before still waits for the server to take it."""
+        parts = self.call.parts
+        return parts is not None and bool(parts.waiting) and not self.call.done
+
+    def push(self, message: bytes) -> None:
+        """Send a message at once, unless the call is over; best without a `backlog`."""
+        self._core.send(self.call, message)
+        self._channel.flush()
 
     async def write(self, message: bytes) -> None:
         """Send a message, once the server takes what was sent before. Raises StatusError after the end."""
-        while self.call.parts is not None and self.call.parts.waiting and not self.call.done:
+        while self.backlog:
             await self._change()
         if self.call.done:
             raise self.call.outcome or StatusError(INTERNAL, "the server has ended the call")
@@ -193,16 +247,9 @@ class ClientStream:
 
     async def read(self) -> bytes | None:
         """The next message; None after the last. Raises StatusError."""
-        while True:
-            message = self._core.take(self.call)
-            self._channel.wrote()
-            if message is not None:
-                return message
-            if self.call.done:
-                if self.call.outcome is not None:
-                    raise self.call.outcome
-                return None
+        while (message := self.poll()) is None and not self.call.done:
             await self._change()
+        return message
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (message := await self.read()) is not None:
@@ -250,4 +297,4 @@ class _ClientSocket(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._core.lost(f"the connection was lost: {error}" if error else "the connection was closed")
-        self._channel.lost()
+        self._channel.lost(error)

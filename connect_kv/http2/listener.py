@@ -57,7 +57,7 @@ class Server:
         self.limits = limits or Limits()
         self.http1 = http1
         self.loop = asyncio.get_running_loop()
-        self._tasks = Tasks(self.flush_soon)
+        self._tasks = Tasks(self.flush_soon, self.flush)
         routes: dict[bytes, Route] = {}
         self._batches: dict[Route, Batch] = {}
         for name, batch in unary.items():
@@ -329,8 +329,12 @@ class _Socket(asyncio.Protocol):
         if transport.is_closing():
             pass  # the client was faster, or the network
         elif transport.can_write_eof():
-            transport.write_eof()
-            transport.resume_reading()
+            try:
+                transport.write_eof()
+            except OSError:  # reset meanwhile, which the loop has yet to tell
+                transport.abort()
+            else:
+                transport.resume_reading()
         else:
             transport.close()
         self._timer = self._server.loop.call_later(_LINGER, transport.abort)

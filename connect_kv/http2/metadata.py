@@ -15,7 +15,13 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 0, 1, 2, 3, 4
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
+PERMISSION_DENIED: Final = 7
 LAST_CODE: Final = 16
+_CODES: Final = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
+    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
 
 LONGEST_MESSAGE: Final = 4096
 """Bytes of ``grpc-message``, encoded; the rest is cut off."""
@@ -47,6 +53,11 @@ class StatusError(Exception):
 
     def __str__(self) -> str:
         return f"{self.text} (code {self.code})"
+
+
+def code_name(code: int) -> str:
+    """What gRPC calls a status code."""
+    return _CODES[code] if 0 <= code <= LAST_CODE else f"status {code}"
 
 
 def parse_timeout(value: bytes) -> float | None:

@@ -21,8 +21,9 @@ Serve = Callable[["ServerStream"], Awaitable[None]]
 class Tasks:
     """Those of one server."""
 
-    def __init__(self, flush_soon: Callable[[], None]) -> None:
+    def __init__(self, flush_soon: Callable[[], None], flush: Callable[[], None]) -> None:
         self._flush_soon = flush_soon
+        self._flush = flush
         self._running: set[asyncio.Task[None]] = set()
 
     def answer_each(self, handle: Handle, calls: list[Call]) -> None:
@@ -38,14 +39,14 @@ class Tasks:
 
     def serve(self, serve: Serve, call: Call) -> None:
         """A stream has begun."""
-        stream = ServerStream(call, self._flush_soon)
+        stream = ServerStream(call, self._flush_soon, self._flush)
 
         async def finish() -> None:
             await serve(stream)
             call.connection.notify(call, None)
             call.connection.finish(call)
 
-        self._spawn(call, finish, stream.changed.set)
+        self._spawn(call, finish, stream.tell)
 
     def _spawn(
         self, call: Call, work: Callable[[], Awaitable[None]], changed: Callable[[], None] | None
@@ -88,12 +89,48 @@ class Tasks:
 
 
 class ServerStream:
-    """One stream as its handler sees it."""
+    """One stream as its handler sees it: to wait for with `read` and `write`, or to `watch`."""
 
-    def __init__(self, call: Call, flush_soon: Callable[[], None]) -> None:
+    def __init__(self, call: Call, flush_soon: Callable[[], None], flush: Callable[[], None]) -> None:
         self.call = call
         self.changed = asyncio.Event()
         self._flush_soon = flush_soon
+        self._flush = flush
+        self._watcher: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """Something has changed for it."""
+        self.changed.set()
+        if self._watcher is not None:
+            self._watcher()
+
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Have it called whenever a message has come or there is room for another, within the turn that
+        brings it. It must not raise. `poll` and `push` are for it.
+        """
+        self._watcher = watcher
+
+    def poll(self) -> bytes | None:
+        """The next message if one has come whole. Raises StatusError for one that cannot be taken."""
+        return self.call.connection.take(self.call)
+
+    @property
+    def over(self) -> bool:
+        """Whether no message follows those that `poll` has given."""
+        parts = self.call.parts
+        return self.call.gone() or (self.call.ended and not (parts is not None and parts.inbox))
+
+    @property
+    def backlog(self) -> bool:
+        """Whether what was sent before still waits for the client to take it."""
+        parts = self.call.parts
+        return parts is not None and bool(parts.waiting)
+
+    def push(self, message: bytes) -> None:
+        """Send a message at once; best without a `backlog`."""
+        if not self.call.gone():
+            self.call.connection.send(self.call, message)
+            self._flush()
 
     async def read(self) -> bytes | None:
         """The next message; None after the last. Raises StatusError for one that cannot be taken."""
@@ -115,8 +152,7 @@ class ServerStream:
 
     async def write(self, message: bytes) -> None:
         """Send a message, once the client takes what was sent before."""
-        parts = self.call.parts
-        while parts is not None and parts.waiting:
+        while self.backlog:
             await self._change()
         if not self.call.gone():
             self.call.connection.send(self.call, message)

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from connect_kv.interfaces import PeerReceiver
 from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
 from connect_kv.rpc import raft_pb2 as pb
-from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_from_wire, hello_to_wire
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
-from connect_kv.transport.stream import RPC_FAILURES, describe_failure
+from connect_kv.transport.stream import describe_failure
+from connect_kv.transport.wire import CALL_FAILURES, Wire
 
-_CONNECT_SECONDS = 1.0
 
-
-async def ask(address: str, hello: Hello, method: str, request: bytes, channels: Channels) -> bytes:
+async def ask(address: str, hello: Hello, method: str, request: bytes, wire: Wire) -> bytes:
     """Ask over a connection of its own: such calls are rare, and may take as long as their caller waits.
 
     Raises ConnectionRefusedError while nothing has been sent, ConnectionError if the answer is lost.
     """
-    wire = pb.AskRequest(hello=hello_to_wire(hello), method=method, request=request)
-    async with channels.open(address) as channel:
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await channel.channel_ready()
-        except TimeoutError:
-            raise ConnectionRefusedError(f"{address}: cannot be reached") from None
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Ask")
-        try:
-            judged, answer = decode_reply(await call(seal(wire.SerializeToString())))
-        except (*RPC_FAILURES, BadMessage) as error:
-            raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    asked = pb.AskRequest(hello=hello_to_wire(hello), method=method, request=request)
+    try:
+        channel = await wire.open(address)
+    except CALL_FAILURES as error:
+        raise ConnectionRefusedError(f"{address}: cannot be reached: {describe_failure(error)}") from error
+    try:
+        judged, answer = decode_reply(await channel.unary(f"/{SERVICE}/Ask", seal(asked.SerializeToString())))
+    except (*CALL_FAILURES, BadMessage) as error:
+        raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    finally:
+        await channel.close()
     if judged.verdict is not HelloVerdict.WELCOME:
         raise ConnectionRefusedError(f"{address}: {judged.verdict.name} {judged.detail}".rstrip())
     return answer

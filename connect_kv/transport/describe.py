@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from connect_kv.interfaces import PeerReceiver
 from connect_kv.peer_protocol import Description, Hello
 from connect_kv.raft.types import Membership
 from connect_kv.rpc import raft_pb2 as pb
-from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import (
     BadMessage,
     hello_from_wire,
@@ -21,21 +20,26 @@ from connect_kv.transport.codec import (
 )
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
-from connect_kv.transport.stream import RPC_FAILURES, describe_failure
+from connect_kv.transport.stream import describe_failure
+from connect_kv.transport.wire import CALL_FAILURES, Wire
 
 _TIMEOUT = 3.0
 """Seconds for connecting and for the answer, which may wait for a disk to note the asker."""
 
 
-async def ask_describe(address: str, asker: Hello, peer_address: str, channels: Channels) -> Description:
+async def ask_describe(address: str, asker: Hello, peer_address: str, wire: Wire) -> Description:
     """Ask the member at `address`, over a connection of its own. Raises OSError if there is no answer."""
     request = pb.DescribeRequest(asker=hello_to_wire(asker), peer_address=peer_address)
-    async with channels.open(address) as channel:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Describe")
-        try:
-            return decode_description(await call(seal(request.SerializeToString()), timeout=_TIMEOUT))
-        except (*RPC_FAILURES, BadMessage) as error:
-            raise ConnectionError(f"{address}: {describe_failure(error)}") from error
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            channel = await wire.open(address)
+            try:
+                path = f"/{SERVICE}/Describe"
+                return decode_description(await channel.unary(path, seal(request.SerializeToString())))
+            finally:
+                await channel.close()
+    except (*CALL_FAILURES, BadMessage) as error:
+        raise ConnectionError(f"{address}: {describe_failure(error)}") from error
 
 
 async def answer_describe(

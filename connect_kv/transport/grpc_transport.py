@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-
-import grpc
 
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
@@ -42,16 +41,17 @@ from connect_kv.raft.messages import (
     VoteResponse,
 )
 from connect_kv.transport.ask import ask
-from connect_kv.transport.channel import Channels
 from connect_kv.transport.codec import BadMessage, encode_frame
 from connect_kv.transport.describe import ask_describe
-from connect_kv.transport.limits import TransportLimits, server_options
+from connect_kv.transport.http2_wire import Http2Wire
+from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.local import Local
 from connect_kv.transport.peer import Peer
 from connect_kv.transport.servicer import RaftServicer
 from connect_kv.transport.snapshot_sender import send_snapshot
 from connect_kv.transport.stream import Lane
 from connect_kv.transport.traffic import Traffic
+from connect_kv.transport.wire import Wire
 
 _log = logging.getLogger(__name__)
 
@@ -85,24 +85,25 @@ class GrpcTransport:
         clock: Clock,
         limits: TransportLimits | None = None,
         credentials: Credentials | None = None,
+        wire: Wire | None = None,
     ) -> None:
-        """`credentials`: this member's own certificate, and who signs those of members; None: no TLS."""
+        """`credentials`: this member's own certificate, and who signs those of members; None: no TLS.
+        `wire`: what carries gRPC, if that is not our own HTTP/2.
+        """
         self._listen_address = listen_address
         self._clock = clock
         self._limits = limits or TransportLimits()
         self.credentials = credentials
-        self._channels = Channels(limits=self._limits, credentials=credentials)
+        self._wire = wire or Http2Wire(self._limits, credentials)
         self.traffic = Traffic()
         """To and from each other member."""
         self._local: Local | None = None
-        self._server: grpc.aio.Server | None = None
         self._servicer: RaftServicer | None = None
         self._peers: dict[int, Peer] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._port = 0
         self._early_peers: Mapping[int, str] = {}
         self._closed = False
-        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -113,33 +114,23 @@ class GrpcTransport:
     async def start(self, receiver: PeerReceiver, hello: Callable[[int], Hello]) -> None:
         """Listen. Raises RefusedToStart, naming the address, if that is not possible."""
         self._local = Local(
-            receiver=receiver, hello=hello, clock=self._clock, channels=self._channels, traffic=self.traffic
+            receiver=receiver,
+            hello=hello,
+            clock=self._clock,
+            wire=self._wire,
+            credentials=self.credentials,
+            traffic=self.traffic,
         )
         self._servicer = RaftServicer(self._local)
-        self._server = grpc.aio.server(options=server_options(self._limits))
-        self._server.add_generic_rpc_handlers((self._servicer.handler(),))
-        await _check_free(self._listen_address)
+        where = self._listen_address
+        _, _, port = where.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise RefusedToStart(f"cannot listen for peers on {where!r}: expected host:port")
         try:
-            if self.credentials is None:
-                self._port = self._server.add_insecure_port(self._listen_address)
-            else:
-                secure = self.credentials.grpc_server()
-                self._port = self._server.add_secure_port(self._listen_address, secure)
-        except RuntimeError as error:
-            raise RefusedToStart(f"cannot listen for peers on {self._listen_address}") from error
-        await self._server.start()
+            self._port = await self._wire.listen(where, self._servicer.unary, self._servicer.streams)
+        except OSError as error:
+            raise RefusedToStart(f"cannot listen for peers on {where}: {_reason(error)}") from error
         self.set_peers(self._early_peers)
-        if self.credentials is not None:
-            self._renewing = asyncio.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        """Dial anew, by the files of TLS as they are, those who are away; streams that stand live on."""
-        local = self._started()
-        while True:
-            await self._clock.sleep(self._limits.reconnect_most)
-            for peer in [peer for peer in self._peers.values() if peer.outdated]:
-                self._peers[peer.node_id] = Peer(peer.node_id, peer.address, local)
-                self._close_soon(peer)
 
     def _close_soon(self, peer: Peer) -> None:
         task = asyncio.create_task(peer.close())
@@ -212,25 +203,21 @@ class GrpcTransport:
 
     async def describe(self, address: str, asker: Hello, peer_address: str) -> Description:
         """Ask the member at `address`; works before `start`. Raises OSError if there is no answer."""
-        return await ask_describe(address, asker, peer_address, self._channels)
+        return await ask_describe(address, asker, peer_address, self._wire)
 
     async def ask(self, target: int, method: str, request: bytes) -> bytes:
         """Have that member carry out a call. Raises OSError."""
         local, peer = self._started(), self._peers.get(target)
         if peer is None:
             raise ConnectionRefusedError(f"no address is known for member {target:x}")
-        return await ask(peer.address, local.hello(target), method, request, self._channels)
+        return await ask(peer.address, local.hello(target), method, request, self._wire)
 
     async def close(self) -> None:
         """End all streams and stop listening; nothing of it runs on."""
         self._closed = True
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
         peers, self._peers = list(self._peers.values()), {}
         await asyncio.gather(*(peer.close() for peer in peers), *self._closing)
-        if self._server is not None:
-            await self._server.stop(None)
+        await self._wire.stop()
         if self._servicer is not None:
             await self._servicer.close()
 
@@ -240,18 +227,8 @@ class GrpcTransport:
         return self._local
 
 
-async def _check_free(address: str) -> None:
-    """Raise RefusedToStart with the system's reason; gRPC only says that it failed, and at length."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise RefusedToStart(f"cannot listen for peers on {address!r}: expected host:port")
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        raise RefusedToStart(f"cannot listen for peers on {address}: {error.strerror}") from error
+def _reason(error: OSError) -> str:
+    """The system's own words; the loop's are longer, and name the address again."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

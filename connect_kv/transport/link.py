@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from connect_kv.peer_protocol import HelloReply, HelloVerdict, Loss
 from connect_kv.transport.codec import BadMessage, encode_frame
+from connect_kv.transport.exchange import exchange
 from connect_kv.transport.local import Local
 from connect_kv.transport.send_queue import SendQueue
-from connect_kv.transport.stream import (
-    RPC_FAILURES,
-    ByteStream,
-    StreamBroken,
-    describe_failure,
-    exchange,
-    failed_in_tls,
-    loss_of,
-    read_frame,
-)
+from connect_kv.transport.stream import StreamBroken, describe_failure, failed_in_tls, loss_of, read_frame
+from connect_kv.transport.wire import CALL_FAILURES, OutgoingStream
 
 _log = logging.getLogger(__name__)
-
-
-class OutgoingStream(ByteStream, Protocol):
-    """A client's side of a stream."""
-
-    def cancel(self) -> bool:
-        """End it now."""
 
 
 class PeerLink:
@@ -40,7 +25,7 @@ class PeerLink:
     """
 
     def __init__(
-        self, node_id: int, open_call: Callable[[bool], OutgoingStream], local: Local, *, eager: bool
+        self, node_id: int, open_call: Callable[[], Awaitable[OutgoingStream]], local: Local, *, eager: bool
     ) -> None:
         self._node_id = node_id
         self._open_call = open_call
@@ -64,25 +49,22 @@ class PeerLink:
 
     async def run(self) -> None:
         """Connect, and again, until cancelled."""
-        wait_for_ready = False
         while True:
             if not self._eager:
                 self._away = False
                 await self._queue.filled()
-            pause = await self._attempt(wait_for_ready)
+            pause = await self._attempt()
             self._away = True
             self._queue.clear()
             self._local.unreachable(self._node_id, self._loss)
             await self._local.clock.sleep(pause)
-            # The first attempt fails at once if nobody listens. Later ones of an eager link wait in
-            # the channel, which notices first when the peer is back; nothing waits for them.
-            wait_for_ready = self._eager
 
-    async def _attempt(self, wait_for_ready: bool) -> float:
+    async def _attempt(self) -> float:
         """One stream from hello to end; returns how long to pause before the next."""
-        call = self._open_call(wait_for_ready)
+        call: OutgoingStream | None = None
         self._loss = Loss.SILENT
         try:
+            call = await self._open_call()
             reply = await self._introduce(call)
             if reply.verdict is not HelloVerdict.WELCOME:
                 self._note_refusal(reply)
@@ -93,7 +75,7 @@ class PeerLink:
             own_id = self._local.hello(self._node_id).source
             traffic = self._local.traffic.of(self._node_id)
             await exchange(call, self._queue, self._node_id, own_id, self._local.receive, traffic)
-        except (*RPC_FAILURES, BadMessage) as error:
+        except (*CALL_FAILURES, BadMessage) as error:
             self._loss = loss_of(error)
             reason = describe_failure(error)
             _log.log(
@@ -104,7 +86,8 @@ class PeerLink:
         except Exception:
             _log.exception("stream to peer %x failed", self._node_id)
         finally:
-            call.cancel()
+            if call is not None:
+                call.cancel()
         pause = self._pause
         self._pause = min(2 * pause, self._local.limits.reconnect_most)
         return pause

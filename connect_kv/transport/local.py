@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from connect_kv.credentials import Credentials
 from connect_kv.interfaces import Clock, PeerReceiver
 from connect_kv.peer_protocol import Hello, Loss, PeerMessage
 from connect_kv.raft.messages import HeartbeatResponse
-from connect_kv.transport.channel import Channels
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.traffic import Traffic
+from connect_kv.transport.wire import Wire
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,14 +22,16 @@ class Local:
     receiver: PeerReceiver
     hello: Callable[[int], Hello]
     clock: Clock
-    channels: Channels
+    wire: Wire
+    credentials: Credentials | None = None
+    """Over TLS: what members' certificates are judged by."""
     traffic: Traffic = field(default_factory=Traffic)
     _unreachable: dict[int, Loss] = field(default_factory=dict)
 
     @property
     def limits(self) -> TransportLimits:
         """Sizes and times."""
-        return self.channels.limits
+        return self.wire.limits
 
     def receive(self, message: PeerMessage) -> None:
         """Hand it over; the answer to a heartbeat also tells how long that took."""

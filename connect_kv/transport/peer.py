@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-
-import grpc
+from collections.abc import Awaitable, Callable
 
 from connect_kv.peer_protocol import HelloReply
 from connect_kv.transport.codec import BadMessage, decode_frame
 from connect_kv.transport.limits import SERVICE
-from connect_kv.transport.link import OutgoingStream, PeerLink
+from connect_kv.transport.line import Line
+from connect_kv.transport.link import PeerLink
 from connect_kv.transport.local import Local
-from connect_kv.transport.stream import RPC_FAILURES, Lane, describe_failure, loss_of
+from connect_kv.transport.stream import Lane, describe_failure, loss_of
+from connect_kv.transport.wire import CALL_FAILURES, OutgoingStream
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ class Peer:
         self.node_id = node_id
         self.address = address
         self._local = local
-        self._material = local.channels.material
-        self._channel = local.channels.open(address)
+        self._line = Line(address, local.wire)
         self._links = {
             Lane.APPEND: PeerLink(node_id, self._opener(Lane.APPEND), local, eager=True),
             Lane.FORWARD: PeerLink(node_id, self._opener(Lane.FORWARD), local, eager=False),
@@ -37,16 +36,11 @@ class Peer:
         self._tasks = {asyncio.create_task(link.run()) for link in self._links.values()}
         self._letters: set[asyncio.Task[None]] = set()
 
-    def _opener(self, lane: Lane) -> Callable[[bool], OutgoingStream]:
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(
-            f"/{SERVICE}/{lane.value}"
-        )
-        return lambda wait_for_ready: method(wait_for_ready=wait_for_ready)
+    def _opener(self, lane: Lane) -> Callable[[], Awaitable[OutgoingStream]]:
+        async def opened() -> OutgoingStream:
+            return (await self._line.up()).stream(f"/{SERVICE}/{lane.value}")
 
-    @property
-    def outdated(self) -> bool:
-        """Whether it cannot connect, and would try for ever with files of TLS that have changed since."""
-        return self._links[Lane.APPEND].away and self._local.channels.material is not self._material
+        return opened
 
     def send(self, lane: Lane, frame: bytes, *, urgent: bool) -> bool:
         """Queue it on that stream; False if it was dropped."""
@@ -62,13 +56,13 @@ class Peer:
         return True
 
     async def _deliver(self, method: str, frame: bytes) -> None:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            f"/{SERVICE}/{method}"
-        )
+        patience = self._local.limits.unary_timeout
         try:
-            answer = await call(frame, timeout=self._local.limits.unary_timeout)
+            async with asyncio.timeout(patience):
+                channel = await self._line.up()
+            answer = await channel.unary(f"/{SERVICE}/{method}", frame, patience)
             reply: HelloReply | None = decode_frame(answer).hello_reply
-        except (*RPC_FAILURES, BadMessage) as error:
+        except (*CALL_FAILURES, BadMessage) as error:
             _log.debug(
                 "a message was not delivered",
                 extra={"member": f"{self.node_id:x}", "method": method, "reason": describe_failure(error)},
@@ -86,4 +80,4 @@ class Peer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._channel.close()
+        await self._line.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from connect_kv.transport.limits import TransportLimits
 
@@ -23,6 +24,7 @@ class SendQueue:
         self._bulk_bytes = 0
         self._filled = asyncio.Event()
         self._closed = False
+        self._watcher: Callable[[], None] | None = None
 
     def put(self, frame: bytes, *, urgent: bool) -> bool:
         """Queue it, or say False: full, or larger than any peer would take."""
@@ -37,15 +39,15 @@ class SendQueue:
                 return False
             self._bulk_bytes += size
         queue.append(frame)
-        self._filled.set()
+        self._tell()
         return True
 
-    async def take(self) -> bytes:
-        """Wait for frames; joins what waits into one, up to a batch.
-
-        Raises ConnectionError once closed.
-        """
-        await self.filled()
+    def pop(self) -> bytes | None:
+        """What waits, joined up to a batch; None if nothing does. Raises ConnectionError once closed."""
+        if self._closed:
+            raise ConnectionError("closed on this side")
+        if not (self._urgent or self._bulk):
+            return None
         frame = self._pop()
         if not (self._urgent or self._bulk):
             return frame
@@ -57,24 +59,36 @@ class SendQueue:
             frames.append(self._pop())
         return b"".join(frames)
 
+    @property
+    def waits(self) -> bool:
+        """Whether `pop` would give something, or say that it is closed."""
+        return bool(self._urgent or self._bulk) or self._closed
+
+    def watch(self, watcher: Callable[[], None] | None) -> None:
+        """Have it called whenever something is put in, and when it is closed."""
+        self._watcher = watcher
+
     async def filled(self) -> None:
-        """Wait until there is something to take. Raises ConnectionError once closed."""
-        while not (self._urgent or self._bulk or self._closed):
+        """Wait until something waits."""
+        while not self.waits:
             self._filled.clear()
             await self._filled.wait()
-        if self._closed:
-            raise ConnectionError("closed on this side")
 
     def close(self) -> None:
         """End the stream behind this queue; what waits is lost."""
         self._closed = True
-        self._filled.set()
+        self._tell()
 
     def clear(self) -> None:
         """Drop everything."""
         self._urgent.clear()
         self._bulk.clear()
         self._bulk_bytes = 0
+
+    def _tell(self) -> None:
+        self._filled.set()
+        if self._watcher is not None:
+            self._watcher()
 
     def _pop(self) -> bytes:
         if self._urgent:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
-import grpc
-
+from connect_kv.http2.metadata import (
+    INTERNAL,
+    INVALID_ARGUMENT,
+    PERMISSION_DENIED,
+    UNAVAILABLE,
+    StatusError,
+)
 from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict
-from connect_kv.trailers import shortened
 from connect_kv.transport.ask import answer_ask
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
 from connect_kv.transport.describe import answer_describe
+from connect_kv.transport.exchange import check_ends, exchange
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.local import Local
 from connect_kv.transport.send_queue import SendQueue
 from connect_kv.transport.snapshot_receiver import SnapshotStreams
-from connect_kv.transport.stream import (
-    RPC_FAILURES,
-    Lane,
-    PermissionDenied,
-    StreamBroken,
-    check_ends,
-    describe_failure,
-    exchange,
-    read_frame,
-)
+from connect_kv.transport.stream import Lane, PermissionDenied, describe_failure, read_frame
+from connect_kv.transport.trust import certified_names
+from connect_kv.transport.wire import CALL_FAILURES, Answer, Caller, FrameStream, Serve
 
 _log = logging.getLogger(__name__)
 
 _MOST_DENIED = 256
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(slots=True, eq=False)
@@ -53,22 +49,25 @@ class RaftServicer:
         self._incoming: dict[tuple[Lane, int], _Incoming] = {}
         self._snapshots = SnapshotStreams(local)
         self._denied: set[tuple[str, str]] = set()
-        self._running: set[asyncio.Task[object]] = set()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to a server. Frames pass as bytes: the codec decides what is wrong with them."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                Lane.APPEND.value: grpc.stream_stream_rpc_method_handler(self._append_entries),
-                Lane.FORWARD.value: grpc.stream_stream_rpc_method_handler(self._forward),
-                "RequestVote": grpc.unary_unary_rpc_method_handler(self._letter),
-                "TimeoutNow": grpc.unary_unary_rpc_method_handler(self._letter),
-                "InstallSnapshot": grpc.stream_unary_rpc_method_handler(self._install_snapshot),
-                "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
-                "Ask": grpc.unary_unary_rpc_method_handler(self._ask),
-            },
-        )
+    @property
+    def unary(self) -> dict[str, Answer]:
+        """Calls with one answer, by path. Messages are bytes: the codec decides what is wrong with them."""
+        return {
+            f"/{SERVICE}/RequestVote": self._letter,
+            f"/{SERVICE}/TimeoutNow": self._letter,
+            f"/{SERVICE}/Describe": self._describe,
+            f"/{SERVICE}/Ask": self._ask,
+        }
+
+    @property
+    def streams(self) -> dict[str, Serve]:
+        """Streams, by path."""
+        return {
+            f"/{SERVICE}/{Lane.APPEND.value}": partial(self._serve_stream, Lane.APPEND),
+            f"/{SERVICE}/{Lane.FORWARD.value}": partial(self._serve_stream, Lane.FORWARD),
+            f"/{SERVICE}/InstallSnapshot": self._install_snapshot,
+        }
 
     def send_back(self, lane: Lane, target: int, frame: bytes, *, urgent: bool) -> bool | None:
         """Queue it on the stream that `target` opened; False if dropped, None if it opened none."""
@@ -83,47 +82,37 @@ class RaftServicer:
                 incoming.outbox.close()
 
     async def close(self) -> None:
-        """End every call being served. The server is stopped already."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Give up snapshots that are being received. What serves calls has ended already."""
         await self._snapshots.close()
 
-    async def _append_entries(self, _: object, context: Context) -> None:
-        await self._serve_stream(Lane.APPEND, context)
-
-    async def _forward(self, _: object, context: Context) -> None:
-        await self._serve_stream(Lane.FORWARD, context)
-
-    async def _serve_stream(self, lane: Lane, context: Context) -> None:
-        async with self._guarded(context) as names:
-            hello = (await read_frame(context)).hello
+    async def _serve_stream(self, lane: Lane, stream: FrameStream, caller: Caller) -> None:
+        with self._guarded(caller) as names:
+            hello = (await read_frame(stream)).hello
             if hello is None:
                 raise BadMessage("a stream must begin with a hello")
             reply = await self._local.receiver.hello(replace(hello, certified=names))
             if reply.verdict is HelloVerdict.WELCOME:
                 # Before the reply leaves: whoever is welcomed may rely on answers coming back.
-                await self._exchange(lane, hello, reply, context)
+                await self._exchange(lane, hello, reply, stream)
             else:
-                await context.write(encode_frame(hello_reply=reply))
+                await stream.write(encode_frame(hello_reply=reply))
 
-    async def _exchange(self, lane: Lane, hello: Hello, reply: HelloReply, context: Context) -> None:
+    async def _exchange(self, lane: Lane, hello: Hello, reply: HelloReply, stream: FrameStream) -> None:
         incoming = _Incoming(hello.source, SendQueue(self._local.limits))
         key = (lane, hello.source)
         self._incoming[key] = incoming
         try:
-            await context.write(encode_frame(hello_reply=reply))
+            await stream.write(encode_frame(hello_reply=reply))
             traffic = self._local.traffic.of(hello.source)
-            await exchange(context, incoming.outbox, hello.source, hello.target, self._local.receive, traffic)
+            await exchange(stream, incoming.outbox, hello.source, hello.target, self._local.receive, traffic)
         finally:
             # A newer stream of the same sender may have taken the place.
             if self._incoming.get(key) is incoming:
                 del self._incoming[key]
 
-    async def _letter(self, request: bytes, context: Context) -> bytes:
+    async def _letter(self, request: bytes, caller: Caller) -> bytes:
         """A message that is not answered here: its answer, if any, comes as a letter of its own."""
-        async with self._guarded(context) as names:
+        with self._guarded(caller) as names:
             frame = decode_frame(request)
             if frame.hello is None:
                 raise BadMessage("a unary call needs a hello")
@@ -136,57 +125,43 @@ class RaftServicer:
                 self._local.receive(message)
         return b""
 
-    async def _install_snapshot(self, _: object, context: Context) -> bytes:
-        async with self._guarded(context) as names:
-            return await self._snapshots.serve(context, names)
-        return b""
+    async def _install_snapshot(self, stream: FrameStream, caller: Caller) -> None:
+        with self._guarded(caller) as names:
+            await stream.write(await self._snapshots.serve(stream, names))
 
-    async def _describe(self, request: bytes, context: Context) -> bytes:
-        async with self._guarded(context) as names:
+    async def _describe(self, request: bytes, caller: Caller) -> bytes:
+        with self._guarded(caller) as names:
             return await answer_describe(request, self._local.receiver, names)
-        return b""
 
-    async def _ask(self, request: bytes, context: Context) -> bytes:
-        async with self._guarded(context) as names:
+    async def _ask(self, request: bytes, caller: Caller) -> bytes:
+        with self._guarded(caller) as names:
             return await answer_ask(request, self._local.receiver, names)
-        return b""
 
-    def _deny(self, context: Context, error: PermissionDenied) -> None:
+    def _deny(self, caller: Caller, error: PermissionDenied) -> None:
         """Say so once for each host and reason: whoever is refused tries again every second."""
-        denied = context.peer().rpartition(":")[0], str(error)
+        denied = caller.address.rpartition(":")[0], str(error)
         if denied not in self._denied:
             if len(self._denied) >= _MOST_DENIED:
                 self._denied.clear()
             self._denied.add(denied)
             _log.warning("who is no member was refused", extra={"address": denied[0], "reason": denied[1]})
 
-    @asynccontextmanager
-    async def _guarded(self, context: Context) -> AsyncIterator[frozenset[str] | None]:
+    @contextmanager
+    def _guarded(self, caller: Caller) -> Iterator[frozenset[str] | None]:
         """Give the names in the caller's certificate; turn what goes wrong into a status for the caller and
-        a line here, and keep the task.
+        a line here.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
-        code = grpc.StatusCode.INTERNAL
         try:
-            yield self._local.channels.presented(context)
-            return
+            yield certified_names(self._local.credentials, caller)
         except PermissionDenied as error:
-            self._deny(context, error)
-            code, text = grpc.StatusCode.PERMISSION_DENIED, str(error)
+            self._deny(caller, error)
+            raise StatusError(PERMISSION_DENIED, str(error)) from error
         except BadMessage as error:
-            _log.warning("refused what %s sent: %s", context.peer(), error)
-            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
-        except StreamBroken as error:
-            _log.debug("stream of %s is over: %s", context.peer(), error)
-            code, text = grpc.StatusCode.UNAVAILABLE, str(error)
-        except RPC_FAILURES as error:
-            _log.debug("call of %s is over: %s", context.peer(), describe_failure(error))
-            code, text = grpc.StatusCode.UNAVAILABLE, describe_failure(error)
+            _log.warning("refused what %s sent: %s", caller.address, error)
+            raise StatusError(INVALID_ARGUMENT, str(error)) from error
+        except CALL_FAILURES as error:
+            _log.debug("call of %s is over: %s", caller.address, describe_failure(error))
+            raise StatusError(UNAVAILABLE, describe_failure(error)) from error
         except Exception as error:
-            _log.exception("call of %s failed", context.peer())
-            text = describe_failure(error)
-        finally:
-            self._running.discard(task)
-        await context.abort(code, shortened(text))
+            _log.exception("call of %s failed", caller.address)
+            raise StatusError(INTERNAL, describe_failure(error)) from error

@@ -19,7 +19,8 @@ from connect_kv.transport.snapshot_codec import (
     decode_header,
     encode_answer,
 )
-from connect_kv.transport.stream import ByteStream, StreamBroken, describe_failure
+from connect_kv.transport.stream import StreamBroken, describe_failure, next_frame
+from connect_kv.transport.wire import FrameStream
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +50,10 @@ class _IncomingSnapshot:
         while (piece := await self._pieces.get()) is not None:
             yield piece
 
-    async def feed(self, stream: ByteStream) -> None:
+    async def feed(self, stream: FrameStream) -> None:
         """Take frames until the end. Raises StreamBroken or BadMessage; what was counted stays."""
         while not self.complete:
-            data = await stream.read()
-            if not isinstance(data, bytes):
-                raise StreamBroken("the snapshot stream ended too soon")
+            data = await next_frame(stream, "the snapshot stream ended too soon")
             self._traffic.received_bytes += len(data)
             frame = decode_frame(data)
             if frame.HasField("chunk"):
@@ -103,15 +102,12 @@ class SnapshotStreams:
         self._local = local
         self._sessions: dict[int, _IncomingSnapshot] = {}
 
-    async def serve(self, stream: ByteStream, names: frozenset[str] | None = None) -> bytes:
+    async def serve(self, stream: FrameStream, names: frozenset[str] | None = None) -> bytes:
         """One stream; returns the encoded answer. `names`: those in its sender's certificate.
 
         Raises StreamBroken or BadMessage.
         """
-        data = await stream.read()
-        if not isinstance(data, bytes):
-            raise StreamBroken("no snapshot header")
-        offer, offset = decode_header(data)
+        offer, offset = decode_header(await next_frame(stream, "no snapshot header"))
         offer = replace(offer, hello=replace(offer.hello, certified=names))
         reply = await self._local.receiver.hello(offer.hello)
         if reply.verdict is not HelloVerdict.WELCOME:
@@ -123,7 +119,7 @@ class SnapshotStreams:
         sessions, self._sessions = list(self._sessions.values()), {}
         await asyncio.gather(*(session.abandon() for session in sessions))
 
-    async def _receive(self, offer: SnapshotOffer, offset: int, stream: ByteStream) -> SnapshotAnswer:
+    async def _receive(self, offer: SnapshotOffer, offset: int, stream: FrameStream) -> SnapshotAnswer:
         source = offer.hello.source
         session = self._sessions.get(source)
         if session is not None:
@@ -147,7 +143,7 @@ class SnapshotStreams:
             return SnapshotAnswer(received_chunks=session.total.chunks)
         return await self._feed(session, stream)
 
-    async def _feed(self, session: _IncomingSnapshot, stream: ByteStream) -> SnapshotAnswer:
+    async def _feed(self, session: _IncomingSnapshot, stream: FrameStream) -> SnapshotAnswer:
         feeder = session.feeder = asyncio.create_task(session.feed(stream))
         try:
             await asyncio.wait({feeder, session.install}, return_when=asyncio.FIRST_COMPLETED)

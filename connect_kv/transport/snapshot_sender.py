@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
-import grpc
-
+from connect_kv.http2.metadata import StatusError
 from connect_kv.peer_protocol import SnapshotOffer
 from connect_kv.transport.codec import BadMessage
 from connect_kv.transport.limits import SERVICE
+from connect_kv.transport.line import Line
 from connect_kv.transport.local import Local
 from connect_kv.transport.pieces import closed_after
 from connect_kv.transport.snapshot_codec import (
@@ -22,7 +23,8 @@ from connect_kv.transport.snapshot_codec import (
     encode_end,
     encode_header,
 )
-from connect_kv.transport.stream import RPC_FAILURES, describe_failure
+from connect_kv.transport.stream import describe_failure, next_frame
+from connect_kv.transport.wire import CALL_FAILURES, OutgoingStream
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +33,20 @@ async def send_snapshot(
     address: str, offer: SnapshotOffer, pieces: AsyncIterator[bytes], local: Local
 ) -> None:
     """Return once it is installed there. Raises OSError if it was refused or cannot be finished."""
-    async with local.channels.open(address) as channel:
-        sending = _Sending(channel, offer, pieces, local)
-        # Innermost first: what reads the pieces ends before they do.
-        async with closed_after(pieces), closed_after(sending.frames):
+    sending = _Sending(Line(address, local.wire), offer, pieces, local)
+    # Innermost first: what reads the pieces ends before they do.
+    async with closed_after(pieces), closed_after(sending.frames):
+        try:
             await sending.run()
+        finally:
+            await sending.line.close()
 
 
 class _Sending:
     """One snapshot on its way. The pieces come once; the latest frames are kept to be sent again."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, offer: SnapshotOffer, pieces: AsyncIterator[bytes], local: Local
-    ) -> None:
-        self._method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
-            f"/{SERVICE}/InstallSnapshot"
-        )
+    def __init__(self, line: Line, offer: SnapshotOffer, pieces: AsyncIterator[bytes], local: Local) -> None:
+        self.line = line
         self._offer = offer
         self._local = local
         self._total = ChunkSum()
@@ -63,7 +63,7 @@ class _Sending:
             attempts += 1
             try:
                 answer = await self._stream(offset)
-            except (*RPC_FAILURES, BadMessage) as error:
+            except (*CALL_FAILURES, BadMessage) as error:
                 if attempts >= limits.snapshot_attempts:
                     raise ConnectionError(f"snapshot to {target:x}: {describe_failure(error)}") from error
                 _log.info(
@@ -99,22 +99,18 @@ class _Sending:
         return False
 
     async def _stream(self, offset: int) -> SnapshotAnswer:
-        call = self._method()
+        call = (await self.line.up()).stream(f"/{SERVICE}/InstallSnapshot")
         try:
-            try:
+            with suppress(StatusError):  # over early, with an answer or broken: reading it tells
                 await call.write(encode_header(self._offer, offset))
                 if offset != ASK:
                     await self._write_chunks(call, offset)
-                await call.done_writing()
-            except RPC_FAILURES:
-                # Over early: with an answer, or broken, which awaiting the call then raises.
-                if not call.done():
-                    raise
-            return decode_answer(await call)
+                call.end()
+            return decode_answer(await next_frame(call, "no answer"))
         finally:
             call.cancel()
 
-    async def _write_chunks(self, call: grpc.aio.StreamUnaryCall[bytes, bytes], offset: int) -> None:
+    async def _write_chunks(self, call: OutgoingStream, offset: int) -> None:
         while (frame := await self._frame(offset)) is not None:
             await call.write(frame)
             self._local.traffic.of(self._offer.hello.target).sent_bytes += len(frame)

@@ -121,6 +121,52 @@ async def test_a_stream_in_both_directions(port: int) -> None:
             await stream.write(b"late")
 
 
+async def test_a_stream_that_is_watched_needs_no_task(port: int) -> None:
+    """What comes is there within the turn that brings it; what is pushed leaves at once, and waits where the
+    server's windows have no room.
+    """
+    sizes = [1_000_000] * 5 + [0, 1]
+    async with await Channel.connect("127.0.0.1", port) as channel:
+        stream = channel.stream(BOTH)
+        came: list[bytes] = []
+        changed = asyncio.Event()
+
+        def watch() -> None:
+            while not stream.over and (message := stream.poll()) is not None:
+                came.append(message)
+            changed.set()
+
+        stream.watch(watch)
+        backlogs = set()
+        for size in sizes:
+            while stream.backlog:
+                changed.clear()
+                await changed.wait()
+            stream.push(b"v" * size)
+            backlogs.add(stream.backlog)
+        await until(lambda: len(came) == len(sizes))
+        assert [len(message) for message in came] == sizes
+        assert backlogs == {True, False}
+        assert not stream.over
+        stream.end()
+        await until(lambda: stream.over)
+        assert stream.poll() is None
+
+
+async def test_a_watched_stream_is_told_how_it_ended(port: int) -> None:
+    async with await Channel.connect("127.0.0.1", port) as channel:
+        stream = channel.stream("/t.T/None")
+        told: list[bool] = []
+        stream.watch(lambda: told.append(stream.over))
+        await until(lambda: stream.over)
+        assert told[-1]
+        with pytest.raises(StatusError) as raised:
+            stream.poll()
+        assert raised.value.code == 12
+        stream.push(b"late")  # harmless
+        assert not stream.backlog
+
+
 async def test_nobody_listens() -> None:
     with pytest.raises(OSError, match="1"):
         await Channel.connect("127.0.0.1", 1)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from socket import has_dualstack_ipv6
 from typing import Any
 
 import aiohttp
@@ -33,6 +34,7 @@ from connect_kv.http2.frames import (
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.listener import Server
 from connect_kv.http2.metadata import StatusError
+from tests.etcd import skip_loudly
 from tests.http2.conftest import Service, client_context, server_context, until
 from tests.http2.wire import Frame, message, request
 
@@ -519,3 +521,40 @@ async def test_a_server_nobody_is_connected_to_stops_at_once(service: Service) -
     work: Awaitable[None] = server.stop(10)
     async with asyncio.timeout(1):
         await work
+
+
+async def test_all_addresses_are_those_of_both_versions_of_ip(server: Server) -> None:
+    if not has_dualstack_ipv6():
+        skip_loudly("no socket of this machine takes both versions")
+    port = await server.listen("::", 0)
+    for host in ("127.0.0.1", "::1"):
+        async with await Channel.connect(host, port) as channel:
+            assert await channel.unary("/t.T/Echo", host.encode()) == host.encode()
+
+
+async def test_a_socket_reset_before_its_end_was_written_is_closed(server: Server) -> None:
+    """The system knows before the loop tells."""
+
+    class Reset(asyncio.Transport):
+        aborted = False
+
+        def write(self, data: object) -> None:
+            pass
+
+        def is_closing(self) -> bool:
+            return False
+
+        def can_write_eof(self) -> bool:
+            return True
+
+        def write_eof(self) -> None:
+            raise OSError(107, "Transport endpoint is not connected")
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    transport, protocol = Reset(), server.protocol()
+    protocol.connection_made(transport)
+    protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")  # which ends the connection
+    assert transport.aborted
+    protocol.connection_lost(None)

@@ -24,6 +24,7 @@ from connect_kv.raft.types import Entry, EntryId, EntryKind, Member, Membership,
 from connect_kv.transport.grpc_transport import GrpcTransport
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.memory import Faults, MemoryNetwork
+from tests.transport.grpcio_wire import GrpcioWire
 
 CLUSTER = 0xC1
 
@@ -163,7 +164,9 @@ class Node:
 
 
 class Network:
-    """Makes nodes of one kind of transport, and closes them."""
+    """Makes nodes of one kind of transport, and closes them: "memory", "grpc", or that with node 1 ("from
+    grpcio") or node 2 ("to grpcio") as earlier versions were.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -185,7 +188,11 @@ class Network:
             transport = self.memory.transport(address or f"host{node_id}:1")
         else:
             transport = GrpcTransport(
-                address or "127.0.0.1:0", clock=self.clock, limits=limits, credentials=credentials
+                address or "127.0.0.1:0",
+                clock=self.clock,
+                limits=limits,
+                credentials=credentials,
+                wire=self._wire(node_id, limits or TransportLimits(), credentials),
             )
         node = Node(node_id, transport, recorder)
         self.nodes.append(node)
@@ -193,6 +200,14 @@ class Network:
             transport.set_peers(peers)
         await transport.start(recorder, hello_of(node_id))
         return node
+
+    def _wire(
+        self, node_id: int, limits: TransportLimits, credentials: Credentials | None
+    ) -> GrpcioWire | None:
+        """Of an earlier version, for the node whose turn it is."""
+        if self.kind == {1: "from grpcio", 2: "to grpcio"}.get(node_id):
+            return GrpcioWire(limits, credentials)
+        return None
 
     async def pair(self) -> tuple[Node, Node]:
         """Nodes 1 and 2, introduced to each other."""

@@ -1,28 +1,42 @@
 """What the log says about a broken stream fits on a line."""
 
-import grpc
-import pytest
-from grpc.aio import AioRpcError, Metadata
+import socket
+import ssl
 
-from connect_kv.transport.stream import describe_failure
+import pytest
+
+from connect_kv.http2.metadata import UNAVAILABLE, StatusError
+from connect_kv.peer_protocol import Loss
+from connect_kv.transport.stream import describe_failure, failed_in_tls, loss_of
 
 
 @pytest.mark.parametrize(
-    ("details", "line"),
+    ("error", "line", "loss"),
     [
         (
-            "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.2:2380: "
-            "Failed to connect to remote host: Connection refused",
-            "UNAVAILABLE: 10.0.0.2:2380: Connection refused",
+            ConnectionRefusedError(111, "Connect call failed ('10.0.0.2', 2380)"),
+            "Connection refused",
+            Loss.REFUSED,
         ),
-        ("ping timeout", "UNAVAILABLE: ping timeout"),
-        ("", "UNAVAILABLE: "),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "[Errno -2] Name or service not known",
+            Loss.UNRESOLVED,
+        ),
+        (StatusError(UNAVAILABLE, "ping timeout"), "UNAVAILABLE: ping timeout", Loss.SILENT),
+        (TimeoutError(), "TimeoutError", Loss.SILENT),
     ],
 )
-def test_the_reason_of_a_refused_connection_is_short(details: str, line: str) -> None:
-    error = AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), details)
+def test_a_failure_in_one_line_and_what_it_tells_of_the_member(
+    error: Exception, line: str, loss: Loss
+) -> None:
     assert describe_failure(error) == line
+    assert loss_of(error) is loss
+    assert not failed_in_tls(error)
 
 
-def test_an_error_without_words_is_named() -> None:
-    assert describe_failure(TimeoutError()) == "TimeoutError"
+def test_a_handshake_that_failed_is_told_from_a_member_that_is_away() -> None:
+    assert failed_in_tls(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"))
+    late = StatusError(UNAVAILABLE, "the connection was lost")
+    late.__cause__ = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]")
+    assert failed_in_tls(late)

@@ -15,8 +15,8 @@ async def test_waiting_frames_are_joined_up_to_a_batch() -> None:
     for frame in (b"aaaa", b"bbbb", b"cccc"):
         assert outbox.put(frame, urgent=False)
 
-    assert await outbox.take() == b"aaaabbbb"
-    assert await outbox.take() == b"cccc"
+    assert outbox.pop() == b"aaaabbbb"
+    assert outbox.pop() == b"cccc"
 
 
 async def test_heartbeats_overtake_appends() -> None:
@@ -24,8 +24,8 @@ async def test_heartbeats_overtake_appends() -> None:
     outbox.put(b"appendappend", urgent=False)
     outbox.put(b"beat", urgent=True)
 
-    assert await outbox.take() == b"beat"
-    assert await outbox.take() == b"appendappend"
+    assert outbox.pop() == b"beat"
+    assert outbox.pop() == b"appendappend"
 
 
 async def test_bytes_are_bounded_but_one_frame_always_fits() -> None:
@@ -34,8 +34,8 @@ async def test_bytes_are_bounded_but_one_frame_always_fits() -> None:
     assert outbox.put(b"x" * 20, urgent=False)
     assert not outbox.put(b"y", urgent=False)
     assert outbox.put(b"beat", urgent=True)
-    await outbox.take()
-    await outbox.take()
+    outbox.pop()
+    outbox.pop()
     assert outbox.put(b"y", urgent=False)
 
 
@@ -51,7 +51,20 @@ async def test_frame_that_no_peer_takes_is_refused() -> None:
 
 async def test_closed_ends_whoever_takes() -> None:
     outbox = SendQueue(LIMITS)
+    told: list[bool] = []
+    outbox.watch(lambda: told.append(outbox.waits))
     outbox.put(b"lost", urgent=False)
     outbox.close()
     with pytest.raises(ConnectionError):
-        await outbox.take()
+        outbox.pop()
+    assert told == [True, True]
+
+
+async def test_nothing_waits_when_all_was_taken_or_dropped() -> None:
+    outbox = SendQueue(LIMITS)
+    assert not outbox.waits
+    assert outbox.pop() is None
+    outbox.put(b"m", urgent=False)
+    outbox.put(b"beat", urgent=True)
+    outbox.clear()
+    assert not outbox.waits
