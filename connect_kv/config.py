@@ -23,6 +23,7 @@ MAX_REQUEST_BYTES = 32 << 20
 _NEGATIVE = re.compile(r"-[0-9]+")
 ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
 """Listened on, and nobody's address."""
+_ORIGIN = re.compile(r"https?://[^/?#\s:]+:[0-9]{1,5}|https?://\[[0-9a-fA-F:.]+\]:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,12 @@ class ServerConfig:
     """TLS for clients and HTTP by a certificate of its own making, unless there is another."""
     self_signed_cert_validity: int = 1
     """Years that such a certificate is good."""
+    enable_grpc_gateway: bool = True
+    """Whether HTTP has the JSON gateway."""
+    cors: str = "*"
+    """Origins whose pages may read answers over HTTP."""
+    host_whitelist: str = "*"
+    """Names in ``Host`` that plain HTTP answers."""
     peer_cert_file: Path | None = None
     peer_key_file: Path | None = None
     peer_trusted_ca_file: Path | None = None
@@ -385,6 +392,7 @@ def _check(config: ServerConfig) -> None:
     _check_tls(config)
     if config.grpc_server not in ("door", "grpcio"):
         raise ConfigError(f"grpc_server: {config.grpc_server!r}: expected door or grpcio")
+    _check_http(config)
     if config.log_format not in ("text", "json"):
         raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
     if config.log_level not in ("debug", "info", "warning", "error"):
@@ -410,6 +418,14 @@ def _check_addresses(config: ServerConfig) -> None:
         host, _ = split_address(address, key)
         if host in ANY_HOST:
             raise ConfigError(f"{key}: nobody can connect to {address}; give the address others reach")
+
+
+def _check_http(config: ServerConfig) -> None:
+    for origin in filter(None, map(str.strip, config.cors.split(","))):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"cors: {origin!r}: expected * or an origin with its port: http://a.example:8000"
+            )
 
 
 def _check_tls(config: ServerConfig) -> None:

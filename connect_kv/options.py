@@ -114,7 +114,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option(
             key="listen_http",
             kind=Kind.ADDRESS,
-            help="Health and metrics, which clients' port answers as well; empty: none.",
+            help="HTTP, which the clients' port answers as well; empty: none.",
             default="127.0.0.1:2381",
         ),
         Option(
@@ -215,6 +215,26 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             kind=Kind.NUMBER,
             help="Years that such certificates are good.",
             default="1",
+        ),
+    ),
+    "HTTP": (
+        Option(
+            key="enable_grpc_gateway",
+            kind=Kind.SWITCH,
+            help="The JSON gateway: etcd's API as JSON over HTTP.",
+            default="true",
+        ),
+        Option(
+            key="cors",
+            kind=Kind.TEXT,
+            help="Origins whose pages may read answers, with commas between them: http://a.example:8000.",
+            default="*",
+        ),
+        Option(
+            key="host_whitelist",
+            kind=Kind.TEXT,
+            help="Names in Host that plain HTTP answers, with commas between them.",
+            default="*",
         ),
     ),
     "TLS between members": (

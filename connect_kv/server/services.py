@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.frontend.grpc.door import DoorServer
-from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
+from connect_kv.frontend.grpc.grpcio_server import RECEIVE_MARGIN, GrpcioServer
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
-from connect_kv.frontend.http.beside import HttpBeside
-from connect_kv.frontend.http.port import Answers, HttpPort
+from connect_kv.frontend.http.port import Answers, Gate, HttpPort
 from connect_kv.frontend.http.probes import Health
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.lessor import Lessor
@@ -25,11 +24,11 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
 from connect_kv.node.status import Contact
-from connect_kv.rpc.maintenance_pb2 import AlarmType
+from connect_kv.rpc.maintenance_pb2 import AlarmMember, AlarmType
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_audit, make_authentication
 from connect_kv.server.server_metrics import show
-from connect_kv.server.tls import CLIENTS, HTTP
+from connect_kv.server.tls import CLIENTS, HTTP, gateway_on_http_port, listed
 from connect_kv.services.audit import Trail
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
@@ -246,9 +245,17 @@ class Services:
                 "connect_kv": _version(),
             },
             metrics=metrics,
+            raft_status=self._raft_status,
         )
-        self._beside = HttpBeside(answers, tls.get(CLIENTS))
-        self._http = HttpPort(answers, tls.get(HTTP))
+        gate = Gate(
+            router=self.router,
+            most_message=config.max_request_bytes + RECEIVE_MARGIN,
+            enabled=config.enable_grpc_gateway,
+            on_own_port=gateway_on_http_port(config),
+            origins=listed(config.cors),
+            hosts=listed(config.host_whitelist),
+        )
+        self._http = HttpPort(answers, tls.get(HTTP), gate)
         self._grpc: DoorServer | GrpcioServer | None = None
         if listens and config.grpc_server == "grpcio":
             self._grpc = GrpcioServer(
@@ -262,7 +269,7 @@ class Services:
                 self.router,
                 max_request_bytes=config.max_request_bytes,
                 credentials=tls.get(CLIENTS),
-                http1=self._beside.protocol,
+                http1=partial(self._http.protocol, tls.get(CLIENTS)),
             )
         self._tasks: list[asyncio.Task[None]] = []
         show(
@@ -324,13 +331,11 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._grpc is not None:
             self._grpc_health.stop()
-            await self._grpc.stop(_GRACE_SECONDS)
+            await asyncio.gather(self._grpc.stop(_GRACE_SECONDS), self._http.stop())
         await self.router.close()
         await self.replica.close()
         await self._renewals.close()
         await self._contests.close()
-        await self._beside.stop()
-        await self._http.stop()
 
     def _alarms(self) -> frozenset[str]:
         cluster = self._host.cluster
@@ -352,6 +357,17 @@ class Services:
     def _suspended(self) -> list[str]:
         """What is to be said of machines that do not go on here."""
         return [one.of(name) for name, one in sorted(self._host.machines.suspended.items())]
+
+    def _raft_status(self) -> Mapping[str, object]:
+        raft = self._node.status().raft
+        return {
+            "id": f"{self._node.identity.node_id:x}",
+            "term": raft.term,
+            "commit": raft.commit_index,
+            "lead": f"{self._node.leader_id or 0:x}",
+            "raftState": "StateLeader" if self._node.is_leader else "StateFollower",
+            "applied": self._node.last_applied,
+        }
 
     def _is_learner(self) -> bool:
         return self._learner
@@ -380,6 +396,12 @@ class Services:
             errors=(
                 *((why,) if why else ()),
                 *self._suspended(),
-                *(f"memberID:{one.memberID} alarm:{AlarmType.Name(one.alarm)}" for one in alarms),
+                *map(_told, alarms),
             ),
         )
+
+
+def _told(alarm: AlarmMember) -> str:
+    """As Go prints it: what is 0 is left out."""
+    member = f"memberID:{alarm.memberID} " if alarm.memberID else ""
+    return f"{member}alarm:{AlarmType.Name(alarm.alarm)}"

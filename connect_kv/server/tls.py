@@ -125,3 +125,18 @@ def _path(config: ServerConfig, key: str) -> Path | None:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def listed(text: str) -> frozenset[str]:
+    """What is named with commas in between; nothing is everything."""
+    return frozenset(_listed(text)) or frozenset({"*"})
+
+
+def gateway_on_http_port(config: ServerConfig) -> bool:
+    """Whether the port for HTTP asks as much of a client as the clients' port does.
+
+    If not, what is refused there must not be had here: probes are answered alone.
+    """
+    if config.cert_file is None and not config.auto_tls:
+        return True
+    return config.http_tls == "mutual" or (config.http_tls == "open" and config.trusted_ca_file is None)

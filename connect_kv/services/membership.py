@@ -148,10 +148,10 @@ class MemberChanges:
 
     async def update(self, request: cluster_pb2.MemberUpdateRequest) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
-        address = peer_address(request.peerURLs)
         async with self._turn:
             membership = await self._settled()
             member = _existing(membership, request.ID)
+            address = peer_address(request.peerURLs)
             if any(one.peer_address == address and one is not member for one in membership.members):
                 raise URL_EXISTS.error()
             change = MembershipChange().update(replace(member, peer_address=address))

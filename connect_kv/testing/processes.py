@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
-
-import aiohttp
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import connect_kv
 from connect_kv.client.client import Client
@@ -122,26 +122,15 @@ class NodeProcess:
 
     async def http(self, path: str) -> int | None:
         """Status of a GET on the HTTP port; None if it does not answer."""
-        limit = aiohttp.ClientTimeout(total=2)
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with (
-                aiohttp.ClientSession(timeout=limit) as session,
-                session.get(f"http://{self.host}:{self.http_port}{path}") as answer,
-            ):
-                return answer.status
-        return None
+        found = await asyncio.to_thread(_get, f"http://{self.host}:{self.http_port}{path}", 2.0)
+        return None if found is None else found[0]
 
     async def metric(self, name: str) -> float | None:
         """A value without labels from its metrics; None if it does not answer."""
-        limit = aiohttp.ClientTimeout(total=5)
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with (
-                aiohttp.ClientSession(timeout=limit) as session,
-                session.get(f"http://127.0.0.1:{self.http_port}/metrics") as answer,
-            ):
-                for line in (await answer.text()).splitlines():
-                    if line.startswith(name + " "):
-                        return float(line.split()[1])
+        found = await asyncio.to_thread(_get, f"http://127.0.0.1:{self.http_port}/metrics", 5.0)
+        for line in () if found is None else found[1].splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
         return None
 
     def signal(self, number: signal.Signals) -> None:
@@ -254,6 +243,18 @@ class ProcessCluster:
             return None
 
         return await until(find, timeout, "a leader")
+
+
+def _get(url: str, timeout: float) -> tuple[int, str] | None:
+    """Status and body of an answer; None if there is none. Blocks."""
+    try:
+        with urlopen(url, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except (OSError, ValueError):
+        return None
 
 
 async def leads(node: NodeProcess) -> bool:

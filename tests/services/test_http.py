@@ -96,7 +96,7 @@ async def get(url: str) -> tuple[int, str]:
 async def test_health_is_a_string_with_a_reason(url: str, probes: Probes) -> None:
     assert await get(f"{url}/health") == (200, '{"health":"true","reason":""}')
     probes.read = "RAFT NO LEADER"
-    assert await get(f"{url}/health") == (503, '{"health":"false","reason":"RAFT NO LEADER"}')
+    assert await get(f"{url}/health") == (503, '{"health":"false","reason":"RAFT NO LEADER"}\n')
     assert (await get(f"{url}/health?serializable=true"))[0] == 200
 
 

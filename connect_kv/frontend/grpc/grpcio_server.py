@@ -32,7 +32,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 """What the library hands a handler: read, write, metadata, abort."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_RECEIVE_MARGIN = 512 * 1024
+RECEIVE_MARGIN = 512 * 1024
 """Above the request limit, so that a request somewhat too large is refused with a text of ours."""
 _MOST_PENDING = 16 * 1024
 """Calls the library keeps for us. It cancels those beyond, without a reason, which a client cannot tell
@@ -177,7 +177,7 @@ class GrpcioServer:
             options=(
                 # Otherwise a second process binds the same port without an error and takes half the calls.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", max_request_bytes + _RECEIVE_MARGIN),
+                ("grpc.max_receive_message_length", max_request_bytes + RECEIVE_MARGIN),
                 ("grpc.max_send_message_length", -1),
                 # Between the two the library would refuse some calls and not others.
                 ("grpc.max_metadata_size", MOST_REQUEST_METADATA),

@@ -1,18 +1,20 @@
-"""The HTTP port: taken at once, answered once there is time to load what answers."""
+"""HTTP/1 of a member: on a port of its own, taken at once and served later, and on the clients' port."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from connect_kv.credentials import Credentials
 from connect_kv.metrics import Metrics
 
 if TYPE_CHECKING:
+    from connect_kv.frontend.grpc.router import Router
     from connect_kv.frontend.http.server import HttpServer
+    from connect_kv.frontend.http.site import Site
 
 Check = Callable[[], Awaitable[str | None]]
 """None if all is well, otherwise why not."""
@@ -28,21 +30,44 @@ class Answers:
     ready: Mapping[str, Check]
     version: Mapping[str, str]
     metrics: Metrics
+    raft_status: Callable[[], Mapping[str, object]] = dict
+    """What /debug/vars says of this member."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What is told of the JSON gateway, and of who may use HTTP at all."""
+
+    router: Router
+    most_message: int
+    """Bytes of an encoded request."""
+    enabled: bool = True
+    on_own_port: bool = True
+    """Whether the port for HTTP has the gateway; not where that asks less of clients than theirs does."""
+    origins: frozenset[str] = frozenset({"*"})
+    hosts: frozenset[str] = frozenset({"*"})
+
+
+@dataclass(slots=True)
+class _Serving:
+    server: HttpServer
+    own: Site
+    clients: Site
+    sockets: list[socket.socket] = field(default_factory=list)
 
 
 class HttpPort:
-    """Listens, and later serves. Whoever connects in between waits for the answer.
+    """Listens, and later serves. Whoever connects in between waits for the answer."""
 
-    The library for HTTP takes a third of the processor time that a node needs to start, and clients
-    and peers need none of it.
-    """
-
-    def __init__(self, answers: Answers, credentials: Credentials | None = None) -> None:
-        """`credentials`: for TLS."""
+    def __init__(
+        self, answers: Answers, credentials: Credentials | None = None, gate: Gate | None = None
+    ) -> None:
+        """`credentials`: for TLS, of the port for HTTP; `gate`: None, for probes alone."""
         self._answers = answers
         self._credentials = credentials
+        self._gate = gate
         self._sockets: list[socket.socket] = []
-        self._server: HttpServer | None = None
+        self._serving: _Serving | None = None
 
     @property
     def port(self) -> int:
@@ -59,23 +84,41 @@ class HttpPort:
     async def serve(self) -> None:
         """Answer, from now on, if there is a port."""
         if self._sockets:
-            self._server = await load(self._answers, self._credentials)
-            await self._server.start(self._sockets)
+            serving = self._load()
+            await serving.server.listen(self._sockets, serving.own.serve, self._credentials)
+
+    def protocol(self, credentials: Credentials | None = None) -> asyncio.Protocol:
+        """For a connection to the clients' port that speaks HTTP/1; `credentials`: those of that port."""
+        serving = self._load()
+        return serving.server.protocol(serving.clients.serve, credentials)
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""
-        if self._server is not None:
-            await self._server.stop()
+        if self._serving is not None:
+            await self._serving.server.stop()
         for one in self._sockets:
             one.close()
 
+    def _load(self) -> _Serving:
+        """Made, and what it needs imported, when it is first needed: clients and peers need none of it."""
+        if self._serving is None:
+            from connect_kv.frontend.http.gateway import Gateway
+            from connect_kv.frontend.http.limits import Limits
+            from connect_kv.frontend.http.openapi import PATH, Document
+            from connect_kv.frontend.http.pages import pages
+            from connect_kv.frontend.http.server import HttpServer
+            from connect_kv.frontend.http.site import Access, Site
 
-async def load(answers: Answers, credentials: Credentials | None) -> HttpServer:
-    """What answers, with the library that it needs."""
-
-    def read() -> type[HttpServer]:
-        from connect_kv.frontend.http.server import HttpServer
-
-        return HttpServer
-
-    return (await asyncio.to_thread(read))(answers, credentials)
+            limits, gate, found = Limits(), self._gate, dict(pages(self._answers))
+            access, gateway = Access(), None
+            if gate is not None:
+                access = Access(origins=gate.origins, hosts=gate.hosts)
+                if gate.enabled:
+                    found[PATH] = Document(self._answers.version.get("connect_kv", "")).serve
+                    most_body = max(limits.body, 8 * gate.most_message)
+                    gateway = Gateway(gate.router, most_message=gate.most_message, most_body=most_body)
+            own = gateway if gate is not None and gate.on_own_port else None
+            self._serving = _Serving(
+                HttpServer(limits), Site(found, access, own), Site(found, access, gateway)
+            )
+        return self._serving

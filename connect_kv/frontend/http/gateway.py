@@ -1,0 +1,188 @@
+"""The JSON gateway: requests of HTTP carried to the router's methods, answers and streams carried back.
+
+As etcd's gateway does it (grpc-gateway 2), without a connection to itself. Paths: `paths`; JSON:
+`connect_kv.json_mapping`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from google.protobuf.message_factory import GetMessageClass
+
+from connect_kv.errors import Refused
+from connect_kv.etcd_errors import Code
+from connect_kv.frontend.grpc.router import Kind, Route, Router, RpcFailed
+from connect_kv.frontend.http import heads
+from connect_kv.frontend.http.errors import refuse
+from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
+from connect_kv.frontend.http.lines import LineStream
+from connect_kv.frontend.http.metadata import TOO_SHORT, metadata_of
+from connect_kv.frontend.http.paths import OURS, Target, targets
+from connect_kv.json_mapping.decoding import BadJson, decode, readable
+from connect_kv.json_mapping.encoding import encode, pieces
+from connect_kv.json_mapping.syntax import BLANKS
+from connect_kv.services.status import Status
+
+Page = Callable[[Exchange], Awaitable[None]]
+
+ANSWER = heads.constant(heads.JSON, ("Grpc-Metadata-Content-Type", "application/grpc"))
+"""Header fields of what a call answered."""
+_LARGE: Final = 64 << 10
+"""Bytes of an encoded answer that are written in pieces, with time for others in between."""
+_PIECE: Final = 64 << 10
+_TURN_SECONDS: Final = 0.002
+_DEADLINE = Status(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+
+
+class Gateway:
+    """Every path of etcd's gateway, and for every method ``/connect_kv/v1/service/method``."""
+
+    def __init__(self, router: Router, *, most_message: int, most_body: int) -> None:
+        """`most_message`: bytes of an encoded request; `most_body`: of its JSON."""
+        self._router = router
+        self._most_message = most_message
+        self._most_body = most_body
+
+    def pages(self) -> Mapping[str, Page]:
+        """Who serves each path."""
+        return {path: self._page(target) for path, target in targets().items()}
+
+    def _page(self, target: Target) -> Page:
+        route = self._router.route(target.route)
+        if route.kind is Kind.UNARY:
+            return partial(self._unary, _Call(target, route))
+        return partial(self._stream, target, route)
+
+    async def missing(self, exchange: Exchange) -> None:
+        """Below a prefix of the gateway, but no method's path."""
+        refuse(exchange, Code.NOT_FOUND, "Not Found")
+
+    def is_below(self, path: str) -> bool:
+        """Whether a path that leads nowhere is the gateway's to refuse."""
+        return path.startswith(("/v3/", OURS))
+
+    async def _unary(self, call: _Call, exchange: Exchange) -> None:
+        if exchange.method != "POST":
+            refuse(exchange, Code.UNIMPLEMENTED, "Method Not Allowed")
+            return
+        try:
+            metadata, seconds = metadata_of(exchange.headers, exchange.peer if call.addressed else None)
+            text = readable(await exchange.body.whole())
+            data = b"" if not text or not text.strip(BLANKS) else decode(call.request, text)[0]
+            if len(data) > self._most_message:
+                raise RpcFailed(too_large(len(data), self._most_message))
+            if seconds is None:
+                answer = await call.route.unary(data, metadata)
+            else:
+                async with deadline(seconds):
+                    answer = await call.route.unary(data, metadata)
+        except (RpcFailed, Refused, BadJson, TooLarge, Crowded) as error:
+            status = status_of_failed(error, self._most_body)
+            refuse(exchange, status.code, status.text)
+            return
+        message = call.response(answer)
+        if len(answer) < _LARGE:
+            exchange.respond(200, ANSWER, encode(message).encode())
+        else:
+            await _in_pieces(exchange, message)
+
+    async def _stream(self, target: Target, route: Route, exchange: Exchange) -> None:
+        if exchange.upgrade and exchange.method == "GET" and asks_for_websocket(exchange):
+            from connect_kv.frontend.http.websocket import serve_websocket
+
+            await serve_websocket(exchange, target, route, self._most_message, self._most_body)
+            return
+        if exchange.method != "POST":
+            refuse(exchange, Code.UNIMPLEMENTED, "Method Not Allowed")
+            return
+        try:
+            metadata, seconds = metadata_of(exchange.headers, exchange.peer if route.addressed else None)
+            stream = LineStream(exchange, target.method, metadata, self._most_message, self._most_body)
+            if not target.method.client_streaming:
+                await stream.take_one()
+        except (Refused, BadJson, TooLarge, Crowded) as error:
+            status = status_of_failed(error, self._most_body)
+            refuse(exchange, status.code, status.text)
+            return
+        try:
+            async with deadline(seconds):
+                await route.stream(stream)
+        except RpcFailed as failed:
+            await stream.fail(failed.status)
+        stream.end()
+
+
+class _Call:
+    """A unary method, ready to be called."""
+
+    __slots__ = ("addressed", "request", "response", "route")
+
+    def __init__(self, target: Target, route: Route) -> None:
+        self.route = route
+        self.addressed = route.addressed
+        self.request = target.method.input_type
+        self.response: Callable[[bytes], Any] = GetMessageClass(target.method.output_type).FromString
+
+
+def asks_for_websocket(exchange: Exchange) -> bool:
+    """Whether that is the protocol which the client wants to change to."""
+    return (exchange.header(b"upgrade") or b"").lower() == b"websocket"
+
+
+@asynccontextmanager
+async def deadline(seconds: float | None) -> AsyncIterator[None]:
+    """Raises RpcFailed when the time of a call is up."""
+    if seconds is not None and seconds < TOO_SHORT:
+        raise RpcFailed(_DEADLINE)
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise RpcFailed(_DEADLINE) from None
+
+
+def too_large(size: int, most: int) -> Status:
+    """In the words of etcd's gRPC library."""
+    return Status(Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {most})")
+
+
+def status_of_failed(error: Exception, most_body: int) -> Status:
+    """What to say of a request that did not become an answer."""
+    match error:
+        case RpcFailed():
+            return error.status
+        case Refused():
+            return Status(Code(error.code), error.message)
+        case BadJson():
+            return Status(Code.INVALID_ARGUMENT, str(error))
+        case TooLarge():
+            return Status(Code.RESOURCE_EXHAUSTED, f"connect-kv: a body is larger than {most_body} bytes")
+        case _:
+            return Status(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+
+
+async def _in_pieces(exchange: Exchange, message: Any) -> None:
+    """A large answer: sent while it is written, and the loop goes on in between."""
+    exchange.begin(200, ANSWER)
+    now = asyncio.get_running_loop().time
+    ready: list[str] = []
+    size, until = 0, now() + _TURN_SECONDS
+    for piece in pieces(message):
+        ready.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            await exchange.send("".join(ready).encode())
+            ready, size = [], 0
+        if now() >= until:
+            await asyncio.sleep(0)
+            until = now() + _TURN_SECONDS
+    await exchange.send("".join(ready).encode())
+    exchange.finish()
