@@ -187,7 +187,7 @@ class Services:
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.replica, kv, self.quota, access, turns),
             "Watch": watches,
-            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota, access),
+            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota, access, turns),
             "Cluster": ClusterService(
                 self.replica,
                 lambda: node.membership,
@@ -203,7 +203,7 @@ class Services:
                 self.replica, reads, commands, host.sessions, access, clock=clock, shares=self.shares
             ),
             "Machine": MachineService(
-                self.replica, host, calls, self.control, lambda: node.read_date, access
+                self.replica, host, calls, self.control, lambda: node.read_date, access, turns
             ),
             "Auth": self.authentication.service,
         }

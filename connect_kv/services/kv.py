@@ -36,9 +36,9 @@ class KvService:
         turns = turns or Turns()
         writes = Writes(replica, turns)
         self.many: Mapping[str, Many] = {
-            "Put": writes.method(_PUT, self._put_with_others),
-            "DeleteRange": writes.method(_DELETE_RANGE, self._delete_range),
-            "Txn": writes.method(_TXN, self._txn_with_others),
+            "Put": writes.method(_PUT, self._prepare_put),
+            "DeleteRange": writes.method(_DELETE_RANGE, self._prepare_delete_range),
+            "Txn": writes.method(_TXN, self._prepare_txn),
             "Range": Gets(replica, kv, access, turns).many,
         }
 
@@ -69,21 +69,29 @@ class KvService:
         validation.check_put(request)
         return self._access.put(caller, request)
 
-    def _put_with_others(self, request: kv_pb2.PutRequest, caller: Caller) -> bytes | None:
+    def _prepare_put(self, request: kv_pb2.PutRequest, caller: Caller) -> tuple[bytes, bytes] | None:
         by = self._put(request, caller)
-        return by if self._quota.admits_put(request) else None
+        return (request.SerializeToString(), by) if self._quota.admits_put(request) else None
 
     def _delete_range(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
         validation.check_delete_range(request)
         return self._access.delete_range(caller, request)
 
+    def _prepare_delete_range(
+        self, request: kv_pb2.DeleteRangeRequest, caller: Caller
+    ) -> tuple[bytes, bytes]:
+        by = self._delete_range(request, caller)
+        return request.SerializeToString(), by
+
     def _txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
         validation.check_txn(request)
         return self._access.txn(caller, request)
 
-    def _txn_with_others(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes | None:
+    def _prepare_txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> tuple[bytes, bytes] | None:
         by = self._txn(request, caller)
-        return None if txn.is_read_only(request) or not self._quota.admits_txn(request) else by
+        if txn.is_read_only(request) or not self._quota.admits_txn(request):
+            return None
+        return request.SerializeToString(), by
 
     async def Compact(self, request: kv_pb2.CompactionRequest, caller: Caller) -> kv_pb2.CompactionResponse:
         """Replicate a compaction; with `physical`, wait until this member's disk is cleaned up."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from connect_kv.kv import validation
 from connect_kv.rpc import lease_pb2
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.services.access import Access
+from connect_kv.services.asked import Many
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
 from connect_kv.services.reads import Reads
 from connect_kv.services.renewals import Renewals
+from connect_kv.services.turns import Turns
+from connect_kv.services.writes import Writes
 
 _GRANT = field_number("lease_grant")
 _REVOKE = field_number("lease_revoke")
@@ -26,35 +30,50 @@ class LeaseService:
     """Leases: granted, renewed and revoked through the log, read behind a read barrier."""
 
     def __init__(
-        self, replica: Replica, reads: Reads, renewals: Renewals, quota: Quota, access: Access
+        self,
+        replica: Replica,
+        reads: Reads,
+        renewals: Renewals,
+        quota: Quota,
+        access: Access,
+        turns: Turns | None = None,
     ) -> None:
+        """In `turns` many are answered that came together."""
         self._replica = replica
         self._access = access
         self._quota = quota
         self._reads = reads
         self._renewals = renewals
+        writes = Writes(replica, turns or Turns())
+        self.many: Mapping[str, Many] = {
+            "LeaseGrant": writes.method(_GRANT, self._prepare_grant),
+            "LeaseRevoke": writes.method(_REVOKE, self._prepare_revoke),
+        }
 
-    async def LeaseGrant(
-        self, request: lease_pb2.LeaseGrantRequest, caller: Caller
-    ) -> lease_pb2.LeaseGrantResponse:
-        """Grant a lease; without an id one is chosen when it is applied."""
+    async def LeaseGrant(self, request: lease_pb2.LeaseGrantRequest, caller: Caller) -> bytes:
+        """Grant a lease; without an id one is chosen when it is applied. The answer is serialized already."""
+        by = self._grant(request, caller)
+        await self._quota.admit_lease()
+        return await self._replica.respond(_GRANT, request.SerializeToString(), by)
+
+    async def LeaseRevoke(self, request: lease_pb2.LeaseRevokeRequest, caller: Caller) -> bytes:
+        """End a lease and delete its keys."""
+        return await self._replica.respond(_REVOKE, *self._prepare_revoke(request, caller))
+
+    def _grant(self, request: lease_pb2.LeaseGrantRequest, caller: Caller) -> bytes:
         by = self._access.known(caller)
         validation.check_lease_grant(request)
-        await self._quota.admit_lease()
-        result = await self._replica.execute(_GRANT, request.SerializeToString(), by)
-        response = result.lease_grant
-        self._replica.fill(response.header)
-        return response
+        return by
 
-    async def LeaseRevoke(
-        self, request: lease_pb2.LeaseRevokeRequest, caller: Caller
-    ) -> lease_pb2.LeaseRevokeResponse:
-        """End a lease and delete its keys."""
+    def _prepare_grant(
+        self, request: lease_pb2.LeaseGrantRequest, caller: Caller
+    ) -> tuple[bytes, bytes] | None:
+        by = self._grant(request, caller)
+        return (request.SerializeToString(), by) if self._quota.admits_lease() else None
+
+    def _prepare_revoke(self, request: lease_pb2.LeaseRevokeRequest, caller: Caller) -> tuple[bytes, bytes]:
         by = self._access.lease_write(caller, request.ID)
-        result = await self._replica.execute(_REVOKE, request.SerializeToString(), by)
-        response = result.lease_revoke
-        self._replica.fill(response.header)
-        return response
+        return request.SerializeToString(), by
 
     async def LeaseTimeToLive(
         self, request: lease_pb2.LeaseTimeToLiveRequest, caller: Caller

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from connect_kv.framework.types import Kind
 from connect_kv.rpc import machine_pb2
-from connect_kv.rpc.command_pb2 import MachineCall
+from connect_kv.rpc.command_pb2 import MachineCall, Result
 from connect_kv.services.access import Access
+from connect_kv.services.asked import Many
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
 from connect_kv.services.machine_control import MachineControl
+from connect_kv.services.status import raise_failure
+from connect_kv.services.turns import Turns
+from connect_kv.services.writes import Writes
 from connect_kv.statemachine.host import MachineHost
-from connect_kv.statemachine.hosted import HostedMachine, MethodDescription
+from connect_kv.statemachine.hosted import Checked, HostedMachine, MethodDescription
 
 _CALL = field_number("machine_call")
 
@@ -31,25 +35,28 @@ class MachineService:
         control: MachineControl,
         read_date: Callable[[], int],
         access: Access,
+        turns: Turns | None = None,
     ) -> None:
-        """`read_date`, after a read barrier: the leader's time then, for queries."""
+        """`read_date`, after a read barrier: the leader's time then, for queries.
+
+        In `turns` many are answered that came together.
+        """
         self._access = access
         self._read_date = read_date
         self._control = control
         self._replica = replica
         self._host = host
         self._calls = calls
+        writes = Writes(replica, turns or Turns())
+        self.many: Mapping[str, Many] = {"Call": writes.method(_CALL, self._prepare, self._cut)}
 
     async def Call(
         self, request: machine_pb2.MachineCallRequest, caller: Caller
     ) -> machine_pb2.MachineCallResponse:
         """Call a command or a query."""
-        arguments: bytes | str
-        as_json = request.WhichOneof("arguments") != "msgpack"
-        arguments = request.json if as_json else request.msgpack
         self._access.query(caller, request.machine)
         await self._calls.founded(request.machine, self._replica.time_limit)
-        checked = self._calls.check(request.machine, request.method, arguments)
+        checked = self._check(request)
         if checked.kind is Kind.QUERY:
             await self._replica.barrier()
             value = await self._host.query(
@@ -57,17 +64,37 @@ class MachineService:
             )
         else:
             by = self._access.command(caller, request.machine)
-            call = MachineCall(
-                machine=request.machine,
-                method=checked.method,
-                arguments=checked.arguments,
-                version=checked.version,
-            )
-            result = await self._replica.execute(_CALL, call.SerializeToString(), by)
+            result = await self._replica.execute(_CALL, _command(request, checked), by)
             value = result.machine_call.value
+        return self._response(request, value)
+
+    def _prepare(self, request: machine_pb2.MachineCallRequest, caller: Caller) -> tuple[bytes, bytes] | None:
+        """A command that need not wait; queries run on a thread of their own."""
+        self._access.query(caller, request.machine)
+        if self._calls.unfounded(request.machine):
+            return None
+        checked = self._check(request)
+        if checked.kind is Kind.QUERY:
+            return None
+        by = self._access.command(caller, request.machine)
+        return _command(request, checked), by
+
+    def _cut(self, request: machine_pb2.MachineCallRequest, encoded: bytes) -> bytes:
+        result = Result.FromString(encoded)
+        if result.WhichOneof("result") == "failure":
+            raise_failure(result)
+        return self._response(request, result.machine_call.value).SerializeToString()
+
+    def _check(self, request: machine_pb2.MachineCallRequest) -> Checked:
+        arguments: bytes | str = request.json if _as_json(request) else request.msgpack
+        return self._calls.check(request.machine, request.method, arguments)
+
+    def _response(
+        self, request: machine_pb2.MachineCallRequest, value: bytes
+    ) -> machine_pb2.MachineCallResponse:
         response = machine_pb2.MachineCallResponse(header=self._replica.header())
-        if as_json:
-            response.json = self._calls.machines[request.machine].value_json(checked.method, value)
+        if _as_json(request):
+            response.json = self._calls.machines[request.machine].value_json(request.method, value)
         else:
             response.msgpack = value
         return response
@@ -100,6 +127,19 @@ class MachineService:
         by = self._access.root(caller)
         await self._control.decide(request, by)
         return machine_pb2.MachineDecideResponse(header=self._replica.header())
+
+
+def _as_json(request: machine_pb2.MachineCallRequest) -> bool:
+    return request.WhichOneof("arguments") != "msgpack"
+
+
+def _command(request: machine_pb2.MachineCallRequest, checked: Checked) -> bytes:
+    return MachineCall(
+        machine=request.machine,
+        method=checked.method,
+        arguments=checked.arguments,
+        version=checked.version,
+    ).SerializeToString()
 
 
 def _machine(name: str, machine: HostedMachine) -> Describe.Machine:

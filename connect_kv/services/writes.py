@@ -21,9 +21,9 @@ MOST_COMMANDS = 512
 MOST_BYTES = 256 << 10
 """Of one proposal, unless a single command is larger."""
 
-Check = Callable[[Any, Caller], bytes | None]
-"""Of one request: raises what it is refused with, or gives what is to stand beside it in the log
-(`services.access`); None where it must be asked alone."""
+Prepare = Callable[[Any, Caller], tuple[bytes, bytes] | None]
+"""Raises what one request is refused with, or gives its encoded command and what is to stand beside it in the
+log (`services.access`); None where it must be asked alone."""
 Cut = Callable[[Any, bytes], bytes]
 """The response to that request out of its encoded result. Raises what the result says was refused."""
 
@@ -39,20 +39,18 @@ class Writes:
     def method(
         self,
         field: int,
-        check: Check,
-        *,
-        command: Callable[[Any], bytes] | None = None,
+        prepare: Prepare,
         cut: Cut | None = None,
     ) -> Many:
-        """For a request that is itself the command of that number within Command.
+        """For requests whose command has that number within Command.
 
-        `command` encodes another one; `cut` makes another response than the one that the result holds.
+        `cut` makes another response than the one that the result holds.
         """
         response = self._replica.headers.response
         chosen: Cut = cut or (lambda request, result: response(field, result))
 
         def many(calls: Iterable[Asked[Any]]) -> None:
-            self._replicate(calls, field, check, command, chosen)
+            self._replicate(calls, field, prepare, chosen)
 
         return many
 
@@ -60,20 +58,18 @@ class Writes:
         self,
         calls: Iterable[Asked[Any]],
         field: int,
-        check: Check,
-        command: Callable[[Any], bytes] | None,
+        prepare: Prepare,
         cut: Cut,
     ) -> None:
         replica = self._replica
         proposal = _Proposal(replica, cut, self._turns)
         for one in calls:
             try:
-                request = one.request
-                by = check(request, one.caller)
-                if by is None:
+                prepared = prepare(one.request, one.caller)
+                if prepared is None:
                     one.alone()
                     continue
-                encoded = request.SerializeToString() if command is None else command(request)
+                encoded, by = prepared
                 replica.check(field, len(encoded))
                 replica.enter()
             except Exception as error:
