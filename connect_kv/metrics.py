@@ -64,22 +64,38 @@ MOST_VERSIONS = 16
 """A label is made of what clients say; further versions are counted together."""
 
 
+class Times:
+    """How often something came."""
+
+    __slots__ = ("times",)
+
+    def __init__(self) -> None:
+        self.times = 0
+
+
 class ClientRequests:
     """How often calls of one form came, by the version of the API that the client names."""
 
-    __slots__ = ("counts", "type")
+    __slots__ = ("_of", "type")
 
     def __init__(self, type: str) -> None:
         self.type = type
         """``unary`` or ``stream``."""
-        self.counts: dict[str, int] = {}
+        self._of: dict[str, Times] = {}
 
-    def note(self, version: str) -> None:
-        """One more."""
-        counts = self.counts
-        if version not in counts and len(counts) >= MOST_VERSIONS:
-            version = "other"
-        counts[version] = counts.get(version, 0) + 1
+    @property
+    def counts(self) -> dict[str, int]:
+        """By version, of those that came at all."""
+        return {version: of.times for version, of in self._of.items() if of.times}
+
+    def of(self, version: str) -> Times:
+        """Where one more is counted."""
+        found = self._of.get(version)
+        if found is None:
+            if len(self._of) >= MOST_VERSIONS:
+                version = "other"
+            found = self._of.setdefault(version, Times())
+        return found
 
 
 class Metrics:

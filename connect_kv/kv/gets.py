@@ -33,9 +33,7 @@ def answers(
     if header is not None:
         full.MergeFrom(header)
     head = RangeResponse(header=full).SerializeToString()
-    get = transaction.view.get
-    for key in keys:
-        record = get(CURRENT + key)
+    for record in transaction.view.gets([CURRENT + key for key in keys]):
         yield head if record is None else head + _record_head(len(record)) + record + _COUNT_ONE
 
 

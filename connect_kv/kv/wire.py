@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from connect_kv.protowire import field, varint
+from connect_kv.protowire import field, read_varint, varint
 from connect_kv.rpc.command_pb2 import Result
 from connect_kv.rpc.kv_pb2 import KeyValue, ResponseHeader
 
@@ -17,6 +17,10 @@ RANGE_KVS = b"\x12"
 """RangeResponse.kvs = 2."""
 WATCH_EVENTS = b"\x5a"
 """WatchResponse.events = 11."""
+_PUT_KEY, _PUT_VALUE = 0x0A, 0x12
+"""PutRequest.key = 1, value = 2."""
+_RANGE_KEY = 0x0A
+"""RangeRequest.key = 1."""
 _EVENT_DELETE = b"\x08\x01"
 """Event.type = DELETE; PUT is 0 and not written."""
 _EVENT_KV = b"\x12"
@@ -38,6 +42,36 @@ def key_head(size: int) -> bytes:
 def value_head(size: int) -> bytes:
     """KeyValue.value = 5, up to its content; an empty value is not written."""
     return b"\x2a" + varint(size) if size else b""
+
+
+def is_plain_put(encoded: bytes) -> bool:
+    """Whether an encoded PutRequest has a key and at most a value, as encoders write it, and nothing else.
+
+    Such a one is good as it stands: it need not be decoded to be replicated.
+    """
+    end = len(encoded)
+    # A key of at most 127 bytes: its length is one octet.
+    if end < 3 or encoded[0] != _PUT_KEY or not 0 < encoded[1] < 0x80:
+        return False
+    at = 2 + encoded[1]
+    if at >= end:
+        return at == end
+    if encoded[at] != _PUT_VALUE or at + 2 > end:
+        return False
+    try:
+        size, start = read_varint(encoded, at + 1)
+    except (IndexError, ValueError):
+        return False
+    # The shortest form only, and no empty value: those are what others would write.
+    return start + size == end and start - at - 1 == len(varint(size)) and size > 0
+
+
+def key_of_plain_get(encoded: bytes) -> bytes | None:
+    """The key of an encoded RangeRequest that has nothing but a key of at most 127 bytes, as most have."""
+    size = len(encoded)
+    if 2 < size < 130 and encoded[0] == _RANGE_KEY and encoded[1] == size - 2:
+        return encoded[2:]
+    return None
 
 
 class Records:

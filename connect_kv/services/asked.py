@@ -13,9 +13,12 @@ Request_co = TypeVar("Request_co", covariant=True)
 class Asked(Protocol[Request_co]):
     """One request of many, and where its answer goes. Exactly one of the three answers it, then or later."""
 
+    encoded: bytes
+    """The request as it came: nothing is known of it."""
+
     @property
     def request(self) -> Request_co:
-        """What is asked."""
+        """What is asked, decoded when it is first looked at. Raises Refused where that is not possible."""
 
     @property
     def caller(self) -> Caller:

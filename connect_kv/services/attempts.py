@@ -81,26 +81,25 @@ class Attempts:
         # In order: that of a set would depend on addresses in memory.
         self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def enter(self) -> None:
-        """One more call waits. Raises Overloaded at once if too many wait already: who is refused early can
-        go elsewhere, and memory stays bounded.
-        """
-        if self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} calls are waiting already")
-        self._waiting += 1
+    def enter(self, calls: int) -> int:
+        """So many calls come together; how many of them may wait: memory stays bounded."""
+        taken = min(calls, max(0, self._max_waiting - self._waiting))
+        self._waiting += taken
+        return taken
 
-    def leave(self, calls: int = 1) -> None:
-        """So many of those that entered have ended."""
-        self._waiting -= calls
+    def overloaded(self) -> Overloaded:
+        """What the others are told at once: who is refused early can go elsewhere."""
+        return Overloaded(f"{self._waiting} calls are waiting already")
 
     async def through(self, attempt: Attempt[T]) -> T:
         """See `Replica.through`."""
-        self.enter()
+        if not self.enter(1):
+            raise self.overloaded()
         try:
             with self._deadlines.begin() as call:
                 return await self._repeat(call, attempt)
         finally:
-            self.leave()
+            self._waiting -= 1
 
     def begin(
         self,
@@ -126,7 +125,7 @@ class Attempts:
                 self._spawn(self._go_on(call, attempt, calls, answered, failed, tried=True))
                 return
             self._deadlines.forget(call)
-            self.leave(calls)
+            self._waiting -= calls
             if error is None:
                 answered(future.result())
             else:
@@ -168,7 +167,7 @@ class Attempts:
         else:
             answered(result)
         finally:
-            self.leave(calls)
+            self._waiting -= calls
 
     async def _repeat(self, call: Call, attempt: Attempt[T], *, tried: bool = False) -> T:
         """Submit and wait in turns, beginning with the one or the other."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol, TypeVar
 
-from connect_kv.errors import NodeStopped, OutcomeUnknown, RequestTooLarge, TimedOut
+from connect_kv.errors import NodeStopped, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.events import Signal
 from connect_kv.kv import proposer
@@ -71,8 +71,14 @@ def encode_command(field_number: int, request: bytes, by: bytes = b"") -> bytes:
     The same bytes as ``CommandBatch(commands=[Command(put=...)])`` gives, without the two copies:
     this runs for every unary write. `by`: who asked, encoded (`services.access`).
     """
-    head = by + _HEADS[field_number] + varint(len(request))
-    return b"".join((_COMMANDS_TAG, varint(len(head) + len(request)), head, request))
+    return command_head(field_number, len(request), by) + request
+
+
+@lru_cache(8192)
+def command_head(field_number: int, size: int, by: bytes) -> bytes:
+    """What stands before a request of that many bytes in `encode_command`."""
+    head = by + _HEADS[field_number] + varint(size)
+    return _COMMANDS_TAG + varint(len(head) + size) + head
 
 
 def field_number(name: str) -> int:
@@ -245,16 +251,13 @@ class Replica:
         """
         return await self._attempts.through(Attempt(submit, late, retry, size))
 
-    def enter(self) -> None:
-        """A call waits that `begin_proposal` or `begin_barrier` takes along, or that says `leave`.
+    def enter(self, calls: int) -> int:
+        """So many calls are to wait together; how many of them may: begin something for those then."""
+        return self._attempts.enter(calls)
 
-        Raises Overloaded as `through` does.
-        """
-        self._attempts.enter()
-
-    def leave(self, calls: int) -> None:
-        """So many that had entered wait for nothing any more."""
-        self._attempts.leave(calls)
+    def overloaded(self) -> Overloaded:
+        """What the others are told."""
+        return self._attempts.overloaded()
 
     def begin_proposal(
         self,

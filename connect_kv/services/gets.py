@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from connect_kv.kv.gets import is_plain
 from connect_kv.kv.machine import KvMachine
+from connect_kv.kv.wire import key_of_plain_get
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.services.access import Access
 from connect_kv.services.asked import Asked, all_failed
 from connect_kv.services.executor import Replica
 from connect_kv.services.turns import Turns
 
-_AT_ONCE = 64
+_AT_ONCE = 128
 """Keys read of one view, between two looks at the clock."""
+_Get = tuple[Asked[RangeRequest], bytes]
+"""A request, and the key it asks for."""
 
 
 class Gets:
@@ -28,41 +31,50 @@ class Gets:
 
     def many(self, calls: Iterable[Asked[RangeRequest]]) -> None:
         """See `services.asked.Many`."""
-        replica, access = self._replica, self._access
-        here: list[Asked[RangeRequest]] = []
-        behind: list[Asked[RangeRequest]] = []
+        access = self._access
+        here: list[_Get] = []
+        behind: list[_Get] = []
+        judged = access.enabled
         for one in calls:
             try:
+                key = None if judged else key_of_plain_get(one.encoded)
+                if key is not None:
+                    behind.append((one, key))
+                    continue
                 request = one.request
                 if not is_plain(request):
                     one.alone()
                     continue
                 access.range(one.caller, request)
-                if request.serializable:
-                    here.append(one)
-                else:
-                    replica.enter()
-                    behind.append(one)
+                (here if request.serializable else behind).append((one, request.key))
             except Exception as error:
                 one.fail(error)
         if here:
             self._turns.do(self._read(here))
-        if behind:
-            replica.begin_barrier(
-                len(behind),
-                lambda _: self._turns.do(self._read(behind)),
-                lambda error: self._turns.do(all_failed(behind, error)),
+        self._begin(behind)
+
+    def _begin(self, gets: list[_Get]) -> None:
+        """Read as many as may wait behind a barrier."""
+        count = self._replica.enter(len(gets))
+        for one, _ in gets[count:]:
+            one.fail(self._replica.overloaded())
+        del gets[count:]
+        if gets:
+            self._replica.begin_barrier(
+                count,
+                lambda _: self._turns.do(self._read(gets)),
+                lambda error: self._turns.do(all_failed((one for one, _ in gets), error)),
             )
 
-    def _read(self, asked: Sequence[Asked[RangeRequest]]) -> Iterator[None]:
-        for start in range(0, len(asked), _AT_ONCE):
-            some = asked[start : start + _AT_ONCE]
+    def _read(self, gets: Sequence[_Get]) -> Iterator[None]:
+        for start in range(0, len(gets), _AT_ONCE):
+            some = gets[start : start + _AT_ONCE]
             try:
                 # A later view shows more: what was acknowledged before is in each of them.
-                found = self._kv.gets([one.request.key for one in some], self._replica.header(revision=0))
+                found = self._kv.gets([key for _, key in some], self._replica.header(revision=0))
             except Exception as error:
-                yield from all_failed(some, error)
+                yield from all_failed((one for one, _ in some), error)
                 continue
-            for one, response in zip(some, found, strict=True):
+            for (one, _), response in zip(some, found, strict=True):
                 one.answer(response)
                 yield

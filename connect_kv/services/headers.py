@@ -72,28 +72,36 @@ class Headers:
         return self._encoded
 
     def response(self, field: int, result: bytes) -> bytes:
-        """The response within an encoded result without a number, its header filled.
+        """The response within an encoded result without a number, its header filled (`responses`)."""
+        return self.responses(field)(result)
 
-        It is cut out as it stands: the header comes first in it, and in that the revision. `field` is the
-        number of the request. Raises what `raise_failure` does if it was refused or failed.
+    def responses(self, field: int) -> Callable[[bytes], bytes]:
+        """What cuts responses out of encoded results as they stand. For use at once: the term is that of now.
+
+        The header comes first in a response, and in that the revision. `field` is the number of the request.
+        Raises what `raise_failure` does for one that was refused or failed.
         """
-        tag = _RESULT_TAGS[field]
-        if not result.startswith(tag):
-            raise_failure(Result.FromString(result))
         if self._node.term != self._term:
             self._learn_term()
+        tag, heads, end = _RESULT_TAGS[field], self._heads, self._end
         at = len(tag)
-        # Most are short: then each length is one octet.
-        if result[at] < 0x80:
-            size, start = result[at + 2], at + 3
-        else:
-            _, start = read_varint(result, at)
-            size, start = read_varint(result, start + len(HEADER))
-        middle = start + size
-        head = self._heads.get(size) or self._head(size)
-        if middle == len(result):
-            return head + result[start:] + self._end
-        return b"".join((head, result[start:middle], self._end, memoryview(result)[middle:]))
+
+        def cut(result: bytes) -> bytes:
+            if not result.startswith(tag):
+                raise_failure(Result.FromString(result))
+            # Most are short: then each length is one octet.
+            if result[at] < 0x80:
+                size, start = result[at + 2], at + 3
+            else:
+                _, start = read_varint(result, at)
+                size, start = read_varint(result, start + len(HEADER))
+            middle = start + size
+            head = heads.get(size) or self._head(size)
+            if middle == len(result):
+                return head + result[start:] + end
+            return b"".join((head, result[start:middle], end, memoryview(result)[middle:]))
+
+        return cut
 
     def _learn_term(self) -> None:
         self._term = self._node.term

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
-from connect_kv.kv import txn, validation
+from connect_kv.kv import txn, validation, wire
 from connect_kv.kv.machine import KvMachine
 from connect_kv.rpc import kv_pb2
 from connect_kv.services.access import Access
-from connect_kv.services.asked import Many
+from connect_kv.services.asked import Asked, Many
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.gets import Gets
@@ -69,26 +69,29 @@ class KvService:
         validation.check_put(request)
         return self._access.put(caller, request)
 
-    def _prepare_put(self, request: kv_pb2.PutRequest, caller: Caller) -> tuple[bytes, bytes] | None:
-        by = self._put(request, caller)
+    def _prepare_put(self, one: Asked[kv_pb2.PutRequest]) -> tuple[bytes, bytes] | None:
+        if wire.is_plain_put(one.encoded) and not (self._access.enabled or self._quota.close):
+            return one.encoded, b""  # nothing in it can be refused
+        request = one.request
+        by = self._put(request, one.caller)
         return (request.SerializeToString(), by) if self._quota.admits_put(request) else None
 
     def _delete_range(self, request: kv_pb2.DeleteRangeRequest, caller: Caller) -> bytes:
         validation.check_delete_range(request)
         return self._access.delete_range(caller, request)
 
-    def _prepare_delete_range(
-        self, request: kv_pb2.DeleteRangeRequest, caller: Caller
-    ) -> tuple[bytes, bytes]:
-        by = self._delete_range(request, caller)
+    def _prepare_delete_range(self, one: Asked[kv_pb2.DeleteRangeRequest]) -> tuple[bytes, bytes]:
+        request = one.request
+        by = self._delete_range(request, one.caller)
         return request.SerializeToString(), by
 
     def _txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> bytes:
         validation.check_txn(request)
         return self._access.txn(caller, request)
 
-    def _prepare_txn(self, request: kv_pb2.TxnRequest, caller: Caller) -> tuple[bytes, bytes] | None:
-        by = self._txn(request, caller)
+    def _prepare_txn(self, one: Asked[kv_pb2.TxnRequest]) -> tuple[bytes, bytes] | None:
+        request = one.request
+        by = self._txn(request, one.caller)
         if txn.is_read_only(request) or not self._quota.admits_txn(request):
             return None
         return request.SerializeToString(), by

@@ -9,7 +9,7 @@ from connect_kv.kv import validation
 from connect_kv.rpc import lease_pb2
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.services.access import Access
-from connect_kv.services.asked import Many
+from connect_kv.services.asked import Asked, Many
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.quota import Quota
@@ -58,21 +58,22 @@ class LeaseService:
 
     async def LeaseRevoke(self, request: lease_pb2.LeaseRevokeRequest, caller: Caller) -> bytes:
         """End a lease and delete its keys."""
-        return await self._replica.respond(_REVOKE, *self._prepare_revoke(request, caller))
+        by = self._access.lease_write(caller, request.ID)
+        return await self._replica.respond(_REVOKE, request.SerializeToString(), by)
 
     def _grant(self, request: lease_pb2.LeaseGrantRequest, caller: Caller) -> bytes:
         by = self._access.known(caller)
         validation.check_lease_grant(request)
         return by
 
-    def _prepare_grant(
-        self, request: lease_pb2.LeaseGrantRequest, caller: Caller
-    ) -> tuple[bytes, bytes] | None:
-        by = self._grant(request, caller)
+    def _prepare_grant(self, one: Asked[lease_pb2.LeaseGrantRequest]) -> tuple[bytes, bytes] | None:
+        request = one.request
+        by = self._grant(request, one.caller)
         return (request.SerializeToString(), by) if self._quota.admits_lease() else None
 
-    def _prepare_revoke(self, request: lease_pb2.LeaseRevokeRequest, caller: Caller) -> tuple[bytes, bytes]:
-        by = self._access.lease_write(caller, request.ID)
+    def _prepare_revoke(self, one: Asked[lease_pb2.LeaseRevokeRequest]) -> tuple[bytes, bytes]:
+        request = one.request
+        by = self._access.lease_write(one.caller, request.ID)
         return request.SerializeToString(), by
 
     async def LeaseTimeToLive(

@@ -8,7 +8,7 @@ from connect_kv.framework.types import Kind
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall, Result
 from connect_kv.services.access import Access
-from connect_kv.services.asked import Many
+from connect_kv.services.asked import Asked, Many
 from connect_kv.services.caller import Caller
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
@@ -68,8 +68,9 @@ class MachineService:
             value = result.machine_call.value
         return self._response(request, value)
 
-    def _prepare(self, request: machine_pb2.MachineCallRequest, caller: Caller) -> tuple[bytes, bytes] | None:
+    def _prepare(self, one: Asked[machine_pb2.MachineCallRequest]) -> tuple[bytes, bytes] | None:
         """A command that need not wait; queries run on a thread of their own."""
+        request, caller = one.request, one.caller
         self._access.query(caller, request.machine)
         if self._calls.unfounded(request.machine):
             return None

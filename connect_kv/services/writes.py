@@ -12,8 +12,7 @@ from typing import Any
 
 from connect_kv.errors import NotProposed
 from connect_kv.services.asked import Asked, Many, all_failed
-from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica, Submit, encode_command
+from connect_kv.services.executor import Replica, Submit, command_head
 from connect_kv.services.turns import Turns
 
 MOST_COMMANDS = 512
@@ -21,7 +20,7 @@ MOST_COMMANDS = 512
 MOST_BYTES = 256 << 10
 """Of one proposal, unless a single command is larger."""
 
-Prepare = Callable[[Any, Caller], tuple[bytes, bytes] | None]
+Prepare = Callable[[Asked[Any]], tuple[bytes, bytes] | None]
 """Raises what one request is refused with, or gives its encoded command and what is to stand beside it in the
 log (`services.access`); None where it must be asked alone."""
 Cut = Callable[[Any, bytes], bytes]
@@ -36,84 +35,84 @@ class Writes:
         self._replica = replica
         self._turns = turns
 
-    def method(
-        self,
-        field: int,
-        prepare: Prepare,
-        cut: Cut | None = None,
-    ) -> Many:
+    def method(self, field: int, prepare: Prepare, cut: Cut | None = None) -> Many:
         """For requests whose command has that number within Command.
 
         `cut` makes another response than the one that the result holds.
         """
-        response = self._replica.headers.response
-        chosen: Cut = cut or (lambda request, result: response(field, result))
 
         def many(calls: Iterable[Asked[Any]]) -> None:
-            self._replicate(calls, field, prepare, chosen)
+            self._replicate(calls, field, prepare, cut)
 
         return many
 
-    def _replicate(
-        self,
-        calls: Iterable[Asked[Any]],
-        field: int,
-        prepare: Prepare,
-        cut: Cut,
-    ) -> None:
-        replica = self._replica
-        proposal = _Proposal(replica, cut, self._turns)
+    def _replicate(self, calls: Iterable[Asked[Any]], field: int, prepare: Prepare, cut: Cut | None) -> None:
+        check = self._replica.check
+        asked: list[Asked[Any]] = []
+        parts: list[bytes] = []
+        total = 0
         for one in calls:
             try:
-                prepared = prepare(one.request, one.caller)
+                prepared = prepare(one)
                 if prepared is None:
                     one.alone()
                     continue
                 encoded, by = prepared
-                replica.check(field, len(encoded))
-                replica.enter()
+                size = len(encoded)
+                check(field, size)
             except Exception as error:
                 one.fail(error)
                 continue
-            entry = encode_command(field, encoded, by)
-            if not proposal.takes(len(entry)):
-                proposal.begin()
-                proposal = _Proposal(replica, cut, self._turns)
-            proposal.add(one, entry)
-        proposal.begin()
+            head = command_head(field, size, by)
+            size += len(head)
+            if total + size > MOST_BYTES or len(asked) == MOST_COMMANDS:
+                self._begin(asked, parts, field, cut)
+                asked, parts, total = [], [], 0
+            asked.append(one)
+            parts.append(head)
+            parts.append(encoded)
+            total += size
+        self._begin(asked, parts, field, cut)
+
+    def _begin(self, asked: list[Asked[Any]], parts: list[bytes], field: int, cut: Cut | None) -> None:
+        """Propose as many as may wait."""
+        count = self._replica.enter(len(asked))
+        if count < len(asked):
+            for one in asked[count:]:
+                one.fail(self._replica.overloaded())
+            del asked[count:], parts[2 * count :]
+        if asked:
+            proposal = _Proposal(self._replica, self._turns, asked, parts, field, cut)
+            self._replica.begin_proposal(
+                proposal.submit, sum(map(len, parts)), count, proposal.answered, proposal.failed
+            )
 
 
 class _Proposal:
     """Some commands of one turn, on their way to the log."""
 
-    __slots__ = ("_asked", "_cut", "_entries", "_replica", "_size", "_tried", "_turns")
+    __slots__ = ("_asked", "_cut", "_field", "_parts", "_replica", "_tried", "_turns")
 
-    def __init__(self, replica: Replica, cut: Cut, turns: Turns) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        turns: Turns,
+        asked: list[Asked[Any]],
+        parts: list[bytes],
+        field: int,
+        cut: Cut | None,
+    ) -> None:
+        """`parts`: of each command its head and its request."""
         self._replica = replica
-        self._cut = cut
         self._turns = turns
-        self._asked: list[Asked[Any]] = []
-        self._entries: list[bytes] = []
-        self._size = 0
+        self._asked = asked
+        self._parts = parts
+        self._field = field
+        self._cut = cut
         self._tried = False
 
-    def takes(self, size: int) -> bool:
-        """Whether a command of that size still fits."""
-        return not self._asked or (len(self._asked) < MOST_COMMANDS and self._size + size <= MOST_BYTES)
-
-    def add(self, one: Asked[Any], entry: bytes) -> None:
-        """Put its command behind the others."""
-        self._asked.append(one)
-        self._entries.append(entry)
-        self._size += len(entry)
-
-    def begin(self) -> None:
-        """Propose them, if there are any."""
-        if self._asked:
-            count = len(self._asked)
-            self._replica.begin_proposal(self._submit, self._size, count, self._answered, self._failed)
-
-    def _submit(self, submit: Submit) -> asyncio.Future[Sequence[bytes]]:
+    def submit(self, submit: Submit) -> asyncio.Future[Sequence[bytes]]:
+        """An attempt, with what is still wanted."""
         if self._tried:
             # Between two attempts seconds pass, and clients go: it is certain that nothing took effect yet.
             self._drop_those_gone()
@@ -122,31 +121,33 @@ class _Proposal:
                 nothing.set_result(())
                 return nothing
         self._tried = True
-        return submit(b"".join(self._entries), len(self._entries))
+        return submit(b"".join(self._parts), len(self._asked))
+
+    def answered(self, results: Sequence[bytes]) -> None:
+        """Each has its result."""
+        self._parts.clear()
+        self._turns.do(self._answers(results))
+
+    def failed(self, error: Exception) -> None:
+        """None has one."""
+        self._parts.clear()
+        self._turns.do(all_failed(self._asked, error))
 
     def _drop_those_gone(self) -> None:
-        wanted = []
-        for one, entry in zip(self._asked, self._entries, strict=True):
+        asked, parts = self._asked, self._parts
+        self._asked, self._parts = [], []
+        for at, one in enumerate(asked):
             if one.gone():
                 one.fail(NotProposed("nobody waits for it"))
             else:
-                wanted.append((one, entry))
-        self._asked = [one for one, _ in wanted]
-        self._entries = [entry for _, entry in wanted]
-
-    def _answered(self, results: Sequence[bytes]) -> None:
-        self._entries.clear()
-        self._turns.do(self._answers(results))
-
-    def _failed(self, error: Exception) -> None:
-        self._entries.clear()
-        self._turns.do(all_failed(self._asked, error))
+                self._asked.append(one)
+                self._parts += parts[2 * at : 2 * at + 2]
 
     def _answers(self, results: Sequence[bytes]) -> Iterator[None]:
-        cut = self._cut
+        cut, own = self._replica.headers.responses(self._field), self._cut
         for one, result in zip(self._asked, results, strict=True):
             try:
-                response = cut(one.request, result)
+                response = cut(result) if own is None else own(one.request, result)
             except Exception as error:
                 one.fail(error)
             else:

@@ -6,7 +6,7 @@ the middle of an iteration. After any failed write an engine accepts no further 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,9 @@ class Reader(Protocol):
 
 class View(Reader, Protocol):
     """A frozen state: later writes do not show. Close it; an open view holds back disk space."""
+
+    def gets(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """`get` of each of them."""
 
     def close(self) -> None:
         """Give it back. Safe to repeat."""

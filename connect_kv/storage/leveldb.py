@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,14 @@ class LevelDbView:
     def get(self, key: bytes) -> bytes | None:
         """The value of `key` then, or None."""
         return _get(self._path, self._snapshot, key)
+
+    def gets(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """`get` of each of them."""
+        get = self._snapshot.get
+        try:
+            return [get(key, verify_checksums=True) for key in keys]
+        except (plyvel.Error, RuntimeError) as error:
+            raise translate(self._path, error) from error
 
     def iterate(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False

@@ -8,7 +8,7 @@ while a newer one keeps everything.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
@@ -400,6 +400,10 @@ class MemoryView:
             self._engine.reads()
             value = self._value(key)
             return value if value is None else self._engine.as_read(key, value)
+
+    def gets(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """`get` of each of them."""
+        return [self.get(key) for key in keys]
 
     def iterate(
         self, start: bytes, stop: bytes | None, *, reverse: bool = False

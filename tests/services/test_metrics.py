@@ -36,8 +36,8 @@ def test_a_counter_may_have_a_name_that_the_library_would_not_give_it() -> None:
 def test_clients_cannot_make_as_many_labels_as_they_like() -> None:
     requests = ClientRequests("unary")
     for number in range(100):
-        requests.note(f"3.{number}")
-    requests.note("3.1")
+        requests.of(f"3.{number}").times += 1
+    requests.of("3.1").times += 1
     assert len(requests.counts) == MOST_VERSIONS + 1
     assert requests.counts["3.1"] == 2
     assert requests.counts["other"] == 100 - MOST_VERSIONS

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from connect_kv.errors import NodeStopped
+from connect_kv.auth.authenticator import NOTHING
+from connect_kv.errors import NodeStopped, Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.calls import Metadata, RpcFailed, UnaryCall
-from connect_kv.metrics import CallCount, ClientRequests
+from connect_kv.metrics import CallCount, ClientRequests, Times
 from connect_kv.services.asked import Many
 from connect_kv.services.caller import Caller
 
@@ -23,18 +24,21 @@ _LOOK_AT_CLOCK = 8
 """Calls between two looks; one takes some microseconds."""
 _SWEEP_SECONDS = 0.1
 """Between two looks at whether somebody still waits for what has a task."""
-NOBODY = Caller()
 
 
 class Known:
     """What calls with the same header block have in common (`UnaryCall.kept`)."""
 
-    __slots__ = ("caller", "version")
+    __slots__ = ("caller", "plain", "times", "version")
 
     def __init__(self, caller: Caller, version: str) -> None:
         self.caller = caller
         self.version = version
         """Of the API that the client names."""
+        self.plain = caller.credentials is NOTHING
+        """Whether nothing was shown that has to be looked at."""
+        self.times: Times | None = None
+        """Where such calls are counted, once it was looked up."""
 
 
 class Surrounding(Protocol):
@@ -47,14 +51,17 @@ class Surrounding(Protocol):
     def audit(self) -> object | None:
         """Who wants to know of every call, if anybody."""
 
-    def decode(self, data: bytes) -> Any:
-        """A request, which is counted. Raises Refused."""
+    def parse(self, data: bytes) -> Any:
+        """A request. Raises Refused."""
 
     def encode(self, response: Any) -> bytes:
         """A response, which is counted."""
 
     def known(self, metadata: Metadata) -> Known:
         """Who calls."""
+
+    def free(self) -> bool:
+        """Whether nobody is refused now, whatever the call, nor has to wait before it is asked."""
 
     def admit(self, request: Any, caller: Caller) -> bool:
         """Raises what such a call is refused with; whether it need not wait for anything."""
@@ -75,15 +82,31 @@ class Surrounding(Protocol):
 class _One:
     """An `Asked` of a service, answered over the wire it came from."""
 
-    __slots__ = ("_batch", "call", "caller", "open", "request")
+    __slots__ = ("_batch", "_request", "call", "caller", "encoded", "open")
 
-    def __init__(self, batch: Batch, call: UnaryCall, caller: Caller, request: Any) -> None:
+    def __init__(self, batch: Batch, call: UnaryCall, caller: Caller) -> None:
         self._batch = batch
+        self._request: Any = None
         self.call = call
         self.caller = caller
-        self.request = request
+        self.encoded = call.message
         self.open = True
         """Not answered yet, nor given a task."""
+
+    @property
+    def request(self) -> Any:
+        """What is asked."""
+        if self._request is None:
+            self._request = self._batch.around.parse(self.encoded)
+        return self._request
+
+    @property
+    def seen(self) -> Any:
+        """The same for who writes it down; None where it cannot be decoded."""
+        try:
+            return None if self._batch.around.audit is None else self.request
+        except Refused:
+            return None
 
     def gone(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -93,22 +116,28 @@ class _One:
         """Send it."""
         self.open = False
         call, around = self.call, self._batch.around
-        count = around.count
         if call.gone():
-            around.cancelled(self.caller, self.request)
+            around.cancelled(self.caller, self.seen)
         else:
+            count = around.count
             count.sent += 1
             count.sent_bytes += len(response)
             if around.audit is None:
                 count.ok += 1
             else:
-                around.succeeded(self.caller, self.request)
+                around.succeeded(self.caller, self.seen)
         call.reply(response)
 
     def fail(self, error: Exception) -> None:
         """Send why not."""
         self.open = False
-        self._batch.fail(error, self.call, self.caller, self.request)
+        call, around = self.call, self._batch.around
+        if call.gone():
+            around.cancelled(self.caller, self.seen)
+            call.fail(Code.CANCELLED, "")
+            return
+        status = around.failed(error, self.caller, self.seen).status
+        call.fail(status.code, status.text, status.trailing)
 
     def alone(self) -> None:
         """Give it a task."""
@@ -147,15 +176,6 @@ class Batch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def fail(self, error: Exception, call: UnaryCall, caller: Caller, request: Any) -> None:
-        """Say why it is not answered, if anybody waits."""
-        if call.gone():
-            self.around.cancelled(caller, request)
-            call.fail(Code.CANCELLED, "")
-            return
-        status = self.around.failed(error, caller, request).status
-        call.fail(status.code, status.text, status.trailing)
-
     def alone(self, one: _One) -> None:
         """It has a task, which ends early where its client has gone."""
         task = asyncio.get_running_loop().create_task(self._alone(one))
@@ -180,35 +200,41 @@ class Batch:
 
     def _asked(self) -> Iterator[_One]:
         """What waits, as far as it can be asked together with others and the time of this turn goes."""
-        around, waiting, given = self.around, self._waiting, self._given
+        around, waiting, given, count = self.around, self._waiting, self._given, self.around.count
         until, left = self._now() + HOLD_SECONDS, _LOOK_AT_CLOCK
+        free = around.free()  # as long as this turn goes
         while waiting:
             call = waiting.popleft()
-            caller, request = NOBODY, None
-            try:
-                known = call.kept
-                if not isinstance(known, Known):
-                    known = call.kept = around.known(call.metadata)
-                around.requests.note(known.version)
-                caller = known.caller
-                request = around.decode(call.message)
-                together = around.admit(request, caller)
-            except Exception as error:
-                self.fail(error, call, caller, request)
-            else:
-                one = _One(self, call, caller, request)
-                if not together:
-                    one.alone()
-                elif call.gone():
-                    one.fail(NodeStopped())
-                else:
-                    given.append(one)
-                    yield one
+            known = call.kept
+            if not isinstance(known, Known):
+                known = call.kept = around.known(call.metadata)
+            if known.times is None:
+                known.times = around.requests.of(known.version)
+            known.times.times += 1
+            one = _One(self, call, known.caller)
+            count.received += 1
+            count.received_bytes += len(one.encoded)
+            if call.gone():
+                one.fail(NodeStopped())
+            elif (free and known.plain) or self._admitted(one):
+                given.append(one)
+                yield one
             left -= 1
             if not left:
                 if self._now() > until:
                     return
                 left = _LOOK_AT_CLOCK
+
+    def _admitted(self, one: _One) -> bool:
+        """Whether it can be asked with others; if not, it is answered or has a task."""
+        try:
+            if self.around.admit(one.request, one.caller):
+                return True
+        except Exception as error:
+            one.fail(error)
+        else:
+            one.alone()
+        return False
 
     async def _alone(self, one: _One) -> None:
         around, caller, request = self.around, one.caller, one.request
@@ -219,7 +245,7 @@ class Batch:
             one.call.fail(Code.CANCELLED, "")
             raise
         except Exception as error:
-            self.fail(error, one.call, caller, request)
+            one.fail(error)
         else:
             around.succeeded(caller, request)
             one.call.reply(response)

@@ -193,6 +193,7 @@ class Router:
                 at_once = always or f"{service.name}.{method.name}" in _BEFORE_OPENING
                 opening = Opening.at_once() if at_once else self._opening
                 surrounded = _Method(
+                    self._easy,
                     guard,
                     opening,
                     self._ready,
@@ -223,6 +224,10 @@ class Router:
             return _answering(service, method, f"unknown method {method} for service {service}")
         return _answering(service, method, f"unknown service {service}")
 
+    def _easy(self) -> bool:
+        """Whether no guard refuses anything now."""
+        return self._has_leader() and not self._is_learner()
+
     def _guard(self, method: MethodDescriptor) -> Callable[[Any, Caller], None]:
         """Raises for a call that this member cannot carry out now, whatever it asks for."""
         name = method.full_name.removeprefix(f"{method.containing_service.file.package}.")
@@ -244,6 +249,7 @@ class _Method:
 
     def __init__(
         self,
+        easy: Callable[[], bool],
         guard: Callable[[Any, Caller], None],
         opening: Opening,
         ready: Callable[[Caller], Awaitable[None] | None],
@@ -257,6 +263,7 @@ class _Method:
     ) -> None:
         self.audit = audit
         self._name = f"{method.containing_service.name}.{method.name}"
+        self._easy = easy
         self._guard = guard
         self._opening = opening
         self._ready = ready
@@ -306,6 +313,10 @@ class _Method:
             await waiting
         response: Message | bytes = await self._call(request, caller)
         return response
+
+    def free(self) -> bool:
+        """Whether nobody is refused now, whatever the call, nor has to wait: but whose login may be late."""
+        return self._opening.is_open and self._easy()
 
     def admit(self, request: Any, caller: Caller) -> bool:
         """Raises what such a call is refused with; whether it has to wait for nothing before it is asked."""
@@ -370,7 +381,7 @@ class _Method:
     def caller(self, metadata: Metadata) -> Caller:
         """Who calls, who is counted too."""
         known = self.known(metadata)
-        self.requests.note(known.version)
+        self.requests.of(known.version).times += 1
         return known.caller
 
     def known(self, metadata: Metadata) -> Known:
@@ -407,13 +418,17 @@ class _Method:
         return Known(Caller(credentials=shown, needs_leader=needs_leader, address=address), version)
 
     def decode(self, data: bytes) -> Any:
-        """A request, which is counted, without what this version does not know of it.
+        """A request, which is counted. Raises Refused."""
+        self.count.received += 1
+        self.count.received_bytes += len(data)
+        return self.parse(data)
+
+    def parse(self, data: bytes) -> Any:
+        """A request without what this version does not know of it. Raises Refused.
 
         That would go into the log with the rest. Members of a newer version would do what it says and others
         not; and nested deep enough, nobody could read the entry, for it holds the request one message deeper.
         """
-        self.count.received += 1
-        self.count.received_bytes += len(data)
         try:
             request = self._parse(data)
         except DecodeError:
