@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -61,11 +62,13 @@ def find_etcdctl() -> dict[str, str]:
 class Etcd:
     """One etcd, alone or a member of several. An async context manager: leaving it kills the process."""
 
-    def __init__(self, directory: Path, program: str, *, fsync: bool = True) -> None:
+    def __init__(
+        self, directory: Path, program: str, *, fsync: bool = True, arguments: Sequence[str] = ()
+    ) -> None:
         self.client_port, self.peer_port = free_ports(2)
         self.directory = directory
         self.program = program
-        self.arguments: list[str] = []
+        self.arguments = list(arguments)
         self.fsync = fsync
         self.initial_cluster = f"default=http://127.0.0.1:{self.peer_port}"
         self.name = "default"

@@ -11,6 +11,7 @@ from connect_kv.errors import Refused
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
 from connect_kv.rpc.command_pb2 import Command
+from connect_kv.rpc.kv_pb2 import TxnRequest
 
 
 def judge(
@@ -18,8 +19,7 @@ def judge(
 ) -> Refused | None:
     """Why `user` may not do that as of now; alike on all members: it depends on replicated state alone.
 
-    Kinds that are not named are the server's own, or harmless: renewals and expiries of leases, sessions,
-    alarms.
+    Kinds that are not named are the server's own, or harmless: renewals and expiries of leases, sessions.
     """
 
     def keys_of_lease(lease: int) -> Iterable[bytes]:
@@ -41,13 +41,36 @@ def judge(
                 authorization.lease_write(identity, command.lease_revoke.ID)
             case "machine_call":
                 authorization.machine(identity, command.machine_call.machine, command=True)
-            case "compact" | "machine_change":
+            case "compact" | "machine_change" | "alarm":
                 authorization.root(identity)
             case "auth" if not command.auth.HasField("login"):
                 authorization.root(identity)
     except Refused as refused:
         return refused
     return None
+
+
+def on_leases(command: Command, kind: str | None) -> bool:
+    """Whether the rights it needs depend on which keys hang on a lease: others' commands change that, and no
+    generation tells.
+    """
+    match kind:
+        case "put":
+            return bool(command.put.lease)
+        case "lease_revoke":
+            return True
+        case "txn":
+            return _puts_on_leases(command.txn)
+        case _:
+            return False
+
+
+def _puts_on_leases(request: TxnRequest) -> bool:
+    return any(
+        operation.request_put.lease or _puts_on_leases(operation.request_txn)
+        for branch in (request.success, request.failure)
+        for operation in branch
+    )
 
 
 def lease_keys(reader: layout.Source | Changes, lease: int) -> Iterable[bytes]:

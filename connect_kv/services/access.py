@@ -49,6 +49,19 @@ class Access:
             return self._authenticator.catch_up(caller.credentials)
         return None
 
+    async def behind(self, wait: Callable[[], Awaitable[object]], judge: Callable[[], object]) -> None:
+        """Judge, `wait` for a read barrier, and judge again if users or roles have changed meanwhile.
+
+        This member may be behind others that have told of a change already: what it would read then is as
+        new as the barrier, and so must be whom it lets read it. (What is written is judged where it is
+        applied.)
+        """
+        judge()
+        judged = self._table.generation
+        await wait()
+        if self._table.generation != judged:
+            judge()
+
     # Writes give back what is to stand beside the command in the log.
 
     def put(self, caller: Caller, request: PutRequest) -> bytes:

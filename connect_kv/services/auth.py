@@ -91,8 +91,7 @@ class AuthService:
         self, request: auth_pb2.AuthStatusRequest, caller: Caller
     ) -> auth_pb2.AuthStatusResponse:
         """Whether it is on, and the auth revision."""
-        self._access.root(caller)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
         return self._headed(
             auth_pb2.AuthStatusResponse(enabled=self._table.enabled, authRevision=self._table.revision)
         )
@@ -170,8 +169,7 @@ class AuthService:
         self, request: auth_pb2.AuthUserGetRequest, caller: Caller
     ) -> auth_pb2.AuthUserGetResponse:
         """The roles of a user: for root, and for that user."""
-        self._access.user(caller, request.name)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.user(caller, request.name))
         user = self._table.users.get(request.name)
         if user is None:
             raise USER_NOT_FOUND.error()
@@ -181,8 +179,7 @@ class AuthService:
         self, request: auth_pb2.AuthUserListRequest, caller: Caller
     ) -> auth_pb2.AuthUserListResponse:
         """All names, in byte order."""
-        self._access.root(caller)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthUserListResponse(users=_sorted(self._table.users)))
 
     async def UserDelete(
@@ -228,8 +225,7 @@ class AuthService:
         self, request: auth_pb2.AuthRoleGetRequest, caller: Caller
     ) -> auth_pb2.AuthRoleGetResponse:
         """The permissions of a role: for root, and for who holds it."""
-        self._access.role(caller, request.role)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.role(caller, request.role))
         role = self._table.roles.get(request.role)
         if role is None:
             raise ROLE_NOT_FOUND.error()
@@ -240,8 +236,7 @@ class AuthService:
         self, request: auth_pb2.AuthRoleListRequest, caller: Caller
     ) -> auth_pb2.AuthRoleListResponse:
         """All names, in byte order."""
-        self._access.root(caller)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthRoleListResponse(roles=_sorted(self._table.roles)))
 
     async def RoleDelete(

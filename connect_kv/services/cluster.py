@@ -55,18 +55,24 @@ class ClusterService:
         self, request: cluster_pb2.MemberListRequest, caller: Caller
     ) -> cluster_pb2.MemberListResponse:
         """All members, sorted by id."""
-        self._access.known(caller)
         if request.linearizable:
-            await self._replica.barrier()
+            await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
+        else:
+            self._access.known(caller)
         return cluster_pb2.MemberListResponse(
             header=self._replica.header(revision=0), members=self._changes.described(self._membership())
         )
+
+    async def _root(self, caller: Caller) -> None:
+        """Not by users and roles that are old: no entry of a change of members is judged again."""
+        if self._access.enabled:
+            await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
 
     async def MemberAdd(
         self, request: cluster_pb2.MemberAddRequest, caller: Caller
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
-        self._access.root(caller)
+        await self._root(caller)
         if not self._replica.has_leader():
             self._changes.check_started(request)
         return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
@@ -75,21 +81,21 @@ class ClusterService:
         self, request: cluster_pb2.MemberRemoveRequest, caller: Caller
     ) -> cluster_pb2.MemberRemoveResponse:
         """Remove a member for good; it stops by itself."""
-        self._access.root(caller)
+        await self._root(caller)
         return await self._change("MemberRemove", request, cluster_pb2.MemberRemoveResponse())
 
     async def MemberUpdate(
         self, request: cluster_pb2.MemberUpdateRequest, caller: Caller
     ) -> cluster_pb2.MemberUpdateResponse:
         """Give a member another peer address."""
-        self._access.root(caller)
+        await self._root(caller)
         return await self._change("MemberUpdate", request, cluster_pb2.MemberUpdateResponse())
 
     async def MemberPromote(
         self, request: cluster_pb2.MemberPromoteRequest, caller: Caller
     ) -> cluster_pb2.MemberPromoteResponse:
         """Make a learner a voter."""
-        self._access.root(caller)
+        await self._root(caller)
         return await self._change("MemberPromote", request, cluster_pb2.MemberPromoteResponse())
 
     async def _change(self, method: str, request: Message, response: A) -> A:

@@ -63,8 +63,10 @@ class ElectionService:
     ) -> election_pb2.LeaderResponse:
         """Who leads now."""
         with as_unknown():
-            self._access.queue(caller, request.name + b"/", request.name + b"0")
-        await self._replica.barrier()
+            await self._access.behind(
+                self._replica.barrier,
+                lambda: self._access.queue(caller, request.name + b"/", request.name + b"0"),
+            )
         leader, revision = await self._contests.first(request.name)
         if leader is None:
             raise NO_LEADER.error()
@@ -82,23 +84,33 @@ class ElectionService:
     async def Observe(
         self, request: election_pb2.LeaderRequest, caller: Caller
     ) -> AsyncIterator[election_pb2.LeaderResponse]:
-        """Who leads now, then every leader after that and everything each of them says, in order."""
+        """Who leads now, then every leader after that and everything each of them says, in order.
+
+        Without a right to see them the stream ends without a word, as etcd's; also when the right is lost.
+        """
         prefix = request.name + b"/"
-        try:
-            self._access.queue(caller, prefix, request.name + b"0")
-        except Refused as refused:
-            if self._access.audit is not None:
-                self._access.audit.ended(caller, "Election.Observe", request, refused)
-            return  # as etcd: the stream ends without a word
         shown: KeyValue | None = None
         while True:
+            if not self._may_observe(request, caller):
+                return
             await self._replica.barrier()
             candidates, revision = await self._candidates(prefix)
             async with aclosing(self._leaders(prefix, candidates, revision)) as leaders:
                 async for leader, at in leaders:
                     if leader != shown:
+                        if not self._may_observe(request, caller):
+                            return
                         shown = leader
                         yield election_pb2.LeaderResponse(header=self._replica.header(at), kv=leader)
+
+    def _may_observe(self, request: election_pb2.LeaderRequest, caller: Caller) -> bool:
+        try:
+            self._access.queue(caller, request.name + b"/", request.name + b"0")
+        except Refused as refused:
+            if self._access.audit is not None:
+                self._access.audit.ended(caller, "Election.Observe", request, refused)
+            return False
+        return True
 
     async def _candidates(self, prefix: bytes) -> tuple[dict[bytes, KeyValue], int]:
         found = await self._kv.range(RangeRequest(key=prefix, range_end=prefix[:-1] + b"0"))

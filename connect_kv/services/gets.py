@@ -60,11 +60,26 @@ class Gets:
             one.fail(self._replica.overloaded())
         del gets[count:]
         if gets:
+            judged = self._access.generation
             self._replica.begin_barrier(
                 count,
-                lambda _: self._turns.do(self._read(gets)),
+                lambda _: self._turns.do(self._read(self._still_good(gets, judged))),
                 lambda error: self._turns.do(all_failed((one for one, _ in gets), error)),
             )
+
+    def _still_good(self, gets: list[_Get], judged: int) -> list[_Get]:
+        """Those of who may read it by the users and roles behind the barrier (`Access.behind`)."""
+        if self._access.generation == judged:
+            return gets
+        good = []
+        for one, key in gets:
+            try:
+                self._access.range(one.caller, one.request)
+            except Exception as error:
+                one.fail(error)
+            else:
+                good.append((one, key))
+        return good
 
     def _read(self, gets: Sequence[_Get]) -> Iterator[None]:
         for start in range(0, len(gets), _AT_ONCE):

@@ -58,7 +58,7 @@ class KvService:
         by = self._txn(request, caller)
         if txn.is_read_only(request):
             if not txn.is_serializable(request):
-                await self._replica.barrier()
+                await self._access.behind(self._replica.barrier, lambda: self._access.txn(caller, request))
             return await self._kv.read_txn(request, self._replica.header(revision=0))
         await self._quota.admit_txn(request)
         return await self._replica.respond(_TXN, request.SerializeToString(), by)
@@ -109,19 +109,25 @@ class KvService:
     async def Range(self, request: kv_pb2.RangeRequest, caller: Caller) -> bytes:
         """Read keys; linearizable unless the request says otherwise."""
         validation.check_range(request)
-        self._access.range(caller, request)
-        if not request.serializable:
-            await self._replica.barrier()
+        await self._judged(request, caller)
         return await self._kv.range_encoded(request, self._replica.header(revision=0))
+
+    async def _judged(self, request: kv_pb2.RangeRequest, caller: Caller) -> None:
+        """Whether the caller may read that, behind a read barrier if there is to be one (`Access.behind`)."""
+        access = self._access
+        access.range(caller, request)
+        if not request.serializable:
+            judged = access.generation
+            await self._replica.barrier()
+            if access.generation != judged:
+                access.range(caller, request)
 
     async def RangeStream(
         self, request: kv_pb2.RangeRequest, caller: Caller
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
         """The same in chunks of one pinned revision, for large results."""
         validation.check_range_stream(request)
-        self._access.range(caller, request)
-        if not request.serializable:
-            await self._replica.barrier()
+        await self._judged(request, caller)
         async for chunk in self._kv.range_stream(request):
             if chunk.range_response.HasField("header"):
                 self._replica.fill(chunk.range_response.header)

@@ -80,8 +80,7 @@ class LeaseService:
         self, request: lease_pb2.LeaseTimeToLiveRequest, caller: Caller
     ) -> lease_pb2.LeaseTimeToLiveResponse:
         """What remains of a lease; TTL -1 if there is none."""
-        self._access.known(caller)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
         if request.keys:
             self._access.leases(caller, (request.ID,))
         response = await self._reads.time_to_live(request)
@@ -92,8 +91,7 @@ class LeaseService:
         self, request: lease_pb2.LeaseLeasesRequest, caller: Caller
     ) -> lease_pb2.LeaseLeasesResponse:
         """All leases, those that end first in front."""
-        self._access.known(caller)
-        await self._replica.barrier()
+        await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
         response = self._reads.leases()
         self._access.leases(caller, [one.ID for one in response.leases])
         self._replica.fill(response.header)

@@ -58,7 +58,9 @@ class MachineService:
         await self._calls.founded(request.machine, self._replica.time_limit)
         checked = self._check(request)
         if checked.kind is Kind.QUERY:
-            await self._replica.barrier()
+            await self._access.behind(
+                self._replica.barrier, lambda: self._access.query(caller, request.machine)
+            )
             value = await self._host.query(
                 request.machine, checked.method, checked.arguments, self._read_date()
             )

@@ -113,12 +113,11 @@ class MaintenanceService:
         """List alarms, or raise or end one; listing needs no entry of the log."""
         validation.check_alarm(request)
         if request.action == maintenance_pb2.AlarmRequest.GET:
-            self._access.known(caller)
-            await self._replica.barrier()
+            await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
             response = maintenance_pb2.AlarmResponse(alarms=self._host.cluster.alarms(request.alarm))
         else:
-            self._access.root(caller)
-            response = (await self._replica.execute(_ALARM, request.SerializeToString())).alarm
+            by = self._access.root(caller)
+            response = (await self._replica.execute(_ALARM, request.SerializeToString(), by)).alarm
         response.header.CopyFrom(self._replica.header())
         return response
 

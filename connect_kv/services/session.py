@@ -213,6 +213,7 @@ class _Door:
             self._results_written_down(commands, results, judged=generation)
 
     async def _read(self, gets: list[Command], reads: list[Command], *, barrier: bool) -> None:
+        judged = self._access.generation
         try:
             if barrier:
                 await self._replica.barrier()
@@ -220,6 +221,8 @@ class _Door:
             self._written_down([*gets, *reads], error)
             self._fail([command.number for command in (*gets, *reads)], error)
             return
+        if self._access.generation != judged:
+            gets, reads = self._still_good(gets), self._still_good(reads)
         pace = Pace(self._clock)
         self._written_down([*gets, *reads], None)
         for start in range(0, len(gets), _GETS_AT_ONCE):
@@ -230,6 +233,19 @@ class _Door:
             self._answer([await self._reads.answer(command)])
             if pace.due:
                 await pace.rest()
+
+    def _still_good(self, commands: list[Command]) -> list[Command]:
+        """Those that may be answered by the users and roles behind the barrier (`Access.behind`)."""
+        good = []
+        for command in commands:
+            try:
+                self._commands.judge(self._caller, command)
+            except Exception as error:
+                self._written_down([command], error)
+                self._fail([command.number], error)
+            else:
+                good.append(command)
+        return good
 
     def _fail(self, numbers: Iterable[int], error: Exception) -> None:
         """Tell each. They may be thousands: what is alike in their results is encoded once."""

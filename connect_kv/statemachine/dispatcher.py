@@ -10,13 +10,14 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from connect_kv.auth.judgement import judge
+from connect_kv.auth.judgement import judge, on_leases
 from connect_kv.auth.table import AuthTable
 from connect_kv.auth.table import Refused as AuthRefused
 from connect_kv.errors import CommandFailed, CorruptStorage, Refused, UnknownEntry
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source
 from connect_kv.kv.moment import Moment
+from connect_kv.kv.proposer import BY_SERVER
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
 from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, MachineReply, Result
@@ -122,6 +123,8 @@ class Slice:
     """Where their results belong, and the numbers they bear."""
     judge: str | None = None
     """Whose the command at hand is, if it has to be judged again; None: it was judged by these rights."""
+    user: str | None = None
+    """Whose it is in any case; None: nobody is asked, or a member proposed it by itself."""
     unfinished: Walk[bytes] | None = None
     """The command whose result is to take the last place of its row, if it paused. Ended before the next."""
     copies: list[tuple[Slot, Slot]] = field(default_factory=list)
@@ -186,7 +189,7 @@ class Dispatcher:
                 continue
             command = command_from(data, index)
             kind = command.WhichOneof("request")
-            work.judge = command.user if self._auth.judge_again(command.judged) else None
+            self._note_user(command.user, command.judged, work)
             row.append(self._command(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
@@ -198,7 +201,7 @@ class Dispatcher:
         self, batch: EncodedSessionBatch, row: list[bytes], index: int, work: Slice
     ) -> None:
         """Commands of one session, admitted together if all are new, as they nearly always are."""
-        work.judge = batch.user if self._auth.judge_again(batch.judged) else None
+        self._note_user(batch.user, batch.judged, work)
         pace, encoded_commands = work.pace, batch.commands
         commands: list[Command] = []
         numbers: list[int] = []
@@ -229,6 +232,11 @@ class Dispatcher:
                 await self._finish(work, row)
             if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
                 await pace.rest()
+
+    def _note_user(self, user: str, judged: int, work: Slice) -> None:
+        auth = self._auth
+        work.user = user if auth.enabled and judged != BY_SERVER else None
+        work.judge = user if auth.judge_again(judged) else None
 
     async def _finish(self, work: Slice, row: list[bytes]) -> None:
         """Run a command that touches many keys to its end; others get the loop in between."""
@@ -268,8 +276,11 @@ class Dispatcher:
     ) -> bytes:
         """Run a command that its session, if it has one, admitted."""
         number = command.number
-        if work.judge is not None:
-            refused = judge(self._auth, command, kind, work.judge, work.overlay)
+        user = work.judge
+        if user is None and work.user is not None and on_leases(command, kind):
+            user = work.user
+        if user is not None:
+            refused = judge(self._auth, command, kind, user, work.overlay)
             if refused is not None:
                 if kind == "machine_call":  # a replay of this machine must not run it either
                     work.overlay.put(skip_key(index, len(row)), b"")

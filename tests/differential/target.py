@@ -6,16 +6,23 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from connect_kv.rpc import auth_pb2 as auth
 from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
 from connect_kv.rpc import lock_pb2 as lock
 from connect_kv.rpc import watch_pb2 as watch
+
+_MANAGEMENT = (
+    "UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole",
+    "RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
+)  # fmt: skip
 
 METHODS: dict[str, tuple[str, Any]] = {
     "RangeRequest": ("/etcdserverpb.KV/Range", kv.RangeResponse),
@@ -33,6 +40,16 @@ METHODS: dict[str, tuple[str, Any]] = {
     "ProclaimRequest": ("/v3electionpb.Election/Proclaim", election.ProclaimResponse),
     "LeaderRequest": ("/v3electionpb.Election/Leader", election.LeaderResponse),
     "ResignRequest": ("/v3electionpb.Election/Resign", election.ResignResponse),
+    **{
+        f"Auth{name}Request": (f"/etcdserverpb.Auth/{method}", getattr(auth, f"Auth{name}Response"))
+        for name, method in (
+            ("Enable", "AuthEnable"),
+            ("Disable", "AuthDisable"),
+            ("Status", "AuthStatus"),
+            ("enticate", "Authenticate"),
+            *((name, name) for name in _MANAGEMENT),
+        )
+    },
 }
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -109,9 +126,13 @@ class Target:
         self.nodes = [Node(address) for address in addresses.split(",")]
         self._turn = 0
 
-    def begin(self, request: Message, *, needs_leader: bool = False) -> Callable[[], Message | Failed]:
+    def begin(
+        self, request: Message, *, needs_leader: bool = False, token: str | None = None
+    ) -> Callable[[], Message | Failed]:
         """Send a unary call to the next node; what is returned waits for the answer."""
         node = self._next()
+        if token is not None:
+            return node.begin(request, token=token)
         if len(self.nodes) > 1 and reads_locally(request):
             node.catch_up()
         return node.begin(request, needs_leader=needs_leader)
@@ -123,13 +144,13 @@ class Target:
     def keep_alive(self) -> Stream:
         return self._stream("/etcdserverpb.Lease/LeaseKeepAlive", lease.LeaseKeepAliveResponse)
 
-    def watch(self, *, limited: bool = False) -> Stream:
+    def watch(self, *, limited: bool = False, token: str | None = None) -> Stream:
         """`limited`: by a client that takes messages of 4 MiB, as most do."""
-        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse, limited=limited)
+        return self._stream("/etcdserverpb.Watch/Watch", watch.WatchResponse, limited=limited, token=token)
 
-    def _stream(self, path: str, answer: Any, *, limited: bool = False) -> Stream:
+    def _stream(self, path: str, answer: Any, *, limited: bool = False, token: str | None = None) -> Stream:
         node = self._next()
-        stream = node.stream(path, answer, limited=limited)
+        stream = node.stream(path, answer, limited=limited, token=token)
         stream.catch_up = node.catch_up
         return stream
 
@@ -179,8 +200,12 @@ class Node:
             response_deserializer=kv.RangeStreamResponse.FromString,
         )
 
-    def begin(self, request: Message, *, needs_leader: bool = False) -> Callable[[], Message | Failed]:
-        metadata = (("hasleader", "true"),) if needs_leader else None
+    def begin(
+        self, request: Message, *, needs_leader: bool = False, token: str | None = None
+    ) -> Callable[[], Message | Failed]:
+        metadata = [("hasleader", "true")] if needs_leader else []
+        if token is not None:
+            metadata.append(("token", token))
         future = self._calls[type(request).__name__].future(request, timeout=20, metadata=metadata)
 
         def answer() -> Message | Failed:
@@ -204,15 +229,14 @@ class Node:
             return Failed.of(error)
         return merged
 
-    def stream(self, path: str, answer: Any, *, limited: bool) -> Stream:
+    def stream(self, path: str, answer: Any, *, limited: bool, token: str | None = None) -> Stream:
         channel = self._limited if limited else self._channel
-        return Stream(
-            channel.stream_stream(
-                path,
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=answer.FromString,
-            )
+        method: Any = channel.stream_stream(
+            path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
         )
+        return Stream(method if token is None else partial(method, metadata=[("token", token)]))
 
     def close(self) -> None:
         self._channel.close()

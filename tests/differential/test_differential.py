@@ -15,6 +15,7 @@ from connect_kv.testing.processes import ProcessCluster
 from tests.differential import again
 from tests.differential.generator import Generator
 from tests.differential.intended import CASES
+from tests.differential.rights import RightsPair
 from tests.differential.session import Pair
 from tests.differential.target import Target
 from tests.etcd import Etcd, etcd_or_skip
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.cluster
 
 SEEDS = int(os.environ.get("CONNECT_KV_SEEDS", 4))
 REQUESTS = 500
+CHEAP_HASHES = ("--bcrypt-cost", "4")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 
 
@@ -49,6 +51,30 @@ async def test_random_requests_are_answered_as_by_etcd(nodes: int, tmp_path: Pat
         seeds = range(100 * nodes, 100 * nodes + SEEDS)
         total = await asyncio.to_thread(compare, etcd.client_address, cluster.endpoints, seeds)
     print(f"{total} requests answered alike by etcd and by {nodes} node(s)")
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+async def test_what_users_may_do_is_what_they_may_do_in_etcd(nodes: int, tmp_path: Path) -> None:
+    program = etcd_or_skip()
+
+    def compared(theirs: str, ours: str) -> int:
+        left, right = Target("etcd", theirs), Target("connect-kv", ours)
+        refused = 0
+        for seed in range(100 * nodes, 100 * nodes + SEEDS):
+            pair = RightsPair(left, right, seed)
+            pair.run(REQUESTS // 2)
+            refused += pair.refused
+        left.close()
+        right.close()
+        return refused
+
+    async with (
+        Etcd(tmp_path / "etcd", program, fsync=False, arguments=CHEAP_HASHES) as etcd,
+        ProcessCluster(tmp_path / "ours", nodes, arguments=CHEAP_HASHES) as cluster,
+    ):
+        refused = await asyncio.to_thread(compared, etcd.client_address, cluster.endpoints)
+    assert refused > SEEDS * REQUESTS // 20, "both answers must be common"
+    assert "**A range whose end is at or below its key**" in DOCUMENT.read_text()
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
