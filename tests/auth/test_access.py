@@ -70,6 +70,7 @@ async def test_without_a_token_every_method_of_every_service_refuses(tmp_path: P
             answer: Any = None
             with suppress(grpc.aio.AioRpcError):
                 await stream.write(request.SerializeToString())
+                await stream.done_writing()
                 answer = await stream.read()
             code, text = await stream.code(), await stream.details()
             silent = answer is grpc.aio.EOF and name == "Election.Observe"
