@@ -24,6 +24,8 @@ from tests.fuzz.conftest import fuzz, integers, messages
 from tests.services.conftest import everybody
 from tests.statemachine.conftest import Member, open_session
 
+pytestmark = pytest.mark.long
+
 IN_SESSION = frozenset(
     [
         "put",

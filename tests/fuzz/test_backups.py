@@ -21,6 +21,8 @@ from connect_kv.errors import CorruptStorage
 from tests.fuzz.conftest import damaged, fuzz
 from tests.fuzz.test_records import CHUNKS, META
 
+pytestmark = pytest.mark.long
+
 HEAD = BackupHead(
     cluster_id=7, node_id=2**64 - 1, name="n1", last_applied=META.last.index, taken=1, version="1"
 )

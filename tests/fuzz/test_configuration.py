@@ -23,6 +23,8 @@ from connect_kv.framework.cluster import Cluster
 from connect_kv.options import OPTIONS
 from tests.fuzz.conftest import damaged, fuzz
 
+pytestmark = pytest.mark.long
+
 GOOD = b"""
 node = "n1"
 data_dir = "data/n1"

@@ -24,6 +24,8 @@ from connect_kv.storage.memory import MemoryDisk
 from examples.lowlevel import counter, dict_kv
 from tests.fuzz.conftest import damaged, fuzz
 
+pytestmark = pytest.mark.long
+
 
 class Everything(Replicated):
     """Attributes of many types."""

@@ -27,6 +27,8 @@ from connect_kv.transport.seal import seal
 from tests.fuzz.conftest import damaged, fuzz, messages
 from tests.storage.helpers import voters
 
+pytestmark = pytest.mark.long
+
 VOTERS = voters(1, 2, 3)
 CORE_MESSAGES = get_args(Message)
 

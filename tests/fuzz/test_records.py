@@ -29,6 +29,8 @@ from tests.fuzz.conftest import damaged, fuzz
 from tests.statemachine.conftest import Member, add, put
 from tests.storage.helpers import commands, member_entry, new_log, only_wal, ready, voters
 
+pytestmark = pytest.mark.long
+
 U64 = st.integers(0, 2**64 - 1)
 IDENTITY = Identity(cluster_id=2**64 - 1, node_id=1, name="n1", directory_id=b"\1" * 16)
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from tests.http2 import oracle
 
+pytestmark = pytest.mark.long
+
 CONNECTIONS = int(os.environ.get("CONNECT_KV_HTTP2_CONNECTIONS", 5000))
 
 

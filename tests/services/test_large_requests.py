@@ -13,6 +13,8 @@ from connect_kv.config import MAX_REQUEST_BYTES
 from connect_kv.errors import RequestTooLarge
 from tests.services.cluster import configs, running
 
+pytestmark = pytest.mark.long
+
 
 async def test_the_largest_request_there_may_be_goes_through_a_follower(tmp_path: Path) -> None:
     value = random.Random(1).randbytes(MAX_REQUEST_BYTES - 4096)

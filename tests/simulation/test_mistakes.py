@@ -16,6 +16,8 @@ from connect_kv.testing.simulation.determinism import check_determinism
 from connect_kv.testing.simulation.invariants import Violation
 from tests.simulation.mistakes import MISTAKES
 
+pytestmark = pytest.mark.long
+
 PLANTED = [(kind, machine, says) for kind, all in MISTAKES.items() for machine, says in all.items()]
 EACH = 5
 """One in so many belongs to the short tests; the others run with those that start many processes."""

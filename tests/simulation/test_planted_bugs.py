@@ -7,6 +7,8 @@ import pytest
 from connect_kv.testing.simulation.simulation import simulate
 from tests.simulation.planted import BUGS, Bug
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_it_is_found(bug: Bug, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ import pytest
 from connect_kv.testing.simulation.runner import replay_line
 from connect_kv.testing.simulation.simulation import RunConfig, simulate
 
+pytestmark = pytest.mark.long
+
 REGRESSIONS = [
     (int(seed), float(seconds))
     for seed, seconds, *_ in (

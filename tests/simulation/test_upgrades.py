@@ -20,6 +20,8 @@ from connect_kv.testing.simulation.simulation import RunConfig
 from connect_kv.testing.simulation.upgrade import UpgradeSimulation
 from tests.simulation.upgrades import UPGRADES, Right, Stock
 
+pytestmark = pytest.mark.long
+
 SHORT = 4
 """One mistake in so many belongs to the short tests."""
 
