@@ -28,6 +28,7 @@ _SLICE = 8 << 10
 _AHEAD = 256 << 10
 """Bytes of a body that are read before anybody takes them."""
 _NEVER = float("inf")
+_OF_BODIES = (b"content-length", b"transfer-encoding")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -75,6 +76,8 @@ class Connection(asyncio.Protocol):
         self._pending = b""
         """Read, and not parsed: too many requests wait, or one that wants another protocol."""
         self._upgrading = False
+        self._resumed: Exchange | None = None
+        """Whose head the parser is told again, for the sake of its body."""
         self._task: asyncio.Task[None] | None = None
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
@@ -116,8 +119,9 @@ class Connection(asyncio.Protocol):
         if len(self._pending) <= _SLICE and not self._requests:
             data, self._pending = self._pending, b""
             self._feed(data)
-        else:
-            self._parse()
+            if not self._pending:
+                return
+        self._parse()
 
     def eof_received(self) -> bool:
         """Who only stops sending may want the answer that is due; for long, it has gone."""
@@ -170,13 +174,29 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrading = True
             self._pending = data[upgrade.args[0] :] + self._pending
+            self._upgrade()
         except httptools.HttpParserError as error:
             self._broken(error)
             return
         if self._uncounted > self._shared.limits.head:
             self._fail(431, "Request Header Fields Too Large")
+
+    def _upgrade(self) -> None:
+        """The parser has stopped behind the head of the last request. WebSocket may follow; else HTTP/1 goes
+        on, with the body of that request (Java's client asks for h2c with every POST).
+        """
+        exchange = self._requests[-1]
+        if exchange.upgrade:
+            self._upgrading = True
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        sizes = [(name, value) for name, value in exchange.headers if name in _OF_BODIES]
+        if sizes:
+            exchange.body.reopen()
+            self._resumed = exchange
+            lines = b"".join(b"%b: %b\r\n" % one for one in sizes)
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + lines + b"\r\n")
 
     def on_message_begin(self) -> None:
         """Of the parser: a first line begins."""
@@ -197,7 +217,13 @@ class Connection(asyncio.Protocol):
         """Of the parser: a request can be served; its body may be still to come."""
         parser = self._parser
         self._in_head, self._uncounted = False, 0
+        if self._resumed is not None:
+            self._incoming, self._resumed = self._resumed, None
+            return
         method, version = parser.get_method().decode(), parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise ValueError(version)  # the parser passes it on as an error of its own
+        websocket = parser.should_upgrade() and method == "GET" and _asks_for_websocket(self._headers)
         exchange = Exchange(
             self,
             method=method,
@@ -205,7 +231,7 @@ class Connection(asyncio.Protocol):
             headers=self._headers,
             minor=0 if version == "1.0" else 1,
             keep_alive=parser.should_keep_alive() and not self._shared.stopping,
-            upgrade=parser.should_upgrade(),
+            upgrade=websocket,
             secure=self._secure,
             peer=self._peer,
         )
@@ -447,3 +473,7 @@ class Connection(asyncio.Protocol):
         elif not wanted and self._reading:
             self._reading = False
             self._transport.pause_reading()
+
+
+def _asks_for_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)

@@ -49,6 +49,10 @@ class Body:
         self.size += len(data)
         self._wake()
 
+    def reopen(self) -> None:
+        """It has not ended after all, and nobody has looked at it yet."""
+        self.complete = False
+
     def end(self) -> None:
         """All has come."""
         self.complete = True
@@ -61,7 +65,7 @@ class Body:
 
     async def read(self) -> bytes | None:
         """What has come since; waits for something. None after the end. Raises TooLarge, Crowded."""
-        while not self._pieces:
+        while not self._pieces or self._failed is not None:
             if self._failed is not None:
                 raise self._failed
             if self.complete:
@@ -73,10 +77,10 @@ class Body:
 
     async def whole(self) -> bytes:
         """All of it, once it has come. Raises TooLarge, Crowded."""
-        while not self.complete:
-            if self._failed is not None:
-                raise self._failed
+        while not self.complete and self._failed is None:
             await self._more()
+        if self._failed is not None:  # then what has come is not all, also when its end has come
+            raise self._failed
         return await self.read() or b""
 
     def drop(self) -> None:
@@ -158,7 +162,8 @@ class Exchange:
         secure: bool,
         peer: str,
     ) -> None:
-        """`target`: as the first line has it; `minor`: of HTTP/1; `secure`: it came over TLS;
+        """`target`: as the first line has it; `minor`: of HTTP/1;
+        `upgrade`: to WebSocket; `secure`: it came over TLS;
         `peer`: the client's ``host:port``.
         """
         self._wire = wire

@@ -92,7 +92,7 @@ class Gateway:
             await _in_pieces(exchange, message)
 
     async def _stream(self, target: Target, route: Route, exchange: Exchange) -> None:
-        if exchange.upgrade and exchange.method == "GET" and asks_for_websocket(exchange):
+        if exchange.upgrade:
             from connect_kv.frontend.http.websocket import serve_websocket
 
             await serve_websocket(exchange, target, route, self._most_message, self._most_body)
@@ -127,11 +127,6 @@ class _Call:
         self.addressed = route.addressed
         self.request = target.method.input_type
         self.response: Callable[[bytes], Any] = GetMessageClass(target.method.output_type).FromString
-
-
-def asks_for_websocket(exchange: Exchange) -> bool:
-    """Whether that is the protocol which the client wants to change to."""
-    return (exchange.header(b"upgrade") or b"").lower() == b"websocket"
 
 
 @asynccontextmanager
