@@ -1,4 +1,5 @@
-"""How `serve` loads gRPC's core: with the settings that suit one loop. It reads them once, when it is loaded.
+"""How `serve` loads gRPC's core, where that serves clients: with the settings that suit one loop. It reads
+them once, when it is loaded.
 
 Its event engine hands each event of a connection from thread to thread; the poller before it does not:
 a third of the switches between threads, and a fifth less processor time for a unary call
@@ -23,15 +24,19 @@ loaded_suites = os.environ.get(SUITES, "")
 """Of TLS 1.2 that its core has, or gets from the environment; empty: its own choice."""
 
 
-def load(*, silent: bool = False, suites: str = "") -> None:
+def silence() -> None:
+    """Its core writes no lines of its own to standard error once it is loaded; its Python side logs as
+    everybody does.
+    """
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+
+
+def load(*, suites: str = "") -> None:
     """Import gRPC under these settings; the environment is left as it was, for processes started later.
 
-    `silent`: its core, which writes lines of its own to standard error, writes none whatever the environment
-    says; its Python side logs as everybody does. `suites`: of TLS 1.2, see `credentials.grpc_suites`.
+    `suites`: of TLS 1.2, see `credentials.grpc_suites`.
     """
     global loaded_suites
-    if silent:
-        os.environ["GRPC_VERBOSITY"] = "NONE"
     known = tuple(map(int, version("grpcio").split(".")[:2])) <= _KNOWN_UNTIL
     added = {name: value for name, value in _SETTINGS.items() if known and name not in os.environ}
     if suites and "grpc" not in sys.modules:

@@ -15,7 +15,6 @@ from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.http2.limits import Limits
-from connect_kv.node.clock import SystemClock
 
 GRPC_SERVER = os.environ.get("CONNECT_KV_GRPC_SERVER") or "door"
 
@@ -35,10 +34,8 @@ async def listening(
     """A server of that kind around a router; gives the port. `most`: calls at a time that may be refused."""
     server: DoorServer | GrpcioServer
     if kind == "grpcio":
-        bound = {} if most is None else {"most_untaken": most}
-        server = GrpcioServer(
-            router, max_request_bytes=max_request_bytes, clock=SystemClock(), credentials=credentials, **bound
-        )
+        bound = {} if most is None else {"most_served": most}
+        server = GrpcioServer(router, max_request_bytes=max_request_bytes, credentials=credentials, **bound)
     else:
         limits = limits or (None if most is None else Limits(served=most))
         server = DoorServer(

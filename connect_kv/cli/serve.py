@@ -52,15 +52,15 @@ def serve(**options: object) -> None:
     except ConfigError as error:
         if not as_json:
             raise
-        # Whoever collects the lines shall not meet one that is none of them.
-        grpc_core.load(silent=True)
         from connect_kv.server import logs
         from connect_kv.server.process import complain
 
         logs.configure("json", "info", str(options["name"] or OPTIONS["name"].default))
         sys.exit(complain(error))
-    suites = grpc_suites(config.tls_min_version, config.cipher_suites)
-    grpc_core.load(silent=config.log_format == "json", suites=suites)  # before anything loads gRPC by itself
+    if config.log_format == "json":
+        grpc_core.silence()  # whoever collects the lines shall not meet one that is none of them
+    if config.grpc_server == "grpcio":  # before anything loads gRPC by itself
+        grpc_core.load(suites=grpc_suites(config.tls_min_version, config.cipher_suites))
     from connect_kv.server import logs
     from connect_kv.server.process import run
 

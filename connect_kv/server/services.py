@@ -7,12 +7,13 @@ import random
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
+from connect_kv.frontend.grpc.calls import RECEIVE_MARGIN
 from connect_kv.frontend.grpc.door import DoorServer
-from connect_kv.frontend.grpc.grpcio_server import RECEIVE_MARGIN, GrpcioServer
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
@@ -55,6 +56,9 @@ from connect_kv.services.turns import Turns
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.hosted import HostedMachine
+
+if TYPE_CHECKING:
+    from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
 
 _LEADER_PATIENCE = 3
 """Election timeouts without a leader: then streams that need one end, and changes of members are refused."""
@@ -258,11 +262,10 @@ class Services:
         self._http = HttpPort(answers, tls.get(HTTP), gate)
         self._grpc: DoorServer | GrpcioServer | None = None
         if listens and config.grpc_server == "grpcio":
+            from connect_kv.frontend.grpc.grpcio_server import GrpcioServer  # a library that few need
+
             self._grpc = GrpcioServer(
-                self.router,
-                max_request_bytes=config.max_request_bytes,
-                clock=clock,
-                credentials=tls.get(CLIENTS),
+                self.router, max_request_bytes=config.max_request_bytes, credentials=tls.get(CLIENTS)
             )
         elif listens:
             self._grpc = DoorServer(

@@ -94,7 +94,7 @@ def member_credentials(config: ServerConfig) -> Credentials | None:
             "revocation list": "peer_crl_file",
         },
         demanded,
-        by_library=True,
+        by_library=False,
     )
 
 

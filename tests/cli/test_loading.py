@@ -37,12 +37,12 @@ def test_help_lists_all_of_them() -> None:
         assert [name, *text.split()] in lines
 
 
-def test_serving_loads_no_simulator_terminal_or_http() -> None:
+def test_serving_loads_no_simulator_terminal_http_or_grpc() -> None:
     """Together these took as much processor time as all the rest of a start."""
     found = loaded(SERVE)
     assert "connect_kv.server.process" in found
     assert found.isdisjoint(
-        {"aiohttp", "rich", "connect_kv.testing.simulation.world", "connect_kv.bench.load"}
+        {"aiohttp", "grpc", "rich", "connect_kv.testing.simulation.world", "connect_kv.bench.load"}
     )
 
 

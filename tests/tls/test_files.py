@@ -272,7 +272,8 @@ def test_the_grpc_library_is_loaded_with_the_version_and_the_suites(folder: Path
 import asyncio, ssl, sys
 from connect_kv import grpc_core
 from connect_kv.credentials import Credentials, grpc_suites
-grpc_core.load(silent=True, suites=grpc_suites({version!r}, {suite!r}))
+grpc_core.silence()
+grpc_core.load(suites=grpc_suites({version!r}, {suite!r}))
 import grpc
 
 async def offered(port, version):

@@ -13,6 +13,10 @@ Metadata = Sequence[tuple[str, str | bytes]]
 """Header fields that came with a call: lower-case names; bytes where the name ends in ``-bin``."""
 
 
+RECEIVE_MARGIN = 512 * 1024
+"""Bytes taken above the request limit, so that what is somewhat too large is refused with a text of ours."""
+
+
 class RpcFailed(Exception):
     """The call ends with this status; counted and logged already."""
 

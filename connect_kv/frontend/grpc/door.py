@@ -11,7 +11,7 @@ from connect_kv.config import split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.calls import Metadata, RpcFailed
+from connect_kv.frontend.grpc.calls import RECEIVE_MARGIN, Metadata, RpcFailed
 from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, PEER_ADDRESS, Kind, Route, Router
 from connect_kv.http2.calls import Call, Peer
 from connect_kv.http2.limits import Limits
@@ -19,9 +19,6 @@ from connect_kv.http2.listener import ALPN, Server
 from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import Handle, Serve, ServerStream
 from connect_kv.trailers import MOST_REQUEST_METADATA
-
-_RECEIVE_MARGIN = 512 * 1024
-"""Above the request limit, so that a request somewhat too large is refused with a text of ours."""
 
 
 class DoorServer:
@@ -57,7 +54,7 @@ class DoorServer:
             streams,
             limits=replace(
                 limits or Limits(),
-                message=max_request_bytes + _RECEIVE_MARGIN,
+                message=max_request_bytes + RECEIVE_MARGIN,
                 header_list=MOST_REQUEST_METADATA,
             ),
             http1=http1,

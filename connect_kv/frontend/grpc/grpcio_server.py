@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -14,7 +14,7 @@ from connect_kv.config import split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.admission import MOST_UNTAKEN, Backlog, calls_begun
+from connect_kv.frontend.grpc.calls import RECEIVE_MARGIN
 from connect_kv.frontend.grpc.router import (
     CERTIFICATE_NAME,
     PEER_ADDRESS,
@@ -24,31 +24,34 @@ from connect_kv.frontend.grpc.router import (
     Router,
     RpcFailed,
 )
-from connect_kv.interfaces import Clock
 from connect_kv.services.status import Status
 from connect_kv.trailers import MOST_REQUEST_METADATA
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What the library hands a handler: read, write, metadata, abort."""
 
+Unary = Callable[[bytes, Context], Awaitable[bytes]]
+"""A handler of single calls."""
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-RECEIVE_MARGIN = 512 * 1024
-"""Above the request limit, so that a request somewhat too large is refused with a text of ours."""
 _MOST_PENDING = 16 * 1024
-"""Calls the library keeps for us. It cancels those beyond, without a reason, which a client cannot tell
-from a lost answer; they are refused long before (`Backlog`), so this only bounds memory, at 0.4 GiB."""
+"""Calls the library keeps until they are taken. It cancels those beyond, without a reason."""
+MOST_SERVED = 4096
+"""Unary calls that were taken and have no answer; beyond it they are refused. What waits to be taken is not
+counted: the library tells nobody."""
 
 
 class GrpcioHandlers(grpc.GenericRpcHandler):
     """The routes in the library's form. Messages pass as bytes: the router decodes and encodes them."""
 
     def __init__(
-        self, router: Router, backlog: Backlog | None = None, credentials: Credentials | None = None
+        self, router: Router, credentials: Credentials | None = None, most_served: int = MOST_SERVED
     ) -> None:
-        """Single calls are refused, unread, while `backlog` says so. `credentials`: those of the port."""
+        """`credentials`: those of the port. `most_served`: unary calls at a time."""
         self._router = router
-        self._backlog = backlog
-        self._handlers: dict[str, tuple[Route, grpc.RpcMethodHandler[Any, Any]]] = {}
+        self._most_served = most_served
+        self._serving = 0
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         """By the method's path; only of those that are served: a client can call any number of others."""
         self._metadata = _metadata if credentials is None else _Verified(credentials).metadata
 
@@ -57,17 +60,38 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         path = handler_call_details.method
         known = self._handlers.get(path)
         if known is None:
-            route = self._router.route(path)
-            known = route, _handler(route, self._metadata)
+            known = self._handler(self._router.route(path))
             if self._router.serves(path):
                 self._handlers[path] = known
-        route, handler = known
-        if self._backlog is not None:
-            self._backlog.taken += 1
-            if self._backlog.excess and route.overloaded is not None:
-                self._backlog.excess -= 1
-                return _refusing(route.overloaded)
-        return handler
+        return known
+
+    def _handler(self, route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+        metadata = _addressed(self._metadata) if route.addressed else self._metadata
+        if route.kind is Kind.UNARY:
+            return grpc.unary_unary_rpc_method_handler(self._unary(route, metadata))
+
+        async def stream(_: object, context: Context) -> None:
+            try:
+                await route.stream(_GrpcioWire(context, metadata(context)))
+            except RpcFailed as failed:
+                await _abort(context, failed)
+
+        # A stream of requests for server streams too: there is one, and the router reads it.
+        return grpc.stream_stream_rpc_method_handler(stream)
+
+    def _unary(self, route: Route, metadata: Callable[[Context], Metadata]) -> Unary:
+        async def unary(request: bytes, context: Context) -> bytes:
+            if route.overloaded is not None and self._serving >= self._most_served:
+                await _abort(context, route.overloaded())
+            self._serving += 1
+            try:
+                return await route.unary(request, metadata(context))
+            except RpcFailed as failed:
+                await _abort(context, failed)
+            finally:
+                self._serving -= 1
+
+        return unary
 
 
 class _Verified:
@@ -88,36 +112,6 @@ class _Verified:
             raise RpcFailed(Status(Code.PERMISSION_DENIED, f"connect-kv: {refusal}"))
         names = tuple(shown.get("x509_common_name", ()))
         return (*sent, (CERTIFICATE_NAME, names[0].decode(errors="replace"))) if names else sent
-
-
-def _handler(route: Route, metadata: Callable[[Context], Metadata]) -> grpc.RpcMethodHandler[Any, Any]:
-    if route.addressed:
-        metadata = _addressed(metadata)
-    if route.kind is Kind.UNARY:
-
-        async def unary(request: bytes, context: Context) -> bytes:
-            try:
-                return await route.unary(request, metadata(context))
-            except RpcFailed as failed:
-                await _abort(context, failed)
-
-        return grpc.unary_unary_rpc_method_handler(unary)
-
-    async def stream(_: object, context: Context) -> None:
-        try:
-            await route.stream(_GrpcioWire(context, metadata(context)))
-        except RpcFailed as failed:
-            await _abort(context, failed)
-
-    # A stream of requests for server streams too: there is one, and the router reads it.
-    return grpc.stream_stream_rpc_method_handler(stream)
-
-
-def _refusing(overloaded: Callable[[], RpcFailed]) -> grpc.RpcMethodHandler[Any, Any]:
-    async def refuse(_: object, context: Context) -> None:
-        await _abort(context, overloaded())
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class _GrpcioWire:
@@ -167,11 +161,10 @@ class GrpcioServer:
         router: Router,
         *,
         max_request_bytes: int,
-        clock: Clock,
-        most_untaken: int = MOST_UNTAKEN,
+        most_served: int = MOST_SERVED,
         credentials: Credentials | None = None,
     ) -> None:
-        """`most_untaken`: calls that may wait for the event loop to take them. `credentials`: for TLS."""
+        """`most_served`: unary calls at a time. `credentials`: for TLS."""
         self._credentials = credentials
         self._server = grpc.aio.server(
             options=(
@@ -186,13 +179,10 @@ class GrpcioServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.server.max_pending_requests", _MOST_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
-                ("grpc.enable_channelz", 1),
             )
         )
-        self._backlog = Backlog(calls_begun(), clock, most_untaken)
-        self._server.add_generic_rpc_handlers((GrpcioHandlers(router, self._backlog, credentials),))
+        self._server.add_generic_rpc_handlers((GrpcioHandlers(router, credentials, most_served),))
         self._port = 0
-        self._watching: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -213,13 +203,10 @@ class GrpcioServer:
     async def start(self) -> None:
         """Serve."""
         await self._server.start()
-        self._watching = asyncio.create_task(self._backlog.watch())
 
     async def stop(self, grace: float) -> None:
         """Take no new call, give those under way `grace` seconds."""
         await self._server.stop(grace)
-        if self._watching is not None:
-            self._watching.cancel()
 
 
 async def check_free(address: str) -> None:

@@ -7,13 +7,13 @@ beside ours, and one pool takes a full name only once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.router import ETCD_NAMES
 from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
 from connect_kv.services.caller import Channel
@@ -26,33 +26,76 @@ _PACKAGES = {"lock": "v3lockpb", "election": "v3electionpb"}
 _FILES = (kv_pb2, lease_pb2, watch_pb2, cluster_pb2, maintenance_pb2, lock_pb2, election_pb2)
 
 
-REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
+REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """The later one has the same messages; the library only knows the earlier."""
 
 
 class ReflectionService:
-    """Answers from the default pool, or from the one with etcd's names."""
+    """Answers from the default pool, or from the one with etcd's names, made when it is asked for."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        self._ours = _servicer(services)
-        self._etcd = _servicer(services, etcd_pool())
+        self._services = sorted(services)
+        self._etcd: descriptor_pool.DescriptorPool | None = None
 
-    async def ServerReflectionInfo(self, channel: Channel[Any]) -> None:
-        """One answer per request."""
+    async def ServerReflectionInfo(self, channel: Channel[ServerReflectionRequest]) -> None:
+        """One answer per request, with the words of the library's."""
         while (request := await channel.read()) is not None:
-            name = request.file_containing_symbol or request.file_by_filename.replace("/", ".")
-            chosen = self._etcd if _is_etcd(name) else self._ours
-            async for answer in chosen.ServerReflectionInfo(_only(request), None):
-                await channel.write(answer)
+            answer = ServerReflectionResponse(original_request=request)
+            try:
+                self._answer(request, answer)
+            except KeyError:
+                answer.error_response.error_code = Code.NOT_FOUND
+                answer.error_response.error_message = "not found"
+            await channel.write(answer)
+
+    def _answer(self, request: ServerReflectionRequest, answer: ServerReflectionResponse) -> None:
+        """Fills it in. Raises KeyError for what is not there."""
+        match request.WhichOneof("message_request"):
+            case "file_by_filename":
+                name = request.file_by_filename
+                _describe(self._pool(name.replace("/", ".")).FindFileByName(name), answer)
+            case "file_containing_symbol":
+                name = request.file_containing_symbol
+                _describe(self._pool(name).FindFileContainingSymbol(name), answer)
+            case "file_containing_extension":
+                wanted = request.file_containing_extension
+                pool = self._pool(wanted.containing_type)
+                extended = pool.FindMessageTypeByName(wanted.containing_type)
+                extension = pool.FindExtensionByNumber(extended, wanted.extension_number)
+                _describe(pool.FindFileContainingSymbol(extension.full_name), answer)
+            case "all_extension_numbers_of_type":
+                pool = self._pool(request.all_extension_numbers_of_type)
+                extended = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
+                found = answer.all_extension_numbers_response
+                found.base_type_name = extended.full_name
+                found.extension_number.extend(sorted(one.number for one in pool.FindAllExtensions(extended)))
+            case "list_services":
+                answer.list_services_response.SetInParent()
+                for name in self._services:
+                    answer.list_services_response.service.add(name=name)
+            case _:
+                answer.error_response.error_code = Code.INVALID_ARGUMENT
+                answer.error_response.error_message = "invalid argument"
+
+    def _pool(self, name: str) -> descriptor_pool.DescriptorPool:
+        """Where something of that name would be."""
+        if not _is_etcd(name):
+            return descriptor_pool.Default()
+        self._etcd = self._etcd or etcd_pool()
+        return self._etcd
 
 
-def _servicer(*arguments: object) -> Any:
-    """The library's own; its type stubs do not know the asyncio form."""
-    return vars(reflection)["aio"].ReflectionServicer(*arguments)
-
-
-async def _only(request: Any) -> AsyncIterator[Any]:
-    yield request
+def _describe(file: FileDescriptor, answer: ServerReflectionResponse) -> None:
+    """Add the file and all that it needs."""
+    files = {file.name: file}
+    waiting = [file]
+    while waiting:
+        for needed in waiting.pop().dependencies:
+            if needed.name not in files:
+                files[needed.name] = needed
+                waiting.append(needed)
+    for one in files.values():
+        answer.file_descriptor_response.file_descriptor_proto.append(one.serialized_pb)
 
 
 def _is_etcd(name: str) -> bool:
