@@ -1,4 +1,6 @@
-r"""The backup file: a whole state as `transfer` dumps it, with a head that says whose and a digest.
+r"""The first format of backups, which is read and no longer written.
+
+A whole state as `transfer` dumps it, with a head that says whose, and a digest.
 
 ==========================  =================================================================
 ``connect-kv backup\n``     what it is
@@ -9,7 +11,8 @@ zero bytes                  up to a multiple of 512
 32 bytes                    SHA-256 of all before
 ==========================  =================================================================
 
-The last two make it what clients of the etcd API take for a whole snapshot.
+The last two make it what clients of the etcd API take for a whole snapshot. What is written now is
+`etcd_format`. The heads of both are alike.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from connect_kv.errors import CorruptStorage
 MAGIC = b"connect-kv backup\n"
 DIGEST_BYTES = 32
 _BLOCK = 512
-_FORMAT = 1
+FIRST_FORMAT = 1
 _LENGTH = struct.Struct(">I")
 _MOST = 1 << 28
 """No head or piece is longer: what claims to be is damaged."""
@@ -54,6 +57,20 @@ class BackupHead:
     """Of the program that took it."""
 
 
+def read_head(path: Path, text: bytes, known: int) -> BackupHead:
+    """The head of a file of format `known`. Raises CorruptStorage naming the file."""
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise TypeError("no object")
+        version = fields.pop("format")
+        if version == known:
+            return _checked(BackupHead(**fields))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptStorage(str(path), f"its head cannot be read: {error}") from error
+    raise CorruptStorage(str(path), f"has format {version}; this version of connect-kv reads {known}")
+
+
 def _checked(head: BackupHead) -> BackupHead:
     """Raises TypeError, ValueError."""
     for name, value in asdict(head).items():
@@ -62,37 +79,6 @@ def _checked(head: BackupHead) -> BackupHead:
     if not 0 <= head.last_applied < 1 << 64:
         raise ValueError(f"last_applied is {head.last_applied}")
     return head
-
-
-class BackupWriter:
-    """Makes the file: `start`, `piece` as often as there are pieces, `end`, `digest`, in this order."""
-
-    def __init__(self, head: BackupHead) -> None:
-        self._head = head
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    def start(self) -> bytes:
-        """What comes before all pieces."""
-        text = json.dumps({"format": _FORMAT, **asdict(self._head)}, sort_keys=True).encode()
-        return self._noted(MAGIC + _LENGTH.pack(len(text)) + text)
-
-    def piece(self, data: bytes) -> bytes:
-        """One piece, as it stands in the file."""
-        return self._noted(_LENGTH.pack(len(data)) + data)
-
-    def end(self) -> bytes:
-        """What comes after all pieces."""
-        return self._noted(bytes(_LENGTH.size + -(self._size + _LENGTH.size) % _BLOCK))
-
-    def digest(self) -> bytes:
-        """The last bytes of the file."""
-        return self._digest.digest()
-
-    def _noted(self, part: bytes) -> bytes:
-        self._digest.update(part)
-        self._size += len(part)
-        return part
 
 
 @contextmanager
@@ -115,8 +101,14 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def is_first_format(path: Path) -> bool:
+    """Whether it begins as such a file. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 class BackupFile:
-    """A backup being read. A context manager. Raises CorruptStorage naming the file."""
+    """A backup of the first format being read. A context manager. Raises CorruptStorage naming the file."""
 
     def __init__(self, path: Path, progress: Progress = lambda done, total: None) -> None:
         self._path = path
@@ -153,17 +145,7 @@ class BackupFile:
     def _read_head(self) -> BackupHead:
         if self._take(len(MAGIC)) != MAGIC:
             raise self._bad("is no backup made by connect-kv")
-        fields: object = None
-        try:
-            fields = json.loads(self._take(self._length()))
-            if isinstance(fields, dict):
-                version = fields.pop("format")
-                if version != _FORMAT:
-                    raise self._bad(f"has format {version}; this version of connect-kv reads {_FORMAT}")
-                return _checked(BackupHead(**fields))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._bad(f"its head cannot be read: {error}") from error
-        raise self._bad("its head cannot be read")
+        return read_head(self._path, self._take(self._length()), FIRST_FORMAT)
 
     def _read_digest(self) -> bytes:
         here = self._file.tell()

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from connect_kv.auth import etcd_records
 from connect_kv.backup.file import Progress
+from connect_kv.backup.history import ended, fill_history
 from connect_kv.backup.restoring import fill_directory, new_directory
 from connect_kv.config import ServerConfig
 from connect_kv.errors import CorruptStorage
@@ -24,19 +25,16 @@ from connect_kv.etcd_files.checksums import crc32c
 from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import compaction, hashing, layout, revision
-from connect_kv.kv.filling import HistoryFill, loose_attachments, numbers
+from connect_kv.kv.filling import loose_attachments, numbers
 from connect_kv.kv.leases import Lease
-from connect_kv.kv.scan import T, Walk
+from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import SnapshotMeta
 from connect_kv.rpc.etcd_files_pb2 import EtcdLease
-from connect_kv.rpc.kv_pb2 import KeyValue
 from connect_kv.storage.engine import Reader
 from connect_kv.storage.state_dirs import StateDatabase
 
-BATCH_BYTES = 2 << 20
 _FIRST_INDEX = 1
 """Where the log of the new cluster begins: nothing in an etcd is numbered by its index."""
-_PROGRESS_PAIRS = 4096
 _FILL_SHARE = 4
 """Filling takes so many times as long as reading for the digest, roughly; and comparing twice as long."""
 
@@ -114,7 +112,8 @@ class _Etcd:
         report, engine = self.report, database.engine
         scheduled, finished = self._compactions()
         report.compacted = max(scheduled, finished)
-        last = await self._history(database, worker)
+        share = partial(self._filled, self._file.content_bytes)
+        last = await fill_history(self._file, database, worker, share)
         report.revision = max(last, report.compacted, 1)
 
         def write(changes: Mapping[bytes, bytes | None]) -> None:
@@ -141,32 +140,8 @@ class _Etcd:
         self._left_behind()
         await worker.run(partial(write, rest))
 
-    async def _history(self, database: StateDatabase, worker: Worker) -> int:
-        """Returns the revision of the last record. One batch is written while the next one is made."""
-        fill, parse = HistoryFill(), KeyValue.FromString
-        last, done = 0, 0
-        pairs = self._file.items(records.KEY)
-        total = self._file.content_bytes
-        while True:
-            for number, (key, value) in enumerate(pairs, 1):
-                main, sub, deleted = records.read_place(key)
-                last = main
-                done += len(key) + len(value) + 16
-                if deleted:
-                    fill.delete(main, sub, parse(value).key)
-                elif value:  # an empty one only stands for its revision: a restore left it
-                    fill.put(main, sub, value)
-                if fill.size >= BATCH_BYTES or not number % _PROGRESS_PAIRS:
-                    break
-            else:
-                break
-            if fill.size >= BATCH_BYTES:
-                batch = database.engine.batch(fill.take())
-                await worker.run(partial(batch.write, sync=False))
-            self._progress(total + min(done, total) * _FILL_SHARE, total * (1 + _FILL_SHARE + 2))
-        batch = database.engine.batch(fill.take())
-        await worker.run(partial(batch.write, sync=False))
-        return last
+    def _filled(self, total: int, done: int) -> None:
+        self._progress(total + done * _FILL_SHARE, total * (1 + _FILL_SHARE + 2))
 
     def _hashes(self, view: Reader) -> Walk[tuple[int, int]]:
         """HashKV of the new database, and of the file by the same rule."""
@@ -224,13 +199,3 @@ class _Etcd:
         for bucket in self._file.buckets:
             if bucket not in records.BUCKETS:
                 self.report.left_behind.append(f"the bucket {bucket.decode('utf-8', 'backslashreplace')}")
-
-
-def ended(walk: Walk[T]) -> T:
-    """Its result, without pauses: nobody else is to run."""
-    while True:
-        try:
-            next(walk)
-        except StopIteration as end:
-            result: T = end.value
-            return result

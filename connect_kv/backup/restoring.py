@@ -10,11 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from connect_kv.backup.file import BackupFile, Progress
+from google.protobuf.message import DecodeError
+
+from connect_kv.backup.etcd_format import head_of, state_records
+from connect_kv.backup.file import BackupFile, Progress, is_first_format
+from connect_kv.backup.history import ended, fill_history
 from connect_kv.config import ServerConfig
-from connect_kv.errors import RefusedToStart
+from connect_kv.errors import CorruptStorage, RefusedToStart
+from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import layout
+from connect_kv.kv.filling import Counted, counted, loose_attachments
 from connect_kv.kv.layout import StoreState
 from connect_kv.node import startup
 from connect_kv.node.workers import ThreadWorker
@@ -28,6 +34,8 @@ _STATE = "1"
 _BATCH_RECORDS = 2048
 _LEFT_BEHIND = (codec.SESSIONS, codec.SESSION_REPLIES, codec.SKIPPED, codec.CLUSTER)
 """What belongs to the old cluster alone: its sessions, alarms, and what its members said of themselves."""
+_PARTS = 2
+"""A backup is read twice: for its digest, and to be restored."""
 _LARGEST_REVISION = 1 << 62
 """Half of what the API's numbers hold is left for the new cluster."""
 
@@ -63,12 +71,63 @@ async def restore(
 
     Raises RefusedToStart, CorruptStorage, StorageError; the directory is not there then.
     """
-    with new_directory(config) as directory, BackupFile(path, progress) as file:
-        return await fill_directory(directory, config, _Backup(file), bump_revision)
+    with new_directory(config) as directory:
+        if is_first_format(path):
+            with BackupFile(path, progress) as first:
+                return await fill_directory(directory, config, _FirstFormat(first), bump_revision)
+        with BoltFile(path) as file:
+            digest = file.check_digest(lambda done, total: progress(done, total * _PARTS))
+            return await fill_directory(directory, config, _Backup(file, digest, progress), bump_revision)
 
 
 class _Backup:
-    """A backup of ours, to be restored."""
+    """A backup, to be restored."""
+
+    def __init__(self, file: BoltFile, digest: bytes, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self.digest = digest
+        self.last_applied = head_of(file).last_applied
+
+    async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
+        """All of it but what belongs to the old cluster alone. Raises CorruptStorage."""
+        try:
+            await self._fill(database, worker)
+        except (ValueError, DecodeError) as error:
+            raise CorruptStorage(str(self._file.path), str(error)) from error
+        await worker.run(partial(database.adopt, meta.last.index))
+
+    async def _fill(self, database: StateDatabase, worker: Worker) -> None:
+        engine, total = database.engine, self._file.content_bytes
+        await fill_history(
+            self._file, database, worker, lambda done: self._progress(total + done, total * _PARTS)
+        )
+        changes: dict[bytes, bytes | None] = {}
+        for key, value in state_records(self._file):
+            if key[0] not in _LEFT_BEHIND:
+                changes[key] = value
+            if len(changes) >= _BATCH_RECORDS:
+                await worker.run(partial(engine.batch(changes).write, sync=False))
+                changes = {}
+        view = engine.view()
+        try:
+            changes.update(dict.fromkeys(ended(loose_attachments(view))))
+            await worker.run(partial(engine.batch(changes).write, sync=False))
+            self._compare(StoreState.decode(engine.get(layout.STATE)), ended(counted(view)))
+        finally:
+            view.close()
+        self._progress(total * _PARTS, total * _PARTS)
+
+    def _compare(self, state: StoreState, found: Counted) -> None:
+        if (state.live, state.indexed) != (found.live, found.indexed):
+            raise ValueError(
+                f"it holds {found.live} keys and {found.indexed} changes,"
+                f" not {state.live} and {state.indexed}"
+            )
+
+
+class _FirstFormat:
+    """A backup of the first format, to be restored."""
 
     def __init__(self, file: BackupFile) -> None:
         self._file = file

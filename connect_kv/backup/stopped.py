@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from connect_kv.backup.file import BackupFile, BackupHead, Progress, new_file
+from connect_kv.backup.etcd_format import OUR_BUCKET, STATE_KEY, head_of
+from connect_kv.backup.file import BackupFile, BackupHead, Progress, is_first_format, new_file
 from connect_kv.backup.running import backup
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_files import records
 from connect_kv.etcd_files.checksums import crc32c
+from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import hashing, layout
 from connect_kv.kv.layout import StoreState
@@ -29,6 +31,7 @@ from connect_kv.storage.state_dirs import BrokenChain, StateDirs
 
 _REPLAY_BYTES = 4 << 20
 _SLICE_ENTRIES = 256
+_PROGRESS_PAIRS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,8 @@ class Contents:
     revision: int
     compacted: int
     keys: int
-    history_hash: int
-    """What HashKV answers for that revision, if nothing was ever compacted."""
+    hash: int
+    """What `etcdctl snapshot status` says of it, too. Of the first format: of its history."""
 
 
 def nothing(done: int, total: int) -> None:
@@ -49,7 +52,35 @@ def nothing(done: int, total: int) -> None:
 
 
 async def contents(path: Path, progress: Progress = nothing) -> Contents:
-    """Read a whole backup and check it. Raises CorruptStorage."""
+    """Read a whole backup and check it. Raises CorruptStorage, RefusedToStart for a file that is etcd's."""
+    if is_first_format(path):
+        return await _first_format(path, progress)
+    extend = crc32c()
+    with BoltFile(path) as file:
+        file.check_digest(lambda done, total: progress(done, total * 2))
+        head, checksum, state = head_of(file), 0, StoreState()
+        done, total = 0, file.content_bytes
+        for bucket in file.buckets:
+            checksum = extend(checksum, bucket)
+            for number, (key, value) in enumerate(file.items(bucket), 1):
+                checksum = extend(checksum, key + value)
+                done += len(key) + len(value) + 16
+                if bucket == OUR_BUCKET and key == STATE_KEY + layout.STATE:
+                    state = StoreState.decode(value)
+                if not number % _PROGRESS_PAIRS:
+                    progress(total + min(done, total), total * 2)
+        progress(total * 2, total * 2)
+        return Contents(
+            head=head,
+            size=file.size,
+            revision=state.revision,
+            compacted=state.compacted,
+            keys=state.live,
+            hash=checksum,
+        )
+
+
+async def _first_format(path: Path, progress: Progress) -> Contents:
     extend = crc32c()
     state, checksum = StoreState(), extend(0, records.KEY)
     with BackupFile(path, progress) as file:
@@ -65,7 +96,7 @@ async def contents(path: Path, progress: Progress = nothing) -> Contents:
             revision=state.revision,
             compacted=state.compacted,
             keys=state.live,
-            history_hash=checksum,
+            hash=checksum,
         )
 
 
@@ -149,10 +180,10 @@ async def _write(
 ) -> BackupHead:
     done = 0
     with new_file(target, replace=replace) as file:
-        blobs = backup(host, identity, SystemClock().wall())
+        blobs = backup(host, identity, SystemClock())
         async for blob in blobs:
             file.write(blob.data)
             done += len(blob.data)
             progress(done, done + blob.remaining)
-    with BackupFile(target) as written:
-        return written.head
+    with BoltFile(target) as written:
+        return head_of(written)

@@ -135,7 +135,7 @@ def _show(settings: Settings, file: Path) -> None:
             {
                 "file": str(file),
                 "size": found.size,
-                "hash": found.history_hash,
+                "hash": found.hash,
                 "revision": found.revision,
                 "compact_revision": found.compacted,
                 "keys": found.keys,
@@ -150,7 +150,7 @@ def _show(settings: Settings, file: Path) -> None:
     facts = [
         ("file", str(file)),
         ("size", output.size(found.size)),
-        ("hash", f"{found.history_hash:08x}"),
+        ("hash", f"{found.hash:08x}"),
         ("revision", str(found.revision)),
         ("keys", str(found.keys)),
         ("index", str(head.last_applied)),

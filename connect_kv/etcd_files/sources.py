@@ -64,11 +64,10 @@ def _check_log(file: BoltFile, directory: Path, wal_dir: Path) -> None:
         if int(path.name.split(".")[0], 16) > applied:
             raise RefusedToStart(f"{directory}: a snapshot from its leader waits in {path.name}: {_CATCH_UP}")
     try:
-        end = log_end(wal_dir)
+        end = log_end(wal_dir, applied)
     except CorruptStorage as error:
         raise RefusedToStart(f"{error}: name its directory with --wal-dir, or {_CATCH_UP}") from error
-    last = max(end.last, end.commit)
-    if applied < last:
+    if end.needed:
         raise RefusedToStart(
-            f"{directory}: its log goes to {last} and its database to {applied}: {_CATCH_UP}"
+            f"{directory}: its log goes to {end.last} and its database to {applied}: {_CATCH_UP}"
         )

@@ -7,7 +7,7 @@ In memory is one page of each height of the tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from connect_kv.etcd_files.pages import (
@@ -30,6 +30,9 @@ _FIRST = 3
 
 Pairs = Iterable[tuple[bytes, bytes] | None]
 """In order of keys, each once. None where the walk may be interrupted: it comes out as empty bytes."""
+
+Bucket = tuple[bytes, Callable[[], Pairs]]
+"""Its name, and a walk over what is in it: made twice."""
 
 
 @dataclass(slots=True)
@@ -164,7 +167,7 @@ class Layout:
         return self.pages * self.page_size
 
 
-def _trees(pages: _Pages, buckets: Iterable[tuple[bytes, Callable[[], Pairs]]]) -> Iterator[bytes | int]:
+def _trees(pages: _Pages, buckets: Iterable[Bucket]) -> Iterator[bytes | int]:
     """Pages and pauses; the number of the root page comes last."""
     roots: list[tuple[bytes, bytes]] = []
     for name, pairs in buckets:
@@ -176,9 +179,7 @@ def _trees(pages: _Pages, buckets: Iterable[tuple[bytes, Callable[[], Pairs]]]) 
     yield number
 
 
-def plan(
-    buckets: Iterable[tuple[bytes, Callable[[], Pairs]]], page_size: int = PAGE_SIZE
-) -> Iterator[Layout | None]:
+def plan(buckets: Iterable[Bucket], page_size: int = PAGE_SIZE) -> Generator[Layout | None, None, None]:
     """Walk over what is to be written, in order of names; None at pauses, then the layout."""
     pages = _Pages(page_size, make=False)
     root = 0
@@ -190,7 +191,7 @@ def plan(
     yield Layout(page_size, root, pages.next)
 
 
-def write(layout: Layout, buckets: Iterable[tuple[bytes, Callable[[], Pairs]]]) -> Iterator[bytes]:
+def write(layout: Layout, buckets: Iterable[Bucket]) -> Generator[bytes, None, None]:
     """The file, page by page, and empty bytes at pauses.
 
     Raises ValueError if the pairs are not those of the layout: what was yielded is no file then.

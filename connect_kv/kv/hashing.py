@@ -77,6 +77,14 @@ def etcd_record(place: bytes, record: bytes) -> tuple[bytes, bytes]:
     return key, kv.SerializeToString() if kv.lease else record
 
 
+def etcd_sized(place: bytes, record: bytes) -> tuple[bytes, bytes]:
+    """`etcd_record` with the right lengths only, at half its cost."""
+    key = place[:8] + b"_\0\0\0\0" + place[8:]
+    if record.startswith(DELETED):
+        return key + records.TOMBSTONE, encoded_field(_KEY, record[1:])
+    return key, record
+
+
 @dataclass(slots=True)
 class LeftOut:
     """Which changes a hash passes over."""

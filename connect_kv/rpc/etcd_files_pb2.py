@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from connect_kv.rpc import auth_pb2 as connect__kv_dot_rpc_dot_auth__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63onnect_kv/rpc/etcd_files.proto\x12\rconnect_kv.v1\x1a\x19\x63onnect_kv/rpc/auth.proto\"i\n\x08\x45tcdUser\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\x0c\x12\r\n\x05roles\x18\x03 \x03(\t\x12.\n\x07options\x18\x04 \x01(\x0b\x32\x1d.connect_kv.v1.UserAddOptions\"J\n\x08\x45tcdRole\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\rkeyPermission\x18\x02 \x03(\x0b\x32\x19.connect_kv.v1.Permission\":\n\tEtcdLease\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0b\n\x03TTL\x18\x02 \x01(\x03\x12\x14\n\x0cRemainingTTL\x18\x03 \x01(\x03\"8\n\rEtcdLogRecord\x12\x0c\n\x04type\x18\x01 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"+\n\x0c\x45tcdLogEntry\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\";\n\rEtcdHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\".\n\x0f\x45tcdLogSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63onnect_kv/rpc/etcd_files.proto\x12\rconnect_kv.v1\x1a\x19\x63onnect_kv/rpc/auth.proto\"i\n\x08\x45tcdUser\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\x0c\x12\r\n\x05roles\x18\x03 \x03(\t\x12.\n\x07options\x18\x04 \x01(\x0b\x32\x1d.connect_kv.v1.UserAddOptions\"J\n\x08\x45tcdRole\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\rkeyPermission\x18\x02 \x03(\x0b\x32\x19.connect_kv.v1.Permission\":\n\tEtcdLease\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0b\n\x03TTL\x18\x02 \x01(\x03\x12\x14\n\x0cRemainingTTL\x18\x03 \x01(\x03\"8\n\rEtcdLogRecord\x12\x0c\n\x04type\x18\x01 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"G\n\x0c\x45tcdLogEntry\x12\x0c\n\x04type\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\";\n\rEtcdHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\".\n\x0f\x45tcdLogSnapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,9 +41,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ETCDLOGRECORD']._serialized_start=320
   _globals['_ETCDLOGRECORD']._serialized_end=376
   _globals['_ETCDLOGENTRY']._serialized_start=378
-  _globals['_ETCDLOGENTRY']._serialized_end=421
-  _globals['_ETCDHARDSTATE']._serialized_start=423
-  _globals['_ETCDHARDSTATE']._serialized_end=482
-  _globals['_ETCDLOGSNAPSHOT']._serialized_start=484
-  _globals['_ETCDLOGSNAPSHOT']._serialized_end=530
+  _globals['_ETCDLOGENTRY']._serialized_end=449
+  _globals['_ETCDHARDSTATE']._serialized_start=451
+  _globals['_ETCDHARDSTATE']._serialized_end=510
+  _globals['_ETCDLOGSNAPSHOT']._serialized_start=512
+  _globals['_ETCDLOGSNAPSHOT']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

@@ -136,23 +136,30 @@ Global___EtcdLogRecord: _TypeAlias = EtcdLogRecord  # noqa: Y015
 
 @_typing.final
 class EtcdLogEntry(_message.Message):
-    """raftpb.Entry, without its data"""
+    """raftpb.Entry"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TYPE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    type: _builtins.int
+    """0: data is a request"""
     term: _builtins.int
     index: _builtins.int
+    data: _builtins.bytes
     def __init__(
         self,
         *,
+        type: _builtins.int = ...,
         term: _builtins.int = ...,
         index: _builtins.int = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "term", b"term", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

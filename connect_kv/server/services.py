@@ -180,7 +180,7 @@ class Services:
             node=node,
             host=host,
             kv=kv,
-            wall=clock.wall,
+            clock=clock,
             peers=self.peers,
             metrics=metrics,
             access=access,

@@ -10,7 +10,7 @@ from typing import Protocol
 from connect_kv.backup.running import backup
 from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.interfaces import Identity
+from connect_kv.interfaces import Clock, Identity
 from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -84,12 +84,11 @@ class MaintenanceService:
         node: Node,
         host: MachineHost,
         kv: KvMachine,
-        wall: Callable[[], int],
+        clock: Clock,
         peers: PeerCalls,
         metrics: Metrics,
         access: Access,
     ) -> None:
-        """`wall` is the time, nanoseconds since 1970."""
         self._hashing = metrics.durations("etcd_mvcc_hash_duration_seconds", "Hash, answered here.")
         self._hashing_keys = metrics.durations("etcd_mvcc_hash_rev_duration_seconds", "HashKV, for anybody.")
         self._saving = metrics.durations("etcd_disk_backend_snapshot_duration_seconds", "Backups sent.")
@@ -104,7 +103,7 @@ class MaintenanceService:
         self._node = node
         self._host = host
         self._kv = kv
-        self._wall = wall
+        self._clock = clock
         peers.serve("HashKV", self._hash_for_peer)
 
     async def Alarm(
@@ -230,7 +229,7 @@ class MaintenanceService:
         """A backup of everything, in the frame that clients of etcd check; see `connect-kv snapshot`."""
         self._access.root(caller)
         with self._saving.time():
-            async with aclosing(backup(self._host, self._node.identity, self._wall())) as blobs:
+            async with aclosing(backup(self._host, self._node.identity, self._clock)) as blobs:
                 async for blob in blobs:
                     yield maintenance_pb2.SnapshotResponse(
                         remaining_bytes=blob.remaining, blob=blob.data, version=ETCD_VERSION

@@ -88,7 +88,7 @@ def _packed(view: Reader, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     """Chunks (data, pairs in it); in between, once a slice, an empty one: a chance to pause."""
     parts: list[bytes] = []
     pairs, size, slice_end, pack = 0, 0, SLICE_BYTES, _LENGTHS.pack
-    for key, value in chain(_meta(view), view.iterate(b"\x01", None)):
+    for key, value in chain(meta_records(view), view.iterate(b"\x01", None)):
         parts += (pack(len(key), len(value)), key, value)
         pairs += 1
         size += 8 + len(key) + len(value)
@@ -101,7 +101,8 @@ def _packed(view: Reader, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     yield b"".join(parts), pairs
 
 
-def _meta(view: Reader) -> Iterator[tuple[bytes, bytes]]:
+def meta_records(view: Reader) -> Iterator[tuple[bytes, bytes]]:
+    """The records of space 0 that are part of the state: not those that speak of the database itself."""
     for key, value in view.iterate(b"", b"\x01"):
         if key not in _OWN and not key.startswith(codec.STATE_LINK):
             yield key, value

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_kv.backup.file import MAGIC, BackupFile, BackupHead, BackupWriter, new_file
+from connect_kv.backup.file import MAGIC, BackupFile, BackupHead, new_file
 from connect_kv.backup.restoring import restore
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import CorruptStorage
+from tests.backup.format_1 import BackupWriter
 from tests.fuzz.conftest import damaged, fuzz
 from tests.fuzz.test_records import CHUNKS, META
 
