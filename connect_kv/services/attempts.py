@@ -107,16 +107,16 @@ class Attempts:
         calls: int,
         answered: Callable[[T], None],
         failed: Callable[[Exception], None],
-    ) -> None:
+    ) -> Call:
         """The same for so many calls that have entered, which leave when it ends: what comes of it is told
-        once, now or later.
+        once, in a later turn of the loop. `Call.end` ends it before its time.
 
         A task is taken only where the first attempt is not enough.
         """
         call = self._deadlines.begin()
         if self._node.leader_id is None:
             self._spawn(self._go_on(call, attempt, calls, answered, failed))
-            return
+            return call
 
         def end(future: asyncio.Future[T]) -> None:
             error = NodeStopped("it was given up") if future.cancelled() else future.exception()
@@ -138,6 +138,7 @@ class Attempts:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         call.waiting(future).add_done_callback(end)
+        return call
 
     async def close(self) -> None:
         """End what still has a task: whoever waits for it is told so."""

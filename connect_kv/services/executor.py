@@ -26,7 +26,7 @@ from connect_kv.services.attempts import (
     Attempts,
     Retried,
 )
-from connect_kv.services.deadlines import Deadlines, OutOfTime
+from connect_kv.services.deadlines import Call, Deadlines, OutOfTime
 from connect_kv.services.headers import Headers
 from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
@@ -198,13 +198,6 @@ class Replica:
         submit = partial(self._node.submit, payload, count)
         return self.through(submit, OutcomeUnknown, CERTAIN, len(payload))
 
-    def propose_in_session(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
-        """Replicate commands that carry a session: each is executed once however often it is proposed,
-        so they are proposed again also when their fate is unknown. Raises as `through`.
-        """
-        submit = partial(self._node.submit, payload, count)
-        return self.through(submit, OutcomeUnknown, TEMPORARY, len(payload))
-
     def barrier(self) -> Coroutine[None, None, int]:
         """Wait until every write acknowledged before this call is visible here; the index that is.
 
@@ -273,6 +266,24 @@ class Replica:
         """
         attempt = Attempt(partial(submit, self._node.submit), OutcomeUnknown, size=size)
         self._attempts.begin(attempt, calls, answered, failed)
+
+    def begin_in_session(
+        self,
+        payload: bytes,
+        count: int,
+        answered: Callable[[Sequence[bytes]], None],
+        failed: Callable[[Exception], None],
+    ) -> Call:
+        """Replicate commands that carry a session, in the same way, as one call.
+
+        Each is executed once, however often it is proposed: they are proposed again also when their fate is
+        unknown. Raises Overloaded.
+        """
+        if not self.enter(1):
+            raise self.overloaded()
+        submit = partial(self._node.submit, payload, count)
+        attempt = Attempt(submit, OutcomeUnknown, TEMPORARY, len(payload))
+        return self._attempts.begin(attempt, 1, answered, failed)
 
     def begin_barrier(
         self, calls: int, answered: Callable[[int], None], failed: Callable[[Exception], None]

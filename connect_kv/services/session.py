@@ -13,6 +13,7 @@ from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller, Channel
+from connect_kv.services.deadlines import Call
 from connect_kv.services.executor import Replica, field_number
 from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import Place, SessionCommands
@@ -76,11 +77,14 @@ class SessionService:
             self._window,
             self._clock,
         )
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(door.write(channel))
-            await door.read(channel, first, tasks)
-            await door.answered()
-            writer.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(door.write(channel))
+                await door.read(channel, first, tasks)
+                await door.answered()
+                writer.cancel()
+        finally:
+            door.end()
 
     async def _open(self, caller: Caller, ttl: int) -> tuple[int, int]:
         user = self._access.name(caller)
@@ -125,6 +129,8 @@ class _Door:
         self._results: list[bytes] = []
         self._changed = asyncio.Event()
         """Results wait to be written."""
+        self._under_way: dict[Call, int] = {}
+        """Proposals, and how many commands each has."""
         self._room = asyncio.Event()
         """Some were written: `_outstanding` is lower."""
 
@@ -195,22 +201,40 @@ class _Door:
                 payload = self._commands.whole_payload(self._caller, request, self._session)
             else:
                 payload = self._commands.payload(self._caller, commands, self._session, request.floor)
-            tasks.create_task(self._commit(payload, commands))
+            self._commit(payload, commands)
         if gets or reads:
             tasks.create_task(self._read(gets, reads, barrier=True))
         if local_gets or local_reads:
             tasks.create_task(self._read(local_gets, local_reads, barrier=False))
 
-    async def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
+    def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
         generation = self._access.generation
+
+        def answered(results: Sequence[bytes]) -> None:
+            if self._under_way.pop(call, 0):
+                self._answer(results)
+                self._results_written_down(commands, results, judged=generation)
+
+        def failed(error: Exception) -> None:
+            if self._under_way.pop(call, 0):
+                self._all_failed(commands, error)
+
         try:
-            results = await self._replica.propose_in_session(payload, len(commands))
+            call = self._replica.begin_in_session(payload, len(commands), answered, failed)
         except Exception as error:
-            self._written_down(commands, error)
-            self._fail([command.number for command in commands], error)
+            self._all_failed(commands, error)
         else:
-            self._answer(results)
-            self._results_written_down(commands, results, judged=generation)
+            self._under_way[call] = len(commands)
+
+    def end(self) -> None:
+        """The stream is over. What is under way is not proposed any more, if it was not yet."""
+        under_way, self._under_way = self._under_way, {}
+        for call in under_way:
+            call.end()
+
+    def _all_failed(self, commands: Sequence[Command], error: Exception) -> None:
+        self._written_down(commands, error)
+        self._fail([command.number for command in commands], error)
 
     async def _read(self, gets: list[Command], reads: list[Command], *, barrier: bool) -> None:
         judged = self._access.generation
@@ -218,8 +242,7 @@ class _Door:
             if barrier:
                 await self._replica.barrier()
         except Exception as error:
-            self._written_down([*gets, *reads], error)
-            self._fail([command.number for command in (*gets, *reads)], error)
+            self._all_failed([*gets, *reads], error)
             return
         if self._access.generation != judged:
             gets, reads = self._still_good(gets), self._still_good(reads)

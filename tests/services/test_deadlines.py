@@ -13,7 +13,7 @@ from connect_kv.errors import NodeStopped, NoLeader, Overloaded
 from connect_kv.events import FEW, Signal, gradually
 from connect_kv.services.deadlines import Call, Deadlines, OutOfTime, begun
 from connect_kv.services.executor import Replica, encode_command, field_number
-from tests.services.conftest import FakeNode, until
+from tests.services.conftest import FakeNode, proposed_in_session, until
 from tests.turns import turns
 
 PUT = field_number("put")
@@ -163,7 +163,7 @@ async def test_who_is_refused_again_and_again_does_not_keep_the_member_busy() ->
     node.refusing = True
     ours = executor(node)
     payload = encode_command(PUT, b"")
-    calls = [asyncio.create_task(ours.propose_in_session(payload, 1)) for _ in range(1000)]
+    calls = [asyncio.create_task(proposed_in_session(ours, payload)) for _ in range(1000)]
     await until(lambda: node.submitted >= 1000)
     before = node.submitted
     await asyncio.sleep(0.2)

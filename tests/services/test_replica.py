@@ -25,7 +25,7 @@ from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.status import raise_failure, status_of
 from connect_kv.statemachine.user_machines import UserMachines
-from tests.services.conftest import FakeNode, everybody
+from tests.services.conftest import FakeNode, everybody, proposed_in_session
 
 PUT = field_number("put")
 
@@ -83,7 +83,7 @@ async def test_what_may_have_happened_is_not_tried_again(error: Exception) -> No
 async def test_within_a_session_everything_temporary_is_tried_again() -> None:
     node = FakeNode()
     node.failures = [OutcomeUnknown(), Overloaded(), NoLeader()]
-    await replica(node).propose_in_session(encode_command(PUT, b""), 1)
+    await proposed_in_session(replica(node), encode_command(PUT, b""))
     assert len(node.batches) == 1
 
 
@@ -111,7 +111,7 @@ async def test_what_was_in_doubt_once_stays_so() -> None:
     node = Lost()
     node.failures = [OutcomeUnknown()]
     with pytest.raises(OutcomeUnknown):
-        await replica(node, time_limit=0.1).propose_in_session(encode_command(PUT, b""), 1)
+        await proposed_in_session(replica(node, time_limit=0.1), encode_command(PUT, b""))
 
 
 async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
