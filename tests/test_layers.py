@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"client", "framework", *GROUND},
     "testing.checker": set(),
     "testing.simulation": {
-        "frontend.grpc", "services", "peer_protocol",
+        "auth", "frontend.grpc", "services", "peer_protocol",
         "testing.checker", "client", "server", "statemachine", "kv", "framework", "node", "raft", "storage",
         "transport", "interfaces", "config", *GROUND,
     },

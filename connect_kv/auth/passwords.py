@@ -16,6 +16,8 @@ T = TypeVar("T")
 LONGEST = 72
 """Bytes of a password that bcrypt looks at; longer ones are refused."""
 TOO_LONG = Refusal(Code.UNKNOWN, "bcrypt: password length exceeds 72 bytes")
+_NO_HASH = b"." * 21 + b"u" + b"." * 31
+"""Salt and hash in bcrypt's letters."""
 MOST_WAITING = 64
 """Hashes and comparisons that may wait; each takes about 50 ms of one processor at the default cost. More are
 refused: whoever guesses passwords must not make everybody else wait for their login."""
@@ -28,8 +30,8 @@ class Passwords:
         """`cost`: the logarithm of bcrypt's rounds, 4 to 31, of passwords set from now on."""
         self._worker = worker
         self._cost = cost
-        self.decoy = bcrypt.hashpw(b"", bcrypt.gensalt(cost))
-        """The hash of nothing, to be compared where there is no user: takes as long as a real one."""
+        self.decoy = b"$2b$%02d$" % cost + _NO_HASH
+        """To be compared where there is no user: takes as long as a real one, and is nobody's."""
         self._waiting = 0
 
     def check(self, password: str) -> None:

@@ -136,7 +136,9 @@ class Audit:
         if refused or self.wants(call):
             self._write(caller, call, request, error, refused or call == "Auth.Authenticate")
 
-    def command(self, caller: Caller, kind: str, request: Message | None, error: Exception | None) -> None:
+    def command(
+        self, caller: Caller, kind: str, request: Message | None, error: BaseException | None
+    ) -> None:
         """A request within a session was refused, or is answered."""
         refused = is_refusal(error)
         if refused or self.wants_command(kind):

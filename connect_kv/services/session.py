@@ -12,6 +12,7 @@ from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.services.access import Access
+from connect_kv.services.audit import is_refusal
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.deadlines import Call
 from connect_kv.services.executor import Replica, field_number
@@ -76,6 +77,7 @@ class SessionService:
             session,
             self._window,
             self._clock,
+            resumed=bool(first.session),
         )
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -116,7 +118,11 @@ class _Door:
         session: int,
         window: int,
         clock: Clock,
+        *,
+        resumed: bool,
     ) -> None:
+        """`resumed`: what comes may have been sent before, on another stream."""
+        self._resumed = resumed
         self._access = access
         self._caller = caller
         self._clock = clock
@@ -129,7 +135,7 @@ class _Door:
         self._results: list[bytes] = []
         self._changed = asyncio.Event()
         """Results wait to be written."""
-        self._under_way: dict[Call, int] = {}
+        self._under_way: dict[Call, Sequence[Command]] = {}
         """Proposals, and how many commands each has."""
         self._room = asyncio.Event()
         """Some were written: `_outstanding` is lower."""
@@ -183,6 +189,7 @@ class _Door:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
         pace = Pace(self._clock)
         sorted_: list[list[Command]] = [[] for _ in Place]
+        unsure: list[Command] = []
         place, measure = self._commands.place, not self._commands.fits(request)
         judged = self._access.enabled
         for position, command in enumerate(request.commands):
@@ -191,8 +198,11 @@ class _Door:
                     self._commands.judge(self._caller, command)
                 sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
-                self._written_down([command], error)
-                self._fail([command.number], error)
+                if self._resumed and is_refusal(error) and self._logged(command):
+                    unsure.append(command)
+                else:
+                    self._written_down([command], error)
+                    self._fail([command.number], error)
             if not position % LOOK_AT_CLOCK and pace.due:
                 await pace.rest()
         commands, gets, reads, local_gets, local_reads = sorted_
@@ -202,21 +212,33 @@ class _Door:
             else:
                 payload = self._commands.payload(self._caller, commands, self._session, request.floor)
             self._commit(payload, commands)
+        if unsure:
+            payload = self._commands.unjudged_payload(self._caller, unsure, self._session, request.floor)
+            self._commit(payload, unsure)
         if gets or reads:
             tasks.create_task(self._read(gets, reads, barrier=True))
         if local_gets or local_reads:
             tasks.create_task(self._read(local_gets, local_reads, barrier=False))
 
+    def _logged(self, command: Command) -> bool:
+        """Whether its place is in the log: then it may have been carried out when it was sent before, by a
+        right that is gone by now. To say "refused" would be to say that it was not.
+        """
+        try:
+            return self._commands.place(command) is Place.LOG
+        except Exception:
+            return False  # it never went there
+
     def _commit(self, payload: bytes, commands: Sequence[Command]) -> None:
         generation = self._access.generation
 
         def answered(results: Sequence[bytes]) -> None:
-            if self._under_way.pop(call, 0):
+            if self._under_way.pop(call, None):
                 self._answer(results)
                 self._results_written_down(commands, results, judged=generation)
 
         def failed(error: Exception) -> None:
-            if self._under_way.pop(call, 0):
+            if self._under_way.pop(call, None):
                 self._all_failed(commands, error)
 
         try:
@@ -224,13 +246,14 @@ class _Door:
         except Exception as error:
             self._all_failed(commands, error)
         else:
-            self._under_way[call] = len(commands)
+            self._under_way[call] = commands
 
     def end(self) -> None:
         """The stream is over. What is under way is not proposed any more, if it was not yet."""
         under_way, self._under_way = self._under_way, {}
-        for call in under_way:
+        for call, commands in under_way.items():
             call.end()
+            self._written_down(commands, asyncio.CancelledError())
 
     def _all_failed(self, commands: Sequence[Command], error: Exception) -> None:
         self._written_down(commands, error)
@@ -275,7 +298,7 @@ class _Door:
         failure = Result(failure=failure_of(error)).SerializeToString()
         self._answer([b"".join((_NUMBER, varint(number), failure)) for number in numbers])
 
-    def _written_down(self, commands: Sequence[Command], error: Exception | None) -> None:
+    def _written_down(self, commands: Sequence[Command], error: BaseException | None) -> None:
         """In the audit log, if there is one and they belong there."""
         if (audit := self._access.audit) is not None:
             for command in commands:

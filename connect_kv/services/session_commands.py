@@ -152,6 +152,15 @@ class SessionCommands:
         batch = SessionBatch(session=session, floor=floor, commands=commands, user=user, judged=judged)
         return _proposal(batch)
 
+    def unjudged_payload(
+        self, caller: Caller, commands: Sequence[Command], session: int, floor: int
+    ) -> bytes:
+        """The same for commands that are to be judged where they are applied: those that were applied before
+        are answered as they were then, others are refused.
+        """
+        user = self._access.who(caller)
+        return _proposal(SessionBatch(session=session, floor=floor, commands=commands, user=user))
+
     def whole_payload(self, caller: Caller, requests: SessionRequests, session: int) -> bytes:
         """One proposal with all of them, which are copied as a whole."""
         requests.session = session

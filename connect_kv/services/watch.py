@@ -74,7 +74,9 @@ class WatchService:
         owner = ""
         if request.HasField("create_request"):
             create = request.create_request
-            if self._access.enabled:
+            if not self._access.enabled:
+                owner = self._access.who(channel.caller)  # asked for once authentication is switched on
+            else:
                 if (waiting := self._access.ready(channel.caller)) is not None:
                     await waiting
                 try:

@@ -202,3 +202,30 @@ async def test_what_hangs_on_a_lease_is_judged_where_it_is_applied(tmp_path: Pat
         assert kv_pb2.RangeResponse.FromString(held).count == 1
         put = PutRequest(key=b"own", value=b"v").SerializeToString()
         await router.route("/connect_kv.v1.KV/Put").unary(put, al)
+
+
+async def test_a_command_that_was_carried_out_is_not_refused_when_it_is_sent_again(tmp_path: Path) -> None:
+    """The stream broke before its answer came, and the right is gone: "refused" would mean: it was not."""
+    (config,) = configs(tmp_path, 1)
+    async with running([config]) as (member,):
+        await prepared(member)
+        router = member.server.services.router
+        first = Command(number=1, put=PutRequest(key=b"k", value=b"once"))
+        wire = Wire(SessionRequests(ttl=60), SessionRequests(commands=[first]), metadata=(CERTIFICATE,))
+        await router.route("/connect_kv.v1.Session/Open").stream(wire)
+        opened, done = (SessionReplies.FromString(one) for one in wire.answers)
+        narrow = auth.AuthRoleRevokePermissionRequest(role="r", key=b"\x00", range_end=b"\x00")
+        await router.route("/connect_kv.v1.Auth/RoleRevokePermission").unary(
+            narrow.SerializeToString(), ((":certificate-name", "root"),)
+        )
+        new = Command(number=2, put=PutRequest(key=b"k", value=b"more"))
+        read = Command(number=3, range=RangeRequest(key=b"k"))
+        again = SessionRequests(session=opened.session, commands=[first, new, read])
+        wire = Wire(again, metadata=(CERTIFICATE,))
+        await router.route("/connect_kv.v1.Session/Open").stream(wire)
+        results = {
+            one.number: one for data in wire.answers for one in SessionReplies.FromString(data).results
+        }
+        assert results[1] == done.results[0]
+        for number in (2, 3):
+            assert results[number].failure.message == "etcdserver: permission denied"

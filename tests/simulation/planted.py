@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
+from connect_kv.auth.table import AuthTable
 from connect_kv.kv import watch_stream
 from connect_kv.kv.catch_up import Piece, read_piece
 from connect_kv.kv.deadlines import Deadlines
@@ -29,6 +30,8 @@ from connect_kv.raft.replication import Replication
 from connect_kv.raft.state import Outbox, RaftState
 from connect_kv.raft.types import Role
 from connect_kv.rpc.watch_pb2 import WatchResponse
+from connect_kv.services.access import Access
+from connect_kv.services.kv import KvService
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.storage import codec, memory
 from connect_kv.storage.state_dirs import StateDatabase
@@ -307,12 +310,44 @@ def revision_split() -> Any:
     return replaced(WatchStream, "_events", half)
 
 
+def rights_judged_stale() -> Any:
+    """What was judged when it came is not judged again, whatever has changed until it is applied."""
+    return replaced(AuthTable, "judge_again", lambda self, judged: False)
+
+
+def reads_by_old_rights() -> Any:
+    """A member that is behind judges a read before its barrier only."""
+
+    async def before(
+        self: Access, wait: Callable[[], Awaitable[object]], judge: Callable[[], object]
+    ) -> None:
+        judge()
+        await wait()
+
+    async def ranged(self: KvService, request: Any, caller: Any) -> None:
+        self._access.range(caller, request)
+        await self._replica.barrier()
+
+    stack = ExitStack()
+    stack.enter_context(replaced(Access, "behind", before))
+    stack.enter_context(replaced(KvService, "_judged", ranged))
+    return stack
+
+
 def run(seconds: float = 6, **options: Any) -> RunConfig:
     return RunConfig(seed=0, seconds=seconds, **options)
 
 
 POWER = ("power", "power-all", "crash-in-write")
 BUGS = [
+    Bug("a right judged when it was stale", rights_judged_stale, run(10, mean=0.4, pause=0.05, rights=True)),
+    Bug(
+        "reads by rights that were old",
+        reads_by_old_rights,
+        run(10, faults=("partition", "pause", "slow-network"), mean=0.3, pause=0.03, rights=True),
+        seeds=10,
+        first_seed=17,
+    ),
     Bug("votes not persisted", votes_not_persisted, run(faults=("kill", "power"), mean=0.4)),
     Bug("acknowledged before the fsync", promises_before_fsync, run(faults=POWER, mean=0.3)),
     Bug(

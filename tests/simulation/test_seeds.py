@@ -30,6 +30,11 @@ def test_seed(seed: int) -> None:
     check(RunConfig(seed=seed, seconds=5))
 
 
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_seed_with_users_whose_rights_change(seed: int) -> None:
+    check(RunConfig(seed=seed, seconds=5, rights=True))
+
+
 @pytest.mark.parametrize(("seed", "seconds"), REGRESSIONS)
 def test_a_seed_that_failed_once(seed: int, seconds: float) -> None:
     check(RunConfig(seed=seed, seconds=seconds))

@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import Kind, Metadata, Route, RpcFailed
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, RpcFailed
 from connect_kv.services.status import Status
 from connect_kv.testing.simulation.process import Process
 
@@ -56,6 +56,9 @@ class ClientNetwork:
         """Probability with which a message breaks its connection instead of arriving."""
         self.cut: set[tuple[str, str]] = set()
         """(client, server address) pairs between which nothing passes."""
+        self.certificates: dict[str, str] = {}
+        """By client, the user whose certificate it shows, if not root's: while authentication is off nobody
+        looks at it."""
         self.names: dict[str, None] = {}
         """Of the clients so far."""
         self._connections: dict[Connection, None] = {}
@@ -228,7 +231,9 @@ class SimChannel:
             call.cancel()
 
     def _start(self, path: str, serialize: Any, deserialize: Any, metadata: Any) -> SimCall:
-        call = SimCall(self._network, self._client, self._address, path, serialize, deserialize, metadata)
+        shown = (CERTIFICATE_NAME, self._network.certificates.get(self._client, "root"))
+        with_name = (*(metadata or ()), shown)
+        call = SimCall(self._network, self._client, self._address, path, serialize, deserialize, with_name)
         self._calls[call] = None
         call.at_end = self._ended
         return call

@@ -6,12 +6,12 @@ the real machines must be the answers of this one, and its list of events is wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, LeaseExpire, Result
+from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire, Result
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -27,6 +27,7 @@ from connect_kv.rpc.kv_pb2 import (
 )
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE, AlarmRequest
 from connect_kv.statemachine.batches import commands_of, parse
+from connect_kv.testing.simulation.judged import Judged
 
 TOLERANCE = 0.95
 """Nothing ends before this part of its time: monotonic clocks may be fast by the rest, wall clocks may not
@@ -94,6 +95,8 @@ class Reference:
         """(member, kind)"""
         self.latest_expiry = 0.0
         """Seconds by which the latest lease outlived its time."""
+        self.judged = Judged(violated, lambda id: self.leases[id].keys if id in self.leases else set())
+        """Who may do what, and whether that is what was done."""
         self._answered: dict[tuple[int, int], bytes] = {}
         self._sessions: dict[int, _Session] = {}
         self._sub = 0
@@ -109,9 +112,9 @@ class Reference:
         self._asked = self._now() if asked is None else asked
         if len(commands) != len(results):
             self._violated(f"{entry.id}: {len(results)} results")
-        for command, result in zip(commands, results, strict=True):
+        for command, owner, result in zip(commands, _owners(batch), results, strict=True):
             if self._runs(entry, command, result):
-                self._apply(entry, command, result)
+                self._apply(entry, command, owner, result)
 
     def overdue(self) -> float:
         """Seconds by which any lease has outlived its time, ended or not."""
@@ -159,8 +162,13 @@ class Reference:
         if command.WhichOneof("request") == "session_close":
             del self._sessions[command.session]
 
-    def _apply(self, entry: Entry, command: Command, result: Result) -> None:
+    def _apply(self, entry: Entry, command: Command, owner: tuple[str, int], result: Result) -> None:
         kind = command.WhichOneof("request")
+        if self.judged.refuses(f"{entry.id}", command, owner, result):
+            return
+        if kind == "auth":
+            self.judged.change(f"{entry.id}", command.auth, result)
+            return
         if kind == "session_open" and result.HasField("session_open"):
             opened = result.session_open
             if opened.session in self._sessions:
@@ -372,6 +380,16 @@ class Reference:
         for key in sorted(self.leases[id].keys):
             self._change(key, None)
         del self.leases[id]
+
+
+def _owners(batch: CommandBatch) -> Iterator[tuple[str, int]]:
+    """For each command, as whose it was judged, and by which generation."""
+    for command in batch.commands:
+        if command.HasField("session_batch"):
+            together = command.session_batch
+            yield from [(together.user, together.judged)] * len(together.commands)
+        else:
+            yield command.user, command.judged
 
 
 def _fill(kv: object, key: bytes, value: Value) -> None:

@@ -62,6 +62,7 @@ def replay_line(report: SimulationReport, config: RunConfig) -> str:
     return (
         f"{report.replay} : scripts/simulate --seeds {report.seed} --seconds {config.seconds!r} "
         f"--members {config.members} --steps {report.steps} --faults {shlex.quote(','.join(config.faults))}"
+        f"{' --rights' if config.rights else ''}"
     )
 
 
@@ -95,6 +96,7 @@ def positive(context: click.Context, option: click.Parameter, value: float) -> f
     "--steps", type=click.IntRange(min=1), help="End after so many steps: what STEPS of a failure says."
 )
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
+@click.option("--rights", is_flag=True, help="With authentication, and users whose rights change.")
 @click.option("--story", is_flag=True, help="Tell when each fault came.")
 def main(
     seeds: str,
@@ -105,6 +107,7 @@ def main(
     faults: str,
     steps: int | None,
     svg: Path | None,
+    rights: bool,
     story: bool,
 ) -> None:
     """Run whole clusters under faults, one for each seed, and check everything."""
@@ -117,10 +120,11 @@ def main(
     if strange := sorted(set(kinds) - set(ALL)):
         raise click.BadParameter(f"there are no {', '.join(strange)}", param_hint="--faults")
     configs = [
-        RunConfig(seed=seed, seconds=seconds, members=members, faults=kinds, step_limit=steps)
+        RunConfig(seed=seed, seconds=seconds, members=members, faults=kinds, step_limit=steps, rights=rights)
         for seed in wanted
     ]
     run, failed, virtual, real, answered, undecided = 0, 0, 0.0, 0.0, 0, 0
+    allowed, refused = 0, 0
     end = time.monotonic() + (within or math.inf)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -138,6 +142,7 @@ def main(
             real += report.real_seconds
             answered += report.answered
             undecided += bool(report.undecided)
+            allowed, refused = allowed + report.judged[0], refused + report.judged[1]
             if story:
                 for moment, text in report.story:
                     progress.console.print(f"{moment:9.3f} {text}", highlight=False)
@@ -159,6 +164,8 @@ def main(
         f"{run} seeds, {failed} failed, {undecided} not decided in full; {answered} calls answered; "
         f"{virtual:.0f} virtual seconds in {real:.0f} s: {pace:.2f} virtual hours per real minute and core"
     )
+    if rights:
+        console.print(f"of commands of users {allowed} were allowed, {refused} refused")
     sys.exit(1 if failed else 0)
 
 

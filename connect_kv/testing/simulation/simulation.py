@@ -17,6 +17,7 @@ from connect_kv.testing.simulation.faults import Nemesis
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.locking import LockHistory, abandon_leases, compact_history
 from connect_kv.testing.simulation.process import StepLimit
+from connect_kv.testing.simulation.rights import USERS, change_rights, use_rights
 from connect_kv.testing.simulation.watching import WatchRecorder, watchers
 from connect_kv.testing.simulation.workloads import (
     CounterMachine,
@@ -51,6 +52,8 @@ class RunConfig:
     """Seconds between two faults, on average; None: the seed decides."""
     readers: int = 0
     """Further clients that only read."""
+    rights: bool = False
+    """Whether authentication is switched on and off, and users work whose rights change."""
     overdue: float | None = None
     """No lease may outlive its time by more than so many seconds. None: faults may keep it alive."""
 
@@ -68,6 +71,8 @@ class SimulationReport:
     unknown: int = 0
     undecided: list[str] = field(default_factory=list)
     """Histories too tangled to decide."""
+    judged: tuple[int, int] = (0, 0)
+    """Commands of users that were allowed, and refused, while authentication was on."""
     commits: int = 0
     terms: int = 0
     events: int = 0
@@ -135,6 +140,7 @@ class Simulation:
         report.unknown = sum(recorder.unknown for recorder in self.recorders.values())
         report.commits, report.terms = world.ledger.commit_index, world.ledger.terms
         report.events = sum(len(part.events) for watch in self.watchers for part in watch.segments)
+        report.judged = world.reference.judged.allowed, world.reference.judged.refused
         report.faults, report.story = self.nemesis.count, self.nemesis.log
         return report
 
@@ -182,8 +188,17 @@ class Simulation:
             )
             for number in range(self.config.readers)
         ]
+        users = (
+            [
+                change_rights(world, "a1", pause),
+                *(use_rights(world, user, pause) for user in USERS),
+            ]
+            if self.config.rights
+            else []
+        )
         return [
             *readers,
+            *users,
             use_registers(registers, SequentialClient(registers, "c1", session=True, timeout=2), 2, pause),
             use_registers(registers, SequentialClient(registers, "c2", session=False, timeout=2), 2, pause),
             use_transactions(

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from connect_kv import errors
+from connect_kv.auth.table import NO_USER_NAME
 from connect_kv.client import txn
 from connect_kv.client.client import Client
 from connect_kv.etcd_errors import NO_SPACE
@@ -65,8 +66,13 @@ class WorkloadHistory:
             answer = output(await work)
         except CERTAIN:
             self.history.drop(number)
+        except errors.BadCall as refused:
+            if str(refused) != NO_USER_NAME.message:
+                raise
+            self.history.drop(number)
         except errors.Refused as refused:
-            if refused.message != NO_SPACE.message:
+            # Judged while nobody was asked, applied when everybody was: authentication was switched on.
+            if refused.message not in (NO_SPACE.message, NO_USER_NAME.message):
                 raise
             self.history.drop(number)
         except UNKNOWN:
