@@ -87,7 +87,7 @@ ALLOWED: dict[str, set[str]] = {
         "testing.checker", "client", "server", "statemachine", "kv", "framework", "node", "raft", "storage",
         "transport", "interfaces", "config", *GROUND,
     },
-    "testing": {"connect_kv", "testing.simulation", "client", "framework"},
+    "testing": {"connect_kv", "testing.simulation", "client", "credentials", "framework"},
     "cli": {
         "grpc_core", "options", "units",
         "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server",

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 import connect_kv
 from connect_kv.client.client import Client
+from connect_kv.credentials import Tls
 from connect_kv.testing.ports import free_ports
 
 START_TIMEOUT = 120.0
@@ -183,8 +184,17 @@ class ProcessCluster:
         machines: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
         spares: int = 0,
+        tls: Tls | None = None,
+        user: str = "",
+        password: str | None = None,
     ) -> None:
-        """`spares`: nodes that are not members yet; add them, then `start_joining`."""
+        """`spares`: nodes that are not members yet; add them, then `start_joining`.
+
+        `tls`, `user` and `password`: as which its own clients come; the nodes' side is told by `arguments`.
+        """
+        self.tls = tls
+        self.user = user
+        self.password = password
         names = [f"n{number}" for number in range(1, size + spares + 1)]
         ports = free_ports(3 * len(names))
         triples = [(ports[3 * i], ports[3 * i + 1], ports[3 * i + 2]) for i in range(len(names))]
@@ -229,20 +239,34 @@ class ProcessCluster:
         self.nodes.append(node)
         await node.start()
 
-    def client(self) -> Client:
-        """A client of all nodes; use it as an async context manager."""
-        return connect_kv.connect(self.endpoints)
+    def client(self, endpoints: str = "", *, session: bool = True) -> Client:
+        """A client of all nodes, or of some; use it as an async context manager."""
+        return connect_kv.connect(
+            endpoints or self.endpoints,
+            session=session,
+            tls=self.tls,
+            user=self.user,
+            password=self.password,
+        )
 
     async def leader(self, timeout: float = 10.0) -> NodeProcess:
         """The running node that leads, as soon as there is one."""
 
         async def find() -> NodeProcess | None:
             for node in self.nodes:
-                if node.running and await leads(node):
+                if node.running and await self._leads(node):
                     return node
             return None
 
         return await until(find, timeout, "a leader")
+
+    async def _leads(self, node: NodeProcess) -> bool:
+        """Whether that node answers and says that it is the leader."""
+        with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
+            async with self.client(node.client_address, session=False) as client:
+                status = await client.status(node.client_address, timeout=2)
+                return status.leader == status.header.member_id
+        return False
 
 
 def _get(url: str, timeout: float) -> tuple[int, str] | None:
@@ -255,12 +279,3 @@ def _get(url: str, timeout: float) -> tuple[int, str] | None:
             return error.code, error.read().decode()
     except (OSError, ValueError):
         return None
-
-
-async def leads(node: NodeProcess) -> bool:
-    """Whether that node answers and says that it is the leader."""
-    with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
-        async with connect_kv.connect(node.client_address, session=False) as client:
-            status = await client.status(node.client_address, timeout=2)
-            return status.leader == status.header.member_id
-    return False

@@ -1,16 +1,20 @@
 """The PyPI package aetcd against a cluster: ``aetcd_program.py HOST:PORT session|faults``.
 
-Exits 0 if everything was as an etcd client expects. A process of its own, as any user's would be.
+Exits 0 if everything was as an etcd client expects. A process of its own, as any user's would be. The
+environment says how: CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aetcd
+import grpc
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -161,9 +165,24 @@ async def renew(lease: Any) -> None:
             await asyncio.sleep(0.02)
 
 
+def over_tls() -> None:
+    """It has no TLS of its own; whoever needs it hands it another kind of channel."""
+    root, cert, key = (
+        Path(os.environ[name]).read_bytes() if name in os.environ else None
+        for name in ("CLIENT_CA", "CLIENT_CERT", "CLIENT_KEY")
+    )
+    if root is not None:
+        credentials = grpc.ssl_channel_credentials(root, key, cert)
+        aetcd.rpc.insecure_channel = lambda target, options: grpc.aio.secure_channel(
+            target, credentials, options=tuple(options)
+        )
+
+
 async def main(address: str, mode: str) -> None:
     host, _, port = address.rpartition(":")
-    async with aetcd.Client(host=host, port=int(port), timeout=10) as client:
+    over_tls()
+    user = {"username": os.environ.get("CLIENT_USER"), "password": os.environ.get("CLIENT_PASSWORD")}
+    async with aetcd.Client(host=host, port=int(port), timeout=10, **user) as client:
         if mode == "faults":
             await faults(client)
             return

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,11 @@ def etcd3_command() -> list[str]:
     return [str(node), str(HERE / "etcd3" / "program.js")]
 
 
-COMMANDS = {"aetcd": aetcd_command, "etcd3": etcd3_command}
+def grpcio_command() -> list[str]:
+    return [sys.executable, str(HERE / "grpcio_program.py")]
+
+
+COMMANDS = {"aetcd": aetcd_command, "etcd3": etcd3_command, "grpcio": grpcio_command}
 
 
 class Program:
@@ -43,7 +49,9 @@ class Program:
         self.told: list[str] = []
 
     @classmethod
-    async def start(cls, client: str, endpoints: str, mode: str) -> Program:
+    async def start(
+        cls, client: str, endpoints: str, mode: str, environment: Mapping[str, str] | None = None
+    ) -> Program:
         pipe = asyncio.subprocess.PIPE
         return cls(
             await asyncio.create_subprocess_exec(
@@ -53,6 +61,7 @@ class Program:
                 stdin=pipe,
                 stdout=pipe,
                 stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
             )
         )
 

@@ -1,13 +1,20 @@
 // The npm package etcd3 against a cluster: node program.js HOST:PORT,... session|faults
-// Exits 0 if everything was as an etcd client expects; otherwise says what was not.
+// Exits 0 if everything was as an etcd client expects; otherwise says what was not. The environment says how:
+// CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD.
 'use strict';
 const assert = require('node:assert/strict');
+const fs = require('node:fs');
 const readline = require('node:readline');
 const { Etcd3 } = require('etcd3');
 
 const [endpoints, mode] = process.argv.slice(2);
+const { CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD } = process.env;
+const file = path => (path ? fs.readFileSync(path) : undefined);
 const client = new Etcd3({
-  hosts: endpoints.split(',').map(one => `http://${one}`),
+  hosts: endpoints.split(',').map(one => `${CLIENT_CA ? 'https' : 'http'}://${one}`),
+  credentials: CLIENT_CA
+    ? { rootCertificate: file(CLIENT_CA), privateKey: file(CLIENT_KEY), certChain: file(CLIENT_CERT) } : undefined,
+  auth: CLIENT_USER ? { username: CLIENT_USER, password: CLIENT_PASSWORD } : undefined,
   defaultCallOptions: call => (call.isStream ? {} : { deadline: Date.now() + 10000 }),
 });
 const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
