@@ -80,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "sync": {"client", "credentials", "errors", "framework"},
     "containers": {"client", "framework", "errors"},
     "types": {"containers"},
-    "bench": {"client", "framework", *GROUND},
+    "bench": {"client", "credentials", "framework", *GROUND},
     "testing.checker": set(),
     "testing.simulation": {
         "auth", "frontend.grpc", "services", "peer_protocol",

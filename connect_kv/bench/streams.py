@@ -11,10 +11,11 @@ from time import perf_counter
 import grpc.aio
 
 from connect_kv import errors
+from connect_kv.bench.access import ANYBODY, Access
 from connect_kv.bench.load import LoadProgress, LoadResult, Show
 from connect_kv.bench.targets import CALL_SECONDS, ready
 from connect_kv.client.endpoints import parse_endpoints
-from connect_kv.client.stubs import CHANNEL_OPTIONS
+from connect_kv.client.login import Metadata
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.lease_pb2 import (
     LeaseGrantRequest,
@@ -36,25 +37,31 @@ WatchStream = grpc.aio.StreamStreamCall[WatchRequest, WatchResponse]
 
 
 async def watch(
-    endpoints: str, *, watchers: int, total: int, value_size: int = 64, progress: Show = lambda done: None
+    endpoints: str,
+    *,
+    watchers: int,
+    total: int,
+    value_size: int = 64,
+    progress: Show = lambda done: None,
+    access: Access = ANYBODY,
 ) -> LoadResult:
     """One writer puts `total` times; each of `watchers` hears of every put.
 
     The outcome counts events that arrived, and their latency from the moment the put was sent.
     """
     outcome = LoadResult()
-    channels = await _connect(endpoints)
+    channels, shown = await _connect(endpoints, access)
     turns = cycle(channels)
     done = LoadProgress(watchers * total, progress)
     try:
-        streams = [await _watch(next(turns), number) for number in _shares(watchers)]
+        streams = [await _watch(next(turns), number, shown) for number in _shares(watchers)]
         listeners = [
             _Listener(stream, share, total, outcome, done)
             for stream, share in zip(streams, _shares(watchers), strict=True)
         ]
         started = perf_counter()
         tasks = [asyncio.create_task(listener.listen()) for listener in listeners]
-        written = await _write(channels[0], total, value_size, outcome)
+        written = await _write(channels[0], total, value_size, outcome, shown)
         await asyncio.wait(tasks, timeout=CALL_SECONDS if written == total else LATE_SECONDS)
         outcome.seconds = perf_counter() - started
         for task, listener in zip(tasks, listeners, strict=True):
@@ -72,13 +79,13 @@ def _shares(watchers: int) -> list[int]:
     return [watchers // streams + (number < watchers % streams) for number in range(streams)]
 
 
-async def _watch(channel: grpc.aio.Channel, watches: int) -> WatchStream:
+async def _watch(channel: grpc.aio.Channel, watches: int, shown: Metadata) -> WatchStream:
     open_stream: grpc.aio.StreamStreamMultiCallable[WatchRequest, WatchResponse] = channel.stream_stream(
         "/etcdserverpb.Watch/Watch",
         request_serializer=WatchRequest.SerializeToString,
         response_deserializer=WatchResponse.FromString,
     )
-    stream = open_stream()
+    stream = open_stream(metadata=shown)
     async with asyncio.timeout(CALL_SECONDS):
         for _ in range(watches):
             await stream.write(WatchRequest(create_request=WatchCreateRequest(key=KEY)))
@@ -124,7 +131,9 @@ class _Listener:
         self._progress.add(len(response.events))
 
 
-async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome: LoadResult) -> int:
+async def _write(
+    channel: grpc.aio.Channel, total: int, value_size: int, outcome: LoadResult, shown: Metadata
+) -> int:
     """Put so often; how many were acknowledged."""
     put = channel.unary_unary(
         "/etcdserverpb.KV/Put",
@@ -139,7 +148,7 @@ async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome
         for _ in numbers:
             try:
                 value = struct.pack("<d", perf_counter()) + padding
-                await put(PutRequest(key=KEY, value=value), timeout=CALL_SECONDS)
+                await put(PutRequest(key=KEY, value=value), timeout=CALL_SECONDS, metadata=shown)
             except grpc.aio.AioRpcError as error:
                 outcome.failed(error)
             else:
@@ -150,33 +159,40 @@ async def _write(channel: grpc.aio.Channel, total: int, value_size: int, outcome
 
 
 async def lease_keep_alive(
-    endpoints: str, *, leases: int, total: int, progress: Show = lambda done: None
+    endpoints: str,
+    *,
+    leases: int,
+    total: int,
+    progress: Show = lambda done: None,
+    access: Access = ANYBODY,
 ) -> LoadResult:
     """Renew `leases` leases, each as soon as its last renewal was answered, `total` times in all."""
     outcome = LoadResult()
-    channels = await _connect(endpoints)
+    channels, shown = await _connect(endpoints, access)
     turns = cycle(channels)
     done = LoadProgress(total, progress)
     try:
-        granted = await asyncio.gather(*(_grant(next(turns), outcome) for _ in range(leases)))
+        granted = await asyncio.gather(*(_grant(next(turns), outcome, shown) for _ in range(leases)))
         ids = [id for id in granted if id is not None]
         numbers = iter(range(total))
         started = perf_counter()
-        await asyncio.gather(*(_renew(next(turns), id, numbers, outcome, done) for id in ids))
+        await asyncio.gather(*(_renew(next(turns), id, numbers, outcome, done, shown) for id in ids))
         outcome.seconds = perf_counter() - started
     finally:
         await _close(channels)
     return outcome
 
 
-async def _grant(channel: grpc.aio.Channel, outcome: LoadResult) -> int | None:
+async def _grant(channel: grpc.aio.Channel, outcome: LoadResult, shown: Metadata) -> int | None:
     grant = channel.unary_unary(
         "/etcdserverpb.Lease/LeaseGrant",
         request_serializer=LeaseGrantRequest.SerializeToString,
         response_deserializer=LeaseGrantResponse.FromString,
     )
     try:
-        answer: LeaseGrantResponse = await grant(LeaseGrantRequest(TTL=LEASE_TTL), timeout=CALL_SECONDS)
+        answer: LeaseGrantResponse = await grant(
+            LeaseGrantRequest(TTL=LEASE_TTL), timeout=CALL_SECONDS, metadata=shown
+        )
     except grpc.aio.AioRpcError as error:
         outcome.failed(error)
         return None
@@ -184,14 +200,19 @@ async def _grant(channel: grpc.aio.Channel, outcome: LoadResult) -> int | None:
 
 
 async def _renew(
-    channel: grpc.aio.Channel, id: int, numbers: Iterator[int], outcome: LoadResult, progress: LoadProgress
+    channel: grpc.aio.Channel,
+    id: int,
+    numbers: Iterator[int],
+    outcome: LoadResult,
+    progress: LoadProgress,
+    shown: Metadata,
 ) -> None:
     """Until all renewals are made, or this lease could not be renewed."""
     stream = channel.stream_stream(
         "/etcdserverpb.Lease/LeaseKeepAlive",
         request_serializer=LeaseKeepAliveRequest.SerializeToString,
         response_deserializer=LeaseKeepAliveResponse.FromString,
-    )()
+    )(metadata=shown)
     try:
         for _ in numbers:
             since = perf_counter()
@@ -207,16 +228,16 @@ async def _renew(
         stream.cancel()
 
 
-async def _connect(endpoints: str) -> list[grpc.aio.Channel]:
-    """One channel for each member, once all are connected."""
+async def _connect(endpoints: str, access: Access) -> tuple[list[grpc.aio.Channel], Metadata]:
+    """One channel for each member, once all are connected; and what goes beside each call."""
     addresses = parse_endpoints(endpoints)
-    channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+    channels = access.channels(addresses)
     try:
         await asyncio.gather(*map(ready, channels, addresses))
-    except errors.Unavailable:
+        return channels, await access.metadata(channels[0])
+    except errors.ConnectKvError:
         await _close(channels)
         raise
-    return channels
 
 
 async def _close(channels: list[grpc.aio.Channel]) -> None:

@@ -11,9 +11,9 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from connect_kv import errors
-from connect_kv.client.client import connect
+from connect_kv.bench.access import ANYBODY, Access
 from connect_kv.client.endpoints import parse_endpoints
-from connect_kv.client.stubs import CHANNEL_OPTIONS
+from connect_kv.client.login import Metadata
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.rpc.kv_pb2 import (
     PutRequest,
@@ -77,10 +77,12 @@ class BenchCounter(Replicated):
 class SessionTarget:
     """Our client with its sessions, one for each of `clients`."""
 
-    def __init__(self, endpoints: str, clients: int, machine: str = "counter") -> None:
+    def __init__(
+        self, endpoints: str, clients: int, machine: str = "counter", access: Access = ANYBODY
+    ) -> None:
         addresses = parse_endpoints(endpoints)
         turns = [addresses[i % len(addresses) :] + addresses[: i % len(addresses)] for i in range(clients)]
-        self._clients = [connect(turn, timeout=CALL_SECONDS) for turn in turns]
+        self._clients = [access.client(turn, timeout=CALL_SECONDS) for turn in turns]
         self._turn = cycle(self._clients)
         self._machine = machine
 
@@ -119,11 +121,12 @@ class SessionTarget:
 class UnaryTarget:
     """Single calls under etcd's names, which both systems answer, spread over all members."""
 
-    def __init__(self, endpoints: str, clients: int) -> None:
+    def __init__(self, endpoints: str, clients: int, access: Access = ANYBODY) -> None:
         turns = cycle(parse_endpoints(endpoints))
-        options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        self._access = access
+        self._shown: Metadata = ()
         self._addresses = [next(turns) for _ in range(clients)]
-        self._channels = [grpc.aio.insecure_channel(one, options=options) for one in self._addresses]
+        self._channels = access.channels(self._addresses, (("grpc.use_local_subchannel_pool", 1),))
         self._puts = cycle([_call(one, "Put", PutRequest, PutResponse) for one in self._channels])
         self._ranges = cycle([_call(one, "Range", RangeRequest, RangeResponse) for one in self._channels])
         self._transactions = cycle([_call(one, "Txn", TxnRequest, TxnResponse) for one in self._channels])
@@ -131,7 +134,8 @@ class UnaryTarget:
     async def __aenter__(self) -> Self:
         try:
             await asyncio.gather(*map(ready, self._channels, self._addresses))
-        except errors.Unavailable:
+            self._shown = await self._access.metadata(self._channels[0])
+        except errors.ConnectKvError:
             await self.__aexit__()
             raise
         return self
@@ -142,15 +146,15 @@ class UnaryTarget:
 
     def put(self, key: bytes, value: bytes) -> Awaitable[object]:
         """Write."""
-        return next(self._puts)(PutRequest(key=key, value=value))
+        return next(self._puts)(PutRequest(key=key, value=value), metadata=self._shown)
 
     def get(self, key: bytes, *, serializable: bool) -> Awaitable[object]:
         """Read."""
-        return next(self._ranges)(RangeRequest(key=key, serializable=serializable))
+        return next(self._ranges)(RangeRequest(key=key, serializable=serializable), metadata=self._shown)
 
     def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
         """Write them all."""
-        return next(self._transactions)(TxnRequest(success=_puts(pairs)))
+        return next(self._transactions)(TxnRequest(success=_puts(pairs)), metadata=self._shown)
 
     def increment(self) -> Awaitable[object]:
         """Not to be had this way."""
@@ -158,7 +162,8 @@ class UnaryTarget:
 
     async def revision(self) -> int:
         """Where the store stands."""
-        answer: RangeResponse = await next(self._ranges)(RangeRequest(key=b"\0", count_only=True))
+        request = RangeRequest(key=b"\0", count_only=True)
+        answer: RangeResponse = await next(self._ranges)(request, metadata=self._shown)
         return answer.header.revision
 
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from connect_kv.bench import load, report, streams, targets, workloads
+from connect_kv.bench.access import Access
 from connect_kv.cli import output
 from connect_kv.cli.quantities import Size
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.credentials import Tls
 
 STREAMED = ("watch", "lease-keep-alive")
 _CALLS = frozenset({"callers", "clients", "total", "rate", "door"})
@@ -87,22 +89,30 @@ def bench(
     _refuse_useless(context, workload)
     shape = workloads.KeyShape(value_size=value_size, key_space=key_space, first=first)
     endpoints = settings.endpoints
+    access = Access(tls=settings.files or (Tls() if settings.uses_tls else None), **settings.identity)
 
     async def measure() -> tuple[load.LoadResult, report.Check | None]:
         if workload == "watch":
             with _progress(watchers * total) as progress:
                 watching = streams.watch(
-                    endpoints, watchers=watchers, total=total, value_size=value_size, progress=progress
+                    endpoints,
+                    watchers=watchers,
+                    total=total,
+                    value_size=value_size,
+                    progress=progress,
+                    access=access,
                 )
                 return await watching, None
         if workload == "lease-keep-alive":
             with _progress(total) as progress:
-                renewing = streams.lease_keep_alive(endpoints, leases=callers, total=total, progress=progress)
+                renewing = streams.lease_keep_alive(
+                    endpoints, leases=callers, total=total, progress=progress, access=access
+                )
                 return await renewing, None
         way = (
-            targets.UnaryTarget(endpoints, clients)
+            targets.UnaryTarget(endpoints, clients, access)
             if door == "unary"
-            else targets.SessionTarget(endpoints, clients, machine)
+            else targets.SessionTarget(endpoints, clients, machine, access)
         )
         async with way:
             return await _run(way, workload, shape, callers=callers, total=total, rate=rate)

@@ -53,16 +53,21 @@ LOGINS_FOR_A_CALL = 3
 
 
 def open_channel(
-    address: str, credentials: Credentials | None = None, server_name: str = ""
+    address: str,
+    credentials: Credentials | None = None,
+    server_name: str = "",
+    options: tuple[tuple[str, int], ...] = (),
 ) -> grpc.aio.Channel:
     """The channel a client uses unless it is given another; over TLS with credentials.
 
-    `server_name`: that the server's certificate must have, if not the host of `address`.
+    `server_name`: that the server's certificate must have, if not the host of `address`. `options`: beside
+    those of all.
     """
+    chosen = (*CHANNEL_OPTIONS, *options)
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=chosen)
     named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
-    return grpc.aio.secure_channel(address, credentials.grpc_channel(), options=(*CHANNEL_OPTIONS, *named))
+    return grpc.aio.secure_channel(address, credentials.grpc_channel(), options=(*chosen, *named))
 
 
 class Unary(Generic[Request, Response]):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -212,7 +212,7 @@ class ProcessCluster:
         for node in self.nodes:
             node.arguments += ["--initial-cluster", self.initial_cluster]
 
-    async def __aenter__(self) -> ProcessCluster:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -254,19 +254,20 @@ class ProcessCluster:
 
         async def find() -> NodeProcess | None:
             for node in self.nodes:
-                if node.running and await self._leads(node):
+                if node.running and await leads(node, self.client(node.client_address, session=False)):
                     return node
             return None
 
         return await until(find, timeout, "a leader")
 
-    async def _leads(self, node: NodeProcess) -> bool:
-        """Whether that node answers and says that it is the leader."""
-        with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
-            async with self.client(node.client_address, session=False) as client:
-                status = await client.status(node.client_address, timeout=2)
-                return status.leader == status.header.member_id
-        return False
+
+async def leads(node: NodeProcess, client: Client | None = None) -> bool:
+    """Whether that node answers and says that it is the leader; `client`: another than one in the clear."""
+    with suppress(connect_kv.ConnectKvError, OSError, TimeoutError):
+        async with client or connect_kv.connect(node.client_address, session=False) as asking:
+            status = await asking.status(node.client_address, timeout=2)
+            return status.leader == status.header.member_id
+    return False
 
 
 def _get(url: str, timeout: float) -> tuple[int, str] | None:

@@ -154,7 +154,7 @@ def test_a_login_serves_later_calls(guarded: Cli) -> None:
     assert guarded("get", "k/1").err.startswith(f"error: {where}: holds no logins as connect-kv writes them")
 
 
-def test_a_token_that_came_over_tls_is_never_sent_in_the_clear(tmp_path: Path) -> None:
+def test_over_tls_loads_run_as_users_and_a_token_is_never_sent_in_the_clear(tmp_path: Path) -> None:
     logins = tmp_path / "logins.json"
     with dev(tmp_path, "--tls") as cli:
         certs = tmp_path / "data" / "certs"
@@ -164,6 +164,13 @@ def test_a_token_that_came_over_tls_is_never_sent_in_the_clear(tmp_path: Path) -
         found_users(cli)
         assert cli("login", "al", "--password-file", "-", stdin="secret").code == 0
         assert cli("get", "k/1").code == 0
+        for words in ("put", "put --door unary", "watch --watchers 3", "lease-keep-alive --callers 4"):
+            loaded = cli("--user", "root:r00t", "bench", *words.split(), "--total", "40")
+            assert loaded.code == 0, loaded.err
+        denied = cli("--user", "al:secret", "bench", "put", "--door", "unary", "--total", "4")
+        assert "permission denied" in denied.err
+        wrong = cli("--user", "al:wrong", "bench", "put", "--door", "unary", "--total", "4")
+        assert wrong.err == "error: etcdserver: authentication failed, invalid user ID or password\n"
         address = cli.environment["CONNECT_KV_ENDPOINTS"]
     from connect_kv.cli import logins as kept
 

@@ -1,7 +1,8 @@
 """The PyPI package aetcd against a cluster: ``aetcd_program.py HOST:PORT session|faults``.
 
 Exits 0 if everything was as an etcd client expects. A process of its own, as any user's would be. The
-environment says how: CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD.
+environment says how: CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD; and below which prefix
+it writes through faults: CLIENT_PREFIX.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import aetcd
 import grpc
+
+PREFIX = os.environ.get("CLIENT_PREFIX", "f").encode()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -117,22 +120,22 @@ async def locks(client: Any) -> None:
 
 async def faults(client: Any) -> None:
     """Write and watch through a node that lives while the leader dies."""
-    watch = await client.watch_prefix(b"f/")
+    watch = await client.watch_prefix(b"%s/" % PREFIX)
     seen: list[tuple[int, int]] = []
 
     async def listen() -> None:
         async for event in watch:
-            seen.append((int(event.kv.key[2:]), event.kv.mod_revision))
+            seen.append((int(event.kv.key.rpartition(b"/")[2]), event.kv.mod_revision))
 
     listener = asyncio.create_task(listen())
     lease = await client.lease(10)
-    await client.put(b"alive", b"x", lease=lease)
+    await client.put(b"%s alive" % PREFIX, b"x", lease=lease)
     finish = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
     number = retried = 0
     while not finish.done() or number < 200:
         while True:
             try:
-                await client.put(b"f/%d" % number, b"x")
+                await client.put(b"%s/%d" % (PREFIX, number), b"x")
                 break
             except aetcd.ClientError:
                 retried += 1
@@ -152,7 +155,7 @@ async def faults(client: Any) -> None:
     revisions = [revision for _, revision in seen]
     assert revisions == sorted(set(revisions)), "each revision once, in order"
     assert {one for one, _ in seen} == set(range(number)), "every write was seen"
-    assert (await client.get(b"alive")).value == b"x"
+    assert (await client.get(b"%s alive" % PREFIX)).value == b"x"
     print(f"{number} writes, {retried} retried, {len(seen)} events")
 
 

@@ -1,7 +1,7 @@
 """The gRPC library alone, by etcd's names: ``grpcio_program.py HOST:PORT,... session|faults``.
 
 Exits 0 if everything was as an etcd client expects. The environment says how: CLIENT_CA, CLIENT_CERT,
-CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD.
+CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD; and below which prefix it writes through faults: CLIENT_PREFIX.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from connect_kv.rpc.lease_pb2 import (
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
 
 TRIES = 600
+PREFIX = os.environ.get("CLIENT_PREFIX", "f").encode()
 OPTIONS = (("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100))
 
 
@@ -59,7 +60,7 @@ class Client:
 
     def call(self, path: str, request: Any, answer: Any) -> Any:
         for _ in range(TRIES):
-            method = self._channels[self._at].unary_unary(
+            method: Any = self._channels[self._at].unary_unary(
                 f"/etcdserverpb.{path}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=answer.FromString,
@@ -85,7 +86,7 @@ class Client:
             user = os.environ.get("CLIENT_USER")
             if user is None:
                 return ()
-            login = self._channels[self._at].unary_unary(
+            login: Any = self._channels[self._at].unary_unary(
                 "/etcdserverpb.Auth/Authenticate",
                 request_serializer=AuthenticateRequest.SerializeToString,
                 response_deserializer=AuthenticateResponse.FromString,
@@ -95,7 +96,7 @@ class Client:
         return self._metadata
 
     def stream(self, path: str, requests: Iterator[Any], answer: Any) -> Any:
-        method = self._channels[self._at].stream_stream(
+        method: Any = self._channels[self._at].stream_stream(
             f"/etcdserverpb.{path}",
             request_serializer=lambda one: one.SerializeToString(),
             response_deserializer=answer.FromString,
@@ -130,11 +131,14 @@ def session(client: Client) -> None:
     done.set()
 
 
-def follow(client: Client, seen: queue.Queue[tuple[int, int]], done: threading.Event) -> None:
+def follow(
+    client: Client, seen: queue.Queue[tuple[int, int]], started: threading.Event, done: threading.Event
+) -> None:
     """A watch that goes on at another member from where it stood."""
-    revision = 1
+    revision = client.call("KV/Range", RangeRequest(key=b"x"), RangeResponse).header.revision + 1
+    started.set()
     while not done.is_set():
-        create = WatchCreateRequest(key=b"g/", range_end=b"g0", start_revision=revision)
+        create = WatchCreateRequest(key=PREFIX + b"/", range_end=PREFIX + b"0", start_revision=revision)
         try:
             watch = client.stream(
                 "Watch/Watch", kept_open(WatchRequest(create_request=create), done), WatchResponse
@@ -145,7 +149,7 @@ def follow(client: Client, seen: queue.Queue[tuple[int, int]], done: threading.E
                     client._metadata = None
                     break
                 for event in answer.events:
-                    seen.put((int(event.kv.key[2:]), event.kv.mod_revision))
+                    seen.put((int(event.kv.key.rpartition(b"/")[2]), event.kv.mod_revision))
                     revision = event.kv.mod_revision + 1
         except grpc.RpcError as error:
             client.failed(error)
@@ -153,8 +157,9 @@ def follow(client: Client, seen: queue.Queue[tuple[int, int]], done: threading.E
 
 def faults(client: Client, other: Client) -> None:
     seen: queue.Queue[tuple[int, int]] = queue.Queue()
-    done, finish = threading.Event(), threading.Event()
-    threading.Thread(target=follow, args=(other, seen, done), daemon=True).start()
+    started, done, finish = threading.Event(), threading.Event(), threading.Event()
+    threading.Thread(target=follow, args=(other, seen, started, done), daemon=True).start()
+    started.wait()
 
     def told() -> None:
         sys.stdin.readline()
@@ -163,7 +168,7 @@ def faults(client: Client, other: Client) -> None:
     threading.Thread(target=told, daemon=True).start()
     number = 0
     while not finish.is_set() or number < 200:
-        client.put(b"g/%d" % number, b"x")
+        client.put(b"%s/%d" % (PREFIX, number), b"x")
         number += 1
         if number == 100:
             print("READY", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from connect_kv import Tls
 from connect_kv.authority import make_authority, make_client, make_node
+from connect_kv.client.auth import READWRITE
 from connect_kv.testing.processes import NodeProcess, ProcessCluster
 
 PASSWORDS = {"root": "r00t", "al": "secret"}
@@ -65,7 +66,7 @@ class SecureCluster(ProcessCluster):
             await root.auth.grant_role("root", "root")
             await root.auth.add_user("al", PASSWORDS["al"])
             await root.auth.add_role("k")
-            await root.auth.grant("k", 2, "k/", prefix=True)
+            await root.auth.grant("k", READWRITE, "k/", prefix=True)
             await root.auth.grant_role("al", "k")
             await root.auth.enable()
 

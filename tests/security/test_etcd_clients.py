@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from connect_kv.testing.processes import until
 from tests.clients.test_clients import COMMANDS, TIMEOUT, Program, endpoints_for
 from tests.etcd import ENVIRONMENT, find_etcdctl, skip_loudly
 from tests.security.secure import PASSWORDS, SecureCluster, certify, environment
@@ -59,10 +60,14 @@ class Etcdctl:
     async def through_faults(self, ready: asyncio.Event, finish: asyncio.Event) -> str:
         """Put until told to finish; its watch has seen every put that was acknowledged."""
         watch = await self.start("watch", "--prefix", f"{self.prefix}/")
+        seen: set[str] = set()
+        listening = asyncio.create_task(_listen(watch, seen))
         done: list[str] = []
-        refused = 0
+        refused = number = 0
         try:
-            number = 0
+            async with asyncio.timeout(TIMEOUT):
+                while not seen:  # it does not say when it is in force
+                    await self("put", f"{self.prefix}/begin", "x")
             while not finish.is_set() or len(done) < 8:
                 key = f"{self.prefix}/{number}"
                 number += 1
@@ -75,18 +80,26 @@ class Etcdctl:
                     assert "auth" not in err.lower(), err
                 if len(done) == 3:
                     ready.set()
-            assert watch.stdout is not None
-            missing = set(done)
-            async with asyncio.timeout(TIMEOUT):
-                while missing:
-                    missing.discard((await watch.stdout.readline()).decode().strip())
+
+            async def told() -> bool:
+                return set(done) <= seen
+
+            await until(told, TIMEOUT, f"the watch of {self.program} to see what was acknowledged")
         finally:
             watch.kill()
-            await watch.communicate()
+            await watch.wait()
+            await listening
         code, out, err = await self("get", "--prefix", "--keys-only", f"{self.prefix}/")
         assert code == 0, err
         assert set(done) <= set(out.split())
         return f"{len(done)} puts, {refused} not acknowledged"
+
+
+async def _listen(watch: asyncio.subprocess.Process, seen: set[str]) -> None:
+    assert watch.stdout is not None
+    while line := await watch.stdout.readline():
+        if b"/" in line:
+            seen.add(line.decode().strip())
 
 
 def programs() -> dict[str, str]:
@@ -111,12 +124,17 @@ async def test_all_of_them_work_and_go_on_when_the_leader_is_killed(way: str, tm
             for endpoints in endpoints_for(client, cluster.nodes):
                 program = await Program.start(client, endpoints, "session", told)
                 print(client, await program.end())
+            async with cluster.client() as root:
+                await root.delete("", prefix=True)  # each of them begins with nothing
         leader = await cluster.leader()
         others = [node for node in cluster.nodes if node is not leader]
         every = ",".join(node.client_address for node in [leader, *others])
         running = [
             await Program.start(
-                client, others[0].client_address if client == "aetcd" else every, "faults", told
+                client,
+                others[0].client_address if client == "aetcd" else every,
+                "faults",
+                {**told, "CLIENT_PREFIX": client},
             )
             for client in COMMANDS
         ]

@@ -1,6 +1,7 @@
 // The npm package etcd3 against a cluster: node program.js HOST:PORT,... session|faults
 // Exits 0 if everything was as an etcd client expects; otherwise says what was not. The environment says how:
-// CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD.
+// CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD; and below which prefix it writes through faults:
+// CLIENT_PREFIX.
 'use strict';
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
@@ -8,7 +9,7 @@ const readline = require('node:readline');
 const { Etcd3 } = require('etcd3');
 
 const [endpoints, mode] = process.argv.slice(2);
-const { CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD } = process.env;
+const { CLIENT_CA, CLIENT_CERT, CLIENT_KEY, CLIENT_USER, CLIENT_PASSWORD, CLIENT_PREFIX = 'f' } = process.env;
 const file = path => (path ? fs.readFileSync(path) : undefined);
 const client = new Etcd3({
   hosts: endpoints.split(',').map(one => `${CLIENT_CA ? 'https' : 'http'}://${one}`),
@@ -104,20 +105,20 @@ async function locks() {
 }
 
 async function faults() {
-  const watcher = await client.watch().prefix('f/').create();
+  const watcher = await client.watch().prefix(`${CLIENT_PREFIX}/`).create();
   const seen = [];
-  watcher.on('put', one => seen.push([Number(one.key.toString().slice(2)), one.mod_revision]));
+  watcher.on('put', one => seen.push([Number(one.key.toString().split('/')[1]), one.mod_revision]));
   const lease = client.lease(10);
   let lost = null;
   lease.on('lost', error => { lost = error; });
-  await lease.put('alive').value('x');
+  await lease.put(`${CLIENT_PREFIX} alive`).value('x');
   let finish = false;
   readline.createInterface({ input: process.stdin }).on('line', () => { finish = true; });
   let number = 0, retried = 0;
   for (; !finish || number < 200; number++) {
     for (;;) {
       try {
-        await client.put(`f/${number}`).value('x');
+        await client.put(`${CLIENT_PREFIX}/${number}`).value('x');
         break;
       } catch (error) {
         retried++;
@@ -132,7 +133,7 @@ async function faults() {
   assert.deepEqual(revisions, [...new Set(revisions)].sort((a, b) => a - b), 'each revision once, in order');
   assert.equal(new Set(seen.map(([one]) => one)).size, number, 'every write was seen');
   assert.equal(lost, null, 'the lease was lost');
-  assert.equal(await client.get('alive').string(), 'x');
+  assert.equal(await client.get(`${CLIENT_PREFIX} alive`).string(), 'x');
   console.log(`${number} writes, ${retried} retried, ${seen.length} events`);
 }
 
