@@ -143,11 +143,16 @@ class _Proposal:
                 self._asked.append(one)
                 self._parts += parts[2 * at : 2 * at + 2]
 
+    def _headed(self) -> Cut:
+        """For results that are responses but for their header."""
+        respond = self._replica.headers.responses(self._field)
+        return lambda request, result: respond(result)
+
     def _answers(self, results: Sequence[bytes]) -> Iterator[None]:
-        cut, own = self._replica.headers.responses(self._field), self._cut
+        cut = self._cut or self._headed()
         for one, result in zip(self._asked, results, strict=True):
             try:
-                response = cut(result) if own is None else own(one.request, result)
+                response = cut(one.request, result)
             except Exception as error:
                 one.fail(error)
             else:
