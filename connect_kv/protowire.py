@@ -52,7 +52,7 @@ def field(tag: bytes, content: bytes) -> bytes:
     return tag + varint(len(content)) + content
 
 
-class Parts:
+class MessagePieces:
     """An encoded message in pieces: a large one is only put together once, by who sends it on."""
 
     __slots__ = ("pieces", "size")
@@ -66,13 +66,13 @@ class Parts:
         self.pieces.append(piece)
         self.size += len(piece)
 
-    def add_field(self, tag: bytes, content: Parts) -> None:
+    def add_field(self, tag: bytes, content: MessagePieces) -> None:
         """Append a message as a field."""
         self.add(tag + varint(content.size))
         self.pieces += content.pieces
         self.size += content.size
 
-    def begin_with(self, piece: bytes) -> Parts:
+    def begin_with(self, piece: bytes) -> MessagePieces:
         """Put encoded fields before the others."""
         self.pieces.insert(0, piece)
         self.size += len(piece)

@@ -21,7 +21,7 @@ from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.etcd_files.writer import Bucket, Pairs
 from connect_kv.kv import hashing, layout, scan
 from connect_kv.kv.layout import StoreState
-from connect_kv.kv.leases import Lease
+from connect_kv.kv.leases import GrantedLease
 from connect_kv.rpc.auth_pb2 import StoredAuth
 from connect_kv.rpc.etcd_files_pb2 import EtcdLease
 from connect_kv.storage import codec, transfer
@@ -74,7 +74,7 @@ def _leases(view: Reader) -> Pairs:
     """In the order of ours, which is etcd's: negative ids last."""
     for key, record in view.iterate(layout.LEASES, layout.LEASE_KEYS):
         lease = layout.lease_of(key)
-        value = EtcdLease(ID=lease, TTL=Lease.decode(record).ttl)
+        value = EtcdLease(ID=lease, TTL=GrantedLease.decode(record).ttl)
         yield records.number(lease), value.SerializeToString()
 
 

@@ -26,7 +26,7 @@ from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import compaction, hashing, layout, revision
 from connect_kv.kv.filling import loose_attachments, numbers
-from connect_kv.kv.leases import Lease
+from connect_kv.kv.leases import GrantedLease
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import SnapshotMeta
 from connect_kv.rpc.etcd_files_pb2 import EtcdLease
@@ -181,7 +181,7 @@ class _Etcd:
                 raise ValueError(f"the lease {key.hex()} is recorded as {lease.ID}")
             self.report.leases += 1
             # Its time begins when the new cluster does: what has passed of it etcd does not store.
-            yield layout.lease_key(lease.ID), Lease(lease.TTL, _FIRST_INDEX, 0).encode()
+            yield layout.lease_key(lease.ID), GrantedLease(lease.TTL, _FIRST_INDEX, 0).encode()
 
     def _users(self) -> Iterator[tuple[bytes, bytes]]:
         items = self._file.items

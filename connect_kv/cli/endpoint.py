@@ -20,7 +20,7 @@ PROBE = "health"
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class EndpointHealth:
     """How one member answered."""
 
     endpoint: str
@@ -39,7 +39,7 @@ def endpoint() -> None:
 def health(settings: Settings, cluster: bool) -> None:
     """Have each of the given endpoints read a key through the leader; exits 1 unless all can."""
 
-    async def work(client: Client) -> list[Health]:
+    async def work(client: Client) -> list[EndpointHealth]:
         addresses = list(client.endpoints)
         if cluster:
             urls = (url for member in await client.members(linearizable=False) for url in member.clientURLs)
@@ -72,7 +72,7 @@ def health(settings: Settings, cluster: bool) -> None:
         sys.exit(1)
 
 
-async def _probe(settings: Settings, address: str) -> Health:
+async def _probe(settings: Settings, address: str) -> EndpointHealth:
     started = time.monotonic()
     problem = ""
     async with settings.client(address) as client:
@@ -80,8 +80,8 @@ async def _probe(settings: Settings, address: str) -> Health:
             await client.get(PROBE)
         except errors.ConnectKvError as error:
             problem = str(error)
-    return Health(address, time.monotonic() - started, problem)
+    return EndpointHealth(address, time.monotonic() - started, problem)
 
 
-def _took(health: Health) -> str:
+def _took(health: EndpointHealth) -> str:
     return f"{health.seconds * 1000:.1f} ms"

@@ -12,7 +12,7 @@ from connect_kv.client.limits import within
 from connect_kv.framework.exceptions import raised
 from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
 from connect_kv.rpc.command_pb2 import Command, Result
 
@@ -56,7 +56,7 @@ class MachineClient(Generic[M]):
             if declared is None:
                 raise
             raise declared from failed
-        reply = result.machine_call if found.kind is Kind.COMMAND else result.machine_query
+        reply = result.machine_call if found.kind is MethodKind.COMMAND else result.machine_query
         # The method's own annotation decoded it: that is the type its caller sees.
         return cast(R, found.value(reply.value))
 
@@ -69,7 +69,7 @@ class MachineClient(Generic[M]):
 
     async def _send(self, method: Method, arguments: bytes, timeout: float) -> Result:
         command = Command()
-        writes = method.kind is Kind.COMMAND
+        writes = method.kind is MethodKind.COMMAND
         call = command.machine_call if writes else command.machine_query
         call.machine = self._name
         call.method = method.name

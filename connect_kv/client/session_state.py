@@ -33,7 +33,7 @@ SHARE_FROM = 128
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class SessionCall:
     """One request and who waits for it."""
 
     number: int
@@ -65,9 +65,9 @@ class SessionState:
         self._ttl = ttl
         self._window = 1
         self._next_number = 1
-        self._waiting: deque[Call] = deque()
-        self._resend: deque[Call] = deque()
-        self._unanswered: dict[int, Call] = {}
+        self._waiting: deque[SessionCall] = deque()
+        self._resend: deque[SessionCall] = deque()
+        self._unanswered: dict[int, SessionCall] = {}
 
     @property
     def has_work(self) -> bool:
@@ -88,7 +88,7 @@ class SessionState:
             limit = f"a session carries {MAX_COMMAND_BYTES}, and members take 1.5 MiB unless told otherwise"
             raise errors.RequestTooLarge(f"{len(encoded)} bytes: {limit}")
         self._next_number = number + 1
-        self._waiting.append(Call(number, encoded, future, deadline, writes))
+        self._waiting.append(SessionCall(number, encoded, future, deadline, writes))
 
     def head(self) -> bytes:
         """The first batch of a stream: opens a session, or resumes this one."""
@@ -120,9 +120,9 @@ class SessionState:
         self.in_flight += len(calls)
         return _encode(self.id, self._floor(), calls), len(calls)
 
-    def _take(self, room: int) -> list[Call]:
+    def _take(self, room: int) -> list[SessionCall]:
         """The next that somebody still waits for, as many as fit into a batch."""
-        taken: list[Call] = []
+        taken: list[SessionCall] = []
         size = 0
         for queue in (self._resend, self._waiting):
             while queue and len(taken) < room:
@@ -216,7 +216,7 @@ class SessionState:
             return next(iter(self._unanswered))
         return self._waiting[0].number if self._waiting else self._next_number
 
-    def _failed(self, call: Call, result: Result, logged_out: Callable[[str], bool]) -> None:
+    def _failed(self, call: SessionCall, result: Result, logged_out: Callable[[str], bool]) -> None:
         why = result.failure
         if why.type == SESSION_EXPIRED:
             self.expired = True
@@ -233,7 +233,7 @@ class SessionState:
             if not call.future.done():
                 call.future.set_exception(failure(why))
 
-    def _not_here(self, call: Call, why: Failure) -> None:
+    def _not_here(self, call: SessionCall, why: Failure) -> None:
         """The machine is suspended on this member: ask another; if it is so on all, that is the answer."""
         call.suspended += 1
         if call.suspended < self._members:
@@ -247,7 +247,7 @@ class SessionState:
 
     def _renew(self) -> None:
         """Move to a new session what certainly did not run, and reads; the rest is of unknown fate."""
-        again: list[Call] = []
+        again: list[SessionCall] = []
         for call in self._unanswered.values():
             if call.writes and call.sends:
                 call.future.set_exception(errors.SessionExpired("the session expired before an answer came"))
@@ -269,7 +269,7 @@ def _field_head(size: int) -> bytes:
     return _COMMAND + varint(size)
 
 
-def _encode(session: int, floor: int, calls: Iterable[Call]) -> bytes:
+def _encode(session: int, floor: int, calls: Iterable[SessionCall]) -> bytes:
     """``SessionRequests(commands=...)`` of commands that are encoded already."""
     parts = [SessionRequests(session=session, floor=floor).SerializeToString()]
     for call in calls:

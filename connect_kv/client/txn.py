@@ -73,7 +73,7 @@ def value(
     )
 
 
-class Lease(Protocol):
+class HasLeaseId(Protocol):
     """A lease of the client, asynchronous or blocking."""
 
     @property
@@ -82,7 +82,7 @@ class Lease(Protocol):
 
 
 def lease(
-    key: Text, operator: Operator, lease: int | Lease, *, range_end: Text = b"", prefix: bool = False
+    key: Text, operator: Operator, lease: int | HasLeaseId, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The lease it is attached to; 0: none."""
     start, end = span(key, range_end, prefix)
@@ -95,7 +95,7 @@ def put(
     key: Text,
     value: Text,
     *,
-    lease: int | Lease = 0,
+    lease: int | HasLeaseId = 0,
     prev_kv: bool = False,
     ignore_value: bool = False,
     ignore_lease: bool = False,
@@ -131,5 +131,5 @@ def transaction(
     return RequestOp(request_txn=TxnRequest(compare=compare, success=success, failure=failure))
 
 
-def _id(lease: int | Lease) -> int:
+def _id(lease: int | HasLeaseId) -> int:
     return lease if isinstance(lease, int) else lease.id

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.types import MARK, Kind, Mark
+from connect_kv.framework.types import MARK, Mark, MethodKind
 
 if TYPE_CHECKING:
     from connect_kv.framework.attributes import Attributes
@@ -43,7 +43,7 @@ def command(
     It belongs to the versions ``[since, until)`` of its class. Exceptions of `raises` reach typed callers
     as they are; what they hold (`args` and attributes) must be plain data. Others are CommandFailed.
     """
-    mark = Mark(Kind.COMMAND, since=since, until=until, raises=raises)
+    mark = Mark(MethodKind.COMMAND, since=since, until=until, raises=raises)
     return _marked(mark) if method is None else _marked(mark)(method)
 
 
@@ -69,7 +69,7 @@ def query(
 
     `since`, `until` and `raises` as of `command`.
     """
-    mark = Mark(Kind.QUERY, since=since, until=until, raises=raises)
+    mark = Mark(MethodKind.QUERY, since=since, until=until, raises=raises)
     return _marked(mark) if method is None else _marked(mark)(method)
 
 

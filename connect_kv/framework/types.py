@@ -31,7 +31,7 @@ class ServiceType(Enum):
     """In a store on disk that the callbacks receive: its changes and the log position are one batch."""
 
 
-class Kind(Enum):
+class MethodKind(Enum):
     """What a method of a machine is."""
 
     COMMAND = "command"
@@ -46,7 +46,7 @@ MARK = "__connect_kv_mark__"
 class Mark:
     """What `command`, `query` and `before` say of a function."""
 
-    kind: Kind
+    kind: MethodKind
     since: int = 1
     until: int | None = None
     """It belongs to the versions ``[since, until)`` of its class; None: to all from then on."""

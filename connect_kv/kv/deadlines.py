@@ -1,4 +1,4 @@
-"""Deadlines: when each lease has lived its time, and which of them have."""
+"""Deadlines of leases: when each has lived its time, and which of them have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SLACK = 1000
 """Items of the heap that may stand for nothing, beside as many as stand for something."""
 
 
-class Deadlines:
+class LeaseDeadlines:
     """Times by id. An id may go and come again, for a longer or a shorter time."""
 
     def __init__(self) -> None:

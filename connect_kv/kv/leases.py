@@ -28,7 +28,7 @@ _MASK = (1 << 63) - 1
 
 
 @dataclass(slots=True)
-class Lease:
+class GrantedLease:
     """One lease as of the last applied entry."""
 
     ttl: int
@@ -43,7 +43,7 @@ class Lease:
         return _LEASE.pack(self.ttl, self.renewal, self.renewed_at)
 
     @classmethod
-    def decode(cls, record: bytes) -> Lease:
+    def decode(cls, record: bytes) -> GrantedLease:
         """The inverse."""
         return cls(*_LEASE.unpack(record))
 
@@ -62,7 +62,7 @@ class LeaseTable:
     """All leases in memory (they are few beside keys), mirrored in the state database."""
 
     def __init__(self) -> None:
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, GrantedLease] = {}
         self._touched: set[int] = set()
         self._listeners: list[LeaseListener] = []
         self.granted = self.renewed = self.ended = 0
@@ -75,7 +75,7 @@ class LeaseTable:
     def __iter__(self) -> Iterator[int]:
         return iter(self._leases)
 
-    def get(self, lease: int) -> Lease | None:
+    def get(self, lease: int) -> GrantedLease | None:
         """The lease with that id, if there is one."""
         return self._leases.get(lease)
 
@@ -91,7 +91,7 @@ class LeaseTable:
         self._listeners.append(listener)
         listener.loaded()
 
-    def used(self, lease: Lease) -> float:
+    def used(self, lease: GrantedLease) -> float:
         """Seconds of its time that had certainly passed when the table was loaded.
 
         What was not measured, before there was an entry that says so, is not believed: a wall clock may have
@@ -106,7 +106,7 @@ class LeaseTable:
         """Read the table of a database whose last entry was applied at that moment. Raises CorruptStorage."""
         try:
             self._leases = {
-                layout.lease_of(key): Lease.decode(record)
+                layout.lease_of(key): GrantedLease.decode(record)
                 for key, record in reader.iterate(layout.LEASES, layout.LEASE_KEYS)
             }
         except struct.error as error:
@@ -133,7 +133,7 @@ class LeaseTable:
     def grant(self, changes: Changes, lease: int, ttl: int, index: int, now: int) -> int:
         """Add a lease with an unused id; returns the TTL it really has."""
         ttl = max(ttl, MINIMUM_TTL)
-        self._leases[lease] = Lease(ttl, index, now)
+        self._leases[lease] = GrantedLease(ttl, index, now)
         self.granted += 1
         self._store(changes, lease)
         return ttl

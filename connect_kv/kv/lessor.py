@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
-from connect_kv.kv.deadlines import Deadlines
+from connect_kv.kv.deadlines import LeaseDeadlines
 from connect_kv.kv.leases import LeaseTable
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, LeaseExpire
 from connect_kv.rpc.lease_pb2 import LeaseTimeToLiveResponse
@@ -53,7 +53,7 @@ class Lessor:
         self._leads_since: float | None = None
         self._said_at = 0.0
         """When this leader began, or last had an entry written for the time it carries."""
-        self._deadlines = Deadlines()
+        self._deadlines = LeaseDeadlines()
         """When each lease has lived its time, by the local clock."""
         self._renewals: dict[int, int] = {}
         """The renewal that deadline counts from. The table's may be newer: one that is being applied."""

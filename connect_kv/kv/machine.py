@@ -25,7 +25,7 @@ from connect_kv.kv.read_transactions import ReadTransaction, ReadTransactions
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
 from connect_kv.kv.watch import WatchHub
-from connect_kv.protowire import Parts, varint
+from connect_kv.protowire import MessagePieces, varint
 from connect_kv.rpc.command_pb2 import Command, Failure, LeaseExpired, LeaseRenewed, Result
 from connect_kv.rpc.kv_pb2 import (
     CompactionRequest,
@@ -90,7 +90,7 @@ class KvMachine:
             "compact": self._compact,
             "lease_grant": self._lease_grant,
         }
-        self._walks: dict[str, Callable[[Command, int, Moment, Changes], Walk[Parts]]] = {
+        self._walks: dict[str, Callable[[Command, int, Moment, Changes], Walk[MessagePieces]]] = {
             "delete_range": self._delete_range,
             "txn": self._txn,
             "lease_revoke": self._lease_revoke,
@@ -247,12 +247,14 @@ class KvMachine:
         store.finish()
         return result
 
-    def _delete_range(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+    def _delete_range(
+        self, command: Command, index: int, at: Moment, overlay: Changes
+    ) -> Walk[MessagePieces]:
         response = yield from txn.delete_range(self._store, overlay, command.delete_range)
         self._store.finish()
         return _result(Result.DELETE_RANGE_FIELD_NUMBER, response)
 
-    def _txn(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+    def _txn(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[MessagePieces]:
         self.txns += 1
         branch = yield from txn.choose(overlay, command.txn)
         yield from txn.check(overlay, self._store.state, self.leases, branch)
@@ -283,23 +285,27 @@ class KvMachine:
         header = ResponseHeader(revision=self._store.finish())
         return Result(lease_grant=LeaseGrantResponse(header=header, ID=lease, TTL=ttl))
 
-    def _lease_revoke(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+    def _lease_revoke(
+        self, command: Command, index: int, at: Moment, overlay: Changes
+    ) -> Walk[MessagePieces]:
         lease = command.lease_revoke.ID
         if self.leases.get(lease) is None:
             raise etcd_errors.LEASE_NOT_FOUND.error()
         header = ResponseHeader(revision=(yield from self._end_lease(lease, overlay)))
-        return Parts(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
+        return MessagePieces(Result(lease_revoke=LeaseRevokeResponse(header=header)).SerializeToString())
 
-    def _lease_renew(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+    def _lease_renew(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[MessagePieces]:
         ttls = []
         for number, lease in enumerate(command.lease_renew.ids, 1):
             ttls.append(self.leases.renew(overlay, lease, index, at.now))
             if not number % scan.SLICE_WRITES:
                 yield
         self._store.finish()
-        return Parts(Result(lease_renew=LeaseRenewed(ttls=ttls)).SerializeToString())
+        return MessagePieces(Result(lease_renew=LeaseRenewed(ttls=ttls)).SerializeToString())
 
-    def _lease_expire(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[Parts]:
+    def _lease_expire(
+        self, command: Command, index: int, at: Moment, overlay: Changes
+    ) -> Walk[MessagePieces]:
         ended = []
         for item in command.lease_expire.items:
             if self.leases.outlived(item.id, item.renewal):
@@ -307,7 +313,7 @@ class KvMachine:
                 ended.append(item.id)
                 self.expired_leases += 1
                 yield
-        return Parts(Result(lease_expire=LeaseExpired(ids=ended)).SerializeToString())
+        return MessagePieces(Result(lease_expire=LeaseExpired(ids=ended)).SerializeToString())
 
     def _end_lease(self, lease: int, overlay: Changes) -> Walk[int]:
         """Delete its keys in one revision, in key order, and then the lease itself."""
@@ -439,7 +445,7 @@ class KvMachine:
         A large one exists in memory once. Raises Refused, NodeStopped.
         """
         self.txns += 1
-        answers: list[Parts] = []
+        answers: list[MessagePieces] = []
         with self._transactions.open() as transaction:
             full = ResponseHeader(revision=transaction.state.revision)
             if header is not None:
@@ -521,9 +527,9 @@ def _chunk(kvs: list[bytes]) -> RangeStreamResponse:
     return RangeStreamResponse(range_response=RangeResponse.FromString(b"".join(kvs)))
 
 
-def _result(number: int, response: Parts) -> Parts:
+def _result(number: int, response: MessagePieces) -> MessagePieces:
     """A Result, without its number, that holds this response in that field."""
-    result = Parts()
+    result = MessagePieces()
     result.add_field(varint(number << 3 | 2), response)
     return result
 

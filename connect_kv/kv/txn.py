@@ -20,7 +20,7 @@ from connect_kv.kv.range_counts import RangeCounts
 from connect_kv.kv.ranges import RangeRead
 from connect_kv.kv.scan import Walk
 from connect_kv.kv.store import MvccStore
-from connect_kv.protowire import Parts, field
+from connect_kv.protowire import MessagePieces, field
 from connect_kv.rpc.kv_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -206,9 +206,9 @@ class TxnWrite:
         """The answer to every put that tells nothing but the revision, which is the same for all."""
         self._written = 0
 
-    def execute(self, branch: Branch) -> Walk[Parts]:
+    def execute(self, branch: Branch) -> Walk[MessagePieces]:
         """Run it: a TxnResponse without the header. The caller finishes the revision."""
-        answer = Parts(_SUCCEEDED if branch.succeeded else b"")
+        answer = MessagePieces(_SUCCEEDED if branch.succeeded else b"")
         if branch.pairs:
             yield from self._put_all(branch.pairs)
             answer.add(self._plain_answer() * len(branch.pairs))
@@ -246,9 +246,9 @@ class TxnWrite:
             self._plain = field(_RESPONSES, response)
         return self._plain
 
-    def _operation(self, op: Operation) -> Walk[Parts]:
+    def _operation(self, op: Operation) -> Walk[MessagePieces]:
         """A ResponseOp."""
-        answer = Parts()
+        answer = MessagePieces()
         if isinstance(op, PutRequest):
             answer.add(field(_PUT, put(self._store, self._changes, op).SerializeToString()))
         elif isinstance(op, RangeRequest):
@@ -280,11 +280,11 @@ def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:
     return response
 
 
-def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest) -> Walk[Parts]:
+def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest) -> Walk[MessagePieces]:
     """Execute a DeleteRange: its response."""
     records = yield from store.delete_range(changes, request.key, request.range_end)
     numbers = DeleteRangeResponse(deleted=len(records)).SerializeToString()
-    answer = Parts(wire.header(store.writing), numbers)
+    answer = MessagePieces(wire.header(store.writing), numbers)
     if request.prev_kv:
         for number, record in enumerate(records, 1):
             answer.add(field(_DELETED_KVS, record))
@@ -295,9 +295,9 @@ def delete_range(store: MvccStore, changes: Changes, request: DeleteRangeRequest
 
 def _range(
     reader: Reader, state: StoreState, request: RangeRequest, range_counts: RangeCounts
-) -> Walk[Parts]:
+) -> Walk[MessagePieces]:
     """A whole Range, for where the answer is part of a larger one."""
-    answer = Parts(wire.header(state.revision))
+    answer = MessagePieces(wire.header(state.revision))
     read = RangeRead(reader, state, request, range_counts)
     for _ in read.run():
         answer.add(read.take())
@@ -309,17 +309,17 @@ def _range(
 
 def read_only(
     reader: Reader, state: StoreState, leases: LeaseTable, request: TxnRequest, range_counts: RangeCounts
-) -> Walk[Parts]:
+) -> Walk[MessagePieces]:
     """A transaction for which `is_read_only` holds, over one frozen state; without the header.
 
     Raises Refused.
     """
     branch = yield from choose(reader, request)
     yield from check(reader, state, leases, branch)
-    answer = Parts(_SUCCEEDED if branch.succeeded else b"")
+    answer = MessagePieces(_SUCCEEDED if branch.succeeded else b"")
     for op in branch.operations:
         assert isinstance(op, RangeRequest)
-        response = Parts()
+        response = MessagePieces()
         response.add_field(_RANGE, (yield from _range(reader, state, op, range_counts)))
         answer.add_field(_RESPONSES, response)
     return answer

@@ -51,7 +51,7 @@ EMPTY_RANGE = "mvcc: watcher range is empty"
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 
 
-class Answer(NamedTuple):
+class WatchAnswer(NamedTuple):
     """A response, as far as it is the machine's to say."""
 
     revision: int
@@ -62,7 +62,7 @@ class Answer(NamedTuple):
     """The events, encoded as a WatchResponse holds them; shared by all watches that see the same."""
 
     @classmethod
-    def of(cls, response: WatchResponse, revision: int) -> Answer:
+    def of(cls, response: WatchResponse, revision: int) -> WatchAnswer:
         """One without events."""
         return cls(revision, response.SerializeToString())
 
@@ -92,8 +92,8 @@ class WatchStream:
         self._ended: set[int] = set()
         """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
-        self._queue: deque[Answer | _Progress | Watcher] = deque()
-        self._parts: deque[Answer] = deque()
+        self._queue: deque[WatchAnswer | _Progress | Watcher] = deque()
+        self._parts: deque[WatchAnswer] = deque()
         self._wakeup = asyncio.Event()
         self._closed = False
         self._round_began = 0.0
@@ -217,7 +217,7 @@ class WatchStream:
         revision, fields, events = await self._next()
         return b"".join((protowire.field(_HEADER, header(revision)), fields, events))
 
-    async def _next(self) -> Answer:
+    async def _next(self) -> WatchAnswer:
         while True:
             if self._parts:
                 return self._parts.popleft()
@@ -253,7 +253,7 @@ class WatchStream:
         self._round_left = 0
         self._rests_until = now + min(now - self._round_began, LONGEST_REST)
 
-    async def _turn(self) -> Answer | None:
+    async def _turn(self) -> WatchAnswer | None:
         """What the head of the queue has to say. It stays there while we wait, so nothing is lost."""
         head = self._queue[0]
         if isinstance(head, Watcher):
@@ -265,15 +265,15 @@ class WatchStream:
         self._queue.popleft()
         return self._promise(head) if isinstance(head, _Progress) else head
 
-    def _promise(self, progress: _Progress) -> Answer | None:
+    def _promise(self, progress: _Progress) -> WatchAnswer | None:
         """Progress, unless a watch has fallen behind since it was queued."""
         watch, revision = progress
         concerned = self._watches.values() if watch is None else (watch,)
         if not concerned or not all(one.caught_up(revision) and not one.closed for one in concerned):
             return None
-        return Answer.of(WatchResponse(watch_id=NO_WATCH if watch is None else watch.id), revision)
+        return WatchAnswer.of(WatchResponse(watch_id=NO_WATCH if watch is None else watch.id), revision)
 
-    def _take(self, watch: Watcher) -> Answer | None:
+    def _take(self, watch: Watcher) -> WatchAnswer | None:
         """What its group has for it, or a first part."""
         if watch.group is None:
             return None
@@ -286,7 +286,7 @@ class WatchStream:
             batch = EventBatch([change for change in batch.changes if change.revision >= watch.start])
         return self._events(watch, batch, batch.revision) if batch is not None and batch.changes else None
 
-    async def _catch_up(self, watch: Watcher) -> Answer | None:
+    async def _catch_up(self, watch: Watcher) -> WatchAnswer | None:
         """Read on in the history until there is a response; at its end the watch is live."""
         while not watch.closed and watch.unsynced:
             last = self._hub.revision
@@ -314,7 +314,7 @@ class WatchStream:
             return None
         return self._events(watch, EventBatch(unsent), self._hub.revision)
 
-    def _full_response(self, watch: Watcher) -> Answer | None:
+    def _full_response(self, watch: Watcher) -> WatchAnswer | None:
         """A response of the whole revisions read so far, if they are enough for one.
 
         Its header does not name the present, as etcd's does: a client that resumes by the header would
@@ -333,14 +333,14 @@ class WatchStream:
         batch = EventBatch(unsent[:whole])
         return self._events(watch, batch, batch.revision)
 
-    def _overtaken(self, watch: Watcher, compacted: int) -> Answer:
+    def _overtaken(self, watch: Watcher, compacted: int) -> WatchAnswer:
         """The history it needs was compacted: say from where on it could start again."""
         self._queue.popleft()
         self._drop(watch)
         self._ended.add(watch.id)
-        return Answer.of(WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compacted), 0)
+        return WatchAnswer.of(WatchResponse(watch_id=watch.id, canceled=True, compact_revision=compacted), 0)
 
-    def _events(self, watch: Watcher, batch: EventBatch, revision: int) -> Answer:
+    def _events(self, watch: Watcher, batch: EventBatch, revision: int) -> WatchAnswer:
         """One response, or the first of several; the others come next."""
         watch.quiet = False
         self._hub.sent += len(batch.changes)
@@ -348,20 +348,22 @@ class WatchStream:
             return self._whole_revisions(watch, batch, revision)
         encoded = [change.encoded(prev_kv=watch.prev_kv) for change in batch.changes]
         parts = list(_split(encoded, self._hub.fragment_bytes))
-        self._parts += [Answer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]]
-        self._parts.append(Answer(revision, watch.fields, b"".join(parts[-1])))
+        self._parts += [
+            WatchAnswer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]
+        ]
+        self._parts.append(WatchAnswer(revision, watch.fields, b"".join(parts[-1])))
         return self._parts.popleft()
 
-    def _whole_revisions(self, watch: Watcher, batch: EventBatch, revision: int) -> Answer:
+    def _whole_revisions(self, watch: Watcher, batch: EventBatch, revision: int) -> WatchAnswer:
         """For who asked for no fragments: no revision is cut, and no response larger than it must be."""
         events = batch.encoded(prev_kv=watch.prev_kv)
         if len(events) < RESPONSE_BYTES:
-            return Answer(revision, watch.fields, events)
+            return WatchAnswer(revision, watch.fields, events)
         *first, last = batch.pieces(RESPONSE_BYTES, prev_kv=watch.prev_kv)
         self._parts += [
-            Answer(piece.revision, watch.fields, piece.encoded(prev_kv=watch.prev_kv)) for piece in first
+            WatchAnswer(piece.revision, watch.fields, piece.encoded(prev_kv=watch.prev_kv)) for piece in first
         ]
-        self._parts.append(Answer(revision, watch.fields, last.encoded(prev_kv=watch.prev_kv)))
+        self._parts.append(WatchAnswer(revision, watch.fields, last.encoded(prev_kv=watch.prev_kv)))
         return self._parts.popleft()
 
     def _refusal(self, key: bytes, request: WatchCreateRequest) -> str | None:
@@ -383,9 +385,9 @@ class WatchStream:
         return self._next_id - 1
 
     def _answer(self, response: WatchResponse, revision: int) -> None:
-        self._enqueue(Answer.of(response, revision))
+        self._enqueue(WatchAnswer.of(response, revision))
 
-    def _enqueue(self, item: Answer | _Progress | Watcher) -> None:
+    def _enqueue(self, item: WatchAnswer | _Progress | Watcher) -> None:
         self._queue.append(item)
         self._wakeup.set()
 

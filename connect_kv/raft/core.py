@@ -8,7 +8,7 @@ from typing import assert_never
 
 from connect_kv.errors import MembershipRefused, NotLeader, Overloaded
 from connect_kv.raft.config import RaftConfig
-from connect_kv.raft.election import Election
+from connect_kv.raft.election import LeaderElection
 from connect_kv.raft.errors import RaftInvariantError
 from connect_kv.raft.follower import Follower
 from connect_kv.raft.heartbeats import Heartbeats
@@ -48,7 +48,7 @@ class RaftCore:
         self._follower = Follower(self._state)
         self._replication = Replication(self._state)
         self._heartbeats = Heartbeats(self._state, self._replication)
-        self._election = Election(self._state, self._lead)
+        self._election = LeaderElection(self._state, self._lead)
         self._number = 0
         self._hint_due = False
 

@@ -11,7 +11,7 @@ from connect_kv.raft.state import RaftState
 from connect_kv.raft.types import Role
 
 
-class Election:
+class LeaderElection:
     """How a node comes to lead, and whom it helps to."""
 
     def __init__(self, state: RaftState, won: Callable[[], None]) -> None:

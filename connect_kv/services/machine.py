@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall, Result
 from connect_kv.services.access import Access
@@ -57,7 +57,7 @@ class MachineService:
         self._access.query(caller, request.machine)
         await self._calls.founded(request.machine, self._replica.time_limit)
         checked = self._check(request)
-        if checked.kind is Kind.QUERY:
+        if checked.kind is MethodKind.QUERY:
             await self._access.behind(
                 self._replica.barrier, lambda: self._access.query(caller, request.machine)
             )
@@ -77,7 +77,7 @@ class MachineService:
         if self._calls.unfounded(request.machine):
             return None
         checked = self._check(request)
-        if checked.kind is Kind.QUERY:
+        if checked.kind is MethodKind.QUERY:
             return None
         by = self._access.command(caller, request.machine)
         return _command(request, checked), by
@@ -153,7 +153,7 @@ def _machine(name: str, machine: HostedMachine) -> Describe.Machine:
 def _method(method: MethodDescription) -> Describe.Method:
     return Describe.Method(
         name=method.name,
-        query=method.kind is Kind.QUERY,
+        query=method.kind is MethodKind.QUERY,
         doc=method.doc,
         parameters=[
             Describe.Parameter(name=parameter.name, type=parameter.type, required=parameter.required)

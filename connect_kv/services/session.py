@@ -20,7 +20,7 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import Place, SessionCommands
 from connect_kv.services.shares import Shares
 from connect_kv.services.status import failure_of
-from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
+from connect_kv.statemachine.loop_budget import LOOK_AT_CLOCK, LoopBudget
 from connect_kv.statemachine.sessions import SessionTable
 
 WINDOW = 4096
@@ -187,7 +187,7 @@ class _Door:
 
     async def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
-        pace = Pace(self._clock)
+        pace = LoopBudget(self._clock)
         sorted_: list[list[Command]] = [[] for _ in Place]
         unsure: list[Command] = []
         place, measure = self._commands.place, not self._commands.fits(request)
@@ -269,7 +269,7 @@ class _Door:
             return
         if self._access.generation != judged:
             gets, reads = self._still_good(gets), self._still_good(reads)
-        pace = Pace(self._clock)
+        pace = LoopBudget(self._clock)
         self._written_down([*gets, *reads], None)
         for start in range(0, len(gets), _GETS_AT_ONCE):
             self._answer(self._reads.gets(gets[start : start + _GETS_AT_ONCE]))

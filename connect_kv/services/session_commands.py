@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 from connect_kv.errors import BadCall, RequestTooLarge
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.kv import validation
 from connect_kv.kv.gets import is_plain
 from connect_kv.rpc.command_pb2 import Command, SessionBatch
@@ -95,7 +95,7 @@ class SessionCommands:
         call = command.machine_call if name == "machine_call" else command.machine_query
         checked = self._calls.check(call.machine, call.method, call.arguments)
         call.arguments, call.version = checked.arguments, checked.version
-        if checked.kind is Kind.QUERY:
+        if checked.kind is MethodKind.QUERY:
             return Place.READ
         if name == "machine_query":
             raise BadCall(f"{call.method!r} is a command, not a query")

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from connect_kv.rpc.versions_pb2 import HostedMachines, MachineChange
 from connect_kv.statemachine.code_records import activation_record, codes_from
-from connect_kv.statemachine.fingerprint import PYTHON, Code, changed
+from connect_kv.statemachine.fingerprint import PYTHON, CodeFingerprint, changed
 from connect_kv.statemachine.hosted import HostedMachine
 
 LARGEST_FIRST_STATE = 256 << 10
@@ -21,9 +21,9 @@ class Claim:
     """What a member says of one machine it hosts."""
 
     newest: int
-    codes: tuple[Code, ...]
+    codes: tuple[CodeFingerprint, ...]
 
-    def code(self, version: int) -> Code | None:
+    def code(self, version: int) -> CodeFingerprint | None:
         """What it would execute."""
         return next((code for code in self.codes if code.version == version), None)
 
@@ -122,7 +122,7 @@ def _record_codes(
 
 def _agreed(
     machine: HostedMachine, version: int, heard: Mapping[str, Claim | None], *, beginning: bool
-) -> tuple[list[Code], str]:
+) -> tuple[list[CodeFingerprint], str]:
     """The codes of that version, one for each Python; or who has another, and in what."""
     found = {PYTHON: machine.codes[version - 1]}
     for member, claim in sorted(heard.items()):

@@ -17,10 +17,10 @@ from connect_kv.framework.callbacks import (
     StoreHandler,
 )
 from connect_kv.framework.methods import WrongArguments
-from connect_kv.framework.types import Kind, MessageType, ServiceType, Store
+from connect_kv.framework.types import MessageType, MethodKind, ServiceType, Store
 from connect_kv.framework.versions import methods_of
 from connect_kv.statemachine.depth import FixedDepth
-from connect_kv.statemachine.fingerprint import Code
+from connect_kv.statemachine.fingerprint import CodeFingerprint
 from connect_kv.statemachine.hosted import (
     Activation,
     Checked,
@@ -44,7 +44,7 @@ class CallbackMachine:
 
     newest = 1
     names = frozenset((_SEND.name,))
-    codes: tuple[Code, ...] = ()
+    codes: tuple[CodeFingerprint, ...] = ()
     standing = Standing()
     accept_changed = False
 
@@ -89,7 +89,7 @@ class CallbackMachine:
             raise BadCall(f"incoming raised {type(error).__name__}: {text_of_error(error)}") from error
         if not isinstance(kind, MessageType):
             raise BadCall(f"incoming returned {kind!r}, not a MessageType")
-        return Checked(Kind.QUERY if kind is MessageType.READ else Kind.COMMAND, method, checked)
+        return Checked(MethodKind.QUERY if kind is MessageType.READ else MethodKind.COMMAND, method, checked)
 
     def value_json(self, method: str, value: bytes) -> str:
         """A returned value as JSON: bytes as base64."""

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from connect_kv.rpc.versions_pb2 import HostedMachines, MachineChange, MachineCode, MachineStanding
-from connect_kv.statemachine.fingerprint import Code
+from connect_kv.statemachine.fingerprint import CodeFingerprint
 from connect_kv.statemachine.hosted import Activation, HostedMachine, Standing
 
 OLD = Standing(1)
 """What every state has that was stored without saying."""
 
 
-def code_record(code: Code) -> MachineCode:
+def code_record(code: CodeFingerprint) -> MachineCode:
     """As it travels."""
     commands = [
         MachineCode.Method(name=name, digest=digest) for name, digest in sorted(code.commands.items())
@@ -22,10 +22,12 @@ def code_record(code: Code) -> MachineCode:
     return MachineCode(version=code.version, python=code.python, commands=commands, beginning=code.beginning)
 
 
-def codes_from(records: Iterable[MachineCode]) -> tuple[Code, ...]:
+def codes_from(records: Iterable[MachineCode]) -> tuple[CodeFingerprint, ...]:
     """The inverse, of several."""
     return tuple(
-        Code(one.version, one.python, {method.name: method.digest for method in one.commands}, one.beginning)
+        CodeFingerprint(
+            one.version, one.python, {method.name: method.digest for method in one.commands}, one.beginning
+        )
         for one in records
     )
 
@@ -57,7 +59,11 @@ def hosted_record(machines: Mapping[str, HostedMachine]) -> bytes:
 
 
 def activation_record(
-    machine: str, origin: int, version: int, codes: Iterable[Code], state: Iterable[bytes] | None = None
+    machine: str,
+    origin: int,
+    version: int,
+    codes: Iterable[CodeFingerprint],
+    state: Iterable[bytes] | None = None,
 ) -> MachineChange:
     """The entry that gives a machine another version."""
     activate = MachineChange.Activate(origin=origin, version=version, codes=map(code_record, codes))

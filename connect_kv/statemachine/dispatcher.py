@@ -26,8 +26,8 @@ from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
 from connect_kv.statemachine.batches import command_from, encoded, session_batch, with_session
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.code_records import activation_from
-from connect_kv.statemachine.hosted import Call, Rejected
-from connect_kv.statemachine.pace import LOOK_AT_CLOCK, Pace
+from connect_kv.statemachine.hosted import MachineCall, Rejected
+from connect_kv.statemachine.loop_budget import LOOK_AT_CLOCK, LoopBudget
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
 from connect_kv.statemachine.user_machines import (
@@ -108,7 +108,7 @@ class Slice:
 
     overlay: Changes
     at: Moment
-    pace: Pace
+    pace: LoopBudget
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
     steps: dict[str, list[AnyStep]] = field(default_factory=dict)
@@ -160,7 +160,7 @@ class Dispatcher:
 
         Raises UnknownEntry, and whatever else must stop the node.
         """
-        work = Slice(overlay, at, Pace(self._clock))
+        work = Slice(overlay, at, LoopBudget(self._clock))
         self._sessions.begin(entries[-1].index)
         for entry in entries:
             row: list[bytes] = []
@@ -324,7 +324,7 @@ class Dispatcher:
             work.overlay.put(skip_key(index, position), b"")
             failure = Failure(code=_NOT_FOUND, message=f"connect-kv: machine {name!r} was retired")
             return Result(number=command.number, failure=failure).SerializeToString()
-        step = Call(call.method, call.arguments, work.at.log_time, index, call.version or 1, position)
+        step = MachineCall(call.method, call.arguments, work.at.log_time, index, call.version or 1, position)
         work.steps.setdefault(name, []).append(step)
         work.call_slots.setdefault(name, []).append((Slot(row, position), command.number))
         return _PENDING

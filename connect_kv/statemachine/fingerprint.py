@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from connect_kv.framework.methods import mark_of
 from connect_kv.framework.replicated import Replicated
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import versions_of
 
 PYTHON = f"{sys.implementation.cache_tag}"
@@ -40,7 +40,7 @@ _NAMING = frozenset((*dis.hasname, *dis.haslocal, *dis.hasfree))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Code:
+class CodeFingerprint:
     """What one version executes under one Python."""
 
     version: int
@@ -51,7 +51,7 @@ class Code:
     """Of `__init__`, `upgrade` and `restore`: they decide how a version begins, not how it goes on."""
 
 
-def codes_of(owner: type) -> tuple[Code, ...]:
+def codes_of(owner: type) -> tuple[CodeFingerprint, ...]:
     """Of each version that this code of a Replicated class has."""
     versions = versions_of(owner)
     beginning = _digest(owner, [getattr(owner, name) for name in ("__init__", "upgrade", "restore")])
@@ -60,13 +60,13 @@ def codes_of(owner: type) -> tuple[Code, ...]:
         commands = {
             name: _digest(owner, [method.function])
             for name, method in versions.methods(version).items()
-            if method.kind is Kind.COMMAND
+            if method.kind is MethodKind.COMMAND
         }
-        found.append(Code(version, PYTHON, commands, beginning))
+        found.append(CodeFingerprint(version, PYTHON, commands, beginning))
     return tuple(found)
 
 
-def changed(recorded: Code, own: Code) -> list[str]:
+def changed(recorded: CodeFingerprint, own: CodeFingerprint) -> list[str]:
     """Commands that are not what they were, or not in both."""
     names = recorded.commands.keys() | own.commands.keys()
     return sorted(name for name in names if recorded.commands.get(name) != own.commands.get(name))

@@ -18,10 +18,10 @@ from connect_kv.framework.replicated import (
     set_log_time,
     twin,
 )
-from connect_kv.framework.types import Kind, Store
+from connect_kv.framework.types import MethodKind, Store
 from connect_kv.framework.versions import versions_of
 from connect_kv.statemachine.depth import FixedDepth
-from connect_kv.statemachine.fingerprint import PYTHON, Code, changed, codes_of
+from connect_kv.statemachine.fingerprint import PYTHON, CodeFingerprint, changed, codes_of
 from connect_kv.statemachine.guard import Guard
 
 _MESSAGE_LIMIT = 4096
@@ -33,7 +33,7 @@ QUERY_WROTE = "QueryWrote"
 """Type of the failure of a query that changed the object."""
 
 
-class Call(NamedTuple):
+class MachineCall(NamedTuple):
     """One command from the log."""
 
     method: str
@@ -53,7 +53,7 @@ class Activation(NamedTuple):
     origin: int
     """The version it must have; 0: it is to be founded. If it has another one, nothing happens."""
     version: int
-    codes: tuple[Code, ...]
+    codes: tuple[CodeFingerprint, ...]
     """What the version executes. With `origin` equal to `version`, they are all that changes."""
     state: tuple[bytes, ...] | None
     """Where it is founded: the first state of all members."""
@@ -62,13 +62,13 @@ class Activation(NamedTuple):
     position: int = 0
 
 
-Step = Call | Activation
+Step = MachineCall | Activation
 
 
 class Checked(NamedTuple):
     """A call that may be made: a command to propose, or a query to run after a read barrier."""
 
-    kind: Kind
+    kind: MethodKind
     method: str
     arguments: bytes
     """Msgpack, as they were given: defaults are filled in by the body that runs."""
@@ -112,7 +112,7 @@ class Standing:
 
     version: int = 1
     """0: not founded yet."""
-    codes: tuple[Code, ...] = ()
+    codes: tuple[CodeFingerprint, ...] = ()
     """What the version executes, as far as the members have agreed on it."""
 
 
@@ -121,7 +121,7 @@ class MethodDescription:
     """One method, for people and other languages."""
 
     name: str
-    kind: Kind
+    kind: MethodKind
     doc: str
     parameters: tuple[Parameter, ...]
     returns: str
@@ -142,7 +142,7 @@ class HostedMachine(Protocol):
     """The newest version that its code has."""
     names: frozenset[str]
     """Of the methods of all its versions."""
-    codes: tuple[Code, ...]
+    codes: tuple[CodeFingerprint, ...]
     """What each of its versions executes. Without any it has no versions and needs no founding."""
     standing: Standing
     """Its active version."""
@@ -264,11 +264,11 @@ class ReplicatedMachine:
                     outcomes[-1] = CommandFailed(UNSTORABLE, reason)
         return outcomes
 
-    def _command(self, call: Call) -> Outcome:
+    def _command(self, call: MachineCall) -> Outcome:
         if not self.standing.version:
             self._found(call.version)
         method = self._methods.get(call.method)
-        if method is None or method.kind is not Kind.COMMAND:
+        if method is None or method.kind is not MethodKind.COMMAND:
             return self._not_run(call, f"there is no command {call.method!r}")
         try:
             return method.call(self._machine, call.arguments)
@@ -280,7 +280,7 @@ class ReplicatedMachine:
     def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
         """Run a query. Raises CommandFailed with what it raised, BadCall."""
         found = self._method(self._methods, method)
-        if found.kind is not Kind.QUERY:
+        if found.kind is not MethodKind.QUERY:
             raise BadCall(f"{method!r} is a command, not a query")
         set_log_time(self._machine, log_time)
         guard, state = self._guard, vars(self._machine)
@@ -395,7 +395,7 @@ class ReplicatedMachine:
             )
         self.standing, self._methods = standing, self._versions.methods(standing.version)
 
-    def _not_run(self, call: Call, reason: str) -> Outcome:
+    def _not_run(self, call: MachineCall, reason: str) -> Outcome:
         """What comes of a call that does not fit. Raises Halt if it was right when it was checked."""
         if call.version and call.version < self.standing.version:
             return Rejected(f"version {self.standing.version} became active before it was its turn: {reason}")

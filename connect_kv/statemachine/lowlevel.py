@@ -9,17 +9,17 @@ from connect_kv.errors import BadCall
 from connect_kv.framework import data
 from connect_kv.framework.methods import WrongArguments
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.framework.types import Kind, Store
+from connect_kv.framework.types import MethodKind, Store
 from connect_kv.framework.versions import methods_of
 from connect_kv.interfaces import StateMachine
 from connect_kv.raft.types import Entry, EntryId, EntryKind
 from connect_kv.statemachine.depth import FixedDepth
-from connect_kv.statemachine.fingerprint import Code
+from connect_kv.statemachine.fingerprint import CodeFingerprint
 from connect_kv.statemachine.hosted import (
     Activation,
-    Call,
     Checked,
     Halt,
+    MachineCall,
     MethodDescription,
     Outcome,
     Standing,
@@ -61,7 +61,7 @@ class LowLevelMachine(Generic[R]):
     can_snapshot = True
     newest = 1
     names = frozenset(_METHODS)
-    codes: tuple[Code, ...] = ()
+    codes: tuple[CodeFingerprint, ...] = ()
     standing = Standing()
     accept_changed = False
 
@@ -104,7 +104,7 @@ class LowLevelMachine(Generic[R]):
 
     def query(self, method: str, arguments: bytes, log_time: int, store: Store | None) -> bytes:
         """Run a query. Raises CommandFailed with what it raised, BadCall."""
-        if method not in _METHODS or _METHODS[method].kind is not Kind.QUERY:
+        if method not in _METHODS or _METHODS[method].kind is not MethodKind.QUERY:
             raise BadCall(f"{method!r} is not a query")
         try:
             return data.encode(self._machine.query(_bytes(_METHODS[method].arguments(arguments)[0])))
@@ -133,7 +133,7 @@ class LowLevelMachine(Generic[R]):
         self._machine.restore(int.from_bytes(head, "big"), rest)
 
 
-def _command(call: Call) -> bytes:
+def _command(call: MachineCall) -> bytes:
     if call.method != "apply":
         raise Halt(f"{call.method!r} is no command here")
     try:

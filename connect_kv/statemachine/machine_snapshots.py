@@ -18,7 +18,7 @@ from connect_kv.statemachine import stored_states
 from connect_kv.statemachine.batches import commands_of, parse
 from connect_kv.statemachine.code_records import activation_from
 from connect_kv.statemachine.database import BatchWriter
-from connect_kv.statemachine.hosted import Call
+from connect_kv.statemachine.hosted import MachineCall
 from connect_kv.statemachine.sessions import SessionLimits
 from connect_kv.statemachine.stored_states import Header, MachineState
 from connect_kv.statemachine.user_machines import RETIRED, AnyStep, Suspension, UserMachines
@@ -344,7 +344,9 @@ def _step(command: Command, log_time: int, index: int, position: int) -> tuple[s
     kind = command.WhichOneof("request")
     if kind == "machine_call":
         call = command.machine_call
-        return call.machine, Call(call.method, call.arguments, log_time, index, call.version or 1, position)
+        return call.machine, MachineCall(
+            call.method, call.arguments, log_time, index, call.version or 1, position
+        )
     if kind == "machine_change":
         change = command.machine_change
         if change.HasField("activate"):

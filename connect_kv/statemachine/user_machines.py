@@ -15,9 +15,9 @@ from connect_kv.kv.layout import Changes
 from connect_kv.statemachine.code_records import OLD
 from connect_kv.statemachine.hosted import (
     Activation,
-    Call,
     Halt,
     HostedMachine,
+    MachineCall,
     Outcome,
     Standing,
     Step,
@@ -199,7 +199,7 @@ class UserMachines:
     def _passed(self, name: str, steps: Sequence[Step]) -> list[AnyOutcome]:
         suspension = self._suspended.get(name) or Suspension("it was retired", 0)
         reason = f"{suspension.of(name)}; others may have run this call"
-        return [Passed(reason) for step in steps if isinstance(step, Call)]
+        return [Passed(reason) for step in steps if isinstance(step, MachineCall)]
 
     def _measure(self, name: str, index: int) -> None:
         if index != self.measured[0]:
@@ -286,7 +286,9 @@ class UserMachines:
 
     def suspend(self, name: str, reason: str, at: Step | None = None) -> None:
         """It does not go on here until it is loaded anew."""
-        index, position = (at.entry_index, at.position) if isinstance(at, Call | Activation) else (0, 0)
+        index, position = (
+            (at.entry_index, at.position) if isinstance(at, MachineCall | Activation) else (0, 0)
+        )
         self._suspend(name, Suspension(reason, index, position))
 
     def resume(self, name: str, suspension: Suspension) -> None:

@@ -16,7 +16,7 @@ import pytest
 from connect_kv import Replicated
 from connect_kv.errors import CommandFailed, ConfigError
 from connect_kv.framework import data
-from connect_kv.statemachine.hosted import Call, ReplicatedMachine
+from connect_kv.statemachine.hosted import MachineCall, ReplicatedMachine
 from connect_kv.testing.simulation.determinism import check_determinism
 from connect_kv.testing.simulation.invariants import Violation
 
@@ -99,7 +99,9 @@ def test_a_line_is_what_the_page_says_of_it(
             check_determinism(machine, calls=40)
         return
     hosted = ReplicatedMachine(machine())
-    outcomes = [hosted.execute([Call("run", data.encode({}), number, number)], None)[0] for number in (1, 2)]
+    outcomes = [
+        hosted.execute([MachineCall("run", data.encode({}), number, number)], None)[0] for number in (1, 2)
+    ]
     if rule.verdict == "fails":
         assert isinstance(outcomes[0], CommandFailed)
         assert rule.says in f"{outcomes[0].type}: {outcomes[0].message}"

@@ -9,10 +9,10 @@ import pytest
 
 from connect_kv.errors import BadCall, CommandFailed, ConfigError
 from connect_kv.framework.callbacks import Messages
-from connect_kv.framework.types import Kind, MessageType, ServiceType, Store
+from connect_kv.framework.types import MessageType, MethodKind, ServiceType, Store
 from connect_kv.framework.versions import methods_of
 from connect_kv.statemachine.callbacks import CallbackMachine
-from connect_kv.statemachine.hosted import Call, Checked, Halt
+from connect_kv.statemachine.hosted import Checked, Halt, MachineCall
 
 
 def send(message: bytes) -> bytes:
@@ -77,8 +77,8 @@ def machine(log: Log) -> CallbackMachine:
 
 def test_incoming_decides_whether_a_message_is_replicated() -> None:
     callbacks = machine(Log())
-    assert callbacks.check("send", send(b"get")).kind is Kind.QUERY
-    assert callbacks.check("send", send(b"set")) == Checked(Kind.COMMAND, "send", send(b"set"))
+    assert callbacks.check("send", send(b"get")).kind is MethodKind.QUERY
+    assert callbacks.check("send", send(b"set")) == Checked(MethodKind.COMMAND, "send", send(b"set"))
     assert callbacks.check("send", '{"message": "c2V0"}').arguments == send(b"set")
 
 
@@ -98,7 +98,9 @@ def test_a_message_that_cannot_be_routed_is_refused(method: str, arguments: byte
 
 def test_messages_reach_the_callbacks_and_answers_come_back() -> None:
     callbacks = machine(Log())
-    outcomes = callbacks.execute([Call("send", send(b"a"), 0, 1), Call("send", send(b"fail"), 0, 2)], None)
+    outcomes = callbacks.execute(
+        [MachineCall("send", send(b"a"), 0, 1), MachineCall("send", send(b"fail"), 0, 2)], None
+    )
     assert value(outcomes[0]) == b"1"
     assert isinstance(outcomes[1], CommandFailed)
     assert value(callbacks.query("send", send(b"get"), 0, None)) == b"a,fail"
@@ -106,7 +108,7 @@ def test_messages_reach_the_callbacks_and_answers_come_back() -> None:
 
 
 def test_a_service_cannot_go_on_with_an_entry_that_is_no_message() -> None:
-    for call in (Call("other", send(b""), 0, 4), Call("send", b"\x80", 0, 4)):
+    for call in (MachineCall("other", send(b""), 0, 4), MachineCall("send", b"\x80", 0, 4)):
         with pytest.raises(Halt) as halt:
             machine(Log()).execute([call], None)
         assert halt.value.at is call
@@ -114,14 +116,14 @@ def test_a_service_cannot_go_on_with_an_entry_that_is_no_message() -> None:
 
 def test_an_answer_must_be_bytes() -> None:
     callbacks = CallbackMachine(incoming, lambda message: b"", lambda message: None)  # type: ignore[arg-type]
-    (outcome,) = callbacks.execute([Call("send", send(b"a"), 0, 1)], None)
+    (outcome,) = callbacks.execute([MachineCall("send", send(b"a"), 0, 1)], None)
     assert isinstance(outcome, CommandFailed)
     assert "not bytes" in outcome.message
 
 
 def test_state_moves_by_the_two_snapshot_callbacks() -> None:
     log, other = Log(), Log()
-    machine(log).execute([Call("send", send(b"a"), 0, 1)], None)
+    machine(log).execute([MachineCall("send", send(b"a"), 0, 1)], None)
     machine(other).restore(machine(log).snapshot())
     assert other.lines == [b"a"]
 
@@ -153,5 +155,5 @@ def test_persistent_callbacks_receive_the_store() -> None:
     assert callbacks.persistent
     assert callbacks.can_snapshot
     store = DictStore()
-    assert value(callbacks.execute([Call("send", send(b"x"), 0, 1)], store)[0]) == b"x"
+    assert value(callbacks.execute([MachineCall("send", send(b"x"), 0, 1)], store)[0]) == b"x"
     assert value(callbacks.query("send", send(b"get"), 0, store)) == b"x"

@@ -13,7 +13,7 @@ import pytest
 from connect_kv.errors import CommandFailed
 from connect_kv.framework import data
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.statemachine.hosted import QUERY_WROTE, UNSTORABLE, Call, ReplicatedMachine
+from connect_kv.statemachine.hosted import QUERY_WROTE, UNSTORABLE, MachineCall, ReplicatedMachine
 
 
 @dataclass
@@ -132,7 +132,7 @@ def run(machine: Mistakes) -> Callable[..., Any]:
     hosted = ReplicatedMachine(machine)
 
     def run(name: str, **arguments: object) -> Any:
-        (outcome,) = hosted.execute([Call(name, data.encode(arguments), 1, 1)], None)
+        (outcome,) = hosted.execute([MachineCall(name, data.encode(arguments), 1, 1)], None)
         hosted.snapshot()  # whatever came of it, the state can be stored
         if isinstance(outcome, CommandFailed):
             raise outcome

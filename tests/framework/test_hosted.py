@@ -11,7 +11,7 @@ import pytest
 
 from connect_kv.errors import BadCall, CommandFailed
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.statemachine.hosted import Call, Halt, ReplicatedMachine
+from connect_kv.statemachine.hosted import Halt, MachineCall, ReplicatedMachine
 from tests.framework.machines import Counter, Shop
 
 
@@ -26,7 +26,7 @@ def failed(outcome: object) -> tuple[str, str]:
 
 def test_commands_run_in_order_and_give_one_outcome_each() -> None:
     machine = ReplicatedMachine(Counter())
-    outcomes = machine.execute([Call("increment", pack(by=by), 0, by) for by in (1, 2, 3)], None)
+    outcomes = machine.execute([MachineCall("increment", pack(by=by), 0, by) for by in (1, 2, 3)], None)
     assert outcomes == [msgspec.msgpack.encode(total) for total in (1, 3, 6)]
     assert machine.query("value", b"\x80", 0, None) == msgspec.msgpack.encode(6)
 
@@ -34,7 +34,9 @@ def test_commands_run_in_order_and_give_one_outcome_each() -> None:
 def test_a_raising_command_answers_its_error_and_keeps_its_changes() -> None:
     shop = Shop("EUR", {})
     machine = ReplicatedMachine(shop)
-    outcomes = machine.execute([Call("fail", pack(change="USD"), 0, 1), Call("now", b"\x80", 5, 2)], None)
+    outcomes = machine.execute(
+        [MachineCall("fail", pack(change="USD"), 0, 1), MachineCall("now", b"\x80", 5, 2)], None
+    )
     assert failed(outcomes[0]) == ("LookupError", "no such thing")
     assert shop.currency == "USD"
     assert outcomes[1] == msgspec.msgpack.encode(5)
@@ -42,7 +44,7 @@ def test_a_raising_command_answers_its_error_and_keeps_its_changes() -> None:
 
 def test_a_value_of_the_wrong_type_is_a_failure_of_the_command() -> None:
     outcomes = ReplicatedMachine(Shop("EUR", {})).execute(
-        [Call("wrong", b"\x80", 0, 1), Call("huge", b"\x80", 0, 1)], None
+        [MachineCall("wrong", b"\x80", 0, 1), MachineCall("huge", b"\x80", 0, 1)], None
     )
     assert failed(outcomes[0])[0] == "TypeError"
     assert "wrong returned something else than int" in failed(outcomes[0])[1]
@@ -52,7 +54,7 @@ def test_a_value_of_the_wrong_type_is_a_failure_of_the_command() -> None:
 def test_log_time_is_the_only_clock() -> None:
     machine = ReplicatedMachine(Shop("EUR", {}))
     stamp = time.time_ns()
-    assert machine.execute([Call("now", b"\x80", stamp, 1)], None) == [msgspec.msgpack.encode(stamp)]
+    assert machine.execute([MachineCall("now", b"\x80", stamp, 1)], None) == [msgspec.msgpack.encode(stamp)]
     assert Shop("EUR", {}).log_time == 0
     with pytest.raises(AttributeError):
         Shop("EUR", {}).log_time = 1  # type: ignore[misc]
@@ -104,7 +106,9 @@ class Deep(Replicated):
 )
 def test_whatever_a_command_raises_is_its_own_failure(method: str, type: str) -> None:
     machine = ReplicatedMachine(Deep())
-    first, second = machine.execute([Call(method, b"\x80", 0, 7), Call(method, b"\x80", 0, 7)], None)
+    first, second = machine.execute(
+        [MachineCall(method, b"\x80", 0, 7), MachineCall(method, b"\x80", 0, 7)], None
+    )
     assert failed(first)[0] == failed(second)[0] == type
 
 
@@ -121,7 +125,7 @@ def test_a_recursion_goes_as_deep_however_deep_its_caller_is() -> None:
         if calls:
             return depth_from(calls - 1)
         deep = Deep()
-        ReplicatedMachine(deep).execute([Call("recurse", b"\x80", 0, 1)], None)
+        ReplicatedMachine(deep).execute([MachineCall("recurse", b"\x80", 0, 1)], None)
         return deep.depth
 
     async def within_a_task() -> int:
@@ -137,7 +141,11 @@ def test_a_recursion_goes_as_deep_however_deep_its_caller_is() -> None:
 
 def test_without_memory_a_machine_cannot_go_on() -> None:
     """Its state may differ from the others': what was done before is as good as ever."""
-    calls = [Call("leave", b"\x80", 0, 6), Call("exhaust", b"\x80", 0, 7), Call("leave", b"\x80", 0, 8)]
+    calls = [
+        MachineCall("leave", b"\x80", 0, 6),
+        MachineCall("exhaust", b"\x80", 0, 7),
+        MachineCall("leave", b"\x80", 0, 8),
+    ]
     with pytest.raises(Halt, match="out of memory") as halt:
         ReplicatedMachine(Deep()).execute(calls, None)
     assert halt.value.at is calls[1]
@@ -147,12 +155,12 @@ def test_without_memory_a_machine_cannot_go_on() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        Call("newer", b"\x80", 0, 9, 1),
-        Call("value", b"\x80", 0, 9, 1),
-        Call("increment", pack(to=1), 0, 9, 1),
+        MachineCall("newer", b"\x80", 0, 9, 1),
+        MachineCall("value", b"\x80", 0, 9, 1),
+        MachineCall("increment", pack(to=1), 0, 9, 1),
     ],
 )
-def test_a_machine_cannot_go_on_with_an_entry_that_its_code_cannot_run(call: Call) -> None:
+def test_a_machine_cannot_go_on_with_an_entry_that_its_code_cannot_run(call: MachineCall) -> None:
     with pytest.raises(Halt, match="upgrade this member") as halt:
         ReplicatedMachine(Counter()).execute([call], None)
     assert halt.value.at is call
@@ -174,7 +182,7 @@ def test_an_endless_error_message_is_cut() -> None:
         def talk(self) -> None:
             raise ValueError("x" * 100_000)
 
-    (outcome,) = ReplicatedMachine(Talker()).execute([Call("talk", b"\x80", 0, 1)], None)
+    (outcome,) = ReplicatedMachine(Talker()).execute([MachineCall("talk", b"\x80", 0, 1)], None)
     assert len(failed(outcome)[1]) == 4096
 
 
@@ -187,5 +195,5 @@ def test_an_exception_named_like_ours_is_told_apart() -> None:
         def check(self) -> None:
             raise SessionExpired("the user's own")
 
-    (outcome,) = ReplicatedMachine(Machine()).execute([Call("check", b"\x80", 0, 1)], None)
+    (outcome,) = ReplicatedMachine(Machine()).execute([MachineCall("check", b"\x80", 0, 1)], None)
     assert failed(outcome)[0] == f"{__name__}.SessionExpired"

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from connect_kv.errors import BadCall, CommandFailed
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.raft.types import Entry
-from connect_kv.statemachine.hosted import Call, Halt
+from connect_kv.statemachine.hosted import Halt, MachineCall
 from connect_kv.statemachine.lowlevel import LowLevelMachine
 from examples.lowlevel.counter import Counter
 
@@ -25,7 +25,7 @@ def number(value: int) -> bytes:
 
 def test_commands_reach_it_as_entries_in_one_apply() -> None:
     machine = LowLevelMachine(counter := Counter())
-    calls = [Call("apply", pack(command=number(by)), 0, by) for by in (1, 2, 3)]
+    calls = [MachineCall("apply", pack(command=number(by)), 0, by) for by in (1, 2, 3)]
     assert machine.execute(calls, None) == [msgspec.msgpack.encode(total) for total in (1, 3, 6)]
     assert counter.last_applied == 3
     assert machine.query("query", pack(request=b""), 0, None) == msgspec.msgpack.encode(6)
@@ -34,15 +34,15 @@ def test_commands_reach_it_as_entries_in_one_apply() -> None:
 
 def test_its_state_moves_with_its_position() -> None:
     machine, other = LowLevelMachine(Counter()), LowLevelMachine(counter := Counter())
-    machine.execute([Call("apply", pack(command=number(-(1 << 60))), 0, 9)], None)
+    machine.execute([MachineCall("apply", pack(command=number(-(1 << 60))), 0, 9)], None)
     other.restore(machine.snapshot())
     assert (counter.total, counter.last_applied) == (-(1 << 60), 9)
 
 
 def test_calls_are_checked_and_described() -> None:
     machine = LowLevelMachine(Counter())
-    assert machine.check("query", '{"request": ""}').kind is Kind.QUERY
-    assert machine.check("apply", pack(command=b"")).kind is Kind.COMMAND
+    assert machine.check("query", '{"request": ""}').kind is MethodKind.QUERY
+    assert machine.check("apply", pack(command=b"")).kind is MethodKind.COMMAND
     assert [method.name for method in machine.describe()[1]] == ["apply", "query"]
     for method, arguments in (("other", b"\x80"), ("apply", b"\x80")):
         with pytest.raises(BadCall):
@@ -67,11 +67,11 @@ class Failing(Counter):
 
 
 def test_what_it_raises_is_the_end_of_it_there() -> None:
-    call = Call("apply", pack(command=b""), 0, 1)
+    call = MachineCall("apply", pack(command=b""), 0, 1)
     for error, text in ((ValueError(), "ValueError"), (MemoryError(), "MemoryError"), (None, "one result")):
         with pytest.raises(Halt, match=text):
             LowLevelMachine(Failing(error)).execute([call], None)
-    for unknown in (Call("other", b"\x80", 0, 1), Call("apply", b"\x80", 0, 1)):
+    for unknown in (MachineCall("other", b"\x80", 0, 1), MachineCall("apply", b"\x80", 0, 1)):
         with pytest.raises(Halt):
             LowLevelMachine(Counter()).execute([unknown], None)
     with pytest.raises(CommandFailed, match="KeyError"):

@@ -10,9 +10,9 @@ import pytest
 from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
 from connect_kv.framework.replicated import Replicated, command, query
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
-from connect_kv.statemachine.hosted import Call, Checked, ReplicatedMachine
+from connect_kv.statemachine.hosted import Checked, MachineCall, ReplicatedMachine
 from tests.framework.machines import Counter, Item, Shop
 
 
@@ -53,7 +53,7 @@ def test_checked_arguments_are_those_that_were_given() -> None:
     assert ReplicatedMachine(Counter()).check("increment", b"\x80").arguments == b"\x80"
     assert ReplicatedMachine(Counter()).check("increment", "").arguments == b"\x80"
     assert ReplicatedMachine(Counter()).check("increment", '{"by": 1}').arguments == pack(by=1)
-    assert shop().check("raw", '{"data": "/w=="}') == Checked(Kind.QUERY, "raw", pack(data=b"\xff"))
+    assert shop().check("raw", '{"data": "/w=="}') == Checked(MethodKind.QUERY, "raw", pack(data=b"\xff"))
 
 
 class Tree(msgspec.Struct):
@@ -108,7 +108,7 @@ def test_values_come_back_by_their_annotation() -> None:
     machine = shop()
     item = Item("x", 1.5, {"t"})
     method = methods_of(Shop)["add"]
-    (value,) = machine.execute([Call("add", method.bind((item,), {}), 0, 1)], None)
+    (value,) = machine.execute([MachineCall("add", method.bind((item,), {}), 0, 1)], None)
     assert isinstance(value, bytes)
     assert method.value(value) == {"x": item}
     assert machine.value_json("add", value) == '{"x":{"name":"x","price":1.5,"tags":["t"]}}'
@@ -118,9 +118,14 @@ def test_values_come_back_by_their_annotation() -> None:
 def test_methods_are_described_for_people() -> None:
     doc, methods = ReplicatedMachine(Counter()).describe()
     (increment, value) = methods
-    assert (doc, increment.doc, increment.kind, increment.returns) == ("Counts.", "Add.", Kind.COMMAND, "int")
+    assert (doc, increment.doc, increment.kind, increment.returns) == (
+        "Counts.",
+        "Add.",
+        MethodKind.COMMAND,
+        "int",
+    )
     assert [(p.name, p.type, p.required) for p in increment.parameters] == [("by", "int", False)]
-    assert (value.kind, value.parameters) == (Kind.QUERY, ())
+    assert (value.kind, value.parameters) == (MethodKind.QUERY, ())
 
 
 def test_methods_are_inherited_and_can_be_overridden() -> None:
@@ -130,7 +135,9 @@ def test_methods_are_inherited_and_can_be_overridden() -> None:
             return super().increment(by * 2)
 
     machine = ReplicatedMachine(Double())
-    (value,) = machine.execute([Call("increment", machine.check("increment", "").arguments, 0, 1)], None)
+    (value,) = machine.execute(
+        [MachineCall("increment", machine.check("increment", "").arguments, 0, 1)], None
+    )
     assert value == msgspec.msgpack.encode(4)
     assert machine.query("value", b"\x80", 0, None) == msgspec.msgpack.encode(4)
 
@@ -147,7 +154,7 @@ def test_default_values_are_not_shared_between_calls() -> None:
             return numbers
 
     machine = ReplicatedMachine(Collector())
-    calls = [Call("add", b"\x80", 0, 1)] * 2
+    calls = [MachineCall("add", b"\x80", 0, 1)] * 2
     assert machine.execute(calls, None) == [msgspec.msgpack.encode([1, 0]), msgspec.msgpack.encode([1, 1])]
 
 

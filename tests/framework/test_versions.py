@@ -11,11 +11,11 @@ from connect_kv import Replicated, before, command, query
 from connect_kv.errors import BadCall, CommandFailed, ConfigError
 from connect_kv.framework.exceptions import raised
 from connect_kv.framework.versions import methods_of, versions_of
-from connect_kv.statemachine.fingerprint import PYTHON, Code, changed, codes_of
+from connect_kv.statemachine.fingerprint import PYTHON, CodeFingerprint, changed, codes_of
 from connect_kv.statemachine.hosted import (
     Activation,
-    Call,
     Halt,
+    MachineCall,
     NotActive,
     Rejected,
     ReplicatedMachine,
@@ -110,11 +110,13 @@ def unpack(outcome: object) -> object:
     return msgspec.msgpack.decode(outcome)
 
 
-def call(method: str, version: int, **arguments: object) -> Call:
-    return Call(method, pack(**arguments), 0, 7, version)
+def call(method: str, version: int, **arguments: object) -> MachineCall:
+    return MachineCall(method, pack(**arguments), 0, 7, version)
 
 
-def activation(origin: int, version: int, *codes: Code, state: tuple[bytes, ...] | None = None) -> Activation:
+def activation(
+    origin: int, version: int, *codes: CodeFingerprint, state: tuple[bytes, ...] | None = None
+) -> Activation:
     return Activation(origin, version, codes, state, 0, 7)
 
 
@@ -391,7 +393,7 @@ def test_code_that_was_changed_is_refused_by_name_unless_that_is_accepted() -> N
     accepting = ReplicatedMachine(doubled())
     accepting.accept_changed = True
     accepting.restore(iter(state), standing)
-    elsewhere = Standing(1, tuple(Code(1, "cpython-399", one.commands) for one in codes_of(plain)))
+    elsewhere = Standing(1, tuple(CodeFingerprint(1, "cpython-399", one.commands) for one in codes_of(plain)))
     ReplicatedMachine(doubled()).restore(iter(state), elsewhere)
     assert PYTHON.startswith("cpython-3")
 

@@ -15,7 +15,7 @@ from connect_kv.errors import CommandFailed, CorruptStorage
 from connect_kv.framework import data as wire
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.statemachine import stored_states
-from connect_kv.statemachine.hosted import Call, HostedMachine, ReplicatedMachine
+from connect_kv.statemachine.hosted import HostedMachine, MachineCall, ReplicatedMachine
 from connect_kv.statemachine.lowlevel import LowLevelMachine
 from connect_kv.statemachine.stored_states import MachineState
 from connect_kv.statemachine.user_machines import UserMachines
@@ -54,7 +54,7 @@ COMMANDS = [dict_kv.encode(dict_kv.Put("k", b"v")), dict_kv.encode(dict_kv.Delet
 
 def applied(machine: HostedMachine, command: bytes) -> object:
     arguments = wire.encode({"command": command})
-    (outcome,) = machine.execute([Call("apply", arguments, 1_000_000, 1)], None)
+    (outcome,) = machine.execute([MachineCall("apply", arguments, 1_000_000, 1)], None)
     return outcome
 
 

@@ -23,7 +23,7 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.shares import Shares, UserLimits
-from connect_kv.statemachine.pace import Pace
+from connect_kv.statemachine.loop_budget import LoopBudget
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.user_machines import UserMachines
 from tests.services.conftest import FakeNode, everybody, serving
@@ -238,14 +238,14 @@ class RunningClock(SystemClock):
 
 async def test_a_large_batch_gives_the_loop_back_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rests = 0
-    rest = Pace.rest
+    rest = LoopBudget.rest
 
-    async def counted(self: Pace) -> None:
+    async def counted(self: LoopBudget) -> None:
         nonlocal rests
         rests += 1
         await rest(self)
 
-    monkeypatch.setattr(Pace, "rest", counted)
+    monkeypatch.setattr(LoopBudget, "rest", counted)
     batch = SessionRequests()
     for number in range(1, 2000, 2):
         batch.commands.add(number=number, put=PutRequest(key=b"k"))

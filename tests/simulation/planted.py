@@ -12,16 +12,16 @@ from unittest.mock import patch
 from connect_kv.auth.table import AuthTable
 from connect_kv.kv import watch_stream
 from connect_kv.kv.catch_up import Piece, read_piece
-from connect_kv.kv.deadlines import Deadlines
+from connect_kv.kv.deadlines import LeaseDeadlines
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
-from connect_kv.kv.watch_stream import NO_WATCH, Answer, WatchStream
+from connect_kv.kv.watch_stream import NO_WATCH, WatchAnswer, WatchStream
 from connect_kv.kv.watcher_group import EventBatch
 from connect_kv.node.clock import MeasuredTime
 from connect_kv.node.reads import ReadBarriers
 from connect_kv.raft.core import RaftCore
-from connect_kv.raft.election import Election
+from connect_kv.raft.election import LeaderElection
 from connect_kv.raft.follower import Follower
 from connect_kv.raft.heartbeats import Heartbeats
 from connect_kv.raft.membership import MembershipHistory, changed
@@ -186,14 +186,14 @@ def joins_a_barrier_in_flight() -> Any:
 
 
 def own_vote_not_persisted() -> Any:
-    def campaign(self: Election, *, transfer: bool) -> None:
+    def campaign(self: LeaderElection, *, transfer: bool) -> None:
         self._state.become_candidate()
         self._state.votes[self._state.node_id] = True
         with patch.object(Outbox, "promise", Outbox.send):
             self._ask(pre_vote=False, transfer=transfer)
         self._count()
 
-    return replaced(Election, "_campaign", campaign)
+    return replaced(LeaderElection, "_campaign", campaign)
 
 
 @contextmanager
@@ -215,12 +215,12 @@ def chain_not_checked() -> Iterator[None]:
 
 
 def votes_for_shorter_logs() -> Any:
-    request = Election.vote_request
+    request = LeaderElection.vote_request
 
-    def careless(self: Election, message: Any) -> None:
+    def careless(self: LeaderElection, message: Any) -> None:
         request(self, replace(message, last=max(message.last, self._state.log.last)))
 
-    return replaced(Election, "vote_request", careless)
+    return replaced(LeaderElection, "vote_request", careless)
 
 
 def expiry_forgets_renewals() -> Any:
@@ -260,34 +260,34 @@ def leases_by_the_wall_clock() -> Iterator[None]:
 def deadline_of_an_earlier_lease() -> Iterator[None]:
     """An id that is granted again is looked at when its predecessor would have ended."""
 
-    def put(self: Deadlines, id: int, time: float) -> None:
+    def put(self: LeaseDeadlines, id: int, time: float) -> None:
         self._times[id] = time
         if id not in self._queued:
             self._queue(id, time)
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(Deadlines, "set", put))
+        stack.enter_context(replaced(LeaseDeadlines, "set", put))
         stack.enter_context(
-            replaced(Deadlines, "remove", lambda self, id: self._times.update({id: math.inf}))
+            replaced(LeaseDeadlines, "remove", lambda self, id: self._times.update({id: math.inf}))
         )
         yield
 
 
 def two_leaders_votes() -> Any:
-    def request(self: Election, message: Any) -> None:
+    def request(self: LeaderElection, message: Any) -> None:
         if self._state.role is not Role.LEADER:
             self._state.vote = None
         original(self, message)
 
-    original = Election.vote_request
-    return replaced(Election, "vote_request", request)
+    original = LeaderElection.vote_request
+    return replaced(LeaderElection, "vote_request", request)
 
 
 def progress_too_early() -> Any:
     """Whoever asks is told that all has been sent, while some of it still waits."""
 
     def request(self: WatchStream) -> None:
-        self._parts.append(Answer.of(WatchResponse(watch_id=NO_WATCH), self._hub.revision))
+        self._parts.append(WatchAnswer.of(WatchResponse(watch_id=NO_WATCH), self._hub.revision))
         self.wake()
 
     return replaced(WatchStream, "request_progress", request)
@@ -297,11 +297,11 @@ def revision_split() -> Any:
     """What one transaction changed arrives in two responses."""
     events = WatchStream._events
 
-    def half(self: WatchStream, watch: Any, batch: EventBatch, revision: int) -> Answer:
+    def half(self: WatchStream, watch: Any, batch: EventBatch, revision: int) -> WatchAnswer:
         middle = len(batch.changes) // 2
         if not middle:
             return events(self, watch, batch, revision)
-        second = Answer(
+        second = WatchAnswer(
             revision, watch.fields, EventBatch(batch.changes[middle:]).encoded(prev_kv=watch.prev_kv)
         )
         self._parts.append(second)

@@ -15,7 +15,7 @@ from connect_kv.statemachine.code_records import (
     standing_from,
     standing_record,
 )
-from connect_kv.statemachine.fingerprint import Code, codes_of
+from connect_kv.statemachine.fingerprint import CodeFingerprint, codes_of
 from connect_kv.statemachine.host import HostConfig
 from connect_kv.statemachine.hosted import ReplicatedMachine, Standing
 from tests.statemachine.conftest import Counter, Member, call, copy_snapshot, number_in
@@ -219,7 +219,7 @@ def test_a_machine_is_founded_by_a_majority_if_the_rest_cannot_be_heard() -> Non
 def test_the_digests_of_the_active_version_are_entered_once_all_have_the_same() -> None:
     assert decided(One, Standing(1), claims(One), claims(One)) == ((1, 1), "")
     assert decided(One, AT_1, claims(One), claims(One)) == (None, "")
-    other = (Code(1, codes_of(One)[0].python, {"add": b"before"}),)
+    other = (CodeFingerprint(1, codes_of(One)[0].python, {"add": b"before"}),)
     assert decided(One, Standing(1, other), claims(One), claims(One), accept=True) == ((1, 1), "")
 
 

@@ -61,7 +61,7 @@ class ClientNetwork:
         looks at it."""
         self.names: dict[str, None] = {}
         """Of the clients so far."""
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[SimulatedConnection, None] = {}
 
     def channel(self, client: str) -> Callable[[str], Any]:
         """Makes the channels of one client, by address."""
@@ -72,11 +72,11 @@ class ClientNetwork:
         """How long one message is under way."""
         return self.rng.uniform(*self.delay)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: SimulatedConnection) -> None:
         """Keep an eye on it until it has ended."""
         self._connections[connection] = None
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: SimulatedConnection) -> None:
         """It has ended."""
         self._connections.pop(connection, None)
 
@@ -87,7 +87,7 @@ class ClientNetwork:
                 connection.lost("connection reset by peer")
 
 
-class Connection:
+class SimulatedConnection:
     """One call: two ordered directions, and how it ends."""
 
     def __init__(self, network: ClientNetwork, client: str, address: str, listener: Listener) -> None:
@@ -263,7 +263,7 @@ class SimCall:
         self._deserialize = deserialize
         self._metadata = tuple(metadata or ())
         self._loop = asyncio.get_running_loop()
-        self._connection: Connection | None = None
+        self._connection: SimulatedConnection | None = None
         self._failure: grpc.aio.AioRpcError | None = None
         self._decided = asyncio.Event()
         self._cancelled = False
@@ -283,7 +283,7 @@ class SimCall:
         if listener is None:
             self._refused()
             return
-        connection = Connection(self._network, self._client, self._address, listener)
+        connection = SimulatedConnection(self._network, self._client, self._address, listener)
         server = _ServerSide(connection, listener.route(self._path), self._metadata)
         connection.server = connection.process.spawn(server.run())
         self._connection = connection
@@ -407,7 +407,7 @@ class SimCall:
             await connection.response_arrived.wait()
         return connection.status
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> SimulatedConnection:
         if self._connection is None:
             await self._decided.wait()
         if self._connection is not None:
@@ -418,7 +418,7 @@ class SimCall:
 class _ServerSide:
     """Runs a route; it is also the route's `Wire`."""
 
-    def __init__(self, connection: Connection, route: Route, metadata: Metadata) -> None:
+    def __init__(self, connection: SimulatedConnection, route: Route, metadata: Metadata) -> None:
         self._connection = connection
         self._route = route
         self.metadata = metadata

@@ -19,12 +19,12 @@ import msgspec
 
 from connect_kv.errors import ConfigError
 from connect_kv.framework.replicated import Replicated
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
 from connect_kv.statemachine.hosted import QUERY_WROTE, UNSTORABLE
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import Arguments, first_of
-from connect_kv.testing.simulation.member import Found, Step, Told
+from connect_kv.testing.simulation.member import Found, Step, WayOutcome
 from connect_kv.testing.simulation.random_arguments import random_arguments
 from connect_kv.testing.simulation.telling import arguments_in_words
 
@@ -121,7 +121,7 @@ class _Checking:
         given = arguments_in_words(b64decode(step.arguments))
         return f"{self._name}.{step.method}({given}), call {number + 1} of {len(self._steps)},"
 
-    def refusals(self, ways: Iterable[Told]) -> None:
+    def refusals(self, ways: Iterable[WayOutcome]) -> None:
         """Raises Violation for what one way alone shows: a query that writes, what cannot be stored."""
         for way in ways:
             for number, found in enumerate(way.found):
@@ -136,7 +136,7 @@ class _Checking:
             if way.error:
                 raise Violation(f"{self._name}: {way.error}")
 
-    def first_difference(self, one: Told, other: Told, why: str) -> _Difference | None:
+    def first_difference(self, one: WayOutcome, other: WayOutcome, why: str) -> _Difference | None:
         """The first step after which they are not alike."""
         for number, (mine, theirs) in enumerate(zip(one.found, other.found, strict=True)):
             asked = bool(theirs.answer) or not self._steps[number].reads
@@ -176,7 +176,7 @@ def _steps(machine: type[Replicated], calls: int, seed: int, arguments: Argument
     """Calls from the seed, half of them commands. Raises ConfigError for a class that cannot be compared."""
     owner: type = machine
     methods = methods_of(owner)
-    commands = sorted(name for name, method in methods.items() if method.kind is Kind.COMMAND)
+    commands = sorted(name for name, method in methods.items() if method.kind is MethodKind.COMMAND)
     queries = sorted(methods.keys() - set(commands))
     _refuse_what_cannot_be_compared(machine, commands)
     rng = random.Random(seed)
@@ -185,7 +185,7 @@ def _steps(machine: type[Replicated], calls: int, seed: int, arguments: Argument
         name = rng.choice(queries if queries and rng.random() < 0.4 else commands)
         given = arguments(name, rng) if arguments else random_arguments(machine, methods[name], rng)
         packed = b64encode(methods[name].bind((), given)).decode()
-        steps.append(Step(name, packed, methods[name].kind is Kind.QUERY))
+        steps.append(Step(name, packed, methods[name].kind is MethodKind.QUERY))
     return steps
 
 
@@ -205,7 +205,7 @@ def _refuse_what_cannot_be_compared(machine: type[Replicated], commands: Sequenc
 
 def _run_all(
     machine: type[Replicated], steps: Sequence[Step], processes: Sequence[_Process]
-) -> list[dict[str, Told]]:
+) -> list[dict[str, WayOutcome]]:
     """What came of each call, in each way of each process; they run side by side."""
     started = []
     for one in processes:
@@ -242,5 +242,5 @@ def _run_all(
         if process.returncode:
             reason = complaint.decode(errors="replace").strip()[-500:]
             raise Violation(f"{machine.__qualname__} does not run by itself: {reason}")
-        found.append(msgspec.json.decode(said.splitlines()[-1], type=dict[str, Told]))
+        found.append(msgspec.json.decode(said.splitlines()[-1], type=dict[str, WayOutcome]))
     return found

@@ -11,8 +11,8 @@ from connect_kv.statemachine.hosted import (
     QUERY_WROTE,
     UNSTORABLE,
     Activation,
-    Call,
     Halt,
+    MachineCall,
     Outcome,
     Rejected,
     ReplicatedMachine,
@@ -30,7 +30,7 @@ Answer = bytes | str
 """A value as it travels, or what was raised."""
 
 
-class Reference:
+class ReferenceMachine:
     """One object that lives through all steps; at an activation its attributes move into the newer class."""
 
     def __init__(self, old: Factory, new: Factory) -> None:
@@ -70,12 +70,12 @@ class Executed:
         """What a command gave; None for an activation."""
         self.notes: dict[str, str] = {}
         """By command: what its author should know, though it is not wrong."""
-        self.reference = Reference(make, new or make)
+        self.reference = ReferenceMachine(make, new or make)
         self._first = portrait_of(self.reference.machine)
         self._portraits: list[Portrait] = []
         self._numbers: dict[Place, int] = {}
         self._asked: dict[tuple[str, bytes], list[int]] = {}
-        self._past = _Past(self, lambda: Reference(make, new or make))
+        self._past = _Past(self, lambda: ReferenceMachine(make, new or make))
         self._modules = tuple(type(one()).__module__ for one in (new or make, make))
 
     def alike(self, outcome: Outcome) -> Outcome:
@@ -139,7 +139,7 @@ class Executed:
         self.steps.append(step)
         self.outcomes.append(outcome)
         self._portraits.append(after)
-        if not isinstance(outcome, CommandFailed) or not isinstance(step, Call):
+        if not isinstance(outcome, CommandFailed) or not isinstance(step, MachineCall):
             return
         if outcome.type == UNSTORABLE:
             self.fail(Violation(f"{in_words(step)} leaves what cannot be stored: {outcome.message}"))
@@ -154,7 +154,7 @@ class Executed:
 class _Past:
     """An object that is run up to whatever place is asked for."""
 
-    def __init__(self, executed: Executed, make: Callable[[], Reference]) -> None:
+    def __init__(self, executed: Executed, make: Callable[[], ReferenceMachine]) -> None:
         self._executed = executed
         self._make = make
         self._known: dict[tuple[int, str, bytes, int], Answer | None] = {}
@@ -261,7 +261,7 @@ def answer_of(outcome: Outcome) -> Answer:
 
 def in_words(step: Step) -> str:
     """A call, or ``the upgrade from version 1 to 2``."""
-    if isinstance(step, Call):
+    if isinstance(step, MachineCall):
         return f"{step.method}({arguments_in_words(step.arguments)})"
     if step.origin == 0:
         return "the beginning"

@@ -16,9 +16,9 @@ from connect_kv.errors import ConfigError
 from connect_kv.framework import data
 from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
-from connect_kv.framework.types import Kind
+from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
-from connect_kv.statemachine.hosted import Call, ReplicatedMachine, failed
+from connect_kv.statemachine.hosted import MachineCall, ReplicatedMachine, failed
 from connect_kv.testing.checker.linearizability import Model
 from connect_kv.testing.simulation.executed import Executed, Factory, ObservedMachine, answer_of
 from connect_kv.testing.simulation.random_arguments import random_arguments
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
     reads: bool
 
 
-class Told(NamedTuple):
+class CallOutcome(NamedTuple):
     """What came of it."""
 
     answer: Answer
@@ -117,7 +117,7 @@ class MachineSimulation(Simulation):
                 name = rng.choice(sorted(methods))
                 method = methods[name]
                 given = self.arguments(name, rng) if self.arguments else random_arguments(kind, method, rng)
-                reads = method.kind is Kind.QUERY
+                reads = method.kind is MethodKind.QUERY
                 input = Asked(name, method.bind((), given), reads)
                 work = machine.call(getattr(kind, name), **given)
                 await caller.call(
@@ -125,12 +125,14 @@ class MachineSimulation(Simulation):
                 )
                 await caller.rest(self.config.pause)
 
-    async def _told(self, asked: Asked, work: Awaitable[Any], declared: tuple[type[Exception], ...]) -> Told:
+    async def _told(
+        self, asked: Asked, work: Awaitable[Any], declared: tuple[type[Exception], ...]
+    ) -> CallOutcome:
         """What the call gives, with the log times at which members were asked meanwhile."""
         before = len(self.executed.asked(asked.name, asked.arguments))
         answer = await _outcome(work, declared)
         times = self.executed.asked(asked.name, asked.arguments)[before:] if asked.reads else ()
-        return Told(answer, tuple(dict.fromkeys(times)))
+        return CallOutcome(answer, tuple(dict.fromkeys(times)))
 
 
 async def _outcome(work: Awaitable[Any], declared: tuple[type[Exception], ...]) -> Answer:
@@ -167,15 +169,15 @@ def model_of(executed: Executed) -> Model:
     turn is not allowed. Activations are nobody's calls: they come before whatever needs them.
     """
 
-    def step(place: int, asked: Asked, told: Told | None, known: bool) -> Hashable | None:
+    def step(place: int, asked: Asked, told: CallOutcome | None, known: bool) -> Hashable | None:
         while True:
             if (after := at(place, asked, told, known)) is not None:
                 return after
-            if place >= len(executed.steps) or isinstance(executed.steps[place], Call):
+            if place >= len(executed.steps) or isinstance(executed.steps[place], MachineCall):
                 return None
             place += 1
 
-    def at(place: int, asked: Asked, told: Told | None, known: bool) -> int | None:
+    def at(place: int, asked: Asked, told: CallOutcome | None, known: bool) -> int | None:
         if asked.reads:
             if not known or told is None:
                 return place
@@ -187,7 +189,7 @@ def model_of(executed: Executed) -> Model:
         if place == len(executed.steps):
             return None
         call, outcome = executed.steps[place], executed.outcomes[place]
-        if not isinstance(call, Call) or outcome is None:
+        if not isinstance(call, MachineCall) or outcome is None:
             return None
         if (call.method, call.arguments) != (asked.name, asked.arguments):
             return None
@@ -204,7 +206,7 @@ def model_of(executed: Executed) -> Model:
     )
 
 
-def _described(asked: Asked, told: Told | None, known: bool) -> str:
+def _described(asked: Asked, told: CallOutcome | None, known: bool) -> str:
     answer: object = told.answer if known and told is not None else "?"
     if isinstance(answer, bytes):
         answer = value_in_words(answer)

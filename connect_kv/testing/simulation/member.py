@@ -20,7 +20,7 @@ import msgspec
 
 from connect_kv.errors import CommandFailed, ConfigError
 from connect_kv.framework.replicated import Replicated
-from connect_kv.statemachine.hosted import Call, ReplicatedMachine
+from connect_kv.statemachine.hosted import MachineCall, ReplicatedMachine
 from connect_kv.testing.simulation.portrait import Portrait, portrait_of
 
 SEGMENTS = 12
@@ -126,7 +126,7 @@ def _run(hosted: ReplicatedMachine, machine: Replicated, number: int, step: Step
             answer = f"{failed.type}: {failed.message}"
         wrote = before.difference(portrait_of(machine), "before it", "after it") or ""
     else:
-        (outcome,) = hosted.execute([Call(step.method, arguments, log_time, number + 1)], None)
+        (outcome,) = hosted.execute([MachineCall(step.method, arguments, log_time, number + 1)], None)
         if isinstance(outcome, CommandFailed):
             answer = f"{outcome.type}: {outcome.message}"
         else:
@@ -150,7 +150,7 @@ def _words(packed: bytes) -> str:
         return repr(packed)
 
 
-class Told(msgspec.Struct):
+class WayOutcome(msgspec.Struct):
     """What came of one way."""
 
     found: list[Found] = []
@@ -196,7 +196,7 @@ def _forked(work: Callable[[], tuple[list[Found], list[bytes]]]) -> tuple[list[F
     return found, chunks
 
 
-def told(wanted: dict[str, Any]) -> dict[str, Told]:
+def told(wanted: dict[str, Any]) -> dict[str, WayOutcome]:
     """What came of each way that is wanted."""
     sys.path[:] = wanted["path"]
     _set_clocks(wanted["shift"])
@@ -210,11 +210,11 @@ def told(wanted: dict[str, Any]) -> dict[str, Told]:
     for way in wanted["ways"]:
         try:
             if way == "reborn":
-                result[way] = Told(reborn(make, steps))  # forks itself
+                result[way] = WayOutcome(reborn(make, steps))  # forks itself
             else:
-                result[way] = Told(_forked(partial(_whole, WAYS[way], make, steps))[0])
+                result[way] = WayOutcome(_forked(partial(_whole, WAYS[way], make, steps))[0])
         except _Stopped as stopped:
-            result[way] = Told(error=str(stopped))
+            result[way] = WayOutcome(error=str(stopped))
     return result
 
 

@@ -54,7 +54,7 @@ class ReferenceEvent(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Lease:
+class _ReferenceLease:
     ttl: int
     index: int
     """Entry of the grant or last renewal."""
@@ -64,14 +64,14 @@ class _Lease:
 
 
 @dataclass(slots=True)
-class _Session:
+class _ReferenceSession:
     ttl: int
     used: float
     """When its last command was proposed."""
     floor: int = 0
 
 
-class Reference:
+class ReferenceState:
     """The state of keys, leases and sessions after the last committed entry."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Reference:
         self.compacted = 0
         self.changes: list[ReferenceEvent] = []
         self.keys: dict[bytes, Value] = {}
-        self.leases: dict[int, _Lease] = {}
+        self.leases: dict[int, _ReferenceLease] = {}
         self.alarms: set[tuple[int, int]] = set()
         """(member, kind)"""
         self.latest_expiry = 0.0
@@ -98,7 +98,7 @@ class Reference:
         self.judged = Judged(violated, lambda id: self.leases[id].keys if id in self.leases else set())
         """Who may do what, and whether that is what was done."""
         self._answered: dict[tuple[int, int], bytes] = {}
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, _ReferenceSession] = {}
         self._sub = 0
         """Changes made in the revision that is being written."""
 
@@ -173,7 +173,7 @@ class Reference:
             opened = result.session_open
             if opened.session in self._sessions:
                 self._violated(f"{entry.id}: session {opened.session} is open already")
-            self._sessions[opened.session] = _Session(opened.ttl, self._asked)
+            self._sessions[opened.session] = _ReferenceSession(opened.ttl, self._asked)
         if kind in ("machine_call", "session_open", "session_close", "member_publish"):
             return
         if kind == "alarm":
@@ -198,7 +198,7 @@ class Reference:
                 granted = result.lease_grant
                 if granted.ID in self.leases:
                     self._violated(f"{where}: {granted.ID} exists already")
-                self.leases[granted.ID] = _Lease(granted.TTL, entry.index, self._asked)
+                self.leases[granted.ID] = _ReferenceLease(granted.TTL, entry.index, self._asked)
             case "lease_renew":
                 ttls = [self._renew(lease, entry.index) for lease in command.lease_renew.ids]
                 if list(result.lease_renew.ttls) != ttls:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from connect_kv import errors
 from connect_kv.rpc.kv_pb2 import Event
 from connect_kv.testing.simulation.invariants import Violation
-from connect_kv.testing.simulation.reference import Reference, ReferenceEvent
+from connect_kv.testing.simulation.reference import ReferenceEvent, ReferenceState
 from connect_kv.testing.simulation.world import World
 
 
@@ -74,7 +74,7 @@ class WatchRecorder:
                     start = self._next() or start
                     await asyncio.sleep(0.1)
 
-    def check(self, reference: Reference, *, finished: bool) -> None:
+    def check(self, reference: ReferenceState, *, finished: bool) -> None:
         """Raise a Violation unless it saw what it must; all of it up to now if the world has come to rest."""
         for number, segment in enumerate(self.segments):
             last = number == len(self.segments) - 1
@@ -82,13 +82,13 @@ class WatchRecorder:
             if not _alike(segment.events, expected, reference.compacted):
                 raise Violation(self._difference(segment, expected))
 
-    def behind(self, reference: Reference) -> bool:
+    def behind(self, reference: ReferenceState) -> bool:
         """Whether there are events that it has not seen yet."""
         if not self.segments:
             return False
         return len(self.segments[-1].events) < len(self.expected(reference, self.segments[-1], last_one=True))
 
-    def expected(self, reference: Reference, segment: Segment, *, last_one: bool) -> list[ObservedEvent]:
+    def expected(self, reference: ReferenceState, segment: Segment, *, last_one: bool) -> list[ObservedEvent]:
         """What the committed commands say it must have seen."""
         end = reference.revision if last_one else segment.complete_to
         found = [

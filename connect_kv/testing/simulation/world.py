@@ -28,7 +28,7 @@ from connect_kv.testing.simulation.channel import ClientNetwork
 from connect_kv.testing.simulation.host import Host, MachineFactories
 from connect_kv.testing.simulation.invariants import Ledger, Violation
 from connect_kv.testing.simulation.process import SimLoop, SimTask
-from connect_kv.testing.simulation.reference import Reference
+from connect_kv.testing.simulation.reference import ReferenceState
 from connect_kv.transport.memory import Faults, MemoryNetwork
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class World:
         self.ledger = Ledger(self.fail)
         self._read_at: dict[int, float] = {}
         """When a wall clock first showed a time: entries are stamped with it when they are proposed."""
-        self.reference = Reference(self.ledger.violated, self.loop.time, self._read_at.get)
+        self.reference = ReferenceState(self.ledger.violated, self.loop.time, self._read_at.get)
         self.ledger.on_commit(self.reference.applied)
         self.peers = MemoryNetwork(
             self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2)

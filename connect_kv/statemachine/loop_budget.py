@@ -13,7 +13,7 @@ LOOK_AT_CLOCK = 8
 """Pieces of a few microseconds between two looks at the clock."""
 
 
-class Pace:
+class LoopBudget:
     """Begins now. Look often whether a rest is due, and never by what a client can choose: it would choose
     numbers at which nobody looks.
     """
