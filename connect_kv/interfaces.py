@@ -150,6 +150,9 @@ class Transport(Protocol):
     def send(self, message: PeerMessage) -> None:
         """Queue it for its target. Never blocks or raises; a full queue drops and reports unreachable."""
 
+    def flush(self) -> None:
+        """Let what was queued leave now, rather than at the end of this turn of the loop."""
+
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Stream it to ``offer.hello.target`` and return once it is installed there. Raises OSError."""
 

@@ -78,6 +78,7 @@ class Driver(Generic[R]):
             metrics=context.metrics,
             install=self._install,
             persisted=self._persisted,
+            written=self._written,
         )
         self.applier: Applier[R] = Applier(context, self._applied)
         self._index_waiters = IndexWaiters()
@@ -216,7 +217,6 @@ class Driver(Generic[R]):
         await self._listening.wait()
         while True:
             await self._input.wait()
-            self._input.clear()
             self._turn()
             if self._input.is_set():
                 # Let the activities that this turn gave work begin before the next.
@@ -224,6 +224,7 @@ class Driver(Generic[R]):
 
     def _turn(self) -> None:
         """Feed the core everything that waits, then do what it says."""
+        self._input.clear()
         messages, self._inbox = self._inbox, []
         for message in messages:
             if isinstance(message, ForwardRequest | ForwardResponse):
@@ -242,10 +243,12 @@ class Driver(Generic[R]):
         self._notify()
 
     def _drain(self) -> None:
-        send = self._context.transport.send
+        transport = self._context.transport
         while (ready := self._core.ready()) is not None:
-            for message in ready.messages:
-                send(self.leader_clock.sent(message))
+            if ready.messages:
+                for message in ready.messages:
+                    transport.send(self.leader_clock.sent(message))
+                transport.flush()  # others have work to do while the disk writes here
             if ready.install is not None:
                 self._receiver.install_requested(ready.install)
             self.writer.submit(ready)
@@ -253,6 +256,8 @@ class Driver(Generic[R]):
                 if self._core.role is Role.LEADER:
                     self.leader_clock.read_here()
                 self.reads.answered(read, self._context.history.applied.index)
+                if self.reads.due:
+                    self.wake()
             for log_read in ready.log_reads:
                 self._spawn(self._load(log_read))
             for target in ready.snapshots:
@@ -345,7 +350,12 @@ class Driver(Generic[R]):
         for ready in readies:
             for message in ready.messages_after_persist:
                 send(self.leader_clock.sent(message))
-        self.wake()
+
+    def _written(self) -> None:
+        """The disk may take the next batch, and the core may have something to say: not a turn later."""
+        self._context.transport.flush()
+        if self._listening.is_set():
+            self._turn()
 
     async def _install(self, meta: SnapshotMeta) -> None:
         await self._receiver.install(meta)
@@ -419,6 +429,7 @@ class Driver(Generic[R]):
         if not self.leadership.changed():
             return
         self.pipeline.leader_changed()
+        self.wake()
         if not self.leadership.leads:
             self._spawn(self._sender.cancel())
         leader = self._core.leader_id

@@ -24,13 +24,16 @@ class LogWriter:
         metrics: NodeMetrics,
         install: Callable[[SnapshotMeta], Awaitable[None]],
         persisted: Callable[[Sequence[Ready]], None],
+        written: Callable[[], None],
     ) -> None:
+        """`persisted` is told of every Ready; `written` after those that did wait, and may submit more."""
         self._log = log
         self._worker = worker
         self._clock = clock
         self._metrics = metrics
         self._install = install
         self._persisted = persisted
+        self._written = written
         self._waiting: list[Ready] = []
         self._hint: Ready | None = None
         self._work = asyncio.Event()
@@ -87,6 +90,7 @@ class LogWriter:
             self._metrics.log_written(self._clock.now() - started, len(batch))
         self.oldest = self._queued if self._waiting else None
         self._persisted(batch)
+        self._written()
 
 
 def _must_be_durable(ready: Ready) -> bool:

@@ -6,11 +6,11 @@ Both happen within the turn of the loop that brings it: a message between member
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from connect_kv.http2.metadata import StatusError
 from connect_kv.peer_protocol import PeerMessage
 from connect_kv.transport.codec import BadMessage, decode_frame
+from connect_kv.transport.local import Local
 from connect_kv.transport.send_queue import SendQueue
 from connect_kv.transport.stream import StreamBroken, describe_failure
 from connect_kv.transport.traffic import PeerTraffic
@@ -22,14 +22,14 @@ async def exchange(
     outbox: SendQueue,
     source: int,
     target: int,
-    receive: Callable[[PeerMessage], None],
+    local: Local,
     traffic: PeerTraffic,
 ) -> None:
     """Run both directions until the stream is over; always raises StreamBroken or BadMessage.
 
     Messages must be from `source` to `target`, as introduced at the head of the stream.
     """
-    running = _Exchange(stream, outbox, source, target, receive, traffic)
+    running = _Exchange(stream, outbox, source, target, local, traffic)
     stream.watch(running.changed)
     outbox.watch(running.write_soon)
     traffic.streams += 1
@@ -51,18 +51,17 @@ class _Exchange:
         outbox: SendQueue,
         source: int,
         target: int,
-        receive: Callable[[PeerMessage], None],
+        local: Local,
         traffic: PeerTraffic,
     ) -> None:
         self._stream = stream
         self._outbox = outbox
         self._source = source
         self._target = target
-        self._receive = receive
+        self._local = local
         self._traffic = traffic
-        self._loop = asyncio.get_running_loop()
         self._writing = False
-        self.broken: asyncio.Future[None] = self._loop.create_future()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def changed(self) -> None:
         """Take what has come; there may also be room for what waits."""
@@ -72,7 +71,7 @@ class _Exchange:
                 traffic.received_bytes += len(data)
                 for message in decode_frame(data).messages:
                     check_ends(message, self._source, self._target)
-                    self._receive(message)
+                    self._local.receive(message)
             if stream.over:
                 raise StreamBroken("ended by the other side")
         except Exception as error:
@@ -84,7 +83,7 @@ class _Exchange:
         """Send what waits with all that is still added to it in this turn."""
         if not self._writing and self._outbox.waits and not self._stream.backlog:
             self._writing = True
-            self._loop.call_soon(self._write)
+            self._local.write_soon(self._write)
 
     def _write(self) -> None:
         self._writing = False

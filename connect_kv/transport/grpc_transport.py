@@ -193,6 +193,11 @@ class GrpcTransport:
         lane = lane or _REQUESTS[kind]
         return peer is not None and peer.send(lane, frame, urgent=urgent)
 
+    def flush(self) -> None:
+        """Write what waits on all streams, as far as there is room."""
+        if self._local is not None:
+            self._local.flush()
+
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Stream it over a connection of its own. Raises OSError if it did not end installed."""
         local = self._started()

@@ -74,7 +74,7 @@ class PeerLink:
             self._pause = self._local.limits.reconnect_first
             own_id = self._local.hello(self._node_id).source
             traffic = self._local.traffic.of(self._node_id)
-            await exchange(call, self._queue, self._node_id, own_id, self._local.receive, traffic)
+            await exchange(call, self._queue, self._node_id, own_id, self._local, traffic)
         except (*CALL_FAILURES, BadMessage) as error:
             self._loss = loss_of(error)
             reason = describe_failure(error)

@@ -27,6 +27,7 @@ class Local:
     """Over TLS: what members' certificates are judged by."""
     traffic: Traffic = field(default_factory=Traffic)
     _unreachable: dict[int, Loss] = field(default_factory=dict)
+    _unwritten: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def limits(self) -> TransportLimits:
@@ -38,6 +39,18 @@ class Local:
         if type(message) is HeartbeatResponse:
             self.traffic.of(message.source).answered(message.round, self.clock.now())
         self.receiver.receive(message)
+
+    def write_soon(self, write: Callable[[], None]) -> None:
+        """Have it called at the end of this turn of the loop, or with the next `flush` before that."""
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unwritten.append(write)
+
+    def flush(self) -> None:
+        """Call what was to be called soon."""
+        unwritten, self._unwritten = self._unwritten, []
+        for write in unwritten:
+            write()
 
     def unreachable(self, node_id: int, loss: Loss) -> None:
         """Report it soon, once however many messages were lost until then; what tells most about it wins.

@@ -159,6 +159,9 @@ class MemoryTransport:
         if not sent:
             self.unreachable(message.target, Loss.DROPPED)
 
+    def flush(self) -> None:
+        """What was sent is under way."""
+
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Hand it over piece by piece; breaks when the network does. Raises OSError."""
         async with closed_after(chunks):

@@ -104,7 +104,7 @@ class RaftServicer:
         try:
             await stream.write(encode_frame(hello_reply=reply))
             traffic = self._local.traffic.of(hello.source)
-            await exchange(stream, incoming.outbox, hello.source, hello.target, self._local.receive, traffic)
+            await exchange(stream, incoming.outbox, hello.source, hello.target, self._local, traffic)
         finally:
             # A newer stream of the same sender may have taken the place.
             if self._incoming.get(key) is incoming:

@@ -200,6 +200,7 @@ class Writer:
             metrics=NoMetrics(),
             install=self._install,
             persisted=lambda readies: self.reported.extend(ready.number for ready in readies),
+            written=lambda: None,
         )
         self.task = asyncio.create_task(self.writer.run())
 

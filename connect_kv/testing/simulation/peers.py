@@ -53,6 +53,9 @@ class SimTransport:
             # The network's timers belong to no process.
             Context().run(self._inner.send, message)
 
+    def flush(self) -> None:
+        """The network has it already."""
+
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
         """Stream it."""
         pipe = _Pipe()
