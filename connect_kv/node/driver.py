@@ -381,8 +381,9 @@ class Driver(Generic[R]):
         self._notify()
         if self.leadership.leads:
             self._commit_notifier.committed(entries[-1].id.index)
-        # Callers who have their results go first: what the core says next is for others.
-        asyncio.get_running_loop().call_soon(self.wake)
+        if self.pipeline.queue or membership_changed:
+            # Callers who have their results go first: what the core says next is for others.
+            asyncio.get_running_loop().call_soon(self.wake)
 
     def _jumped(self, meta: SnapshotMeta) -> None:
         self._context.history.jump(meta)
