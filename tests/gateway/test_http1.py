@@ -310,3 +310,37 @@ async def test_stopping_ends_what_is_open_after_what_is_under_way() -> None:
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert await idle.closed()
         await stopping
+
+
+async def test_the_time_of_a_body_ends_with_the_body() -> None:
+    """A call that takes long, such as a lock that waits, is not a client that sends slowly."""
+
+    async def long(exchange: Exchange) -> None:
+        body = await exchange.body.whole()
+        await asyncio.sleep(0.5)
+        exchange.respond(200, PLAIN, body)
+
+    limits = Limits(body_seconds=0.1, head_seconds=0.1)
+    async with serving(long, limits) as (port, _), connected(port) as socket:
+        socket.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+        await asyncio.sleep(0.02)
+        socket.send("hi")
+        assert (await socket.answer()).text == "hi"
+
+
+async def test_a_stream_of_requests_may_pause_for_as_long_as_it_likes() -> None:
+    async def stream(exchange: Exchange) -> None:
+        exchange.begin(200, PLAIN)
+        while (data := await exchange.body.read()) is not None:
+            await exchange.send(data)
+        exchange.finish()
+
+    limits = Limits(body_seconds=0.1, head_seconds=0.1)
+    async with serving(stream, limits) as (port, _), connected(port) as socket:
+        socket.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        assert (await socket.head()).status == 200
+        assert await socket.chunk() == b"one"
+        await asyncio.sleep(0.5)
+        socket.send("3\r\ntwo\r\n0\r\n\r\n")
+        assert await socket.chunk() == b"two"
+        assert await socket.chunk() == b""

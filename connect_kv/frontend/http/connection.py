@@ -256,8 +256,8 @@ class Connection(asyncio.Protocol):
             return
         shared.held += len(data)
         body.feed(data)
-        if body.taken and self._switched is None:
-            self.due = self._loop.time() + shared.limits.body_seconds
+        if body.hurried:
+            self._set_due()
 
     def on_message_complete(self) -> None:
         """Of the parser: the body is there."""
@@ -374,10 +374,9 @@ class Connection(asyncio.Protocol):
 
     # What exchanges ask for.
 
-    def want(self) -> None:
-        """Somebody waits for more of the body."""
-        if self._switched is None:
-            self.due = self._loop.time() + self._shared.limits.body_seconds
+    def waits(self) -> None:
+        """Somebody waits for more of a body, or does so no more."""
+        self._set_due()
         self._read_or_not()
 
     def taken(self, size: int) -> None:
@@ -446,17 +445,17 @@ class Connection(asyncio.Protocol):
     def overdue(self) -> None:
         """What is waited for has taken too long."""
         self.due = _NEVER
-        if self._writable is None and (self._in_head or (self._requests and self._requests[0].body.taken)):
+        if self._writable is None and (self._in_head or (self._requests and self._requests[0].body.hurried)):
             self._refuse(408, "Request Timeout")
         else:
             self._transport.abort()
 
     def _set_due(self) -> None:
-        if self._writable is not None:
+        if self._writable is not None or self._ending:
             return
         limits, now = self._shared.limits, self._loop.time()
         if self._requests:
-            self.due = now + limits.body_seconds if self._requests[0].body.taken else _NEVER
+            self.due = now + limits.body_seconds if self._requests[0].body.hurried else _NEVER
         else:
             self.due = now + (limits.head_seconds if self._in_head else limits.idle_seconds)
 

@@ -22,7 +22,17 @@ class Crowded(Exception):
 class Body:
     """What comes with a request, piece by piece."""
 
-    __slots__ = ("_ahead", "_connection", "_failed", "_pieces", "_waiter", "complete", "size", "taken")
+    __slots__ = (
+        "_ahead",
+        "_connection",
+        "_failed",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "hurried",
+        "size",
+        "taken",
+    )
 
     def __init__(self, connection: Wire) -> None:
         self._connection = connection
@@ -35,7 +45,9 @@ class Body:
         self.size = 0
         """That has come."""
         self.taken = False
-        """Whether somebody wants more of it."""
+        """Whether somebody waits for more of it."""
+        self.hurried = False
+        """Whether it must come soon then."""
 
     @property
     def ahead(self) -> int:
@@ -70,7 +82,7 @@ class Body:
                 raise self._failed
             if self.complete:
                 return None
-            await self._more()
+            await self._more(patient=True)
         found = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self.drop()
         return found
@@ -78,7 +90,7 @@ class Body:
     async def whole(self) -> bytes:
         """All of it, once it has come. Raises TooLarge, Crowded."""
         while not self.complete and self._failed is None:
-            await self._more()
+            await self._more(patient=False)
         if self._failed is not None:  # then what has come is not all, also when its end has come
             raise self._failed
         return await self.read() or b""
@@ -90,15 +102,18 @@ class Body:
         if size:
             self._connection.taken(size)
 
-    async def _more(self) -> None:
+    async def _more(self, *, patient: bool) -> None:
+        """`patient`: a stream of requests has no pace of its own."""
         self.taken = True
+        self.hurried = not patient
         self._waiter = asyncio.get_running_loop().create_future()
-        self._connection.want()
+        self._connection.waits()
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self.taken = False
+            self.taken = self.hurried = False
+            self._connection.waits()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -108,8 +123,8 @@ class Body:
 class Wire(Protocol):
     """What an exchange needs of its connection."""
 
-    def want(self) -> None:
-        """Somebody waits for more of the body."""
+    def waits(self) -> None:
+        """Somebody waits for more of a body, or does so no more."""
 
     def taken(self, size: int) -> None:
         """So many bytes of a body were taken."""
