@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from connect_kv.server import logs
 from connect_kv.server.composition import KvServer
 from connect_kv.server.first_look import look
 from connect_kv.server.machines import hosted
+from connect_kv.server.service_manager import ServiceManager
 from connect_kv.server.tuning import tune_collector, tune_threads
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage.leveldb import make_directory
@@ -122,11 +124,14 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, server.reopen_files)
     await server.start()
     tune_collector()
+    manager = ServiceManager(os.environ, os.getpid())
+    manager.ready()
     failed = server.failed
     if ready is not None:
         ready(server)
     failed.add_done_callback(lambda _: stop.set())
     await stop.wait()
+    manager.stopping()
     if failed.done():
         code = complain(failed.result())
         await server.stop()
