@@ -91,6 +91,8 @@ class ServerConfig:
     peer_key_file: Path | None = None
     peer_trusted_ca_file: Path | None = None
     peer_crl_file: Path | None = None
+    peer_auto_tls: bool = False
+    """TLS between members by certificates of their own making: encryption, and no trust."""
     peer_cert_allowed_cn: str = ""
     peer_cert_allowed_hostname: str = ""
     tls_min_version: str = "TLS1.2"
@@ -177,7 +179,7 @@ class ServerConfig:
     @property
     def peer_scheme(self) -> str:
         """Of the addresses that members have."""
-        return "https" if self.peer_cert_file else "http"
+        return "https" if self.peer_cert_file or self.peer_auto_tls else "http"
 
     @property
     def election_ticks(self) -> int:
@@ -433,6 +435,11 @@ def _check_tls(config: ServerConfig) -> None:
         raise ConfigError(
             f"self_signed_cert_validity: {config.self_signed_cert_validity}: expected 1 to 100 years"
         )
+    cert = config.peer_cert_file
+    own = config.peer_auto_tls and cert is not None and config.data_dir in cert.parents
+    if cert and not config.peer_trusted_ca_file and not own:
+        # Nobody could be told from a member.
+        raise ConfigError(f"peer_cert_file: needs {_flag('peer_trusted_ca_file')} too")
     if config.trusted_ca_file and not (config.cert_file or config.auto_tls):
         raise ConfigError(f"trusted_ca_file: needs {_flag('cert_file')} too")
     for key, other in (
@@ -444,8 +451,6 @@ def _check_tls(config: ServerConfig) -> None:
         ("client_cert_allowed_hostname", "trusted_ca_file"),
         ("peer_cert_file", "peer_key_file"),
         ("peer_key_file", "peer_cert_file"),
-        # Without it nobody could be told from a member, and gRPC does not dial whom it cannot verify.
-        ("peer_cert_file", "peer_trusted_ca_file"),
         ("peer_trusted_ca_file", "peer_cert_file"),
         ("peer_crl_file", "peer_trusted_ca_file"),
         ("peer_cert_allowed_cn", "peer_trusted_ca_file"),

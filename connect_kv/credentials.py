@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connect_kv.errors import ConfigError
+from connect_kv.handshakes import Handshakes
 
 if TYPE_CHECKING:
     import grpc
@@ -75,6 +76,8 @@ class Demands:
     """One of these must be its CommonName; empty: any."""
     allowed_hosts: tuple[str, ...] = ()
     """One of these must be among its alternative names; empty: any."""
+    unverified: bool = False
+    """Whoever is dialled is believed: encryption without trust."""
     min_version: str = "TLS1.2"
     ciphers: tuple[str, ...] = ()
     """For TLS 1.2, by OpenSSL's names; empty: all of `CIPHERS`."""
@@ -116,6 +119,8 @@ class Credentials:
         self._lock = threading.Lock()
         self._broken: Signature = ()
         self._warned: dict[str, int] = {}
+        self.handshakes = Handshakes()
+        """With its ports."""
         self.reloads = 0
         """Times that changed files were taken over."""
         self.failures = 0
@@ -212,6 +217,8 @@ class Credentials:
         """For a port, for as long as it listens: each handshake goes by the files as they are then."""
         protocols = tuple(alpn)
         outer = self._context(True, protocols)
+        self.handshakes.watch(outer)
+        self._current(protocols)  # what goes on should a file be broken before anybody has connected
 
         def at_handshake(
             connection: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext
@@ -259,6 +266,9 @@ class Credentials:
                 context.load_verify_locations(ca)
             except (ssl.SSLError, OSError) as error:
                 raise ConfigError(f"CA {ca}: {error.strerror or error}") from None
+        elif not server and self.demands.unverified:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         elif not server:
             context.load_default_certs()
         if server:

@@ -269,6 +269,12 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             help="Alternative names, one of which members' certificates must have.",
             default="those of the members",
         ),
+        Option(
+            key="peer_auto_tls",
+            kind=Kind.SWITCH,
+            help="Without a certificate: make one that nobody signed; members believe each other unverified.",
+            default="false",
+        ),
     ),
     "TLS for all": (
         Option(

@@ -28,6 +28,9 @@ later. When it raises, those without an answer fail."""
 
 ALPN: Final = ["h2", "http/1.1"]
 """What an ssl.SSLContext of such a server must offer: without h2 C core refuses it."""
+_TLS_RECORD: Final = b"\x16"
+"""As every handshake of TLS begins."""
+_TELL_AGAIN_SECONDS: Final = 60.0
 _LINGER: Final = 1.0
 """Seconds that a client has to read the last GOAWAY and close."""
 
@@ -87,6 +90,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._handing_over = self._flushing = False
         self._all_closed = asyncio.Event()
+        self._tell_tls_at = 0.0
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
         """Accept connections; returns the port. `context`: with TLS, see `ALPN`. Raises OSError."""
@@ -111,6 +115,12 @@ class Server:
                 ssl_handshake_timeout=wait,
             )
             self._listening.append(server)
+
+    def tls_came(self, address: str) -> None:
+        """To a port that does not speak it: one line, at most once a minute."""
+        if self.loop.time() >= self._tell_tls_at:
+            self._tell_tls_at = self.loop.time() + _TELL_AGAIN_SECONDS
+            logger.warning("TLS came to a port that does not speak it", extra={"peer": address})
 
     def protocol(self) -> asyncio.Protocol:
         """For one accepted socket, with or without TLS."""
@@ -275,7 +285,9 @@ class _Socket(asyncio.Protocol):
                 return
             if ours and len(data) < 4:  # the beginning of a method of HTTP/1.1, for all we know
                 return
-            core = self._start()  # who speaks neither, such as TLS on a port without, is told what is spoken
+            core = self._start()  # who speaks neither is told what is spoken
+            if data[:1] == _TLS_RECORD:
+                server.tls_came(core.peer.address)
         server.in_turn = True
         try:
             core.receive(data, server.loop.time())

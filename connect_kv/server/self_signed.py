@@ -20,32 +20,36 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER = "fixtures"
-"""In the data directory, with ``client``; etcd's names."""
+"""In the data directory, with ``client`` and ``peer``; etcd's names."""
 YEAR_DAYS = 365
 
 
 def with_self_signed(config: ServerConfig) -> ServerConfig:
-    """The same, and where it is told to, with certificate and key that are there, or are made now.
+    """The same, and where it is told to, with certificates and keys that are there, or are made now.
 
     They are kept over restarts, and replaced when they have expired: nobody could connect any more. Raises
     ConfigError for files that cannot be read or written.
     """
-    if not config.auto_tls:
-        return config
-    if config.cert_file is not None:
-        logger.warning("--auto-tls is ignored: there is a certificate", extra={"file": str(config.cert_file)})
-        return config
-    pair = _kept(
-        config.data_dir / FOLDER / "client",
-        _hosts(config.listen_client, config.client_address, config.listen_http),
-        years=config.self_signed_cert_validity,
-    )
-    return replace(config, cert_file=pair.cert, key_file=pair.key)
+    if config.auto_tls and not _given("--auto-tls", config.cert_file):
+        hosts = _hosts(config.listen_client, config.client_address, config.listen_http)
+        pair = _kept(config, "client", hosts)
+        config = replace(config, cert_file=pair.cert, key_file=pair.key)
+    if config.peer_auto_tls and not _given("--peer-auto-tls", config.peer_cert_file):
+        pair = _kept(config, "peer", _hosts(config.listen_peer, config.peer_address))
+        config = replace(config, peer_cert_file=pair.cert, peer_key_file=pair.key)
+    return config
 
 
-def _kept(folder: Path, hosts: Iterable[str], *, years: int) -> Pair:
+def _given(option: str, cert: Path | None) -> bool:
+    if cert is not None:
+        logger.warning(f"{option} is ignored: there is a certificate", extra={"file": str(cert)})
+    return cert is not None
+
+
+def _kept(config: ServerConfig, use: str, hosts: Iterable[str]) -> Pair:
     from connect_kv.authority import Pair, make_self_signed  # only those who use TLS load what makes it
 
+    folder = config.data_dir / FOLDER / use
     found = Pair(cert=folder / "cert.pem", key=folder / "key.pem")
     if found.cert.exists() and found.key.exists():
         if not _expired(found.cert):
@@ -58,7 +62,7 @@ def _kept(folder: Path, hosts: Iterable[str], *, years: int) -> Pair:
         with suppress(FileNotFoundError):
             path.unlink()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return make_self_signed(found, tuple(hosts), days=years * YEAR_DAYS)
+    return make_self_signed(found, tuple(hosts), days=config.self_signed_cert_validity * YEAR_DAYS)
 
 
 def _expired(cert: Path) -> bool:

@@ -43,14 +43,18 @@ def families(credentials: Mapping[str, Credentials]) -> Iterator[Metric]:
     reloads = CounterMetricFamily(
         "connect_kv_tls_reloads", "Times that changed files were read.", labels=("use", "result")
     )
+    refused = CounterMetricFamily(
+        "connect_kv_tls_handshakes_refused", "Handshakes that came to nothing.", labels=("use",)
+    )
     for use, one in credentials.items():
+        refused.add_metric((use,), one.handshakes.refused)
         for path, when in one.latest.expiries.items():
             expiry.add_metric((use, path), when)
         broken.add_metric((use,), one.broken)
         reloads.add_metric((use, "taken"), one.reloads)
         reloads.add_metric((use, "broken"), one.failures)
     if credentials:
-        yield from (expiry, broken, reloads)
+        yield from (expiry, broken, reloads, refused)
 
 
 def _clients(config: ServerConfig, *, certificate: bool, by_library: bool) -> Credentials:
@@ -78,8 +82,10 @@ def member_credentials(config: ServerConfig) -> Credentials | None:
     """For `MEMBERS`, who both serve and dial; None: they speak in the clear."""
     if config.peer_cert_file is None:
         return None
+    trusting = config.peer_auto_tls and config.peer_trusted_ca_file is None
     demanded = Demands(
-        certificate=True,
+        certificate=not trusting,
+        unverified=trusting,
         allowed_names=_listed(config.peer_cert_allowed_cn),
         allowed_hosts=_listed(config.peer_cert_allowed_hostname),
         min_version=config.tls_min_version,

@@ -33,6 +33,8 @@ class Http2Wire:
         self._serving = http2_limits(limits)
         self._dialling = replace(self._serving, handshake=limits.reconnect_most)
         self._server: Server | None = None
+        if credentials is not None:
+            credentials.client_context(_ALPN)  # goes on should a file be broken before the first dial
 
     async def open(self, address: str) -> Channel:
         """Connect; over TLS by the files as they are now, and to who has a certificate for that host.

@@ -13,7 +13,7 @@ def certified_names(credentials: Credentials | None, caller: Caller) -> frozense
     Raises PermissionDenied for a certificate that is revoked, not allowed, or no member's: the CA that
     signs members' certificates may sign those of clients as well, and these may not serve.
     """
-    if credentials is None:
+    if credentials is None or credentials.demands.unverified:
         return None
     from connect_kv.certificates import BadCertificate, presented
 

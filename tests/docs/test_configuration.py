@@ -51,6 +51,7 @@ VALUES: dict[str, object] = {
     "peer_crl_file": "peer-crl.pem",
     "peer_cert_allowed_cn": "n1,n2",
     "peer_cert_allowed_hostname": "peer.example",
+    "peer_auto_tls": "true",
     "tls_min_version": "TLS1.3",
     "cipher_suites": "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
     "heartbeat_ms": "0.2s",

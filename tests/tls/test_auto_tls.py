@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import stat
@@ -15,6 +16,7 @@ import connect_kv
 from connect_kv import ConfigError, Tls, Unavailable
 from connect_kv.authority import Pair, make_self_signed
 from connect_kv.config import from_options
+from connect_kv.testing.processes import ProcessCluster
 from tests.tls.conftest import member, options_of, tls_of
 
 
@@ -99,3 +101,25 @@ async def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_no_such_years(years: str) -> None:
     with pytest.raises(ConfigError, match="expected 1 to 100 years"):
         from_options({"self_signed_cert_validity": years}, {})
+
+
+@pytest.mark.cluster
+async def test_members_speak_tls_that_nobody_signed(tmp_path: Path) -> None:
+    """Three of them; what goes between is not in the clear, and the certificates are kept."""
+    cluster = ProcessCluster(tmp_path, arguments=("--peer-auto-tls",))
+    async with cluster:
+        async with cluster.client() as client:
+            await client.put("key", "value")
+            urls = [url for one in await client.members() for url in one.peerURLs]
+            assert sorted(urls) == sorted(f"https://{node.peer_address}" for node in cluster.nodes)
+        node = cluster.nodes[0]
+        cert = node.data_dir / "fixtures" / "peer" / "cert.pem"
+        shown = await asyncio.to_thread(
+            ssl.get_server_certificate, (node.host, node.peer_port)
+        )  # any client may connect, as with etcd's
+        assert ssl.PEM_cert_to_DER_cert(shown) == ssl.PEM_cert_to_DER_cert(cert.read_text())
+        assert await node.stop() == 0
+        await node.start()
+        await node.ready()
+        again = await asyncio.to_thread(ssl.get_server_certificate, (node.host, node.peer_port))
+        assert again == shown
