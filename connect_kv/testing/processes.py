@@ -61,6 +61,8 @@ class NodeProcess:
         """Added to the process's environment at its next start."""
         self.wrapper: list[str] = []
         """Command the process is started under at its next start (a tracer, a limit)."""
+        self.python = sys.executable
+        """What runs it: that of another environment has another version."""
         self.program = "connect_kv.cli.main"
         """Module that is run; another one may plant a fault first."""
         self._process: asyncio.subprocess.Process | None = None
@@ -94,7 +96,7 @@ class NodeProcess:
     def command(self) -> list[str]:
         """What is executed."""
         return [
-            *self.wrapper, sys.executable, "-m", self.program, "serve",
+            *self.wrapper, self.python, "-m", self.program, "serve",
             "--name", self.name, "--data-dir", str(self.data_dir),
             "--listen-client", self.client_address, "--listen-peer", self.peer_address,
             "--listen-http", f"{self.host}:{self.http_port}", *self.arguments,
