@@ -53,17 +53,23 @@ def is_plain_put(encoded: bytes) -> bool:
     # A key of at most 127 bytes: its length is one octet.
     if end < 3 or encoded[0] != _PUT_KEY or not 0 < encoded[1] < 0x80:
         return False
-    at = 2 + encoded[1]
-    if at >= end:
-        return at == end
-    if encoded[at] != _PUT_VALUE or at + 2 > end:
+    at = 3 + encoded[1]
+    if at > end:
+        return at == end + 1
+    if encoded[at - 1] != _PUT_VALUE or at == end:
         return False
+    # The shortest form of its length only, and no empty value: those are what others would write.
+    size = encoded[at]
+    if size < 0x80:
+        return size > 0 and at + 1 + size == end
+    if at + 1 < end and encoded[at + 1] < 0x80:
+        high = encoded[at + 1]
+        return high > 0 and at + 2 + (size & 0x7F | high << 7) == end
     try:
-        size, start = read_varint(encoded, at + 1)
+        size, start = read_varint(encoded, at)
     except (IndexError, ValueError):
         return False
-    # The shortest form only, and no empty value: those are what others would write.
-    return start + size == end and start - at - 1 == len(varint(size)) and size > 0
+    return start + size == end and start - at == len(varint(size))
 
 
 def key_of_plain_get(encoded: bytes) -> bytes | None:

@@ -82,11 +82,11 @@ class MachineService:
         by = self._access.command(caller, request.machine)
         return _command(request, checked), by
 
-    def _cut(self, request: machine_pb2.MachineCallRequest, encoded: bytes) -> bytes:
+    def _cut(self, one: Asked[machine_pb2.MachineCallRequest], encoded: bytes) -> bytes:
         result = Result.FromString(encoded)
         if result.WhichOneof("result") == "failure":
             raise_failure(result)
-        return self._response(request, result.machine_call.value).SerializeToString()
+        return self._response(one.request, result.machine_call.value).SerializeToString()
 
     def _check(self, request: machine_pb2.MachineCallRequest) -> Checked:
         arguments: bytes | str = request.json if _as_json(request) else request.msgpack

@@ -23,8 +23,8 @@ MOST_BYTES = 256 << 10
 Prepare = Callable[[Asked[Any]], tuple[bytes, bytes] | None]
 """Raises what one request is refused with, or gives its encoded command and what is to stand beside it in the
 log (`services.access`); None where it must be asked alone."""
-Cut = Callable[[Any, bytes], bytes]
-"""The response to that request out of its encoded result. Raises what the result says was refused."""
+Cut = Callable[[Asked[Any], bytes], bytes]
+"""The response to that one out of its encoded result. Raises what the result says was refused."""
 
 
 class Writes:
@@ -146,13 +146,13 @@ class _Proposal:
     def _headed(self) -> Cut:
         """For results that are responses but for their header."""
         respond = self._replica.headers.responses(self._field)
-        return lambda request, result: respond(result)
+        return lambda one, result: respond(result)
 
     def _answers(self, results: Sequence[bytes]) -> Iterator[None]:
         cut = self._cut or self._headed()
         for one, result in zip(self._asked, results, strict=True):
             try:
-                response = cut(one.request, result)
+                response = cut(one, result)
             except Exception as error:
                 one.fail(error)
             else:
