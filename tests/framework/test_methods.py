@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connect_kv.errors import BadCall, ConfigError
 from connect_kv.framework import data
@@ -102,6 +106,45 @@ def test_a_call_is_bound_like_a_python_call() -> None:
     for args, kwargs in [((1, 2), {}), ((), {"wrong": 1}), (("one",), {}), ((1 << 70,), {})]:
         with pytest.raises(BadCall, match="increment"):
             increment.bind(args, kwargs)
+
+
+class Bound(Replicated):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @command
+    def give(self, a: int, b: int = 1, *, c: int, d: int = 2) -> int:
+        return a + b + c + d
+
+    @command
+    def collect(self, item: int, into: list[int] = []) -> int:  # noqa: B006 - as users do
+        into.append(item)
+        return len(into)
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d", "self", "other"])
+
+
+@given(st.lists(st.integers(0, 9), max_size=4), st.dictionaries(NAMES, st.integers(0, 9), max_size=5))
+def test_a_call_is_bound_as_python_binds_it_and_refused_in_its_words(
+    args: list[int], kwargs: dict[str, int]
+) -> None:
+    bind = methods_of(Bound)["give"].bind
+    try:
+        wanted = dict(inspect.signature(Bound.give).bind(None, *args, **kwargs).arguments)
+    except TypeError as error:
+        with pytest.raises(BadCall, match=re.escape(str(error))):
+            bind(args, kwargs)
+    else:
+        del wanted["self"]
+        assert msgspec.msgpack.decode(bind(args, kwargs)) == wanted
+
+
+def test_a_default_that_can_be_changed_is_each_calls_own() -> None:
+    collect = methods_of(Bound)["collect"]
+    arguments = collect.bind((1,), {})
+    for _ in range(2):
+        assert msgspec.msgpack.decode(collect.call(Bound(), arguments)) == 1
 
 
 def test_values_come_back_by_their_annotation() -> None:
