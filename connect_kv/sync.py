@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
+from functools import wraps
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
@@ -22,24 +23,8 @@ from connect_kv.client.lock import Held as AsyncHeld
 from connect_kv.client.lock import Lock as AsyncLock
 from connect_kv.client.machine import MachineClient as AsyncMachineClient
 from connect_kv.client.messages import (
-    KEY,
-    NONE,
-    CompactionResponse,
-    Compare,
-    DeleteRangeResponse,
     Event,
     KeyValue,
-    LeaseTimeToLiveResponse,
-    MachineDescription,
-    MachineMember,
-    Member,
-    PutResponse,
-    RangeResponse,
-    RequestOp,
-    SortOrder,
-    SortTarget,
-    StatusResponse,
-    TxnResponse,
 )
 from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
@@ -174,6 +159,18 @@ class _SharedLoop:
 _SHARED = _SharedLoop()
 
 
+def _blocking(
+    method: Callable[Concatenate[asynchronous.Client, P], Coroutine[object, object, T]],
+) -> Callable[Concatenate[Client, P], T]:
+    """A call of the asynchronous client as one that blocks, with its name, its arguments and what it says."""
+
+    @wraps(method)
+    def call(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client._run(method(client._client, *args, **kwargs))
+
+    return call
+
+
 class Client:
     """Any number of threads may use it at once; their calls travel together. See the async Client."""
 
@@ -231,110 +228,26 @@ class Client:
         """Addresses of the members it knows."""
         return self._client.endpoints
 
-    def put(
-        self,
-        key: Text,
-        value: Text,
-        *,
-        lease: int | Lease = 0,
-        prev_kv: bool = False,
-        ignore_value: bool = False,
-        ignore_lease: bool = False,
-        timeout: float | None = None,
-    ) -> PutResponse:
-        """Store a value; the key is attached to `lease`, or to none."""
-        return self._run(
-            self._client.put(
-                key,
-                value,
-                lease=lease.id if isinstance(lease, Lease) else lease,
-                prev_kv=prev_kv,
-                ignore_value=ignore_value,
-                ignore_lease=ignore_lease,
-                timeout=timeout,
-            )
-        )
-
-    def get(
-        self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
-    ) -> KeyValue | None:
-        """One key, or None; as of `revision` if given. Linearizable unless `serializable`."""
-        return self._run(self._client.get(key, revision=revision, serializable=serializable, timeout=timeout))
-
-    def get_prefix(
-        self, prefix: Text, *, revision: int = 0, limit: int = 0, timeout: float | None = None
-    ) -> list[KeyValue]:
-        """All keys that begin with `prefix`, in key order; an empty prefix: all keys."""
-        return self._run(self._client.get_prefix(prefix, revision=revision, limit=limit, timeout=timeout))
-
-    def range(
-        self,
-        key: Text,
-        range_end: Text = b"",
-        *,
-        prefix: bool = False,
-        limit: int = 0,
-        revision: int = 0,
-        sort_order: SortOrder = NONE,
-        sort_target: SortTarget = KEY,
-        serializable: bool = False,
-        keys_only: bool = False,
-        count_only: bool = False,
-        min_mod_revision: int = 0,
-        max_mod_revision: int = 0,
-        min_create_revision: int = 0,
-        max_create_revision: int = 0,
-        timeout: float | None = None,
-    ) -> RangeResponse:
-        """Keys in ``[key, range_end)``, with every option of the API."""
-        return self._run(
-            self._client.range(
-                key,
-                range_end,
-                prefix=prefix,
-                limit=limit,
-                revision=revision,
-                sort_order=sort_order,
-                sort_target=sort_target,
-                serializable=serializable,
-                keys_only=keys_only,
-                count_only=count_only,
-                min_mod_revision=min_mod_revision,
-                max_mod_revision=max_mod_revision,
-                min_create_revision=min_create_revision,
-                max_create_revision=max_create_revision,
-                timeout=timeout,
-            )
-        )
-
-    def delete(
-        self,
-        key: Text,
-        range_end: Text = b"",
-        *,
-        prefix: bool = False,
-        prev_kv: bool = False,
-        timeout: float | None = None,
-    ) -> DeleteRangeResponse:
-        """Delete a key, ``[key, range_end)``, or all keys with a prefix; `deleted` says how many."""
-        return self._run(self._client.delete(key, range_end, prefix=prefix, prev_kv=prev_kv, timeout=timeout))
-
-    def transaction(
-        self,
-        compare: Sequence[Compare] = (),
-        success: Sequence[RequestOp] = (),
-        failure: Sequence[RequestOp] = (),
-        *,
-        timeout: float | None = None,
-    ) -> TxnResponse:
-        """If all of `compare` hold, do `success`, else `failure`: atomically, in one revision."""
-        return self._run(self._client.transaction(compare, success, failure, timeout=timeout))
-
-    def compact(
-        self, revision: int, *, physical: bool = False, timeout: float | None = None
-    ) -> CompactionResponse:
-        """Forget what was before `revision`; with `physical`, wait until its space is given back."""
-        return self._run(self._client.compact(revision, physical=physical, timeout=timeout))
+    put = _blocking(asynchronous.Client.put)
+    get = _blocking(asynchronous.Client.get)
+    get_prefix = _blocking(asynchronous.Client.get_prefix)
+    range = _blocking(asynchronous.Client.range)
+    delete = _blocking(asynchronous.Client.delete)
+    transaction = _blocking(asynchronous.Client.transaction)
+    compact = _blocking(asynchronous.Client.compact)
+    grant_lease = _blocking(asynchronous.Client.grant_lease)
+    renew_lease = _blocking(asynchronous.Client.renew_lease)
+    revoke_lease = _blocking(asynchronous.Client.revoke_lease)
+    lease_time_to_live = _blocking(asynchronous.Client.lease_time_to_live)
+    leases = _blocking(asynchronous.Client.leases)
+    call_json = _blocking(asynchronous.Client.call_json)
+    describe_machines = _blocking(asynchronous.Client.describe_machines)
+    machine_status = _blocking(asynchronous.Client.machine_status)
+    skip_command = _blocking(asynchronous.Client.skip_command)
+    retire_machine = _blocking(asynchronous.Client.retire_machine)
+    host_machine = _blocking(asynchronous.Client.host_machine)
+    status = _blocking(asynchronous.Client.status)
+    members = _blocking(asynchronous.Client.members)
 
     def watch(
         self,
@@ -368,31 +281,9 @@ class Client:
 
         return Lease(self._run(grant()), self._run)
 
-    def grant_lease(self, ttl: int, *, id: int = 0, timeout: float | None = None) -> tuple[int, int]:
-        """A lease that nobody renews; its id and the seconds it really got."""
-        return self._run(self._client.grant_lease(ttl, id=id, timeout=timeout))
-
-    def renew_lease(self, id: int, *, timeout: float | None = None) -> int:
-        """Renew a lease once; the seconds it now lives, 0 if there is no such lease."""
-        return self._run(self._client.renew_lease(id, timeout=timeout))
-
-    def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
-        """End a lease and delete its keys, in one revision."""
-        self._run(self._client.revoke_lease(id, timeout=timeout))
-
     def keep_lease_alive(self, id: int, ttl: int) -> Lease:
         """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
         return Lease(self._run(self._client.keep_lease_alive(id, ttl)), self._run)
-
-    def lease_time_to_live(
-        self, id: int, *, keys: bool = False, timeout: float | None = None
-    ) -> LeaseTimeToLiveResponse:
-        """Seconds left (-1: unknown lease), seconds granted, and the attached keys if asked."""
-        return self._run(self._client.lease_time_to_live(id, keys=keys, timeout=timeout))
-
-    def leases(self, *, timeout: float | None = None) -> list[int]:
-        """Ids of all leases."""
-        return self._run(self._client.leases(timeout=timeout))
 
     def lock(self, name: Text, *, ttl: int = 10, note: Text = b"") -> Lock:
         """``with client.lock("name") as lock``: waits for the lock, and gives it back at the end.
@@ -408,40 +299,6 @@ class Client:
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
         return MachineClient(self._client.machine(name, machine), self._run)
-
-    def call_json(
-        self, machine: str, method: str, arguments: str = "{}", *, timeout: float | None = None
-    ) -> str:
-        """Call a machine whose class is not at hand: arguments and value are JSON. At most once."""
-        return self._run(self._client.call_json(machine, method, arguments, timeout=timeout))
-
-    def describe_machines(self, name: str = "", *, timeout: float | None = None) -> list[MachineDescription]:
-        """The cluster's machines, or one: methods, parameters, types."""
-        return self._run(self._client.describe_machines(name, timeout=timeout))
-
-    def machine_status(self, name: str = "", *, timeout: float | None = None) -> list[MachineMember]:
-        """How each machine, or one, is on each member: its version, and why it does not go on."""
-        return self._run(self._client.machine_status(name, timeout=timeout))
-
-    def skip_command(self, machine: str, index: int, *, timeout: float | None = None) -> None:
-        """Have no member run the command of entry `index` that stopped a machine. Raises Refused."""
-        self._run(self._client.skip_command(machine, index, timeout=timeout))
-
-    def retire_machine(self, machine: str, *, timeout: float | None = None) -> None:
-        """End a machine, with its state, on all members."""
-        self._run(self._client.retire_machine(machine, timeout=timeout))
-
-    def host_machine(self, machine: str, *, timeout: float | None = None) -> None:
-        """Begin a retired machine again, with its first state. Raises Refused."""
-        self._run(self._client.host_machine(machine, timeout=timeout))
-
-    def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
-        """How one member is: that at `endpoint`, or the first that answers."""
-        return self._run(self._client.status(endpoint, timeout=timeout))
-
-    def members(self, *, linearizable: bool = True, timeout: float | None = None) -> list[Member]:
-        """The cluster's members, by id."""
-        return self._run(self._client.members(linearizable=linearizable, timeout=timeout))
 
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         if self._thread is None:

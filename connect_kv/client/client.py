@@ -1,4 +1,4 @@
-"""Client: the typed door of a Python program to a cluster."""
+"""Client: how a Python program reaches a cluster, typed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from connect_kv import errors
 from connect_kv.client import retry
 from connect_kv.client.auth import AuthClient
 from connect_kv.client.cluster import ClusterClient
-from connect_kv.client.door import Door, UnaryDoor
 from connect_kv.client.endpoints import ChannelTo, Endpoints, SecureChannels, asks_tls, parse_endpoints
 from connect_kv.client.lease import Lease, LeaseKeeper, PendingLease, renew_once
 from connect_kv.client.limits import within
@@ -23,7 +22,9 @@ from connect_kv.client.login import login_of
 from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span, to_bytes
+from connect_kv.client.request_channel import RequestChannel, UnaryRequests
 from connect_kv.client.session import Session
+from connect_kv.client.txn import HasLeaseId
 from connect_kv.client.watch import Watch
 from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
@@ -137,7 +138,7 @@ class Client:
         self._session_ttl = session_ttl
         self._rng = rng or random.Random()
         self._channel_to = channel_to
-        self._opened: tuple[Endpoints, Door, LeaseKeeper] | None = None
+        self._opened: tuple[Endpoints, RequestChannel, LeaseKeeper] | None = None
         self._entered = 0
         """How many ``async with`` are in it."""
 
@@ -151,23 +152,23 @@ class Client:
             import connect_kv.client.stubs  # noqa: F401
 
             endpoints = Endpoints(self._addresses, self._rng, self._channel_to, self._login)
-            door: Door = UnaryDoor(endpoints)
+            requests: RequestChannel = UnaryRequests(endpoints)
             if self._use_session:
                 session = Session(endpoints, ttl=self._session_ttl)
                 session.start()
-                door = session
-            self._opened = endpoints, door, LeaseKeeper(endpoints)
+                requests = session
+            self._opened = endpoints, requests, LeaseKeeper(endpoints)
         return self
 
     async def close(self) -> None:
         """End the session and all connections; calls that wait fail. Safe to repeat, and to open again."""
         if self._opened is None:
             return
-        endpoints, door, keeper = self._opened
+        endpoints, requests, keeper = self._opened
         self._opened = None
         async with AsyncExitStack() as stack:  # whichever fails, the others are closed
             stack.push_async_callback(endpoints.close)
-            stack.push_async_callback(door.close)
+            stack.push_async_callback(requests.close)
             stack.push_async_callback(keeper.close)
 
     async def __aenter__(self) -> Self:
@@ -193,7 +194,7 @@ class Client:
         key: Text,
         value: Text,
         *,
-        lease: int | Lease = 0,
+        lease: int | HasLeaseId = 0,
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
@@ -209,12 +210,12 @@ class Client:
         request.key = to_bytes(key)
         request.value = to_bytes(value)
         if lease:
-            request.lease = lease.id if isinstance(lease, Lease) else lease
+            request.lease = lease if isinstance(lease, int) else lease.id
         if prev_kv or ignore_value or ignore_lease:
             request.prev_kv = prev_kv
             request.ignore_value = ignore_value
             request.ignore_lease = ignore_lease
-        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).put
+        return (await self._requests.call(command, within(timeout, self._timeout), writes=True)).put
 
     async def get(
         self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
@@ -230,7 +231,7 @@ class Client:
         if revision or serializable:
             request.revision = revision
             request.serializable = serializable
-        kvs = (await self._door.call(command, within(timeout, self._timeout), writes=False)).range.kvs
+        kvs = (await self._requests.call(command, within(timeout, self._timeout), writes=False)).range.kvs
         return kvs[0] if kvs else None
 
     async def get_prefix(
@@ -300,7 +301,7 @@ class Client:
         request = command.delete_range
         request.key, request.range_end = span(key, range_end, prefix)
         request.prev_kv = prev_kv
-        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).delete_range
+        return (await self._requests.call(command, within(timeout, self._timeout), writes=True)).delete_range
 
     async def transaction(
         self,
@@ -319,7 +320,7 @@ class Client:
         command.txn.compare.extend(compare)
         command.txn.success.extend(success)
         command.txn.failure.extend(failure)
-        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).txn
+        return (await self._requests.call(command, within(timeout, self._timeout), writes=True)).txn
 
     async def compact(
         self, revision: int, *, physical: bool = False, timeout: float | None = None
@@ -328,7 +329,7 @@ class Client:
         command = Command()
         command.compact.revision = revision
         command.compact.physical = physical
-        return (await self._door.call(command, within(timeout, self._timeout), writes=True)).compact
+        return (await self._requests.call(command, within(timeout, self._timeout), writes=True)).compact
 
     def watch(
         self,
@@ -371,7 +372,9 @@ class Client:
             command.lease_grant.TTL = ttl
             command.lease_grant.ID = id
             asked_at = asyncio.get_running_loop().time()
-            answer = (await self._door.call(command, within(timeout, self._timeout), writes=True)).lease_grant
+            answer = (
+                await self._requests.call(command, within(timeout, self._timeout), writes=True)
+            ).lease_grant
             lease = Lease(answer.ID, answer.TTL, asked_at, self.revoke_lease)
             self._keeper.keep(lease)
             return lease
@@ -383,14 +386,14 @@ class Client:
         command = Command()
         command.lease_grant.TTL = ttl
         command.lease_grant.ID = id
-        answer = (await self._door.call(command, within(timeout, self._timeout), writes=True)).lease_grant
+        answer = (await self._requests.call(command, within(timeout, self._timeout), writes=True)).lease_grant
         return answer.ID, answer.TTL
 
     async def revoke_lease(self, id: int, *, timeout: float | None = None) -> None:
         """End a lease and delete its keys, in one revision."""
         command = Command()
         command.lease_revoke.ID = id
-        await self._door.call(command, within(timeout, self._timeout), writes=True)
+        await self._requests.call(command, within(timeout, self._timeout), writes=True)
 
     async def keep_lease_alive(self, id: int, ttl: int) -> Lease:
         """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
@@ -416,14 +419,14 @@ class Client:
         command = Command()
         command.lease_time_to_live.ID = id
         command.lease_time_to_live.keys = keys
-        result = await self._door.call(command, within(timeout, self._timeout), writes=False)
+        result = await self._requests.call(command, within(timeout, self._timeout), writes=False)
         return result.lease_time_to_live
 
     async def leases(self, *, timeout: float | None = None) -> list[int]:
         """Ids of all leases."""
         command = Command()
         command.lease_leases.SetInParent()
-        result = await self._door.call(command, within(timeout, self._timeout), writes=False)
+        result = await self._requests.call(command, within(timeout, self._timeout), writes=False)
         return [lease.ID for lease in result.lease_leases.leases]
 
     def lock(self, name: Text, *, ttl: int = 10, note: Text = b"") -> Lock:
@@ -465,7 +468,7 @@ class Client:
 
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
-        return MachineClient(self._door, name, machine, self._timeout)
+        return MachineClient(self._requests, name, machine, self._timeout)
 
     async def call_json(
         self, machine: str, method: str, arguments: str = "{}", *, timeout: float | None = None
@@ -580,14 +583,14 @@ class Client:
         return self._open()[0]
 
     @property
-    def _door(self) -> Door:
+    def _requests(self) -> RequestChannel:
         return self._open()[1]
 
     @property
     def _keeper(self) -> LeaseKeeper:
         return self._open()[2]
 
-    def _open(self) -> tuple[Endpoints, Door, LeaseKeeper]:
+    def _open(self) -> tuple[Endpoints, RequestChannel, LeaseKeeper]:
         if self._opened is None:
             raise errors.ClientNotOpen(
                 "the client is not open: use it as `async with connect(...) as client`, or call open()"

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ANSWER_TIMEOUT = 2.0
 """Seconds, and at most a third of the time to live."""
 
-Stream: TypeAlias = "stubs.Stream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]"
+Stream: TypeAlias = "stubs.StreamCall[LeaseKeepAliveRequest, LeaseKeepAliveResponse]"
 
 
 class Lease:

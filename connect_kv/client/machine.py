@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from connect_kv import errors
-from connect_kv.client.door import Door
 from connect_kv.client.failures import INVALID_ARGUMENT, NOT_FOUND
 from connect_kv.client.limits import within
+from connect_kv.client.request_channel import RequestChannel
 from connect_kv.framework.exceptions import raised
 from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
@@ -27,8 +27,8 @@ class MachineClient(Generic[M]):
     Commands are executed once on every member, queries are linearizable reads on one.
     """
 
-    def __init__(self, door: Door, name: str, machine: type[M], timeout: float) -> None:
-        self._door = door
+    def __init__(self, requests: RequestChannel, name: str, machine: type[M], timeout: float) -> None:
+        self._requests = requests
         self._name = name
         self._machine = machine
         owner: type = machine
@@ -75,7 +75,7 @@ class MachineClient(Generic[M]):
         call.method = method.name
         call.arguments = arguments
         try:
-            answer: Awaitable[Result] = self._door.call(command, timeout, writes=writes)
+            answer: Awaitable[Result] = self._requests.call(command, timeout, writes=writes)
             return await answer
         except errors.Refused as refused:
             if refused.code in (INVALID_ARGUMENT, NOT_FOUND):

@@ -1,4 +1,4 @@
-"""The session door: gathers concurrent calls into batches on one stream, and keeps the session
+"""The session as a request channel: gathers concurrent calls into batches on one stream, and keeps it
 alive across broken streams and dead members.
 """
 
@@ -43,7 +43,7 @@ GATHER_FRACTION = 8
 GATHER_PAUSE = 0.001
 """A batch smaller than this part of what is on its way waits this many seconds for more."""
 
-Stream: TypeAlias = "stubs.Stream[bytes, SessionReplies]"
+Stream: TypeAlias = "stubs.StreamCall[bytes, SessionReplies]"
 """Takes encoded SessionRequests."""
 
 
@@ -79,7 +79,7 @@ class Session:
         self._task = self._loop.create_task(self._run(), name="connect-kv session")
 
     def call(self, command: Command, timeout: float, *, writes: bool) -> asyncio.Future[Result]:
-        """See Door. A cancelled caller stops waiting; a command it already sent may still run."""
+        """See RequestChannel. A cancelled caller stops waiting; a command it already sent may still run."""
         if self._task is None or self._task.done():
             raise errors.ClientNotOpen("the client was closed")
         if timeout <= 0:

@@ -6,12 +6,14 @@ The only module of the client that knows the gRPC library; it is loaded when the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Generic, TypeVar
+import re
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.client.failures import UNAVAILABLE, CallFailed, EndedHere
 from connect_kv.client.login import Badge, Login, logged_out
@@ -31,8 +33,6 @@ from connect_kv.rpc import (
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-In = TypeVar("In", bound=Message)
-Out = TypeVar("Out", bound=Message)
 Metadata = Sequence[tuple[str, str]]
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -108,7 +108,7 @@ class Unary(Generic[Request, Response]):
             raise _ended(cancelled) from None
 
 
-class ServerStream(Generic[Request, Response]):
+class UnaryStream(Generic[Request, Response]):
     """A call with one request and many answers."""
 
     def __init__(
@@ -132,7 +132,7 @@ class ServerStream(Generic[Request, Response]):
             call.cancel()
 
 
-class Stream(Generic[Request, Response]):
+class StreamCall(Generic[Request, Response]):
     """A call in both directions. `write` and `read` raise CallFailed once it is over, in order or not."""
 
     def __init__(
@@ -191,7 +191,7 @@ class Stream(Generic[Request, Response]):
         return _refused(self._badge, self._shown, error)
 
 
-class Streams(Generic[Request, Response]):
+class StreamStream(Generic[Request, Response]):
     """Begins calls in both directions."""
 
     def __init__(
@@ -200,10 +200,10 @@ class Streams(Generic[Request, Response]):
         self._method = method
         self._badge = badge
 
-    async def __call__(self, *, metadata: Metadata = ()) -> Stream[Request, Response]:
+    async def __call__(self, *, metadata: Metadata = ()) -> StreamCall[Request, Response]:
         """A call that has not sent anything yet. Raises CallFailed where a login fails."""
         shown = () if self._badge is None else await self._badge.show()
-        return Stream(self._method(metadata=(*metadata, *shown) or None), self._badge, shown)
+        return StreamCall(self._method(metadata=(*metadata, *shown) or None), self._badge, shown)
 
 
 def _refused(badge: Badge | None, shown: Metadata, error: CallFailed) -> CallFailed:
@@ -211,211 +211,140 @@ def _refused(badge: Badge | None, shown: Metadata, error: CallFailed) -> CallFai
     return logged_out() if badge is not None and badge.refused(tuple(shown), error.text) else error
 
 
-class _Calls:
-    """Makes the calls of one channel: by path, with what goes in and what comes out."""
+FILES = (
+    auth_pb2, cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, machine_pb2, maintenance_pb2,
+    session_pb2, watch_pb2,
+)  # fmt: skip
+"""What the protos that have services were made into."""
 
-    def __init__(self, channel: grpc.aio.Channel, badge: Badge | None) -> None:
-        self._channel = channel
-        self._badge = badge
 
-    def unary(self, path: str, request: type[In], response: type[Out]) -> Unary[In, Out]:
-        return Unary(
-            self._channel.unary_unary(
-                f"/connect_kv.v1.{path}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            ),
-            self._badge,
-        )
+def methods() -> Iterator[tuple[str, MethodDescriptor]]:
+    """Every call of the protos, under the name that it has in `Stubs`.
 
-    def server_stream(self, path: str, request: type[In], response: type[Out]) -> ServerStream[In, Out]:
-        return ServerStream(
-            self._channel.unary_stream(
-                f"/connect_kv.v1.{path}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            ),
-            self._badge,
-        )
-
-    def streams(self, path: str, request: type[In], response: type[Out]) -> Streams[In, Out]:
-        return Streams(
-            self._channel.stream_stream(
-                f"/connect_kv.v1.{path}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            ),
-            self._badge,
-        )
-
-    def sessions(self) -> Streams[bytes, session_pb2.SessionReplies]:
-        """They take SessionRequests that are encoded already."""
-        return Streams(
-            self._channel.stream_stream(
-                "/connect_kv.v1.Session/Open",
-                request_serializer=bytes,
-                response_deserializer=session_pb2.SessionReplies.FromString,
-            ),
-            self._badge,
-        )
+    That is the method's, in Python's way of writing; where it says nothing by itself, as in Machine.Call, it
+    begins with the service's. Session.Open is what one opens: a session.
+    """
+    for file in FILES:
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.name).lower()
+                if service.name == "Machine":
+                    name = f"machine_{name}"
+                yield "session" if service.name == "Session" else name, method
 
 
 class Stubs:
-    """What one member can be asked. Calls raise CallFailed, which `failures` explains."""
+    """What one member can be asked. Calls raise CallFailed, which `failures` explains.
+
+    The types are for readers and checkers; what is sent where is read from the protos (`methods`), and a
+    test keeps the two together.
+    """
+
+    # KV
+    range: Unary[kv_pb2.RangeRequest, kv_pb2.RangeResponse]
+    put: Unary[kv_pb2.PutRequest, kv_pb2.PutResponse]
+    delete_range: Unary[kv_pb2.DeleteRangeRequest, kv_pb2.DeleteRangeResponse]
+    txn: Unary[kv_pb2.TxnRequest, kv_pb2.TxnResponse]
+    compact: Unary[kv_pb2.CompactionRequest, kv_pb2.CompactionResponse]
+
+    # Watch
+    watch: StreamStream[watch_pb2.WatchRequest, watch_pb2.WatchResponse]
+
+    # Lease
+    lease_grant: Unary[lease_pb2.LeaseGrantRequest, lease_pb2.LeaseGrantResponse]
+    lease_revoke: Unary[lease_pb2.LeaseRevokeRequest, lease_pb2.LeaseRevokeResponse]
+    lease_keep_alive: StreamStream[lease_pb2.LeaseKeepAliveRequest, lease_pb2.LeaseKeepAliveResponse]
+    lease_time_to_live: Unary[lease_pb2.LeaseTimeToLiveRequest, lease_pb2.LeaseTimeToLiveResponse]
+    lease_leases: Unary[lease_pb2.LeaseLeasesRequest, lease_pb2.LeaseLeasesResponse]
+
+    # Cluster
+    member_list: Unary[cluster_pb2.MemberListRequest, cluster_pb2.MemberListResponse]
+    member_add: Unary[cluster_pb2.MemberAddRequest, cluster_pb2.MemberAddResponse]
+    member_remove: Unary[cluster_pb2.MemberRemoveRequest, cluster_pb2.MemberRemoveResponse]
+    member_update: Unary[cluster_pb2.MemberUpdateRequest, cluster_pb2.MemberUpdateResponse]
+    member_promote: Unary[cluster_pb2.MemberPromoteRequest, cluster_pb2.MemberPromoteResponse]
+
+    # Maintenance
+    alarm: Unary[maintenance_pb2.AlarmRequest, maintenance_pb2.AlarmResponse]
+    hash_kv: Unary[maintenance_pb2.HashKVRequest, maintenance_pb2.HashKVResponse]
+    defragment: Unary[maintenance_pb2.DefragmentRequest, maintenance_pb2.DefragmentResponse]
+    move_leader: Unary[maintenance_pb2.MoveLeaderRequest, maintenance_pb2.MoveLeaderResponse]
+    snapshot: UnaryStream[maintenance_pb2.SnapshotRequest, maintenance_pb2.SnapshotResponse]
+    status: Unary[maintenance_pb2.StatusRequest, maintenance_pb2.StatusResponse]
+
+    # Lock
+    lock: Unary[lock_pb2.LockRequest, lock_pb2.LockResponse]
+    unlock: Unary[lock_pb2.UnlockRequest, lock_pb2.UnlockResponse]
+
+    # Election
+    campaign: Unary[election_pb2.CampaignRequest, election_pb2.CampaignResponse]
+    proclaim: Unary[election_pb2.ProclaimRequest, election_pb2.ProclaimResponse]
+    leader: Unary[election_pb2.LeaderRequest, election_pb2.LeaderResponse]
+    observe: UnaryStream[election_pb2.LeaderRequest, election_pb2.LeaderResponse]
+    resign: Unary[election_pb2.ResignRequest, election_pb2.ResignResponse]
+
+    # Machine
+    machine_call: Unary[machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse]
+    machine_status: Unary[machine_pb2.MachineStatusRequest, machine_pb2.MachineStatusResponse]
+    machine_decide: Unary[machine_pb2.MachineDecideRequest, machine_pb2.MachineDecideResponse]
+    machine_describe: Unary[machine_pb2.MachineDescribeRequest, machine_pb2.MachineDescribeResponse]
+
+    # Session
+    session: StreamStream[bytes, session_pb2.SessionReplies]
+    """Takes SessionRequests that are encoded already."""
+
+    # Auth
+    authenticate: Unary[auth_pb2.AuthenticateRequest, auth_pb2.AuthenticateResponse]
+    auth_enable: Unary[auth_pb2.AuthEnableRequest, auth_pb2.AuthEnableResponse]
+    auth_disable: Unary[auth_pb2.AuthDisableRequest, auth_pb2.AuthDisableResponse]
+    auth_status: Unary[auth_pb2.AuthStatusRequest, auth_pb2.AuthStatusResponse]
+    user_add: Unary[auth_pb2.AuthUserAddRequest, auth_pb2.AuthUserAddResponse]
+    user_get: Unary[auth_pb2.AuthUserGetRequest, auth_pb2.AuthUserGetResponse]
+    user_list: Unary[auth_pb2.AuthUserListRequest, auth_pb2.AuthUserListResponse]
+    user_delete: Unary[auth_pb2.AuthUserDeleteRequest, auth_pb2.AuthUserDeleteResponse]
+    user_change_password: Unary[
+        auth_pb2.AuthUserChangePasswordRequest, auth_pb2.AuthUserChangePasswordResponse
+    ]
+    user_grant_role: Unary[auth_pb2.AuthUserGrantRoleRequest, auth_pb2.AuthUserGrantRoleResponse]
+    user_revoke_role: Unary[auth_pb2.AuthUserRevokeRoleRequest, auth_pb2.AuthUserRevokeRoleResponse]
+    role_add: Unary[auth_pb2.AuthRoleAddRequest, auth_pb2.AuthRoleAddResponse]
+    role_get: Unary[auth_pb2.AuthRoleGetRequest, auth_pb2.AuthRoleGetResponse]
+    role_list: Unary[auth_pb2.AuthRoleListRequest, auth_pb2.AuthRoleListResponse]
+    role_delete: Unary[auth_pb2.AuthRoleDeleteRequest, auth_pb2.AuthRoleDeleteResponse]
+    role_grant_permission: Unary[
+        auth_pb2.AuthRoleGrantPermissionRequest, auth_pb2.AuthRoleGrantPermissionResponse
+    ]
+    role_revoke_permission: Unary[
+        auth_pb2.AuthRoleRevokePermissionRequest, auth_pb2.AuthRoleRevokePermissionResponse
+    ]
 
     def __init__(self, channel: grpc.aio.Channel, login: Login | None = None) -> None:
         """`login`: whom calls are made for; None: for nobody."""
-        self.authenticate = _Calls(channel, None).unary(
-            "Auth/Authenticate", auth_pb2.AuthenticateRequest, auth_pb2.AuthenticateResponse
-        )
-        call = _Calls(channel, None if login is None else Badge(login, self._token))
-        self.range = call.unary("KV/Range", kv_pb2.RangeRequest, kv_pb2.RangeResponse)
-        self.put = call.unary("KV/Put", kv_pb2.PutRequest, kv_pb2.PutResponse)
-        self.delete_range = call.unary(
-            "KV/DeleteRange", kv_pb2.DeleteRangeRequest, kv_pb2.DeleteRangeResponse
-        )
-        self.txn = call.unary("KV/Txn", kv_pb2.TxnRequest, kv_pb2.TxnResponse)
-        self.compact = call.unary("KV/Compact", kv_pb2.CompactionRequest, kv_pb2.CompactionResponse)
-        self.watch = call.streams("Watch/Watch", watch_pb2.WatchRequest, watch_pb2.WatchResponse)
-        self.lease_grant = call.unary(
-            "Lease/LeaseGrant", lease_pb2.LeaseGrantRequest, lease_pb2.LeaseGrantResponse
-        )
-        self.lease_revoke = call.unary(
-            "Lease/LeaseRevoke", lease_pb2.LeaseRevokeRequest, lease_pb2.LeaseRevokeResponse
-        )
-        self.lease_keep_alive = call.streams(
-            "Lease/LeaseKeepAlive", lease_pb2.LeaseKeepAliveRequest, lease_pb2.LeaseKeepAliveResponse
-        )
-        self.lease_time_to_live = call.unary(
-            "Lease/LeaseTimeToLive",
-            lease_pb2.LeaseTimeToLiveRequest,
-            lease_pb2.LeaseTimeToLiveResponse,
-        )
-        self.lease_leases = call.unary(
-            "Lease/LeaseLeases", lease_pb2.LeaseLeasesRequest, lease_pb2.LeaseLeasesResponse
-        )
-        self.member_list = call.unary(
-            "Cluster/MemberList", cluster_pb2.MemberListRequest, cluster_pb2.MemberListResponse
-        )
-        self.member_add = call.unary(
-            "Cluster/MemberAdd", cluster_pb2.MemberAddRequest, cluster_pb2.MemberAddResponse
-        )
-        self.member_remove = call.unary(
-            "Cluster/MemberRemove", cluster_pb2.MemberRemoveRequest, cluster_pb2.MemberRemoveResponse
-        )
-        self.member_update = call.unary(
-            "Cluster/MemberUpdate", cluster_pb2.MemberUpdateRequest, cluster_pb2.MemberUpdateResponse
-        )
-        self.member_promote = call.unary(
-            "Cluster/MemberPromote",
-            cluster_pb2.MemberPromoteRequest,
-            cluster_pb2.MemberPromoteResponse,
-        )
-        self.alarm = call.unary(
-            "Maintenance/Alarm", maintenance_pb2.AlarmRequest, maintenance_pb2.AlarmResponse
-        )
-        self.hash_kv = call.unary(
-            "Maintenance/HashKV", maintenance_pb2.HashKVRequest, maintenance_pb2.HashKVResponse
-        )
-        self.defragment = call.unary(
-            "Maintenance/Defragment",
-            maintenance_pb2.DefragmentRequest,
-            maintenance_pb2.DefragmentResponse,
-        )
-        self.move_leader = call.unary(
-            "Maintenance/MoveLeader",
-            maintenance_pb2.MoveLeaderRequest,
-            maintenance_pb2.MoveLeaderResponse,
-        )
-        self.snapshot = call.server_stream(
-            "Maintenance/Snapshot", maintenance_pb2.SnapshotRequest, maintenance_pb2.SnapshotResponse
-        )
-        self.lock = call.unary("Lock/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)
-        self.unlock = call.unary("Lock/Unlock", lock_pb2.UnlockRequest, lock_pb2.UnlockResponse)
-        self.campaign = call.unary(
-            "Election/Campaign", election_pb2.CampaignRequest, election_pb2.CampaignResponse
-        )
-        self.proclaim = call.unary(
-            "Election/Proclaim", election_pb2.ProclaimRequest, election_pb2.ProclaimResponse
-        )
-        self.leader = call.unary("Election/Leader", election_pb2.LeaderRequest, election_pb2.LeaderResponse)
-        self.observe = call.server_stream(
-            "Election/Observe", election_pb2.LeaderRequest, election_pb2.LeaderResponse
-        )
-        self.resign = call.unary("Election/Resign", election_pb2.ResignRequest, election_pb2.ResignResponse)
-        self.status = call.unary(
-            "Maintenance/Status", maintenance_pb2.StatusRequest, maintenance_pb2.StatusResponse
-        )
-        self.machine_call = call.unary(
-            "Machine/Call", machine_pb2.MachineCallRequest, machine_pb2.MachineCallResponse
-        )
-        self.machine_status = call.unary(
-            "Machine/Status",
-            machine_pb2.MachineStatusRequest,
-            machine_pb2.MachineStatusResponse,
-        )
-        self.machine_decide = call.unary(
-            "Machine/Decide",
-            machine_pb2.MachineDecideRequest,
-            machine_pb2.MachineDecideResponse,
-        )
-        self.machine_describe = call.unary(
-            "Machine/Describe",
-            machine_pb2.MachineDescribeRequest,
-            machine_pb2.MachineDescribeResponse,
-        )
-        self.session = call.sessions()
-        self.auth_enable = call.unary(
-            "Auth/AuthEnable", auth_pb2.AuthEnableRequest, auth_pb2.AuthEnableResponse
-        )
-        self.auth_disable = call.unary(
-            "Auth/AuthDisable", auth_pb2.AuthDisableRequest, auth_pb2.AuthDisableResponse
-        )
-        self.auth_status = call.unary(
-            "Auth/AuthStatus", auth_pb2.AuthStatusRequest, auth_pb2.AuthStatusResponse
-        )
-        self.user_add = call.unary("Auth/UserAdd", auth_pb2.AuthUserAddRequest, auth_pb2.AuthUserAddResponse)
-        self.user_get = call.unary("Auth/UserGet", auth_pb2.AuthUserGetRequest, auth_pb2.AuthUserGetResponse)
-        self.user_list = call.unary(
-            "Auth/UserList", auth_pb2.AuthUserListRequest, auth_pb2.AuthUserListResponse
-        )
-        self.user_delete = call.unary(
-            "Auth/UserDelete", auth_pb2.AuthUserDeleteRequest, auth_pb2.AuthUserDeleteResponse
-        )
-        self.user_change_password = call.unary(
-            "Auth/UserChangePassword",
-            auth_pb2.AuthUserChangePasswordRequest,
-            auth_pb2.AuthUserChangePasswordResponse,
-        )
-        self.user_grant_role = call.unary(
-            "Auth/UserGrantRole", auth_pb2.AuthUserGrantRoleRequest, auth_pb2.AuthUserGrantRoleResponse
-        )
-        self.user_revoke_role = call.unary(
-            "Auth/UserRevokeRole", auth_pb2.AuthUserRevokeRoleRequest, auth_pb2.AuthUserRevokeRoleResponse
-        )
-        self.role_add = call.unary("Auth/RoleAdd", auth_pb2.AuthRoleAddRequest, auth_pb2.AuthRoleAddResponse)
-        self.role_get = call.unary("Auth/RoleGet", auth_pb2.AuthRoleGetRequest, auth_pb2.AuthRoleGetResponse)
-        self.role_list = call.unary(
-            "Auth/RoleList", auth_pb2.AuthRoleListRequest, auth_pb2.AuthRoleListResponse
-        )
-        self.role_delete = call.unary(
-            "Auth/RoleDelete", auth_pb2.AuthRoleDeleteRequest, auth_pb2.AuthRoleDeleteResponse
-        )
-        self.role_grant_permission = call.unary(
-            "Auth/RoleGrantPermission",
-            auth_pb2.AuthRoleGrantPermissionRequest,
-            auth_pb2.AuthRoleGrantPermissionResponse,
-        )
-        self.role_revoke_permission = call.unary(
-            "Auth/RoleRevokePermission",
-            auth_pb2.AuthRoleRevokePermissionRequest,
-            auth_pb2.AuthRoleRevokePermissionResponse,
-        )
+        badge = None if login is None else Badge(login, self._token)
+        for name, method in methods():
+            if name in Stubs.__annotations__:
+                setattr(self, name, _call(channel, method, None if name == "authenticate" else badge))
 
     async def _token(self, name: str, password: str, seconds: float) -> str:
         """Log in."""
         request = auth_pb2.AuthenticateRequest(name=name, password=password)
         return (await self.authenticate(request, timeout=seconds)).token
+
+
+def _call(
+    channel: grpc.aio.Channel, method: MethodDescriptor, badge: Badge | None
+) -> Unary[Any, Any] | UnaryStream[Any, Any] | StreamStream[Any, Any]:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    encoded = method.containing_service.name == "Session"
+    how: dict[str, Any] = {
+        "request_serializer": bytes if encoded else GetMessageClass(method.input_type).SerializeToString,
+        "response_deserializer": GetMessageClass(method.output_type).FromString,
+    }
+    if method.client_streaming:
+        return StreamStream(channel.stream_stream(path, **how), badge)
+    if method.server_streaming:
+        return UnaryStream(channel.unary_stream(path, **how), badge)
+    return Unary(channel.unary_unary(path, **how), badge)
 
 
 def _failed(error: grpc.aio.AioRpcError) -> CallFailed:

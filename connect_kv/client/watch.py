@@ -42,7 +42,7 @@ PROGRESS_SECONDS = 10.0
 to go on at another member, however long ago its last event was."""
 _PROGRESS = WatchRequest(progress_request=WatchProgressRequest())
 
-Stream: TypeAlias = "stubs.Stream[WatchRequest, WatchResponse]"
+Stream: TypeAlias = "stubs.StreamCall[WatchRequest, WatchResponse]"
 
 
 class Watch:

@@ -33,10 +33,7 @@ NOT_YET = {
     "Role",
     "Route",
     "Server",
-    "ServerStream",
     "Source",
-    "Stream",
-    "Streams",
     "Wire",
 }
 """Names that two classes still have."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from connect_kv.client.failures import CallFailed
-from connect_kv.client.stubs import Stream, Stubs
+from connect_kv.client.stubs import StreamCall, Stubs
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.watching import Segment, WatchRecorder, seen
@@ -49,7 +49,7 @@ class BookmarkWatcher(WatchRecorder):
                     stream.cancel()
             await asyncio.sleep(rng.uniform(0, 0.2))
 
-    async def _stream(self, stream: Stream[WatchRequest, WatchResponse]) -> None:
+    async def _stream(self, stream: StreamCall[WatchRequest, WatchResponse]) -> None:
         create = WatchCreateRequest(
             key=b"\0", range_end=b"\0", start_revision=self._start(), prev_kv=self.prev_kv
         )
@@ -68,7 +68,7 @@ class BookmarkWatcher(WatchRecorder):
         finally:
             asking.cancel()
 
-    async def _ask(self, stream: Stream[WatchRequest, WatchResponse]) -> None:
+    async def _ask(self, stream: StreamCall[WatchRequest, WatchResponse]) -> None:
         rng = self.world.chance(f"progress {self.name}")
         with suppress(CallFailed):
             while True:
