@@ -129,7 +129,7 @@ class Metrics:
         self._values.append(("gauge", name, help, labels, read))
 
     def counter(self, name: str, help: str, read: Read, **labels: str) -> None:
-        """The same for a number that only grows; `name` without ``_total``."""
+        """Show a number that only grows, read whenever the metrics are fetched; `name` without ``_total``."""
         self._values.append(("counter", name, help, labels, read))
 
     def bare_counter(self, name: str, help: str, read: Read) -> None:

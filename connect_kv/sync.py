@@ -146,7 +146,7 @@ class _SharedLoop:
             return self._thread
 
     def release(self, thread: _LoopThread) -> None:
-        """The last one ends the thread."""
+        """One client is closed; with the last one the thread ends."""
         with self._lock:
             if thread is not self._thread:  # of the process before a fork
                 return

@@ -55,7 +55,7 @@ class Report:
     etcd_hash: int = 0
     """HashKV at `revision`, computed from the file."""
     hash: int = 0
-    """The same, computed from the new directory."""
+    """HashKV at `revision`, computed from the new directory."""
     left_behind: list[str] = field(default_factory=list)
     """What is not taken over, in words."""
     identity: Identity | None = None

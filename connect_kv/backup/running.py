@@ -93,7 +93,7 @@ async def backup(host: Host, identity: Identity, clock: Clock) -> AsyncGenerator
 
 
 async def _joined(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, in pieces of BLOB_BYTES; the last one may be shorter."""
+    """The bytes of those pages, in pieces of BLOB_BYTES; the last one may be shorter."""
     waiting: list[bytes] = []
     size = 0
     async for page in pages:

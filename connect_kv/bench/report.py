@@ -25,7 +25,7 @@ class Check(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The same in words."""
+        """In words, whether what was measured can be believed."""
         if self.holds:
             return "all there"
         if self.revisions < self.acknowledged:

@@ -47,7 +47,7 @@ class MachineClient(Generic[M]):
     async def within(
         self, timeout: float, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """The same, within `timeout` seconds."""
+        """Call a method of the class within `timeout` seconds."""
         found = self._find(method)
         try:
             result = await self._send(found, found.bind(args, kwargs), within(timeout, self._timeout))

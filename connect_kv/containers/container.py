@@ -28,7 +28,7 @@ class TypedClient(Generic[M]):
         self._machine = client.machine(name, machine)
 
     async def _call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same, but a KeyError, IndexError or ValueError of the machine is one here."""
+        """A call of the machine, but a KeyError, IndexError or ValueError of the machine is one here."""
         try:
             return await self._machine.call(method, *args, **kwargs)
         except errors.CommandFailed as failed:

@@ -132,7 +132,7 @@ class WaitingClient(LeasedClient[W], Generic[W, V]):
         return self._values.out(taken.value)
 
     async def get_nowait(self) -> V:
-        """The first, for good. Raises asyncio.QueueEmpty."""
+        """Take the first item, for good. Raises asyncio.QueueEmpty."""
         taken = await self._call(self._kind.take)
         if taken is None:
             raise asyncio.QueueEmpty

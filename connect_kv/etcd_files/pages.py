@@ -64,7 +64,7 @@ class Meta(NamedTuple):
 
     @classmethod
     def decode(cls, page: bytes) -> Meta | None:
-        """The inverse, from the first bytes of a page; None if it is not whole."""
+        """What the first bytes of a meta page say; None if it is not whole."""
         if len(page) < META_BYTES:
             return None
         content = page[PAGE_HEAD.size : PAGE_HEAD.size + _META.size]

@@ -49,7 +49,7 @@ def number(value: int) -> bytes:
 
 
 def read_number(value: bytes) -> int:
-    """The inverse. Raises ValueError."""
+    """The number that such a value holds. Raises ValueError."""
     if len(value) != _NUMBER.size:
         raise ValueError(f"{value!r} is no number of eight bytes")
     found: int = _NUMBER.unpack(value)[0]

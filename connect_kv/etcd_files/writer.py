@@ -69,7 +69,7 @@ class _Pages:
         return number, b"".join(parts).ljust(count * self.size, b"\0")
 
     def branch(self, level: _Level) -> tuple[int, bytes]:
-        """The same of a branch page."""
+        """(number, bytes) of a branch page; `level` has its keys and children."""
         number, count = self._number(PAGE_HEAD.size + level.size)
         if not self._make:
             return number, b""

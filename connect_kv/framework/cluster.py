@@ -97,7 +97,7 @@ class Cluster:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, object], *, name: str | None = None) -> Cluster:
-        """The same content as a file, as a dict."""
+        """A cluster from a dict with the content that a Connect.toml has."""
         return cls._read(given, "Cluster", name)
 
     @property

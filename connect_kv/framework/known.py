@@ -39,7 +39,7 @@ class Unstorable(TypeError):
         self.path = ""
 
     def within(self, step: str) -> Unstorable:
-        """The same, one level further out."""
+        """This error as seen from one level further out, with `step` before its path."""
         self.path = step + self.path
         return self
 

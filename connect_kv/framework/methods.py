@@ -114,7 +114,7 @@ class Method:
         return self._not_too_deep(arguments)
 
     def check_json(self, arguments: str) -> bytes:
-        """Likewise, from a JSON object; no text is the same as ``{}``."""
+        """Arguments as they enter the log, from a JSON object; no text is the same as ``{}``."""
         text = arguments or "{}"
         try:
             values = self._decode_json(text)

@@ -30,7 +30,7 @@ def encode(message: Message) -> str:
 
 
 def pieces(message: Message) -> Iterator[str]:
-    """The same in pieces, for an answer so large that something else must be done in between."""
+    """A message as JSON in pieces, for an answer so large that something else must be done in between."""
     before = "{"
     for field in _table(message.DESCRIPTOR):
         if (value := field.of(message)) is None:

@@ -85,7 +85,7 @@ class StoreState(NamedTuple):
 
     @classmethod
     def decode(cls, record: bytes | None) -> StoreState:
-        """The inverse; a fresh store has none. Raises CorruptStorage."""
+        """The state that a stored record holds; a fresh store has none. Raises CorruptStorage."""
         try:
             return cls() if record is None else cls(*_STATE.unpack(record)[:-1])
         except struct.error as error:

@@ -44,7 +44,7 @@ class GrantedLease:
 
     @classmethod
     def decode(cls, record: bytes) -> GrantedLease:
-        """The inverse."""
+        """The lease that a stored record holds."""
         return cls(*_LEASE.unpack(record))
 
 

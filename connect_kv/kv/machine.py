@@ -159,7 +159,7 @@ class KvMachine:
 
     @property
     def deletes(self) -> int:
-        """The same of deletions of a key or a range."""
+        """Deletions of a key or a range that were applied."""
         return self._store.deletes
 
     @property
@@ -388,7 +388,7 @@ class KvMachine:
         return response
 
     async def range_encoded(self, request: RangeRequest, header: ResponseHeader) -> bytes:
-        """The same answer with that header, already serialized: a large one exists in memory once."""
+        """The answer to a range with that header, already serialized: a large one exists in memory once."""
         encoded = io.BytesIO()
         with self._transactions.open() as transaction:
             if gets.is_plain(request):

@@ -78,6 +78,8 @@ class RangeCounts:
 
     def published(self, revision: int) -> None:
         """Readers see that revision from now on."""
+        # Not what somebody still has to subtract: a count that began at revision 5 and pauses, while 6
+        # creates a key and is published, would have that key in its sum.
         recent, floor = self._recent, min([revision, *self._readers])
         if recent and recent[-1][0] <= floor:
             recent.clear()  # as nearly always
@@ -104,6 +106,8 @@ class RangeCounts:
         if stop is not None and stop <= start:
             return 0
         readers = self._readers
+        # In one go, before the first pause: the numbers move on with the store. What comes while the gaps are
+        # walked is of later revisions; the walk does not see it, and `_keep` adds it.
         total, gaps = self._known(start, stop, state.revision)
         size = self._stretch = max(STRETCH_KEYS, state.live // _STRETCHES)
         for gap in gaps:
@@ -117,6 +121,7 @@ class RangeCounts:
                     numbers.append(0)
                 numbers[-1] += 1
             total += sum(numbers)
+            # Another list of readers: another database took this one's place meanwhile.
             if gap.kept and len(starts) > 1 and readers is self._readers:
                 self._keep(starts, numbers, gap.stop, state.revision)
         return total
@@ -144,7 +149,7 @@ class RangeCounts:
     def _of_stretches(
         self, first: int, last: int, start: bytes, stop: bytes | None
     ) -> tuple[int, list[_Gap]]:
-        """The same for more than one stretch, as the numbers stand."""
+        """Count over more than one stretch, as the numbers stand."""
         starts, counts = self._starts, self._counts
         inner, gaps = 0, []
         whole = first

@@ -103,7 +103,7 @@ class RangeRead:
         return b"".join(self.parts())
 
     def parts(self) -> list[bytes]:
-        """The same, each key-value by itself."""
+        """What was found since the last call, each key-value as an encoded field by itself."""
         parts = self._parts[:]
         self._parts.clear()
         return parts

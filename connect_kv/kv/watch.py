@@ -29,7 +29,7 @@ from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchResponse
 GROUP_PENDING_BYTES = 4 << 20
 """What a group may keep for watches that have not taken it; beyond that they are unsynced."""
 PENDING_BYTES = 64 << 20
-"""The same for all groups together."""
+"""What all groups together may keep for watches that have not taken it."""
 PROGRESS_INTERVAL = 600.0
 """Seconds between progress notifications."""
 SLICE_WATCHES = 256

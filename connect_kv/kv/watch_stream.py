@@ -67,7 +67,7 @@ class WatchAnswer(NamedTuple):
         return cls(revision, response.SerializeToString())
 
     def message(self) -> WatchResponse:
-        """The same, decoded; its header has the revision only."""
+        """This answer as a message; its header has the revision only."""
         response = WatchResponse.FromString(self.fields + self.events)
         response.header.revision = self.revision
         return response
@@ -172,7 +172,7 @@ class WatchStream:
             self._enqueue(_Progress(None, revision))
 
     def notify_progress(self, watch: Watcher) -> None:
-        """The same for one watch, by the timer."""
+        """Tell one watch up to which revision it has seen everything; the timer asks for it."""
         if not watch.queued:
             self._enqueue(_Progress(watch, self._hub.revision))
 
@@ -186,7 +186,7 @@ class WatchStream:
         self._wakeup.set()
 
     async def close_slowly(self) -> None:
-        """The same as `close`, with pauses: the client of ten thousands of watches is gone."""
+        """End all watches, with pauses: the client of ten thousands of watches is gone."""
         self._closed = True
         for number, watch in enumerate(list(self._watches.values()), 1):
             if not watch.closed:
@@ -213,7 +213,7 @@ class WatchStream:
         return (await self._next()).message()
 
     async def next_encoded(self, header: Callable[[int], bytes]) -> bytes:
-        """The same, ready to be sent; `header` gives the encoded one for a revision."""
+        """The next response, ready to be sent; `header` gives the encoded one for a revision."""
         revision, fields, events = await self._next()
         return b"".join((protowire.field(_HEADER, header(revision)), fields, events))
 

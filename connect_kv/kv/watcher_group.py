@@ -69,7 +69,7 @@ class EventBatch:
         return self._encoded
 
     def pieces(self, most: int, *, prev_kv: bool) -> list[EventBatch]:
-        """The same in several: the events of each take less than so many bytes, or are one revision."""
+        """This batch in several: the events of each take less than so many bytes, or are one revision."""
         pieces: list[list[WatchedChange]] = [[]]
         size = 0
         for _, group in groupby(self.changes, _REVISION):
@@ -106,7 +106,7 @@ class WatcherGroup(Generic[W]):
         self._resting: dict[W, None] = {}
         """Watches that have taken everything."""
         self._busy: dict[W, None] = {}
-        """The others."""
+        """Watches that have changes to take."""
         self.size = 0
         """Bytes of the changes kept."""
 

@@ -38,7 +38,7 @@ class NodeConfig:
     max_waiting_bytes: int = 64 << 20
     """Proposals waiting beyond this are refused as Overloaded."""
     max_waiting_commands: int = 100_000
-    """Likewise, in commands."""
+    """Proposals that would make more commands wait are refused as Overloaded."""
     forward_small_bytes: int = 64 << 10
     """While the leader has not answered the last batch, a follower's next one gathers up to this."""
     forward_unanswered_bytes: int = 16 << 20

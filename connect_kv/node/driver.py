@@ -225,6 +225,12 @@ class Driver(Generic[R]):
     def _turn(self) -> None:
         """Feed the core everything that waits, then do what it says."""
         self._input.clear()
+        # The order matters. Messages before the tick: a heartbeat that waits in the inbox, because this
+        # process stood still, must count before the election timeout that it prevents. The change of leader
+        # before the pump: it gives back what followers had passed to this node. Pumped first, a node that has
+        # just lost its leadership would pass a follower's proposal on under a number of its own: it may be
+        # executed, and the follower, who waits for this node's word, would have to say that nobody knows.
+        # The pumps before the drain: all that came together leaves in one message and with one write.
         messages, self._inbox = self._inbox, []
         for message in messages:
             if isinstance(message, ForwardRequest | ForwardResponse):
@@ -345,6 +351,8 @@ class Driver(Generic[R]):
     # The disk
 
     def _persisted(self, readies: Sequence[Ready]) -> None:
+        # Only now: an acknowledgement that left before the write had returned could be of an entry that a
+        # power failure takes back, after the leader has counted it.
         self._core.persisted(readies[-1].number)
         send = self._context.transport.send
         for ready in readies:

@@ -106,6 +106,9 @@ class Forwarder(Generic[R]):
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Sequence[R]]) -> None:
         """Keep these results while an answer may still name them."""
+        # The leader's answer and its appends travel on different streams: an entry may be applied here before
+        # this node hears that it holds one of its proposals. Without its results the caller of a write that
+        # was done would be told that nobody knows.
         self._applied = entries[-1].id
         if not self._sent:
             return
@@ -190,6 +193,7 @@ class ForwardReceiver(Generic[R]):
         for proposal in request.proposals:
             if proposal.id in seen:
                 continue
+            # Noted before it is queued: a message that the transport repeats must not become a second entry.
             seen[proposal.id] = None
             if put is None:
                 refused.append(ForwardOutcome(id=proposal.id, refusal=ForwardRefusal.NOT_LEADER))

@@ -35,7 +35,7 @@ class AppliedHistory:
 
     @property
     def membership(self) -> Membership:
-        """The last one applied."""
+        """The membership that was applied last."""
         return self._memberships[-1][1]
 
     @property

@@ -97,6 +97,8 @@ class Pipeline(Generic[R]):
 
     def leader_changed(self) -> None:
         """Answers of the earlier leader may never come; what followers passed to this node goes back."""
+        # Doubted, not given up: the answers may be on their way. What followers gave this node is given back
+        # and not passed on from here: each of them waits for the word of the node it asked.
         self._forwarder.doubt()
         if not self._leads:
             self._forward_receiver.refuse(self.queue.remove_forwarded())

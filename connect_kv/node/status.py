@@ -46,7 +46,7 @@ class _Seen:
     message: float | None = None
     """When a message of it last came."""
     sign: float | None = None
-    """The same of a message, or of a greeting in either direction."""
+    """When a message of it, or a greeting in either direction, last came."""
     trouble: Contact | None = None
     """What went wrong since."""
 

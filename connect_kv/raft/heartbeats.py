@@ -63,7 +63,7 @@ class Heartbeats:
         state.reads.add(request, state.commit_index if state.committed_in_term else None)
 
     def read_index_request(self, message: ReadIndexRequest) -> None:
-        """The same, from another member."""
+        """A follower asks for the index at which its reads may be answered (thesis 6.4)."""
         self.read_index(ReadRequest(message.source, message.context))
 
     def _begin_round(self, targets: frozenset[int]) -> None:

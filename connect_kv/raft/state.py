@@ -205,7 +205,7 @@ class RaftState:
             self.doubt = missed + self._rng.randrange(self.config.election_ticks // 2)
 
     def hear_leader(self) -> None:
-        """It lives."""
+        """The leader of this term was heard: the election timeout begins anew (§5.2)."""
         self.election_elapsed = 0
         self.doubt = None
 

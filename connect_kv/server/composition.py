@@ -87,7 +87,7 @@ class Seams:
     log: Callable[[LogStore], LogStore] = lambda log: log
     """Stands between the node and its log, to watch it."""
     state: Callable[[ReplicatedState[bytes]], ReplicatedState[bytes]] = lambda state: state
-    """Likewise between the node and what is replicated."""
+    """Stands between the node and what is replicated, to watch it."""
 
 
 class KvServer:

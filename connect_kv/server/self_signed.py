@@ -25,7 +25,7 @@ YEAR_DAYS = 365
 
 
 def with_self_signed(config: ServerConfig) -> ServerConfig:
-    """The same, and where it is told to, with certificates and keys that are there, or are made now.
+    """That configuration, and where it says so with certificates and keys that are there, or are made now.
 
     They are kept over restarts, and replaced when they have expired: nobody could connect any more. Raises
     ConfigError for files that cannot be read or written.

@@ -141,7 +141,7 @@ class Access:
             self._authorization.watch(self._identify(caller), key, range_end)
 
     def watch_of(self, owner: str, key: bytes, range_end: bytes) -> None:
-        """The same for a watch that is there, whose owner was known when it was created."""
+        """Whether a watch of `owner`, as known when it was created, may go on. Raises Refused."""
         self._authorization.watch(Identity(owner) if owner else None, key, range_end)
 
     def queue(self, caller: Caller, prefix: bytes, prefix_end: bytes) -> None:

@@ -127,7 +127,7 @@ class Audit:
         return _LEVELS.get(call, Level.AUTH) <= self._level
 
     def wants_command(self, kind: str) -> bool:
-        """The same for a request within a session, by its name in `Command`."""
+        """Whether all requests of that kind, by its name in `Command`, within sessions are written down."""
         return (Level.READS if kind in _SESSION_READS else Level.WRITES) <= self._level
 
     def ended(self, caller: Caller, call: str, request: Message | None, error: BaseException | None) -> None:

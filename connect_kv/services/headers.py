@@ -64,7 +64,7 @@ class Headers:
         )
 
     def encoded(self, revision: int) -> bytes:
-        """The same, encoded; kept, for watches ask for it again and again."""
+        """A header, encoded; kept, for watches ask for it again and again."""
         wanted = (revision, self._node.term)
         if self._encoded_for != wanted:
             self._encoded_for = wanted

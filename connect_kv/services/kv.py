@@ -125,7 +125,7 @@ class KvService:
     async def RangeStream(
         self, request: kv_pb2.RangeRequest, caller: Caller
     ) -> AsyncIterator[kv_pb2.RangeStreamResponse]:
-        """The same in chunks of one pinned revision, for large results."""
+        """A range in chunks, all of one pinned revision, for large results."""
         validation.check_range_stream(request)
         await self._judged(request, caller)
         async for chunk in self._kv.range_stream(request):

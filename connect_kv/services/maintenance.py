@@ -236,7 +236,7 @@ class MaintenanceService:
                     )
 
     async def _hash_for_peer(self, request: bytes) -> bytes:
-        """The same for the leader, which compares: up to where it stands itself."""
+        """The hash that the leader asks for, to compare: up to the revision where it stands itself."""
         await self._replica.barrier()
         wanted = maintenance_pb2.HashKVRequest.FromString(request)
         return (await self.hash_for_members(wanted.revision)).SerializeToString()

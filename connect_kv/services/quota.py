@@ -57,20 +57,20 @@ class Quota:
         return not self.close or self._admits(_put_cost(request))
 
     def admits_txn(self, request: TxnRequest) -> bool:
-        """The same for what its larger branch puts."""
+        """Whether what its larger branch puts fits by what is known; `admit_txn` looks again."""
         return not self.close or self._admits(_txn_cost(request))
 
     def admits_lease(self) -> bool:
-        """The same for a new lease."""
+        """Whether a new lease fits by what is known; `admit_lease` looks again."""
         return not self.close or self._admits(_LEASE_BYTES)
 
     async def admit_txn(self, request: TxnRequest) -> None:
-        """The same for what its larger branch puts."""
+        """Let in what its larger branch puts. Raises Refused when there is no space for it."""
         if self.close:
             await self._admit_after_a_look(_txn_cost(request))
 
     async def admit_lease(self) -> None:
-        """The same for a new lease."""
+        """Let in a new lease. Raises Refused when there is no space for it."""
         if self.close:
             await self._admit_after_a_look(_LEASE_BYTES)
 

@@ -56,7 +56,7 @@ class Reads:
         return b"".join((_NUMBER, varint(command.number), _range_head(len(found)), found))
 
     async def _small(self, command: Command) -> Result:
-        """The same for what is never large."""
+        """The result of a read that is never large."""
         number = command.number
         try:
             match command.WhichOneof("request"):

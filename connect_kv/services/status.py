@@ -123,7 +123,7 @@ def _details_of(error: BaseException) -> bytes:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The same as a message, for one result within a session stream; logs what nobody thought of."""
+    """What it says, as a message, for one result within a session stream; logs what nobody thought of."""
     status = status_of(error)
     if not status.expected:
         logger.error("call failed", exc_info=error)

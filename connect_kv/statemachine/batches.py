@@ -34,7 +34,7 @@ def parse(entry: Entry) -> CommandBatch:
 
 
 def encoded(entry: Entry) -> EncodedBatch:
-    """The same, its commands not parsed yet: all at once may hold the loop for long. Raises UnknownEntry."""
+    """The batch of an entry, commands still encoded: parsing all may hold the loop. Raises UnknownEntry."""
     try:
         return EncodedBatch.FromString(entry.data)
     except DecodeError as error:

@@ -23,7 +23,7 @@ def code_record(code: CodeFingerprint) -> MachineCode:
 
 
 def codes_from(records: Iterable[MachineCode]) -> tuple[CodeFingerprint, ...]:
-    """The inverse, of several."""
+    """The fingerprints that records hold."""
     return tuple(
         CodeFingerprint(
             one.version, one.python, {method.name: method.digest for method in one.commands}, one.beginning
@@ -41,7 +41,7 @@ def standing_record(standing: Standing, *, first: bool = False) -> bytes:
 
 
 def standing_from(record: bytes) -> tuple[Standing, bool]:
-    """The inverse: and whether nothing is stored of the state itself. Raises DecodeError."""
+    """A standing from its record, and whether nothing is stored of the state itself. Raises DecodeError."""
     if not record:
         return OLD, False
     found = MachineStanding.FromString(record)

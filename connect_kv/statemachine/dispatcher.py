@@ -77,7 +77,7 @@ class KeyValue(Protocol):
         """Execute one command, with pauses: its encoded Result."""
 
     def plain_put(self, request: PutRequest, number: int, overlay: Changes) -> bytes | None:
-        """The same for a put without options, its Result encoded; None if it is not one."""
+        """Execute a put without options: its Result encoded; None if it has some."""
 
     def seal(self, overlay: Changes) -> None:
         """The slice ends: write what is written once."""

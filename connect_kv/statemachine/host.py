@@ -176,7 +176,7 @@ class MachineHost:
         return min(self.disk_size, engine.approximate_size(b"", bytes((codec.CLUSTER + 1,))))
 
     async def measure(self) -> int:
-        """The same as `disk_size`, asked where a slow disk holds up nobody."""
+        """Bytes of the files of the state database, asked where a slow disk holds up nobody."""
         return await self._state_worker.run(lambda: self._writer.engine.disk_size())
 
     async def defragment(self) -> None:

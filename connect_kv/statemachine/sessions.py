@@ -39,7 +39,7 @@ _COUNT = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLimits:
-    """The same on every member: they decide what commands do. Changing one needs a new command."""
+    """Alike on every member, for they decide what commands do. Changing one needs a new command."""
 
     sessions: int = 10_000
     """Beyond this the one unused for longest expires."""
@@ -245,6 +245,8 @@ class SessionTable:
         if session is None:
             return _expired(command).SerializeToString()
         self._use(command.session, session, command.floor, index, now, changes)
+        # The floor before the replies: below it they are forgotten, and a number that was executed and
+        # acknowledged, sent again by a connection that was slow, would look like a new one and run twice.
         number = command.number
         if number < session.floor or number == 0:
             return _expired(command).SerializeToString()
@@ -252,6 +254,8 @@ class SessionTable:
             if record == self._record:
                 return self._slot(command.session, number)
             return self._reply(command.session, record, number, reader)
+        # Full, but only for what is new: a client whose window is full sends all of it again after a broken
+        # stream, and must get its answers, or it never moves its floor and never has room.
         if len(session.replies) >= self._limits.replies:
             return _refused(command, len(session.replies)).SerializeToString()
         self._remember(command.session, session, (number,), slot)

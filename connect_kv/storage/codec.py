@@ -135,7 +135,7 @@ def encode_hard_state(state: HardState) -> bytes:
 
 
 def decode_hard_state(data: bytes) -> HardState:
-    """The inverse. Raises ValueError."""
+    """Term, vote and commit index from a record. Raises ValueError."""
     term, vote, commit_index = _unpack(_U64_TRIPLE, data)
     return HardState(term, vote or None, commit_index)
 
@@ -152,7 +152,7 @@ class Base(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Base:
-        """The inverse. Raises ValueError."""
+        """Where the log begins, from a record. Raises ValueError."""
         term, index, generation = _unpack(_U64_TRIPLE, data)
         # The next of each has a key, too.
         if generation >= 0xFFFF_FFFF or index >= 0xFFFF_FFFF_FFFF_FFFF:
@@ -174,7 +174,7 @@ def encode_runs(runs: list[DiscardedRun]) -> bytes:
 
 
 def decode_runs(data: bytes) -> list[DiscardedRun]:
-    """The inverse. Raises ValueError."""
+    """The runs of discarded entries from a record. Raises ValueError."""
     try:
         runs = [DiscardedRun(*fields) for fields in _U64_TRIPLE.iter_unpack(data)]
     except struct.error as error:
@@ -197,7 +197,7 @@ def encode_identity(identity: Identity) -> bytes:
 
 
 def decode_identity(data: bytes) -> Identity:
-    """The inverse. Raises ValueError."""
+    """Whose directory it is, from a record. Raises ValueError."""
     try:
         fields = json.loads(data)
         identity = Identity(
@@ -219,7 +219,7 @@ def encode_state(name: str, durable_index: int) -> bytes:
 
 
 def decode_state(data: bytes) -> tuple[str, int]:
-    """The inverse: (name, durable index). Raises ValueError."""
+    """From a record: the name of the state database and the durable index. Raises ValueError."""
     return data[_U64.size :].decode(), decode_u64(data[: _U64.size])
 
 

@@ -118,7 +118,7 @@ class EngineLogStore:
 
     @property
     def membership(self) -> Membership:
-        """The last one in the log."""
+        """The last membership in the log, committed or not."""
         return self._memberships[-1][1]
 
     @property

@@ -82,7 +82,7 @@ def _joined(messages: Iterable[bytes]) -> bytes:
 
 
 def decode_frame(data: bytes) -> Frame:
-    """The inverse. Raises BadMessage for anything that `encode_frame` does not make."""
+    """The frame that was encoded. Raises BadMessage for anything that `encode_frame` does not make."""
     frame = pb.PeerFrame()
     try:
         frame.ParseFromString(data)
@@ -141,7 +141,7 @@ def hello_to_wire(hello: Hello) -> pb.Hello:
 
 
 def hello_from_wire(wire: pb.Hello) -> Hello:
-    """The inverse."""
+    """The greeting that a message holds."""
     return Hello(
         cluster_id=wire.cluster_id,
         source=wire.source,
@@ -168,7 +168,7 @@ def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
 
 
 def hello_reply_from_wire(wire: pb.HelloReply) -> HelloReply:
-    """The inverse. Raises BadMessage for a verdict of a later version."""
+    """The answer to a greeting that a message holds. Raises BadMessage for a verdict of a later version."""
     try:
         verdict = HelloVerdict(wire.verdict)
     except ValueError as error:

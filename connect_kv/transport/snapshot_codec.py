@@ -138,7 +138,7 @@ def encode_answer(answer: SnapshotAnswer) -> bytes:
 
 
 def decode_answer(data: bytes) -> SnapshotAnswer:
-    """The inverse. Raises BadMessage."""
+    """What the receiver of a snapshot answered. Raises BadMessage."""
     wire = pb.SnapshotReply()
     try:
         wire.ParseFromString(data)

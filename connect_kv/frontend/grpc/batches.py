@@ -102,7 +102,7 @@ class _One:
 
     @property
     def seen(self) -> Any:
-        """The same for who writes it down; None where it cannot be decoded."""
+        """The request for who writes it down; None where it cannot be decoded."""
         try:
             return None if self._batch.around.audit is None else self.request
         except Refused:

@@ -60,7 +60,7 @@ class HealthService:
         )
 
     async def Watch(self, request: HealthCheckRequest, caller: Caller) -> AsyncIterator[Any]:
-        """The same now and after every change, until this member stops."""
+        """The status of a service, now and after every change, until this member stops."""
         shown: int | None = None
         while True:
             # Before the look: what changes while an answer is written is seen in the next.

@@ -413,7 +413,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
 
     def finish(self, exchange: Exchange) -> None:
-        """The last chunk."""
+        """End the answer: the chunk without bytes."""
         if exchange.minor and exchange.method != "HEAD" and self._switched is None:
             self._transport.write(b"0\r\n\r\n")
 

@@ -197,7 +197,7 @@ class Exchange:
         self.done = False
 
     def header(self, name: bytes) -> bytes | None:
-        """The first of that name, in lower case."""
+        """The value of the first header field of that name, which is in lower case; None without one."""
         for one, value in self.headers:
             if one == name:
                 return value

@@ -105,7 +105,7 @@ class Health:
         )
 
     def _counted(self, kind: str, checks: Mapping[str, Check]) -> Mapping[str, Check]:
-        """The same, their answers noted."""
+        """Those checks, with a note of what each answers."""
 
         def counted(name: str, check: Check) -> Check:
             async def run() -> str | None:

@@ -59,7 +59,7 @@ def kept(make: Callable[[], Replicated], steps: Sequence[Step]) -> list[Found]:
 
 
 def without_queries(make: Callable[[], Replicated], steps: Sequence[Step]) -> list[Found]:
-    """Likewise, but nobody asks it anything."""
+    """What comes of the commands on a member that nobody asks anything."""
     machine = make()
     hosted = ReplicatedMachine(machine)
     found: list[Found] = []

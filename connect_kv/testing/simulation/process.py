@@ -126,7 +126,7 @@ class SimTask(asyncio.Task[T]):
 
 
 class SimFuture(asyncio.Future[T]):
-    """The same for futures: numbered when somebody first asks, few ever do."""
+    """A future that can be hashed alike in each run: numbered when somebody first asks, few ever do."""
 
     number = 0
 
