@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
-from benchmarks import charts, far, growth, log_writes, many_keys, overload, page, pairs, small
+from benchmarks import charts, far, growth, idle, log_writes, many_keys, overload, page, pairs, small
 from benchmarks.figures import Notebook, Section, load, save
 from benchmarks.run import Alone, BenchmarkRun, Beside
 from benchmarks.systems import ConnectKv, Etcd
@@ -35,6 +35,7 @@ ALONE: dict[str, Alone] = {
     "five": small.five,
     "far": far.far,
     "overload": overload.overload,
+    "idle": idle.idle,
     "log-writes": log_writes.log_writes,
     "many-keys": many_keys.many_keys,
     "growth": growth.keys,

@@ -129,6 +129,7 @@ class Call(Stream):
         self.deadline = math.inf
         self.extra = 0
         self.parts = None
+        self.notify = None
         self.connection = connection
         self.head = head
 

@@ -148,7 +148,7 @@ class ClientConnection(Connection[ClientCall, Answer]):
         call.deadline = deadline
         literals = b"".join(literal(*field) for field in metadata.encode_metadata(given))
         parts = Parts(0)  # its window is known when the call begins
-        parts.notify = notify
+        call.notify = notify
         call.parts = parts
         if self.leaving or self.closing:
             why = self.leaving or "the connection was lost"
@@ -283,15 +283,16 @@ class ClientConnection(Connection[ClientCall, Answer]):
             why = StatusError(INTERNAL, "the last message is cut off")
         elif call.unary:
             try:
-                if len(parts.inbox) != 1:
-                    raise StatusError(INTERNAL, f"the answer of a unary call has {len(parts.inbox)} messages")
+                count = len(parts.inbox or ())
+                if count != 1:
+                    raise StatusError(INTERNAL, f"the answer of a unary call has {count} messages")
                 call.message = self._plain(call, parts)
             except StatusError as error:
                 why = error
         self._close(call, why)
 
     def _plain(self, call: ClientCall, parts: Parts) -> bytes:
-        compressed, message = parts.inbox.popleft()
+        compressed, message = parts.take()
         self.hold(parts, -len(message) - 5)
         if compressed:
             encoding = call.answer.encoding if call.answer is not None else b""
@@ -308,8 +309,8 @@ class ClientConnection(Connection[ClientCall, Answer]):
             self._close(stream, StatusError(INTERNAL, "the answer ends without trailers"))
         elif stream.unary:
             self.consumed(stream)
-        elif parts.notify is not None:
-            parts.notify()
+        elif stream.notify is not None:
+            stream.notify()
 
     def take(self, call: ClientCall) -> bytes | None:
         """The next answer of a stream that has come whole; None if there is none. Raises StatusError."""
@@ -340,8 +341,8 @@ class ClientConnection(Connection[ClientCall, Answer]):
 
     def _finish(self, call: ClientCall, outcome: StatusError | None) -> None:
         call.done, call.outcome = True, outcome
-        if call.parts is not None and call.parts.notify is not None:
-            call.parts.notify()
+        if call.notify is not None:
+            call.notify()
         while self._queued and len(self.streams) < self._allowed and not self.leaving:
             queued = self._queued.popleft()
             if queued.sent is not None:
@@ -349,11 +350,9 @@ class ClientConnection(Connection[ClientCall, Answer]):
 
     def forget(self, stream: ClientCall) -> None:
         """It is not open any more. Messages that came stay to be read."""
-        parts = stream.parts
-        assert parts is not None
-        notify, parts.notify = parts.notify, None  # told by `_finish`, which knows how it ended
+        notify, stream.notify = stream.notify, None  # told by `_finish`, which knows how it ended
         super().forget(stream)
-        parts.notify = notify
+        stream.notify = notify
 
     def _refuse(self, stream: ClientCall, why: StatusError) -> None:
         self._give_up(stream, why, frames.CANCEL)

@@ -456,8 +456,8 @@ class Connection(Sending[S], Generic[S, H]):
         if parts is not None:
             self.hold(parts, -parts.held)
             self._drop(parts)
-            if parts.notify is not None:
-                parts.notify()
+        if stream.notify is not None:
+            stream.notify()
 
     def next_time(self) -> float:
         """When `tick` has something to do, if nothing happens before."""

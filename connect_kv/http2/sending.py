@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final, Generic, TypeVar
 
 from connect_kv.http2.frames import DEFAULT_WINDOW, FRAME_HEAD, LARGEST_FRAME
@@ -13,6 +14,8 @@ from connect_kv.http2.hpack import FieldEncoder
 from connect_kv.http2.lifetime import Lifetime
 from connect_kv.http2.streams import Parts
 
+_MESSAGE: Final = Struct(">IBIBI")
+"""The heads of a frame and of the message that is all of it."""
 _MOST_UNSENT: Final = 256 << 10
 """Bytes of streams that leave with one write."""
 
@@ -20,7 +23,7 @@ _MOST_UNSENT: Final = 256 << 10
 class Stream:
     """One call, as far as both sides have it in common."""
 
-    __slots__ = ("deadline", "ended", "extra", "message", "number", "parts")
+    __slots__ = ("deadline", "ended", "extra", "message", "notify", "number", "parts")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -32,6 +35,8 @@ class Stream:
         self.extra = 0
         """What the peer added to this stream's window while there was no need for `parts`."""
         self.parts: Parts | None = None
+        self.notify: Callable[[], None] | None = None
+        """Told when something has changed for it, or it is over."""
 
 
 class Turn:
@@ -100,9 +105,21 @@ class Sending(ABC, Generic[S]):
 
     def send(self, stream: S, message: bytes) -> None:
         """One message of an open stream; it waits where the peer's windows have no room."""
-        parts = self._parts(stream)
+        parts, size = self._parts(stream), len(message) + 5
+        if (
+            parts.waiting is None
+            and size <= min(self._window, parts.window, LARGEST_FRAME)
+            and not self._full()
+        ):
+            self._emit(_MESSAGE.pack(size << 8, 0, stream.number, 0, size - 5))
+            self.out.append(message)
+            self._window -= size
+            parts.window -= size
+            self._unsent += size
+            self.useful += 1
+            return
         parts.enqueue(message)
-        self._wait(len(message) + 5)
+        self._wait(size)
         self._write(stream, parts)
 
     def _wait(self, size: int) -> None:
@@ -133,6 +150,7 @@ class Sending(ABC, Generic[S]):
             self._unsent += size
             self._wait(-size)
             self.useful += 1
+        parts.waiting = None
         if parts.trailers is not None:
             self._write_end(stream, parts)
 
@@ -143,8 +161,8 @@ class Sending(ABC, Generic[S]):
     def _go_on(self, stream: S, parts: Parts) -> None:
         """There may be room for what waits."""
         self._write(stream, parts)
-        if parts.notify is not None:
-            parts.notify()
+        if stream.notify is not None:
+            stream.notify()
 
     def written(self) -> None:
         """What was in `out` was given to the socket. A stream may go on now: otherwise one that always has
@@ -177,5 +195,6 @@ class Sending(ABC, Generic[S]):
 
     def _drop(self, parts: Parts) -> None:
         """What waits to be sent is not wanted any more."""
-        self._wait(-sum(map(len, parts.waiting)))
-        parts.waiting.clear()
+        if parts.waiting is not None:
+            self._wait(-sum(map(len, parts.waiting)))
+            parts.waiting = None

@@ -188,9 +188,9 @@ class ServerConnection(Connection[Call, Head]):
         if parts.trailers is not None:  # it has its answer, which waits for a window
             self._forget_request(parts)
         elif route.begin is not None:
-            if parts.notify is not None:
-                parts.notify()
-        elif len(parts.inbox) > 1 or (stream.ended and (not parts.inbox or parts.received)):
+            if stream.notify is not None:
+                stream.notify()
+        elif (parts.inbox and len(parts.inbox) > 1) or (stream.ended and (not parts.inbox or parts.received)):
             self.fail(stream, INTERNAL, "a unary call has one message")
         elif not stream.ended:
             self.consumed(stream)
@@ -201,7 +201,7 @@ class ServerConnection(Connection[Call, Head]):
                 self._refuse(stream, error)
 
     def _plain(self, call: Call, parts: Parts) -> bytes:
-        compressed, message = parts.inbox.popleft()
+        compressed, message = parts.take()
         if compressed:
             message = decompress(message, call.head.encoding, self.limits.message)
             self.hold(parts, len(message))
@@ -215,7 +215,7 @@ class ServerConnection(Connection[Call, Head]):
         if not parts.inbox:
             self.consumed(call)
             return None
-        compressed, message = parts.inbox.popleft()
+        compressed, message = parts.take()
         self.hold(parts, -len(message) - 5)
         self.consumed(call)
         return decompress(message, call.head.encoding, self.limits.message) if compressed else message
@@ -268,6 +268,8 @@ class ServerConnection(Connection[Call, Head]):
             return
         if self.streams.pop(number, None) is not call:
             return
+        if not self.streams:
+            self.life.unused = self.now
         if self._timed:
             self._timed.pop(number, None)
         self._window -= size
@@ -322,7 +324,7 @@ class ServerConnection(Connection[Call, Head]):
         super().send(stream, message)
 
     def _forget_request(self, parts: Parts) -> None:
-        parts.inbox.clear()
+        parts.inbox = None
         parts.received.clear()
         self.hold(parts, -parts.held)
 
@@ -332,7 +334,7 @@ class ServerConnection(Connection[Call, Head]):
 
     def notify(self, call: Call, callback: Callable[[], None] | None) -> None:
         """Have `callback` called whenever something comes for the call, may be sent, or the call is gone."""
-        self._parts(call).notify = callback
+        call.notify = callback
 
     def _write_end(self, stream: Call, parts: Parts) -> None:
         if parts.trailers:

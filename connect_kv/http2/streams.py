@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from connect_kv.http2.frames import LARGEST_FRAME, PREFIX
@@ -22,7 +21,6 @@ class Parts:
         "held",
         "inbox",
         "needed",
-        "notify",
         "received",
         "trailers",
         "unread",
@@ -37,20 +35,19 @@ class Parts:
         """The beginning of a message."""
         self.needed = 5
         """Bytes of `received` with which something can be done."""
-        self.inbox: deque[tuple[int, bytes]] = deque()
-        """Whole messages that nobody has taken yet, with their flag of compression."""
+        self.inbox: deque[tuple[int, bytes]] | None = None
+        """Whole messages that nobody has taken yet, with their flag of compression. Queues are there while
+        something is in them: most streams say nothing, most of the time."""
         self.held = 0
         """Bytes that came and were not taken by a handler: what this stream costs in memory."""
         self.unread = 0
         """Bytes that came and were not given back to the peer's window."""
-        self.waiting: deque[bytes | memoryview] = deque()
+        self.waiting: deque[bytes | memoryview] | None = None
         """Pieces of messages that windows or socket have no room for."""
         self.trailers: bytes | None = None
         """What follows them and ends the stream: a block of literal fields, or nothing but the usual end."""
         self.begun = False
         """Whether this side's first block of fields has left."""
-        self.notify: Callable[[], None] | None = None
-        """Told when something here, or the stream itself, has changed."""
 
     def feed(self, data: bytes, most: int) -> None:
         """Add what came. `most`: bytes of a message. Raises StatusError for a message that is not taken."""
@@ -70,9 +67,20 @@ class Parts:
             if size - at - 5 < length:
                 self.needed = 5 + length
                 break
-            self.inbox.append((compressed, bytes(memoryview(received)[at + 5 : at + 5 + length])))
+            message = bytes(memoryview(received)[at + 5 : at + 5 + length])
+            if self.inbox is None:
+                self.inbox = deque()
+            self.inbox.append((compressed, message))
             at += 5 + length
         del received[:at]
+
+    def take(self) -> tuple[int, bytes]:
+        """The first of the inbox, in which there is one."""
+        assert self.inbox is not None
+        first = self.inbox.popleft()
+        if not self.inbox:
+            self.inbox = None
+        return first
 
     def give_back(self) -> int:
         """Bytes that the peer may send again, once they are worth a frame: what handlers took, and the
@@ -84,6 +92,8 @@ class Parts:
     def enqueue(self, message: bytes) -> None:
         """Add a message to what waits to leave, without copying a large one."""
         prefix = PREFIX.pack(0, len(message))
+        if self.waiting is None:
+            self.waiting = deque()
         if len(message) < LARGEST_FRAME:
             self.waiting.append(prefix + message)
         else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 from connect_kv.http2.calls import Call
 from connect_kv.http2.metadata import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
@@ -28,56 +27,54 @@ class Tasks:
 
     def answer_each(self, handle: Handle, calls: list[Call]) -> None:
         """A batch whose calls have a task each."""
-
-        async def answer(call: Call) -> None:
-            message = await handle(call)
-            call.connection.notify(call, None)
-            call.reply(message)
-
         for call in calls:
-            self._spawn(call, partial(answer, call), None)
+            self._spawn(call, self._answer(handle, call))
 
     def serve(self, serve: Serve, call: Call) -> None:
         """A stream has begun."""
         stream = ServerStream(call, self._flush_soon, self._flush)
-
-        async def finish() -> None:
-            await serve(stream)
-            call.connection.notify(call, None)
-            call.connection.finish(call)
-
-        self._spawn(call, finish, stream.tell)
+        self._spawn(call, self._serve(serve, stream), stream)
 
     def _spawn(
-        self, call: Call, work: Callable[[], Awaitable[None]], changed: Callable[[], None] | None
+        self, call: Call, work: Coroutine[None, None, None], stream: ServerStream | None = None
     ) -> None:
-        task = asyncio.get_running_loop().create_task(self._end(call, work))
+        task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        call.notify = _Running(call, task, stream).notify
 
-        def notify() -> None:
-            if call.gone():
-                task.cancel()
-            elif changed is not None:
-                changed()
-
-        call.connection.notify(call, notify)
-
-    async def _end(self, call: Call, work: Callable[[], Awaitable[None]]) -> None:
-        """Let `work` end the call, or end it as `work` fails: neither must cancel the task by `notify`."""
-        outcome = None
+    async def _answer(self, handle: Handle, call: Call) -> None:
         try:
-            await work()
-        except StatusError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            outcome = StatusError(UNAVAILABLE, "the server stops")
-        except Exception as error:
-            logger.exception("a call failed", extra={"peer": call.peer.address})
-            outcome = StatusError(UNKNOWN, f"{type(error).__name__}: {error}")
-        if outcome is not None:
-            call.connection.notify(call, None)
-            call.fail(outcome.code, outcome.text, outcome.trailing)
+            message = await handle(call)
+        except BaseException as error:
+            self._failed(call, error)
+        else:
+            call.notify = None  # what ends the call here must not cancel this task
+            call.reply(message)
+            self._flush_soon()
+
+    async def _serve(self, serve: Serve, stream: ServerStream) -> None:
+        call = stream.call
+        try:
+            await serve(stream)
+        except BaseException as error:
+            self._failed(call, error)
+        else:
+            call.notify = None
+            call.connection.finish(call)
+            self._flush_soon()
+
+    def _failed(self, call: Call, error: BaseException) -> None:
+        call.notify = None
+        if isinstance(error, StatusError):
+            call.fail(error.code, error.text, error.trailing)
+        elif isinstance(error, asyncio.CancelledError):
+            call.fail(UNAVAILABLE, "the server stops")
+        elif isinstance(error, Exception):
+            logger.error("a call failed", exc_info=error, extra={"peer": call.peer.address})
+            call.fail(UNKNOWN, f"{type(error).__name__}: {error}")
+        else:
+            raise error
         self._flush_soon()
 
     async def cancel(self) -> None:
@@ -88,19 +85,43 @@ class Tasks:
         await asyncio.gather(*running, return_exceptions=True)
 
 
+class _Running:
+    """A call and its task."""
+
+    __slots__ = ("_call", "_stream", "_task")
+
+    def __init__(self, call: Call, task: asyncio.Task[None], stream: ServerStream | None) -> None:
+        self._call, self._task, self._stream = call, task, stream
+
+    def notify(self) -> None:
+        """Something has changed for the call."""
+        if self._call.gone():
+            self._task.cancel()
+        elif self._stream is not None:
+            self._stream.tell()
+
+
 class ServerStream:
-    """One stream as its handler sees it: to wait for with `read` and `write`, or to `watch`."""
+    """One stream as its handler sees it: to wait for with `read` and `write`, or to `watch`.
+
+    One task may read while another writes.
+    """
+
+    __slots__ = ("_flush", "_flush_soon", "_reader", "_watcher", "_writer", "call")
 
     def __init__(self, call: Call, flush_soon: Callable[[], None], flush: Callable[[], None]) -> None:
         self.call = call
-        self.changed = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
         self._flush_soon = flush_soon
         self._flush = flush
         self._watcher: Callable[[], None] | None = None
 
     def tell(self) -> None:
         """Something has changed for it."""
-        self.changed.set()
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
         if self._watcher is not None:
             self._watcher()
 
@@ -141,7 +162,8 @@ class ServerStream:
                 if parts is not None and parts.received:
                     raise StatusError(INTERNAL, "the last message is cut off")
                 return None
-            await self._change()
+            self._reader = self._changed()
+            await self._reader
         if connection.out:
             self._flush_soon()
         return message
@@ -153,12 +175,12 @@ class ServerStream:
     async def write(self, message: bytes) -> None:
         """Send a message, once the client takes what was sent before."""
         while self.backlog:
-            await self._change()
+            self._writer = self._changed()
+            await self._writer
         if not self.call.gone():
             self.call.connection.send(self.call, message)
             self._flush_soon()
 
-    async def _change(self) -> None:
+    def _changed(self) -> asyncio.Future[None]:
         self._flush_soon()
-        self.changed.clear()
-        await self.changed.wait()
+        return asyncio.get_running_loop().create_future()

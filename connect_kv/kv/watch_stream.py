@@ -93,8 +93,9 @@ class WatchStream:
         """Ids of watches ended by a compaction: taken, as in etcd, until the client cancels them too."""
         self._next_id = 0
         self._queue: deque[WatchAnswer | _Progress | Watcher] = deque()
-        self._parts: deque[WatchAnswer] = deque()
-        self._wakeup = asyncio.Event()
+        self._parts: list[WatchAnswer] = []
+        self._sleeper: asyncio.Future[None] | None = None
+        """The consumer's, while it waits. There are ten thousands of streams that do nothing else."""
         self._closed = False
         self._round_began = 0.0
         self._round_left = 0
@@ -183,7 +184,8 @@ class WatchStream:
 
     def wake(self) -> None:
         """Let the consumer look again."""
-        self._wakeup.set()
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     async def close_slowly(self) -> None:
         """End all watches, with pauses: the client of ten thousands of watches is gone."""
@@ -220,14 +222,14 @@ class WatchStream:
     async def _next(self) -> WatchAnswer:
         while True:
             if self._parts:
-                return self._parts.popleft()
+                return self._parts.pop(0)
             if self._closed:
                 raise StopAsyncIteration
             if self._hub.closed:
                 raise NodeStopped("this member is shutting down")
             if not self._queue:
-                self._wakeup.clear()
-                await self._wakeup.wait()
+                self._sleeper = asyncio.get_running_loop().create_future()
+                await self._sleeper
                 continue
             if not self._round_left:
                 await self._begin_round()
@@ -352,7 +354,7 @@ class WatchStream:
             WatchAnswer(revision, watch.fields + _FRAGMENT, b"".join(part)) for part in parts[:-1]
         ]
         self._parts.append(WatchAnswer(revision, watch.fields, b"".join(parts[-1])))
-        return self._parts.popleft()
+        return self._parts.pop(0)
 
     def _whole_revisions(self, watch: Watcher, batch: EventBatch, revision: int) -> WatchAnswer:
         """For who asked for no fragments: no revision is cut, and no response larger than it must be."""
@@ -364,7 +366,7 @@ class WatchStream:
             WatchAnswer(piece.revision, watch.fields, piece.encoded(prev_kv=watch.prev_kv)) for piece in first
         ]
         self._parts.append(WatchAnswer(revision, watch.fields, last.encoded(prev_kv=watch.prev_kv)))
-        return self._parts.popleft()
+        return self._parts.pop(0)
 
     def _refusal(self, key: bytes, request: WatchCreateRequest) -> str | None:
         if request.start_revision < 0:
@@ -389,7 +391,7 @@ class WatchStream:
 
     def _enqueue(self, item: WatchAnswer | _Progress | Watcher) -> None:
         self._queue.append(item)
-        self._wakeup.set()
+        self.wake()
 
     def _drop(self, watch: Watcher) -> None:
         watch.closed = True

@@ -93,7 +93,7 @@ class Ours:
                 told.ended.add(number)
             if not call.gone():
                 told.data[number] = b"".join(
-                    struct.pack(">BI", flag, len(one)) + one for flag, one in parts.inbox
+                    struct.pack(">BI", flag, len(one)) + one for flag, one in parts.inbox or ()
                 ) + bytes(parts.received)
         for one in parse(b"".join(self.core.out)):
             self._note(one)

@@ -248,6 +248,7 @@ async def test_a_drain_is_not_seen(service: Service) -> None:
             await until(lambda before=before: ended[grpc.StatusCode.OK] > before + 200)  # type: ignore[misc]
             other = service.server()
             stopping = asyncio.ensure_future(server.stop(10))
+            await until(lambda server=server: server.stopping)  # type: ignore[misc]
             await other.listen("127.0.0.1", port)
             await stopping
             server = other
