@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final, cast
 
@@ -193,20 +194,22 @@ class Server:
         for one in list(self.sockets):
             one.drain()
         self.flush()
-        if self.sockets:
-            self._all_closed.clear()
-            try:
-                async with asyncio.timeout(grace):
-                    await self._all_closed.wait()
-            except TimeoutError:
-                pass
+        await self._until_closed(grace)
         await self._tasks.cancel()
         for one in list(self.sockets):
             one.end("the server stops")
         self.flush()
+        await self._until_closed(2 * _LINGER)  # each is aborted after one
         if self.sockets:
-            self._all_closed.clear()
-            await self._all_closed.wait()  # _LINGER at most
+            logger.error("connections were not closed", extra={"count": len(self.sockets)})
+
+    async def _until_closed(self, seconds: float) -> None:
+        if not self.sockets:
+            return
+        self._all_closed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all_closed.wait()
 
     def closed(self, one: _Socket) -> None:
         """A connection is over."""

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from connect_kv.http2.hpack import ENTRY_OVERHEAD, Field, literal
@@ -28,8 +29,14 @@ LONGEST_MESSAGE: Final = 4096
 LONGEST_TRAILERS: Final = 8192
 """Bytes of all fields of an answer: above it C core begins to lose whole answers."""
 
+_USUAL: Final = 128
+_SHORT: Final = 200
+"""So many statuses with texts below that are kept ready."""
+
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NAME: Final = re.compile(rb"[0-9a-z_.-]+")
+_PLAIN: Final = re.compile(r"[\x20-\x24\x26-\x7e]*")
+"""Texts that are sent as they are."""
 _VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 _TOKEN: Final = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _CONNECTION: Final = frozenset(
@@ -136,6 +143,8 @@ def encode_metadata(metadata: Metadata) -> list[Field]:
 
 def percent_encode(text: str) -> bytes:
     """A ``grpc-message``, cut at LONGEST_MESSAGE but within no character."""
+    if len(text) <= LONGEST_MESSAGE and _PLAIN.fullmatch(text):
+        return text.encode()
     encoded, size = [], 0
     for character in text:
         octets = b"".join(
@@ -159,6 +168,12 @@ def status_block(code: int, text: str, trailing: Metadata = ()) -> bytes:
     """The fields that end an answer, for no table. What would be too much for clients to take ends the call
     with INTERNAL instead: they would lose all of it, the status too.
     """
+    if isinstance(trailing, tuple) and len(text) < _SHORT:
+        return _usual_block(code, text, trailing)  # what refuses thousands of calls refuses them alike
+    return _block(code, text, trailing)
+
+
+def _block(code: int, text: str, trailing: Metadata) -> bytes:
     fields = [(b"grpc-status", b"%d" % code)]
     if text:
         fields.append((b"grpc-message", percent_encode(text)))
@@ -166,3 +181,6 @@ def status_block(code: int, text: str, trailing: Metadata = ()) -> bytes:
     if sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields) > LONGEST_TRAILERS:
         return status_block(INTERNAL, f"the metadata of an answer exceeds {LONGEST_TRAILERS} bytes")
     return b"".join(literal(name, value) for name, value in fields)
+
+
+_usual_block = lru_cache(_USUAL)(_block)

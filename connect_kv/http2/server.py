@@ -296,8 +296,8 @@ class ServerConnection(Connection[Call, Head]):
 
     def fail(self, call: Call, code: int, text: str, trailing: Metadata = ()) -> None:
         """End a call with a status, after what was sent before."""
-        parts = self._parts(call)
-        if call.gone() or parts.trailers is not None:
+        parts = call.parts
+        if call.gone() or (parts is not None and parts.trailers is not None):
             return
         try:
             block = metadata.status_block(code if 0 < code <= LAST_CODE else UNKNOWN, text, trailing)
@@ -305,6 +305,9 @@ class ServerConnection(Connection[Call, Head]):
             block = metadata.status_block(INTERNAL, str(error))
         if call.head.encoding and code == UNIMPLEMENTED:
             block += _ACCEPTED
+        if parts is None:
+            self._end_call(call, self._encoder.encode(_RESPONSE, block))
+            return
         self._forget_request(parts)
         parts.trailers = block
         self._write(call, parts)
@@ -342,6 +345,9 @@ class ServerConnection(Connection[Call, Head]):
         else:
             block = self._encoder.encode(_OK)
             self._settings_changed()
+        self._end_call(stream, block)
+
+    def _end_call(self, stream: Call, block: bytes) -> None:
         self._emit(frames.headers(stream.number, block, END_STREAM))
         if not stream.ended:
             # The client need not send the rest. grpc-js would keep its side open for ever.

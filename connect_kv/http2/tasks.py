@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Final
 
 from connect_kv.http2.calls import Call
 from connect_kv.http2.metadata import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE: Final = 10.0
+"""Seconds that handlers have to end when they are cancelled."""
 
 Handle = Callable[[Call], Awaitable[bytes]]
 """Answers one unary call. It may raise StatusError."""
@@ -82,7 +86,10 @@ class Tasks:
         running = list(self._running)
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:
+            _, stuck = await asyncio.wait(running, timeout=_PATIENCE)
+            for task in stuck:
+                logger.error("a call does not end although it was cancelled", extra={"task": repr(task)})
 
 
 class _Running:

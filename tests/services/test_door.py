@@ -8,16 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import grpc
 import pytest
 
 import connect_kv
 from connect_kv.errors import RefusedToStart
 from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.grpc.router import Router
+from connect_kv.http2.frames import PING, PREFACE, frame, settings
 from connect_kv.metrics import CONTENT_TYPE, Metrics
+from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseGrantResponse
+from connect_kv.rpc.lock_pb2 import LockRequest
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
 from connect_kv.server.composition import KvServer
 from connect_kv.services.streams import Streams
 from tests.services.cluster import configs
+from tests.services.conftest import next_of, streaming, unary, until
 
 
 async def get(url: str, method: str = "GET") -> tuple[int, str, str]:
@@ -100,3 +106,46 @@ async def test_any_address_is_any_address_of_both_versions(host: str) -> None:
         writer.close()
         await writer.wait_closed()
     await server.stop(0)
+
+
+async def test_a_member_stops_whatever_its_clients_do(tmp_path: Path) -> None:
+    """A watch, a call that waits for a lock, one that reads nothing, one of HTTP, one that says nothing: each
+    is told why and closed.
+    """
+    (config,) = configs(tmp_path, 1)
+    server = KvServer(replace(config, grpc_server="door"))
+    await server.start()
+    host, _, port = server.client_address.rpartition(":")
+    silent, stalled = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    stalled[1].write(PREFACE + settings({}) + frame(PING, 0, 0, b"8 octets") * 500)
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://{server.client_address}/version") as answer,
+        grpc.aio.insecure_channel(server.client_address) as channel,
+    ):
+        assert answer.status == 200
+        watch = streaming(channel, "/etcdserverpb.Watch/Watch")
+        create = WatchRequest(create_request=WatchCreateRequest(key=b"k"))
+        await watch.write(create.SerializeToString())
+        await next_of(watch, WatchResponse)
+        first, second = [await lock(channel) for _ in range(2)]
+        await first
+        await until(lambda: 'grpc_method="Lock"' in server.metrics.text().decode())
+        async with asyncio.timeout(20):
+            await server.stop()
+        for ended in (watch, second):
+            assert await ended.code() is grpc.StatusCode.UNAVAILABLE
+            assert await ended.details() == "etcdserver: server stopped"
+    for reader, writer in (silent, stalled):
+        with suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def lock(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+    """A call for a lock with a lease of its own."""
+    request = LeaseGrantRequest(TTL=60).SerializeToString()
+    lease = LeaseGrantResponse.FromString(await unary(channel, "/etcdserverpb.Lease/LeaseGrant")(request))
+    wanted = LockRequest(name=b"lock", lease=lease.ID).SerializeToString()
+    call: grpc.aio.UnaryUnaryCall[bytes, bytes] = unary(channel, "/v3lockpb.Lock/Lock")(wanted)
+    return call
