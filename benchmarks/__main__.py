@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
-from benchmarks import charts, far, growth, idle, log_writes, many_keys, overload, page, pairs, small
+from benchmarks import charts, far, growth, idle, log_writes, many_keys, overload, page, pairs, secure, small
 from benchmarks.figures import Notebook, Section, load, save
 from benchmarks.run import Alone, BenchmarkRun, Beside
 from benchmarks.systems import ConnectKv, Etcd
@@ -33,6 +33,7 @@ ALONE: dict[str, Alone] = {
     "floor": small.floor,
     "counter": small.counter,
     "five": small.five,
+    "secure": secure.secure,
     "far": far.far,
     "overload": overload.overload,
     "idle": idle.idle,

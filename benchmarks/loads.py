@@ -109,7 +109,10 @@ async def offer(
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
             for address, log in zip(addresses, logs, strict=True):
-                work = _h2load(address, method, file, log, share, each, min(share, streams), share_of_rate)
+                url = f"{system.scheme}://{address}/etcdserverpb.KV/{method}"
+                work = _h2load(
+                    url, system.headers, file, log, share, each, min(share, streams), share_of_rate
+                )
                 tasks.create_task(work)
         seconds = asyncio.get_running_loop().time() - started
         used = system.cpu_seconds() - before
@@ -137,8 +140,8 @@ async def _served(system: System, method: str) -> int | None:
 
 
 async def _h2load(
-    address: str,
-    method: str,
+    url: str,
+    headers: Sequence[str],
     body: Path,
     log: Path,
     callers: int,
@@ -151,7 +154,7 @@ async def _h2load(
         "-n", str(total), "-c", str(connections), "-m", str(streams), "-d", str(body),
         "-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}",
         *([] if rate is None else [f"--rps={rate / connections:.3f}"]),
-        f"http://{address}/etcdserverpb.KV/{method}",
+        *(word for header in headers for word in ("-H", header)), url,
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec("h2load", *arguments, stdout=asyncio.subprocess.DEVNULL)
     try:

@@ -13,6 +13,8 @@ from typing import Protocol, Self
 
 import grpc.aio
 
+from connect_kv.bench.access import ANYBODY, Access
+from connect_kv.errors import ConnectKvError
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.testing.network import NodeLocation
@@ -34,6 +36,10 @@ class System:
 
     name = ""
     keep = False
+    scheme = "http"
+    """How clients reach it."""
+    headers: Sequence[str] = ()
+    """What h2load sends beside each call."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -122,6 +128,8 @@ class KeyValueSystem(System):
     """A cluster that answers etcd's API."""
 
     members: Sequence[BenchmarkMember] = ()
+    access: Access = ANYBODY
+    """As whom it is asked how it is."""
 
     @property
     def metrics_addresses(self) -> Sequence[str]:
@@ -140,7 +148,7 @@ class KeyValueSystem(System):
     async def start(self) -> None:
         """Start all that do not run, and wait until each answers a linearizable read."""
         await self.launch()
-        await asyncio.gather(*(answers(member.client_address) for member in self.members))
+        await asyncio.gather(*(answers(member.client_address, self.access) for member in self.members))
 
     async def stop(self) -> None:
         """SIGTERM to all, and wait until they have ended."""
@@ -155,7 +163,7 @@ class KeyValueSystem(System):
 
         async def find() -> BenchmarkMember | None:
             for member in self.members:
-                if member.running and await _leads(member.client_address):
+                if member.running and await _leads(member.client_address, self.access):
                     return member
             return None
 
@@ -218,6 +226,8 @@ class EtcdMember:
         self.name = name
         self.place = place
         self.initial_cluster = ""
+        self.scheme = "http"
+        self.arguments: Sequence[str] = ()
         self._directory = directory
         self._command = [*place.wrapper, program]
         self._process: asyncio.subprocess.Process | None = None
@@ -240,13 +250,13 @@ class EtcdMember:
 
     async def start(self) -> None:
         """Start it; does not wait until it serves."""
-        peer, client = f"http://{self.place.peer_address}", f"http://{self.client_address}"
+        peer, client = f"http://{self.place.peer_address}", f"{self.scheme}://{self.client_address}"
         arguments = [
             "--name", self.name, "--data-dir", str(self._directory / self.name),
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--listen-client-urls", client, "--advertise-client-urls", client,
             "--initial-cluster", self.initial_cluster, "--log-level", "error",
-            "--quota-backend-bytes", str(QUOTA_BYTES), "--max-txn-ops", "1024",
+            "--quota-backend-bytes", str(QUOTA_BYTES), "--max-txn-ops", "1024", *self.arguments,
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
         with (self._directory / f"{self.name}.log").open("ab") as log:
@@ -297,33 +307,37 @@ def _on_loopback(size: int) -> list[NodeLocation]:
     return [NodeLocation("127.0.0.1", three, f"127.0.0.1:{three[1]}") for three in triples]
 
 
-async def _leads(address: str) -> bool:
-    async with grpc.aio.insecure_channel(address) as channel:
+async def _leads(address: str, access: Access = ANYBODY) -> bool:
+    (made,) = access.channels([address])
+    async with made as channel:
         status = channel.unary_unary(
             "/etcdserverpb.Maintenance/Status",
             request_serializer=StatusRequest.SerializeToString,
             response_deserializer=StatusResponse.FromString,
         )
         try:
-            answer: StatusResponse = await status(StatusRequest(), timeout=2)
-        except grpc.aio.AioRpcError:
+            shown = await access.metadata(channel)
+            answer: StatusResponse = await status(StatusRequest(), timeout=2, metadata=shown)
+        except (grpc.aio.AioRpcError, ConnectKvError):
             return False
         return answer.leader == answer.header.member_id
 
 
-async def answers(address: str) -> None:
+async def answers(address: str, access: Access = ANYBODY) -> None:
     """Wait until a linearizable read is answered there."""
 
     async def probe() -> bool:
-        async with grpc.aio.insecure_channel(address) as channel:
+        (made,) = access.channels([address])
+        async with made as channel:
             get = channel.unary_unary(
                 "/etcdserverpb.KV/Range",
                 request_serializer=RangeRequest.SerializeToString,
                 response_deserializer=RangeResponse.FromString,
             )
             try:
-                await get(RangeRequest(key=b"x"), timeout=1)
-            except grpc.aio.AioRpcError:
+                shown = await access.metadata(channel)
+                await get(RangeRequest(key=b"x"), timeout=1, metadata=shown)
+            except (grpc.aio.AioRpcError, ConnectKvError):
                 return False
             return True
 

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from connect_kv.auth.authenticator import Authenticator
-from connect_kv.auth.authorization import FOREIGN_SESSION, Authorization
+from connect_kv.auth.authorization import FOREIGN_SESSION, REVISION_OLD, Authorization
 from connect_kv.auth.judgement import lease_keys
-from connect_kv.auth.table import AuthTable
-from connect_kv.auth.tokens import Identity
+from connect_kv.auth.table import NO_USER_NAME, AuthTable
+from connect_kv.auth.tokens import INVALID_TOKEN, Identity
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.kv.layout import Source
@@ -21,6 +21,8 @@ from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from connect_kv.services.audit import Audit
 from connect_kv.services.caller import Caller
+
+_UNIDENTIFIED = frozenset({INVALID_TOKEN.message, NO_USER_NAME.message, REVISION_OLD.message})
 
 
 class Access:
@@ -183,6 +185,17 @@ class Access:
         except Refused:
             return ""
         return identity.name if identity else ""
+
+    def identified(self, caller: Caller) -> None:
+        """Raises Refused where nobody knows any more who calls: another login may change that.
+
+        A stream ends with it rather than have a command refused in the log, under its number, for ever.
+        """
+        try:
+            self.name(caller)
+        except Refused as refused:
+            if refused.message in _UNIDENTIFIED:
+                raise
 
     def name(self, caller: Caller) -> str:
         """Of the user; empty while authentication is off."""

@@ -199,6 +199,7 @@ class _Door:
                 sorted_[place(command, measure=measure)].append(command)
             except Exception as error:
                 if self._resumed and is_refusal(error) and self._logged(command):
+                    self._access.identified(self._caller)
                     unsure.append(command)
                 else:
                     self._written_down([command], error)

@@ -18,7 +18,10 @@ from connect_kv.handshakes import TELL_AGAIN_SECONDS, Handshakes
 from tests.auth.conftest import found_users, server_at
 from tests.auth.replay import Keys
 from tests.cli.conftest import Cli
+from tests.doors import GRPC_SERVER
 from tests.tls.conftest import member, options_of, tls_of
+
+ours = pytest.mark.skipif(GRPC_SERVER != "door", reason="the gRPC library says nothing of handshakes")
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def told(caplog: pytest.LogCaptureFixture, message: str) -> list[str]:
     ]
 
 
+@ours
 async def test_a_handshake_that_comes_to_nothing_is_told_on_both_sides(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,6 +62,7 @@ async def test_a_handshake_that_comes_to_nothing_is_told_on_both_sides(
         assert float(count) >= 3
 
 
+@ours
 async def test_tls_on_a_port_without_is_told_on_both_sides(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
