@@ -32,6 +32,8 @@ RUN if [ -e /opt/connect-kv/needs-libleveldb ]; then \
  && groupadd --gid 10001 connect-kv \
  && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin connect-kv \
  && install -d -o 10001 -g 10001 -m 700 /data
+# Where an etcd is started by its name, this is: with its own flags and environment.
+RUN printf '#!/bin/sh\nexec /opt/connect-kv/bin/connect-kv etcd "$@"\n' >/usr/local/bin/etcd && chmod 755 /usr/local/bin/etcd
 ENV PATH=/opt/connect-kv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CONNECT_KV_DATA_DIR=/data/node \

@@ -50,6 +50,8 @@ class ServerConfig:
     name: str = DEFAULT_NAME
     data_dir: Path = Path(DEFAULT_DATA_DIR)
     listen_client: str = "127.0.0.1:2379"
+    also_listen_client: tuple[str, ...] = ()
+    """Further addresses for clients; only `connect-kv etcd` gives some."""
     listen_peer: str = "127.0.0.1:2380"
     listen_http: str = "127.0.0.1:2381"
     """Empty: no HTTP."""

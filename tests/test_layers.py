@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "grpc_core": set(),
     "options": set(),
+    "etcd_flags": set(),
     "units": set(),
     "hosts": set(),
     "certificates": {"hosts"},
@@ -90,7 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"connect_kv", "testing.simulation", "client", "credentials", "framework"},
     "cli": {
-        "grpc_core", "options", "units",
+        "etcd_flags", "grpc_core", "options", "services", "units",
         "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server",
         "statemachine", "storage", "framework", "raft", "config", "errors", "authority", "certificates",
         "credentials",

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "dev": ("dev:dev", "Run a local cluster in this terminal, until Ctrl-C."),
     "elect": ("contest:elect", "Become the leader of an election, or see who is."),
     "endpoint": ("endpoint:endpoint", "Single members: whether they answer, and how fast."),
+    "etcd": ("etcd:etcd", "Run one node by etcd's flags, environment and file: in an etcd's place."),
     "get": ("kv:get", "Print a key, a range, or all keys with a prefix."),
     "hash": ("maintenance:hash_members", "Print each member's hash of the keys and their history."),
     "import-etcd": ("import_etcd:import_etcd", "Move in from etcd: a new cluster with all that it holds."),

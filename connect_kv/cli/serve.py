@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
 from connect_kv.options import OPTIONS, Kind
+
+if TYPE_CHECKING:
+    from connect_kv.config import ServerConfig
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -41,9 +44,7 @@ def serve(**options: object) -> None:
     each option takes, and the same for Connect.toml: docs/configuration.md.
     """
     # Imported here: the other commands start faster without a server.
-    from connect_kv import grpc_core
     from connect_kv.config import from_options
-    from connect_kv.credentials import grpc_suites
     from connect_kv.errors import ConfigError
 
     as_json = (options["log_format"] or os.environ.get(OPTIONS["log_format"].variable)) == "json"
@@ -57,6 +58,14 @@ def serve(**options: object) -> None:
 
         logs.configure("json", "info", str(options["name"] or OPTIONS["name"].default))
         sys.exit(complain(error))
+    run_node(config)
+
+
+def run_node(config: ServerConfig, say: Sequence[str] = ()) -> NoReturn:
+    """Run it in this process, which ends with it. `say`: warnings about how it was started."""
+    from connect_kv import grpc_core
+    from connect_kv.credentials import grpc_suites
+
     if config.log_format == "json":
         grpc_core.silence()  # whoever collects the lines shall not meet one that is none of them
     if config.grpc_server == "grpcio":  # before anything loads gRPC by itself
@@ -66,4 +75,4 @@ def serve(**options: object) -> None:
 
     if config.log_format == "json":
         logs.take_over()
-    sys.exit(run(config))
+    sys.exit(run(config, say=say))

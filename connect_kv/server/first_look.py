@@ -14,7 +14,7 @@ def look(config: ServerConfig) -> None:
     sense, and for files of TLS that cannot be used.
     """
     for what, address in (
-        ("clients", config.listen_client),
+        *(("clients", address) for address in (config.listen_client, *config.also_listen_client)),
         ("peers", config.listen_peer),
         ("HTTP", config.listen_http),
     ):

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import uvloop
@@ -57,12 +57,16 @@ def run(
     machines: Mapping[str, HostedMachine] | None = None,
     *,
     ready: Callable[[KvServer], None] | None = None,
+    say: Sequence[str] = (),
 ) -> int:
     """Serve until SIGTERM or SIGINT, or until the node fails; returns the exit code.
 
-    `machines` beside those that the configuration names. `ready` is called once it serves.
+    `machines` beside those that the configuration names. `ready` is called once it serves. `say`: warnings
+    about how it was started.
     """
     logs.configure(config.log_format, config.log_level, config.name)
+    for line in say:
+        logger.warning(line)
     try:
         all_machines = {**(machines or {}), **load_machines(config.machines)}
         look(config)
@@ -123,6 +127,7 @@ async def _serve(
     if config.audit_log is not None:
         loop.add_signal_handler(signal.SIGHUP, server.reopen_files)
     await server.start()
+    _tell_once_ready(server, config)
     tune_collector()
     manager = ServiceManager(os.environ, os.getpid())
     manager.ready()
@@ -140,6 +145,22 @@ async def _serve(
     await server.stop()
     logger.info("stopped")
     return complain(failed.result()) if failed.done() and _bad(failed.result()) else OK
+
+
+def _tell_once_ready(server: KvServer, config: ServerConfig) -> None:
+    """It listens already; calls are answered once there is a leader. Programs that start an etcd wait for such
+    a line.
+    """
+    told = False
+
+    def look() -> None:
+        nonlocal told
+        if not told and server.node.leader_id is not None:
+            told = True
+            logger.info("ready to serve client requests", extra={"clients": config.client_address})
+
+    server.node.leader_changed.subscribe(look)
+    look()
 
 
 def _bad(error: BaseException) -> bool:

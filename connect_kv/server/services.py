@@ -306,7 +306,8 @@ class Services:
         """
         if self._grpc is None:
             return
-        await self._grpc.bind(self._config.listen_client)
+        for address in (self._config.listen_client, *self._config.also_listen_client):
+            await self._grpc.bind(address)
         if self._config.listen_http:
             host, port = split_address(self._config.listen_http, "listen_http")
             try:

@@ -1,4 +1,4 @@
-"""Every command of docs/operations.md is run, section by section, against real processes on free ports."""
+"""Every command of two pages is run, section by section, against real processes on free ports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import pytest
 
 from connect_kv.testing.ports import free_ports
 from tests.cluster.conftest import needs
+from tests.etcd import ENVIRONMENT, etcd_or_skip, packaged
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGE = DOCS / "operations.md"
+MOVING = DOCS / "moving-from-etcd.md"
 BASE = "Three members"
+ENDED = {"old": 143, "back": 143}
+"""An etcd ends by the signal that stopped it."""
 FROM_NOTHING = {BASE, "From one member to three"}
 
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
@@ -29,7 +34,7 @@ fail() { echo "FAILED: $*"; exit 1; }
 start() {  # NAME HTTP-ADDRESS COMMAND...
   local name=$1 http=$2; shift 2
   "$@" >>"run/$name.log" 2>&1 & echo $! >"run/$name.pid"
-  until curl -fs "http://$http/livez" >/dev/null; do
+  until curl -fs "http://$http/livez" >/dev/null || curl -fs "http://$http/health" >/dev/null; do
     kill -0 "$(cat "run/$name.pid")" 2>/dev/null || fail "$name ended"
     sleep 0.1
   done
@@ -52,10 +57,10 @@ ends_with() {  # CODE TEXT COMMAND...
 """
 
 
-def sections() -> Mapping[str, str]:
+def sections(page: Path = PAGE) -> Mapping[str, str]:
     """The commands of each section that has some, by its heading."""
     found = {}
-    for part in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
         heading, _, text = part.partition("\n")
         commands = "".join(BLOCK.findall(text))
         if commands:
@@ -70,7 +75,7 @@ def script(commands: str) -> str:
 
 def _line(line: str) -> str:
     if match := re.fullmatch(r"# stop (\w+)", line):
-        return f'kill -TERM "$(cat run/{match[1]}.pid)"; ended {match[1]} 0'
+        return f'kill -TERM "$(cat run/{match[1]}.pid)"; ended {match[1]} {ENDED.get(match[1], 0)}'
     if match := re.fullmatch(r"# kill (\w+)", line):
         return f'kill -KILL "$(cat run/{match[1]}.pid)"; ended {match[1]} 137'
     if match := re.fullmatch(r"# wait (\w+)", line):
@@ -80,6 +85,8 @@ def _line(line: str) -> str:
     if match := re.fullmatch(r"(.*\S)\s+# prints (.+)", line):
         return f'prints "{match[2]}" "$({match[1]})"'
     if match := re.match(r"connect-kv serve --name (\w+) .*--listen-http (\S+)", line):
+        return f"start {match[1]} {match[2]} {line}"
+    if match := re.match(r"etcd --name (\w+) .*--listen-client-urls http://(\S+)", line):
         return f"start {match[1]} {match[2]} {line}"
     return line
 
@@ -99,11 +106,24 @@ def test_commands_of(section: str, tmp_path: Path) -> None:
         needs("etcdctl")
     if section not in FROM_NOTHING:
         commands = sections()[BASE] + commands
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run(commands, tmp_path)
+
+
+@pytest.mark.parametrize("section", sections(MOVING))
+def test_moving_from_etcd(section: str, tmp_path: Path) -> None:
+    needs("curl")
+    etcd_or_skip()
+    run(sections(MOVING)[section], tmp_path)
+
+
+def run(commands: str, tmp_path: Path) -> None:
+    """As a person would type them; an etcd comes without the Python around it."""
+    places = (packaged(), str(Path(sys.executable).parent), os.environ["PATH"])
+    path = os.pathsep.join(filter(None, places))
     done = subprocess.run(
         ["bash", "-c", script(on_free_ports(commands))],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "CONNECT_KV_TIMEOUT": "20"},
+        env={**ENVIRONMENT, "PATH": path, "CONNECT_KV_TIMEOUT": "20"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
