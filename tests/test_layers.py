@@ -79,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     # programs and people
     "client": {"framework", "credentials", *GROUND},
+    "mirror": {"client", *GROUND},
     "sync": {"client", "credentials", "errors", "framework"},
     "containers": {"client", "framework", "errors"},
     "types": {"containers"},
@@ -91,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "testing": {"connect_kv", "testing.simulation", "client", "credentials", "framework"},
     "cli": {
-        "etcd_flags", "grpc_core", "options", "services", "units",
+        "etcd_flags", "grpc_core", "mirror", "options", "services", "units",
         "testing.simulation", "testing.checker", "backup", "bench", "client", "sync", "server",
         "statemachine", "storage", "framework", "raft", "config", "errors", "authority", "certificates",
         "credentials",

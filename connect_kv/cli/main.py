@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "logout": ("login:logout", "Forget the token of a login."),
     "machine": ("machine_control:machine", "Replicated machines: versions, and one that stopped."),
     "member": ("member:member", "Members of the cluster: see, add, replace and remove them."),
+    "mirror": ("mirror:mirror", "Follow an etcd, or another cluster, key by key until you switch."),
     "move-leader": ("maintenance:move_leader", "Have the leader hand over to another member."),
     "put": ("kv:put", "Store a value under a key."),
     "role": ("role:role", "Roles: rights on keys and machines."),
