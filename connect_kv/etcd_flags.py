@@ -104,6 +104,7 @@ _ALL = [
     *_done(
         ("client-cert-auth", "--client-cert-auth"),
         ("auto-tls", "--auto-tls"),
+        ("peer-auto-tls", "--peer-auto-tls"),
         ("debug", "--log-level debug"),
         ("enable-grpc-gateway", "--enable-grpc-gateway"),
         ("version", "prints the version and ends"),
@@ -251,12 +252,6 @@ _ALL = [
     *_refused("etcd's second API is not here", "enable-v2", switch=True, quiet=_OFF),
     *_refused("etcd's second API is not here", "enable-v2v3"),
     *_refused("it is a member and no proxy", "proxy", quiet=("off", "")),
-    *_refused(
-        "members need certificates that somebody signed (connect-kv certs)",
-        "peer-auto-tls",
-        switch=True,
-        quiet=_OFF,
-    ),
     *_refused(
         "a member is who its certificate names", "peer-skip-client-san-verification", switch=True, quiet=_OFF
     ),

@@ -202,6 +202,7 @@ def _tls(values: Mapping[str, str], told: Told, *, secure: bool, peers: bool) ->
     """As in etcd, what certificates there are counts only where the URLs are https."""
     options = told.options
     auto = values.get("auto-tls") == "true" and not values.get("cert-file")
+    peer_auto = values.get("peer-auto-tls") == "true" and not values.get("peer-cert-file")
     if secure:
         if not values.get("cert-file") and not auto:
             raise ConfigError("--listen-client-urls: https needs --cert-file and --key-file, or --auto-tls")
@@ -213,10 +214,12 @@ def _tls(values: Mapping[str, str], told: Told, *, secure: bool, peers: bool) ->
     elif values.get("cert-file") or auto:
         told.warnings.append("--cert-file: the URLs for clients are http, so there is no TLS")
     if peers:
-        if not values.get("peer-cert-file"):
-            raise ConfigError("--listen-peer-urls: https needs --peer-cert-file and --peer-key-file")
-        _copy(values, options, "peer-cert-file", "peer-key-file", "peer-trusted-ca-file")
-    elif values.get("peer-cert-file"):
+        if not values.get("peer-cert-file") and not peer_auto:
+            raise ConfigError(
+                "--listen-peer-urls: https needs --peer-cert-file and --peer-key-file, or --peer-auto-tls"
+            )
+        _copy(values, options, "peer-cert-file", "peer-key-file", "peer-trusted-ca-file", "peer-auto-tls")
+    elif values.get("peer-cert-file") or peer_auto:
         told.warnings.append("--peer-cert-file: the URLs for members are http, so there is no TLS")
     if values.get("tls-min-version"):
         options["tls_min_version"] = values["tls-min-version"]

@@ -148,8 +148,8 @@ async def _serve(
 
 
 def _tell_once_ready(server: KvServer, config: ServerConfig) -> None:
-    """It listens already; calls are answered once there is a leader. Programs that start an etcd wait for such
-    a line.
+    """It listens already; calls are answered once there is a leader. Whoever starts an etcd waits for such a
+    line.
     """
     told = False
 

@@ -204,7 +204,6 @@ def test_the_file_of_k3s_and_of_ansible(tmp_path: Path) -> None:
         ("--force-new-cluster", "make a backup"),
         ("--discovery=https://discovery.etcd.io/x", "there is no discovery"),
         ("--proxy=on", "it is a member and no proxy"),
-        ("--peer-auto-tls", "certificates that somebody signed"),
         ("--experimental-enable-v2v3=/v2", "second API"),
         ("--listen-client-urls=http://a:1", "--advertise-client-urls is required"),
         ("--listen-client-urls=unix:///x --advertise-client-urls=http://a:1", "sockets of files"),

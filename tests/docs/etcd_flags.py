@@ -21,8 +21,8 @@ the name of the program is enough. `--experimental-` may stand before a flag. Ma
 As in etcd: the file counts alone; certificates count only where the URLs are `https`; where there is
 `--listen-client-urls` there must be `--advertise-client-urls`. Other than in etcd: several URLs for clients
 are all listened on, and have one scheme; members have one URL for each other; the log has a line of JSON for
-each event, in words of our own, and says `ready to serve client requests` when that is so. With `Type=notify`
-systemd is told then, too. A data directory of an etcd is refused, and not touched:
+each event, in words of our own, and says `ready to serve client requests` once there is a leader. With
+`Type=notify` systemd is told when it listens. A data directory of an etcd is refused, and not touched:
 [move in](moving-from-etcd.md).
 """
 
