@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, RpcFailed
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, RpcFailed, UnaryCall
 from connect_kv.services.status import Status
 from connect_kv.testing.simulation.process import Process
 
@@ -30,6 +30,11 @@ CONNECT_SECONDS = 3.0
 _NO_CONNECTION = "failed to connect to all addresses; last error: connection refused"
 _NO_METADATA = grpc.aio.Metadata()
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+Batch = Callable[[Sequence[UnaryCall]], None]
+GATHER_SECONDS = 0.0005
+"""Calls of one method that come within that time are handed over together, as those of one turn are."""
 
 
 class Listener(Protocol):
@@ -56,6 +61,8 @@ class ClientNetwork:
         """Probability with which a message breaks its connection instead of arriving."""
         self.cut: set[tuple[str, str]] = set()
         """(client, server address) pairs between which nothing passes."""
+        self._handed_over: dict[tuple[Process, Batch], list[UnaryCall]] = {}
+        """What waits for others of its method to come."""
         self.certificates: dict[str, str] = {}
         """By client, the user whose certificate it shows, if not root's: while authentication is off nobody
         looks at it."""
@@ -85,6 +92,20 @@ class ClientNetwork:
         for connection in list(self._connections):
             if connection.process is process:
                 connection.lost("connection reset by peer")
+        for key in [key for key in self._handed_over if key[0] is process]:
+            del self._handed_over[key]
+
+    def hand_over(self, process: Process, batch: Batch, call: UnaryCall) -> None:
+        """With the others of that method that come soon."""
+        gathered = self._handed_over.setdefault((process, batch), [])
+        gathered.append(call)
+        if len(gathered) == 1:
+            process.call_later(GATHER_SECONDS, self._hand_over_now, process, batch)
+
+    def _hand_over_now(self, process: Process, batch: Batch) -> None:
+        calls = [call for call in self._handed_over.pop((process, batch)) if not call.gone()]
+        if calls:
+            batch(calls)
 
 
 class SimulatedConnection:
@@ -415,6 +436,41 @@ class SimCall:
         raise self._failure or asyncio.CancelledError
 
 
+class _HandedOver:
+    """A unary call among those of one turn: a `UnaryCall`."""
+
+    def __init__(
+        self,
+        message: bytes,
+        metadata: Metadata,
+        answer: Callable[[bytes], None],
+        end: Callable[[grpc.StatusCode, str, grpc.aio.Metadata], None],
+    ) -> None:
+        self.message = message
+        self.metadata = metadata
+        self.kept: object | None = None
+        self._answer = answer
+        self._end = end
+        self.over = asyncio.Event()
+        """It is answered, or nobody waits for that."""
+
+    def gone(self) -> bool:
+        """Whether it is over."""
+        return self.over.is_set()
+
+    def reply(self, message: bytes) -> None:
+        """Answer it."""
+        if not self.gone():
+            self._answer(message)
+            self.over.set()
+
+    def fail(self, code: int, text: str, trailing: Metadata = ()) -> None:
+        """End it with a status."""
+        if not self.gone():
+            self._end(_CODES[code], text, grpc.aio.Metadata(*trailing))
+            self.over.set()
+
+
 class _ServerSide:
     """Runs a route; it is also the route's `Wire`."""
 
@@ -433,7 +489,10 @@ class _ServerSide:
                 request = await self.read()
                 if request is None:
                     raise RpcFailed(Status(Code.CANCELLED, "cancelled"))
-                self._answer(await route.unary(request, self.metadata))
+                if route.batch is None:
+                    self._answer(await route.unary(request, self.metadata))
+                else:
+                    await self._together(route.batch, request)
                 return
         except RpcFailed as failed:
             status = failed.status
@@ -444,6 +503,15 @@ class _ServerSide:
                 self._end(grpc.StatusCode.CANCELLED, "cancelled")
             raise
         self._end(grpc.StatusCode.OK, "")
+
+    async def _together(self, batch: Batch, request: bytes) -> None:
+        """Hand it over with others that come at the same time; ends once it is answered."""
+        call = _HandedOver(request, self.metadata, self._answer, self._end)
+        self._connection.network.hand_over(self._connection.process, batch, call)
+        try:
+            await call.over.wait()
+        finally:
+            call.over.set()
 
     async def read(self) -> bytes | None:
         """The next request; None once the client has half-closed."""
