@@ -126,7 +126,12 @@ class _Proposal:
     def answered(self, results: Sequence[bytes]) -> None:
         """Each has its result."""
         self._parts.clear()
-        self._turns.do(self._answers(results))
+        try:
+            cut = self._cut or self._headed()
+        except Exception as error:
+            self.failed(error)
+        else:
+            self._turns.do(self._answers(cut, results))
 
     def failed(self, error: Exception) -> None:
         """None has one."""
@@ -148,8 +153,7 @@ class _Proposal:
         respond = self._replica.headers.responses(self._field)
         return lambda one, result: respond(result)
 
-    def _answers(self, results: Sequence[bytes]) -> Iterator[None]:
-        cut = self._cut or self._headed()
+    def _answers(self, cut: Cut, results: Sequence[bytes]) -> Iterator[None]:
         for one, result in zip(self._asked, results, strict=True):
             try:
                 response = cut(one, result)
