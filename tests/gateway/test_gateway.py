@@ -279,3 +279,52 @@ async def test_an_answer_of_many_keys_comes_in_pieces_and_whole(port: int) -> No
     answer = await call(port, "/v3/kv/range", RANGE_ALL)
     assert len(answer.chunks) > 1
     assert [one["key"] for one in json.loads(answer.text)["kvs"]] == [b64(f"{n:05}") for n in range(2000)]
+
+
+async def test_calls_sent_ahead_are_answered_in_order_good_ones_and_bad_ones(port: int) -> None:
+    """Those that need no task and those that do, on one connection."""
+    sent, wanted = [], []
+    for number in range(200):
+        match number % 5:
+            case 0:
+                sent.append(request("POST", "/v3/kv/put", f'{{"key":"{b64(str(number))}"}}'.encode()))
+                wanted.append(200)
+            case 1:
+                sent.append(request("POST", "/v3/kv/put", b'{"key":'))
+                wanted.append(400)
+            case 2:
+                sent.append(request("GET", "/version"))
+                wanted.append(200)
+            case 3:
+                sent.append(request("POST", "/v3/kv/range", b'{"key":"YQ=="}', {"Grpc-Timeout": "1n"}))
+                wanted.append(504)
+            case _:
+                head = b"POST /v3/kv/range HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                sent.append(head + b'7\r\n{"key":\r\n7\r\n"YQ=="}\r\n0\r\n\r\n')
+                wanted.append(200)
+    async with connected(port) as socket:
+        socket.send(b"".join(sent))
+        assert [(await socket.answer()).status for _ in wanted] == wanted
+
+
+async def test_clients_that_leave_before_their_answer_leave_nothing(server: KvServer, port: int) -> None:
+    for _ in range(30):
+        async with connected(port) as socket:
+            socket.send(request("POST", "/v3/kv/put", b'{"key":"YQ==","value":"YQ=="}'))
+            socket.send(b"POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+    assert (await call(port, "/v3/kv/put", '{"key":"YQ=="}')).status == 200
+    serving = server.services._http._serving
+    assert serving is not None
+    async with asyncio.timeout(5):
+        while serving.server._connections:  # noqa: ASYNC110  # they are closed by the other side
+            await asyncio.sleep(0.01)
+    assert serving.server.held == 0
+
+
+async def test_a_body_over_the_limit_is_refused_where_no_task_waits_for_it(port: int) -> None:
+    async with connected(port) as socket:
+        socket.send(b"POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n")
+        socket.send(bytes(20 << 20))
+        answer = await socket.answer()
+    assert said(answer)[1]["code"] == 8
+    assert answer.headers["connection"] == "close"

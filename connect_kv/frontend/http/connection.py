@@ -22,6 +22,10 @@ from connect_kv.frontend.http.limits import Limits
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Take = Callable[[Exchange, bytes], None]
+"""Takes a request and its body, and answers it later with `Exchange.respond`: never within this call."""
+Direct = Callable[[Exchange], Take | None]
+"""Who takes such a request without a task, if anybody does."""
 
 _SLICE = 8 << 10
 """Bytes that are parsed at a time: so many small requests fit into it, and no more are made at once."""
@@ -54,9 +58,18 @@ class Shared(Protocol):
 class Connection(asyncio.Protocol):
     """Made for each accepted socket; also for one whose first bytes somebody else has read."""
 
-    def __init__(self, shared: Shared, handler: Handler, credentials: Credentials | None = None) -> None:
-        """`credentials`: of the port, if it speaks TLS."""
+    def __init__(
+        self,
+        shared: Shared,
+        handler: Handler,
+        credentials: Credentials | None = None,
+        direct: Direct | None = None,
+    ) -> None:
+        """`credentials`: of the port, if it speaks TLS; then whoever connected is looked at in a task."""
         self._shared = shared
+        self._direct = direct if credentials is None else None
+        self._take: Take | None = None
+        """Waits for the body of the request that is being answered."""
         self._handler = handler
         self._credentials = credentials
         self._loop = asyncio.get_running_loop()
@@ -142,6 +155,7 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         for request in self._requests:
+            request.gone = True
             request.body.drop()
         if self._task is not None:
             self._task.cancel()
@@ -250,9 +264,11 @@ class Connection(asyncio.Protocol):
             return
         if body.ahead + len(data) > shared.limits.body:
             body.fail(TooLarge())
+            self._hand_over_late()
             return
         if shared.held + len(data) > shared.limits.held:
             body.fail(Crowded())
+            self._hand_over_late()
             return
         shared.held += len(data)
         body.feed(data)
@@ -263,8 +279,10 @@ class Connection(asyncio.Protocol):
         """Of the parser: the body is there."""
         self._uncounted = 0
         if self._incoming is not None:
-            self._incoming.body.end()
-            self._incoming = None
+            exchange, self._incoming = self._incoming, None
+            exchange.body.end()
+            if self._take is not None and exchange is self._requests[0]:
+                self._hand_over(exchange, self._take)
 
     def _broken(self, error: Exception) -> None:
         text = str(error)
@@ -299,7 +317,38 @@ class Connection(asyncio.Protocol):
         if exchange.minor and b"expect" in (name for name, _ in exchange.headers):
             self._expected(exchange)
         self.due = _NEVER
-        self._task = self._loop.create_task(self._serve(exchange))
+        take = None if self._direct is None else self._direct(exchange)
+        if take is None:
+            self.run(exchange, self._handler)
+        elif exchange.body.complete:
+            self._hand_over(exchange, take)
+        else:
+            self._take = take
+            exchange.body.taken = exchange.body.hurried = True
+            self._set_due()
+
+    def run(self, exchange: Exchange, handler: Handler) -> None:
+        """In a task."""
+        self._task = self._loop.create_task(self._serve(exchange, handler))
+
+    def _hand_over(self, exchange: Exchange, take: Take) -> None:
+        self._take = None
+        exchange.body.taken = exchange.body.hurried = False
+        self.due = _NEVER
+        try:
+            body = exchange.body.now()
+        except (TooLarge, Crowded):
+            self.run(exchange, self._handler)
+            return
+        exchange.direct = True
+        take(exchange, body)
+
+    def _hand_over_late(self) -> None:
+        """To a task: somebody must say what is wrong with the body."""
+        if self._take is not None and self._incoming is self._requests[0]:
+            self._take = None
+            self._requests[0].body.taken = self._requests[0].body.hurried = False
+            self.run(self._requests[0], self._handler)
 
     def _expected(self, exchange: Exchange) -> None:
         """Whoever asks whether to send its body is told to."""
@@ -307,12 +356,12 @@ class Connection(asyncio.Protocol):
         if said.lower() == b"100-continue" and not exchange.body.size and not exchange.body.complete:
             self._transport.write(_CONTINUE)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, handler: Handler) -> None:
         try:
             if self._credentials is not None and (refusal := self._credentials.refusal(self._certificate())):
                 exchange.respond(403, heads.constant(heads.TEXT), f"{refusal}\n".encode())
             else:
-                await self._handler(exchange)
+                await handler(exchange)
         except asyncio.CancelledError:
             if not self._ending:
                 self._transport.abort()
@@ -392,6 +441,8 @@ class Connection(asyncio.Protocol):
         date = self._shared.clock.line()
         head = heads.head(status, exchange.always + fields, exchange.minor, date, ending)
         self._transport.write(head if exchange.method == "HEAD" else head + body)
+        if exchange.direct:
+            self._answered(exchange)
 
     def begin(self, exchange: Exchange, status: int, fields: bytes) -> None:
         """The head of an answer in pieces."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -87,6 +87,14 @@ class Body:
         self.drop()
         return found
 
+    def now(self) -> bytes:
+        """All of it, once it is complete. Raises TooLarge, Crowded."""
+        if self._failed is not None:
+            raise self._failed
+        found = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self.drop()
+        return found
+
     async def whole(self) -> bytes:
         """All of it, once it has come. Raises TooLarge, Crowded."""
         while not self.complete and self._failed is None:
@@ -144,6 +152,9 @@ class Wire(Protocol):
     def switch(self, exchange: Exchange, answer: bytes) -> None:
         """Speak another protocol from now on, after writing `answer`."""
 
+    def run(self, exchange: Exchange, handler: Callable[[Exchange], Awaitable[None]]) -> None:
+        """Answer it in a task."""
+
 
 class Exchange:
     """A request, and the means to answer it once: with `respond`, or `begin`, `send` and `finish`."""
@@ -153,7 +164,9 @@ class Exchange:
         "always",
         "begun",
         "body",
+        "direct",
         "done",
+        "gone",
         "headers",
         "keep_alive",
         "method",
@@ -195,6 +208,10 @@ class Exchange:
         """Lines of fields of any answer to this request."""
         self.begun = False
         self.done = False
+        self.direct = False
+        """It is answered without a task: `respond` is the end of it."""
+        self.gone = False
+        """The client has gone."""
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header field of that name, which is in lower case; None without one."""
@@ -221,6 +238,11 @@ class Exchange:
         """No more pieces."""
         self.done = True
         self._wire.finish(self)
+
+    def run(self, handler: Callable[[Exchange], Awaitable[None]]) -> None:
+        """Answer it in a task after all."""
+        self.direct = False
+        self._wire.run(self, handler)
 
     def switch(self, answer: bytes) -> None:
         """After `answer` the connection speaks another protocol: `body` is all that the client sends from now

@@ -10,32 +10,28 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.router import Kind, Route, Router, RpcFailed
-from connect_kv.frontend.http import heads
+from connect_kv.frontend.http.connection import Take
 from connect_kv.frontend.http.errors import refuse
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
+from connect_kv.frontend.http.large import ANSWER, LARGE, in_pieces
 from connect_kv.frontend.http.lines import LineStream
 from connect_kv.frontend.http.metadata import TOO_SHORT, metadata_of
 from connect_kv.frontend.http.paths import OURS, Target, targets
+from connect_kv.frontend.http.together import Gathering, Together
 from connect_kv.json_mapping.decoding import BadJson, decode, readable
-from connect_kv.json_mapping.encoding import encode, pieces
+from connect_kv.json_mapping.encoding import encode
 from connect_kv.json_mapping.syntax import BLANKS
 from connect_kv.services.status import Status
 
 Page = Callable[[Exchange], Awaitable[None]]
 
-ANSWER = heads.constant(heads.JSON, ("Grpc-Metadata-Content-Type", "application/grpc"))
-"""Header fields of what a call answered."""
-_LARGE: Final = 64 << 10
-"""Bytes of an encoded answer that are written in pieces, with time for others in between."""
-_PIECE: Final = 64 << 10
-_TURN_SECONDS: Final = 0.002
 _DEADLINE = Status(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 
 
@@ -51,6 +47,16 @@ class Gateway:
     def pages(self) -> Mapping[str, Page]:
         """Who serves each path."""
         return {path: self._page(target) for path, target in targets().items()}
+
+    def direct(self) -> Mapping[bytes, Take]:
+        """By path as it is sent: methods whose calls are carried out together and without a task each."""
+        gathering = Gathering(self._most_message)
+        found: dict[bytes, Take] = {}
+        for path, target in targets().items():
+            route = self._router.route(target.route)
+            if route.kind is Kind.UNARY and route.batch is not None:
+                found[path.encode()] = partial(gathering.take, Together(target, route))
+        return found
 
     def _page(self, target: Target) -> Page:
         route = self._router.route(target.route)
@@ -86,10 +92,10 @@ class Gateway:
             refuse(exchange, status.code, status.text)
             return
         message = call.response(answer)
-        if len(answer) < _LARGE:
+        if len(answer) < LARGE:
             exchange.respond(200, ANSWER, encode(message).encode())
         else:
-            await _in_pieces(exchange, message)
+            await in_pieces(exchange, message)
 
     async def _stream(self, target: Target, route: Route, exchange: Exchange) -> None:
         if exchange.upgrade:
@@ -162,22 +168,3 @@ def status_of_failed(error: Exception, most_body: int) -> Status:
             return Status(Code.RESOURCE_EXHAUSTED, f"connect-kv: a body is larger than {most_body} bytes")
         case _:
             return Status(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
-
-
-async def _in_pieces(exchange: Exchange, message: Any) -> None:
-    """A large answer: sent while it is written, and the loop goes on in between."""
-    exchange.begin(200, ANSWER)
-    now = asyncio.get_running_loop().time
-    ready: list[str] = []
-    size, until = 0, now() + _TURN_SECONDS
-    for piece in pieces(message):
-        ready.append(piece)
-        size += len(piece)
-        if size >= _PIECE:
-            await exchange.send("".join(ready).encode())
-            ready, size = [], 0
-        if now() >= until:
-            await asyncio.sleep(0)
-            until = now() + _TURN_SECONDS
-    await exchange.send("".join(ready).encode())
-    exchange.finish()

@@ -85,12 +85,14 @@ class HttpPort:
         """Answer, from now on, if there is a port."""
         if self._sockets:
             serving = self._load()
-            await serving.server.listen(self._sockets, serving.own.serve, self._credentials)
+            await serving.server.listen(
+                self._sockets, serving.own.serve, self._credentials, serving.own.direct
+            )
 
     def protocol(self, credentials: Credentials | None = None) -> asyncio.Protocol:
         """For a connection to the clients' port that speaks HTTP/1; `credentials`: those of that port."""
         serving = self._load()
-        return serving.server.protocol(serving.clients.serve, credentials)
+        return serving.server.protocol(serving.clients.serve, credentials, serving.clients.direct)
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from connect_kv.credentials import Credentials
-from connect_kv.frontend.http.connection import Connection, Handler
+from connect_kv.frontend.http.connection import Connection, Direct, Handler
 from connect_kv.frontend.http.heads import Clock
 from connect_kv.frontend.http.limits import Limits
 
@@ -40,18 +40,24 @@ class HttpServer:
         self._sweeping: asyncio.TimerHandle | None = None
         self._all_closed = asyncio.Event()
 
-    def protocol(self, handler: Handler, credentials: Credentials | None = None) -> asyncio.Protocol:
+    def protocol(
+        self, handler: Handler, credentials: Credentials | None = None, direct: Direct | None = None
+    ) -> asyncio.Protocol:
         """For one accepted connection; `credentials`: of its port, if that speaks TLS."""
-        return Connection(self, handler, credentials)
+        return Connection(self, handler, credentials, direct)
 
     async def listen(
-        self, sockets: Sequence[socket.socket], handler: Handler, credentials: Credentials | None = None
+        self,
+        sockets: Sequence[socket.socket],
+        handler: Handler,
+        credentials: Credentials | None = None,
+        direct: Direct | None = None,
     ) -> None:
         """Accept what comes to these, with TLS if there are credentials."""
         context = None if credentials is None else credentials.server_context(["http/1.1"])
         for one in sockets:
             server = await self._loop.create_server(
-                partial(self.protocol, handler, credentials), sock=one, ssl=context, backlog=_BACKLOG,
+                partial(self.protocol, handler, credentials, direct), sock=one, ssl=context, backlog=_BACKLOG,
                 ssl_handshake_timeout=None if context is None else self.limits.head_seconds,
             )  # fmt: skip
             self._servers.append(server)

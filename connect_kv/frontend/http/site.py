@@ -9,12 +9,15 @@ from html import escape
 from urllib.parse import quote, unquote_to_bytes
 
 from connect_kv.frontend.http import heads
+from connect_kv.frontend.http.connection import Take
 from connect_kv.frontend.http.exchange import Exchange
 from connect_kv.frontend.http.gateway import Gateway
 from connect_kv.frontend.http.pages import not_found
 
 Page = Callable[[Exchange], Awaitable[None]]
 
+_UNUSUAL = frozenset({b"grpc-timeout", b"expect", b"upgrade"})
+"""Header fields of requests that have a task."""
 _BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
 _TEXT = heads.constant(heads.TEXT)
 _TOLD = heads.constant(heads.TEXT, heads.NO_SNIFFING)
@@ -48,10 +51,27 @@ class Site:
         """`gateway`: None, where the port has none."""
         self._pages = {**pages, **({} if gateway is None else gateway.pages())}
         self._by_target = {path.encode(): page for path, page in self._pages.items()}
+        self._direct = {} if gateway is None else gateway.direct()
         self._gateway = gateway
         self._any_origin = _allowing("*") if "*" in access.origins else None
         self._origins = {origin.encode(): _allowing(origin) for origin in access.origins}
         self._hosts = None if "*" in access.hosts else {host.encode() for host in access.hosts}
+
+    def direct(self, exchange: Exchange) -> Take | None:
+        """Who answers it without a task: the gateway, where it is asked in the usual way."""
+        page = self._direct.get(exchange.target)
+        if page is None or exchange.method != "POST" or self._hosts is not None:
+            return None
+        hosts = 0
+        for name, _ in exchange.headers:
+            if name == b"host":
+                hosts += 1
+            elif name in _UNUSUAL:
+                return None
+        if hosts != 1 or self._any_origin is None:
+            return None
+        exchange.always = self._any_origin
+        return page
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request."""
