@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Route:
     """One method. Its unary calls gather in `calls`; a stream is given to `begin`."""
 
-    __slots__ = ("begin", "calls", "path", "refuse")
+    __slots__ = ("begin", "calls", "path", "refuse", "waits")
 
     def __init__(self, path: bytes, begin: Callable[[Call], None] | None = None) -> None:
         self.path = path
@@ -27,6 +27,13 @@ class Route:
         self.calls: list[Call] = []
         self.refuse: Callable[[Call], None] | None = None
         """Answers a call for which there is no room; None: there always is."""
+        self.waits = False
+        """Its unary calls may wait for others, for ever: they are not counted as unanswered."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a call of it may stand for long."""
+        return self.waits or self.begin is not None
 
 
 class ServerTurn(Turn):

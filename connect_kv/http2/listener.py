@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final, cast
@@ -50,13 +50,15 @@ class Server:
         meet: Callable[[Peer], Peer] | None = None,
         more: Callable[[Call], Metadata] | None = None,
         refuse: Mapping[str, Callable[[Call], None]] | None = None,
+        waiting: Collection[str] = (),
     ) -> None:
         """Methods by their full name, ``/package.Service/Method``.
 
         `http1` makes a protocol for a connection that does not begin like HTTP/2: it gets the connection with
         the bytes that were read, and whoever made it closes it. `meet` is shown each client that connects,
         and says what is to be known of it; `more` what is added to the metadata of its calls. `refuse`, by
-        method, answers a call of which there are too many (`Limits.served`).
+        method, answers a call of which there are too many (`Limits.served`). Unary calls of `waiting` wait
+        for others, and are not counted.
         """
         self.limits = limits or Limits()
         self.http1 = http1
@@ -74,6 +76,8 @@ class Server:
             routes[name.encode()] = Route(name.encode(), partial(self._tasks.serve, serve))
         for name, refusing in (refuse or {}).items():
             routes[name.encode()].refuse = refusing
+        for name in waiting:
+            routes[name.encode()].waits = True
         self.turn = ServerTurn(routes)
         self.turn.wake = self._woken
         if more is not None:

@@ -57,7 +57,7 @@ class ServerConnection(Connection[Call, Head]):
         self.peer = peer or Peer()
         """Set it before the first bytes come."""
         self.long_calls = 0
-        """Open calls that are streams."""
+        """Open calls that are streams, or wait for others."""
         self._largest_reply = 0
         """Bytes of an answer that may take the short path."""
         self._resets = Allowance(limits.streams, *_RESETS, now)
@@ -106,7 +106,7 @@ class ServerConnection(Connection[Call, Head]):
     def _find_route(self, head: Head, path: bytes) -> None:
         head.route = self.turn.routes.get(path)
         if head.route is not None:
-            head.plain = head.route.begin is None and head.timeout is None
+            head.plain = not head.route.is_long and head.timeout is None
             return
         service, slash, method = path[1:].decode("latin-1").rpartition("/")
         if not slash or path[:1] != b"/":
@@ -155,9 +155,10 @@ class ServerConnection(Connection[Call, Head]):
             assert head.route is not None
             if head.timeout is not None:
                 self._expect(call, self.now + head.timeout)
-            if head.route.begin is not None:
+            if head.route.is_long:
                 self.long_calls += 1
                 self._parts(call)
+            if head.route.begin is not None:
                 head.route.begin(call)
             elif ended:
                 self.fail(call, INTERNAL, "a unary call has one message")
@@ -242,7 +243,7 @@ class ServerConnection(Connection[Call, Head]):
 
     def forget(self, stream: Call) -> None:
         """That call is over; whoever works for it is told."""
-        if not stream.gone() and stream.head.route is not None and stream.head.route.begin is not None:
+        if not stream.gone() and stream.head.route is not None and stream.head.route.is_long:
             self.long_calls -= 1
         super().forget(stream)
 

@@ -50,23 +50,21 @@ class Tasks:
     async def _answer(self, handle: Handle, call: Call) -> None:
         try:
             message = await handle(call)
-        except BaseException as error:
-            self._failed(call, error)
-        else:
             call.notify = None  # what ends the call here must not cancel this task
             call.reply(message)
             self._flush_soon()
+        except BaseException as error:
+            self._failed(call, error)
 
     async def _serve(self, serve: Serve, stream: ServerStream) -> None:
         call = stream.call
         try:
             await serve(stream)
-        except BaseException as error:
-            self._failed(call, error)
-        else:
             call.notify = None
             call.connection.finish(call)
             self._flush_soon()
+        except BaseException as error:
+            self._failed(call, error)
 
     def _failed(self, call: Call, error: BaseException) -> None:
         call.notify = None

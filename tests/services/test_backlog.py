@@ -17,6 +17,7 @@ from connect_kv.frontend.grpc.services import add_services
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.cluster_pb2 import MemberListRequest, MemberListResponse
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
+from connect_kv.rpc.lock_pb2 import LockRequest, LockResponse
 from connect_kv.rpc.watch_pb2 import WatchRequest, WatchResponse
 from connect_kv.services.caller import Caller, Channel
 from connect_kv.services.streams import Streams
@@ -40,6 +41,10 @@ class Slow:
         await self.may.wait()
         return PutResponse()
 
+    async def Lock(self, request: LockRequest, caller: Caller) -> LockResponse:
+        await self.may.wait()
+        return LockResponse()
+
     async def MemberList(self, request: MemberListRequest, caller: Caller) -> MemberListResponse:
         return MemberListResponse()
 
@@ -51,7 +56,7 @@ class Slow:
 async def serving(kind: str) -> AsyncIterator[tuple[grpc.aio.Channel, Metrics, asyncio.Event]]:
     metrics, slow = Metrics(process=False), Slow()
     router = Router(Streams(lambda: True, patience=0.05), metrics, lambda: True)
-    add_services(router, {"KV": slow, "Cluster": slow, "Watch": slow})
+    add_services(router, {"KV": slow, "Cluster": slow, "Watch": slow, "Lock": slow})
     async with (
         listening(router, kind=kind, most=MOST) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
@@ -126,6 +131,19 @@ async def test_streams_and_calls_of_operators_are_taken_meanwhile(kind: str) -> 
         assert isinstance(await watch(timeout=20).read(), WatchResponse)
         may.set()
         assert TOO_MANY in await asyncio.gather(*burst)
+
+
+@BOTH
+async def test_calls_that_wait_for_others_keep_nobody_from_being_served(kind: str) -> None:
+    """Whoever holds the lock must be able to give it back."""
+    async with serving(kind) as (channel, metrics, may):
+        lock: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/v3lockpb.Lock/Lock")
+        waiting = [asyncio.ensure_future(ended(lock(b"", timeout=60))) for _ in range(3 * MOST)]
+        shown = 'grpc_server_started_total{grpc_method="Lock",grpc_service="v3lockpb.Lock",grpc_type="unary"}'
+        await until(lambda: f"{shown} {3 * MOST}.0" in metrics.text().decode(), 30)
+        puts = [asyncio.ensure_future(ended(put(channel))) for _ in range(MOST)]
+        may.set()
+        assert Counter(await asyncio.gather(*puts, *waiting)) == {"OK": 4 * MOST}
 
 
 def test_a_refusal_tells_the_client_that_nothing_was_done() -> None:

@@ -61,6 +61,7 @@ class DoorServer:
             meet=None if credentials is None else _Verified(credentials).meet,
             more=_more({path.encode() for path, route in router.routes.items() if route.addressed}),
             refuse=refuse,
+            waiting=[path for path, route in router.routes.items() if route.waits],
         )
         self._port = 0
 

@@ -83,13 +83,13 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         async def unary(request: bytes, context: Context) -> bytes:
             if route.overloaded is not None and self._serving >= self._most_served:
                 await _abort(context, route.overloaded())
-            self._serving += 1
+            self._serving += not route.waits
             try:
                 return await route.unary(request, metadata(context))
             except RpcFailed as failed:
                 await _abort(context, failed)
             finally:
-                self._serving -= 1
+                self._serving -= not route.waits
 
         return unary
 

@@ -78,6 +78,9 @@ _BEFORE_OPENING = frozenset({"Maintenance.Status"})
 _ADDRESSED = frozenset({"Auth.Authenticate"})
 """What depends on where it comes from."""
 
+_WAITING = frozenset({"Lock.Lock", "Election.Campaign"})
+"""Unary calls that last until somebody else calls."""
+
 _ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
 """Services whose calls are few, and needed where something is wrong."""
 
@@ -110,6 +113,8 @@ class Route:
     batch: Callable[[Sequence[UnaryCall]], None] | None = None
     """For a UNARY method that has this form: takes all calls that came in one turn of the loop, and answers
     each of them once, then or later, as `unary` would. It neither waits nor raises."""
+    waits: bool = False
+    """Whether a unary call may wait for others' calls, for ever: it must keep nobody from being served."""
     addressed: bool = False
     """Whether a server should add `PEER_ADDRESS` to the metadata; what is not asked for costs nothing."""
 
@@ -288,6 +293,7 @@ class _Method:
             unary=self._unary,
             stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
             overloaded=self._overloaded if refusable else None,
+            waits=self._name in _WAITING,
             addressed=self.audit is not None or self._name in _ADDRESSED,
             batch=None if batch is None else batch.take,
         )
