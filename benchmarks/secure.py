@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from benchmarks import loads
+from benchmarks.figures import Figures
 from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 from connect_kv.authority import make_authority, make_node
@@ -54,7 +55,7 @@ class SecureEtcd(Etcd):
 
 
 async def secure(run: BenchmarkRun) -> None:
-    """Unary puts and gets over TLS with a token (etcd 3.5.1 speaks TLS 1.2 at most), and sessions."""
+    """Unary puts and gets over TLS with a token (etcd 3.5.1 speaks TLS 1.2 at most), handshakes, sessions."""
     certs = run.directory / "certs"
     make_authority(certs)
     make_node(certs, "n", ["127.0.0.1", "localhost"])
@@ -74,9 +75,20 @@ async def secure(run: BenchmarkRun) -> None:
         for system in (ours, theirs):
             gets = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(20_000))
             await run.attempt("TLS and token: unary get 1000", system, gets)
+        for system in (ours, theirs):
+            await run.attempt(
+                "TLS and token: handshakes", system, handshakes(system, run.some(1500, least=300))
+            )
         shown = ("--cacert", str(certs / "ca.pem"), "--user", f"root:{PASSWORD}")
         counts = ("--callers", "1000", "--clients", "1", "--total", str(run.some(60_000)), *shown)
         await run.attempt("TLS and token: session put 1000", ours, loads.bench(ours, "put", *counts))
+
+
+async def handshakes(system: KeyValueSystem, total: int) -> Figures:
+    """So many connections at once, each for one get."""
+    load = await loads.offer(system, "Range", loads.range_body(), callers=total, total=total, streams=1)
+    figures = {"rate": load.served / load.seconds, **loads.percentiles(load.latencies)}
+    return {**figures, "cpu": load.cpu / load.served * 1000}
 
 
 async def found_users(system: KeyValueSystem) -> None:

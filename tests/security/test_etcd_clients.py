@@ -23,7 +23,7 @@ WAYS = {
 }
 """Whether members demand certificates; what a client shows. A token counts before a certificate."""
 EVERY = os.environ.get("CONNECT_KV_FULL", "") == "1"
-CHOSEN = list(WAYS) if EVERY else ["mTLS, password", "mTLS, certificate"]
+CHOSEN = list(WAYS) if EVERY else ["mTLS, certificate"]
 
 
 class Etcdctl:
