@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "events": set(),
     "trailers": set(),
     "protowire": set(),
-    "http2": set(),
+    "http2": {"trailers"},
     "json_mapping": set(),
     "rpc": set(),
     "metrics": set(),

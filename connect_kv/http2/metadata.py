@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from connect_kv.http2.hpack import ENTRY_OVERHEAD, Field, literal
+from connect_kv.trailers import shortened
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of name and value; bytes where the name ends in ``-bin``."""
@@ -97,7 +98,9 @@ def well_formed(fields: Iterable[Field]) -> bool:
             regular = True
             if name in _CONNECTION or (name == b"te" and value != b"trailers"):
                 return False
-        if not _TOKEN.fullmatch(name) or value != value.strip(b" \t"):
+        # Section 8.2.1 forbids blanks around a value; gRPC-go and gRPC's C core send and take them, and a
+        # token that begins with one is a wrong token, not the end of a call without a status.
+        if not _TOKEN.fullmatch(name):
             return False
         if b"\n" in value or b"\r" in value or b"\0" in value:
             return False
@@ -142,20 +145,13 @@ def encode_metadata(metadata: Metadata) -> list[Field]:
 
 
 def percent_encode(text: str) -> bytes:
-    """A ``grpc-message``, cut at LONGEST_MESSAGE but within no character."""
+    """A ``grpc-message``. One that would take more than LONGEST_MESSAGE is cut, and says so."""
     if len(text) <= LONGEST_MESSAGE and _PLAIN.fullmatch(text):
         return text.encode()
-    encoded, size = [], 0
-    for character in text:
-        octets = b"".join(
-            bytes((octet,)) if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet
-            for octet in character.encode("utf-8", "replace")
-        )
-        size += len(octets)
-        if size > LONGEST_MESSAGE:
-            break
-        encoded.append(octets)
-    return b"".join(encoded)
+    return b"".join(
+        bytes((octet,)) if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet
+        for octet in shortened(text, LONGEST_MESSAGE).encode("utf-8", "replace")
+    )
 
 
 def percent_decode(value: bytes) -> str:
