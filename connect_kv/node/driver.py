@@ -358,10 +358,10 @@ class Driver(Generic[R]):
         for ready in readies:
             for message in ready.messages_after_persist:
                 send(self.leader_clock.sent(message))
+        self._context.transport.flush()
 
     def _written(self) -> None:
         """The disk may take the next batch, and the core may have something to say: not a turn later."""
-        self._context.transport.flush()
         if self._listening.is_set():
             self._turn()
 
