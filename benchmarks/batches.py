@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from connect_kv.config import InitialMember, ServerConfig
-from connect_kv.frontend.grpc.router import Metadata, Route
+from connect_kv.frontend.grpc.router import Metadata, MethodRoute
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest
 from connect_kv.server.composition import KvServer
 from connect_kv.testing.ports import free_ports
@@ -72,7 +72,7 @@ class Call:
         raise AssertionError(f"{code}: {text}")
 
 
-async def together(route: Route, messages: Sequence[bytes]) -> None:
+async def together(route: MethodRoute, messages: Sequence[bytes]) -> None:
     """Hand them over as one turn's calls; return once all are answered."""
     assert route.batch is not None
     left = len(messages)
@@ -89,15 +89,15 @@ async def together(route: Route, messages: Sequence[bytes]) -> None:
     await ended.wait()
 
 
-async def one_by_one(route: Route, messages: Sequence[bytes]) -> None:
+async def one_by_one(route: MethodRoute, messages: Sequence[bytes]) -> None:
     """The same, each call in a task."""
     await asyncio.gather(*(asyncio.create_task(route.unary(message, ())) for message in messages))  # type: ignore[arg-type]
 
 
-Way = Callable[[Route, Sequence[bytes]], Awaitable[None]]
+Way = Callable[[MethodRoute, Sequence[bytes]], Awaitable[None]]
 
 
-async def measure(way: Way, route: Route, messages: Sequence[bytes], in_flight: int) -> float:
+async def measure(way: Way, route: MethodRoute, messages: Sequence[bytes], in_flight: int) -> float:
     """Microseconds of the loop's thread for each."""
     before = time.thread_time()
     for start in range(0, len(messages), in_flight):

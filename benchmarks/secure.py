@@ -13,7 +13,7 @@ from benchmarks.figures import Figures
 from benchmarks.run import BenchmarkRun
 from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 from connect_kv.authority import make_authority, make_node
-from connect_kv.bench.access import Access
+from connect_kv.bench.access import BenchAccess
 from connect_kv.credentials import Tls
 from connect_kv.rpc import auth_pb2 as auth
 from connect_kv.testing.ports import free_ports
@@ -30,7 +30,7 @@ class SecureConnectKv(ConnectKv):
         files = ("--cert-file", str(certs / "n.pem"), "--key-file", str(certs / "n.key"))
         super().__init__(directory, arguments=(*files, "--http-tls", "off", *BCRYPT))
         self.scheme = "https"
-        self.access = Access(tls=Tls(ca=certs / "ca.pem"))
+        self.access = BenchAccess(tls=Tls(ca=certs / "ca.pem"))
 
 
 class SecureEtcd(Etcd):
@@ -39,7 +39,7 @@ class SecureEtcd(Etcd):
     def __init__(self, directory: Path, program: str, certs: Path) -> None:
         super().__init__(directory, program)
         self.scheme = "https"
-        self.access = Access(tls=Tls(ca=certs / "ca.pem"))
+        self.access = BenchAccess(tls=Tls(ca=certs / "ca.pem"))
         self._metrics = [f"127.0.0.1:{port}" for port in free_ports(len(self._servers))]
         for server, metrics in zip(self._servers, self._metrics, strict=True):
             server.scheme = "https"
@@ -106,6 +106,6 @@ async def found_users(system: KeyValueSystem) -> None:
                 f"/etcdserverpb.Auth/{name}"
             )
             await call(request.SerializeToString(), timeout=10)
-        system.access = Access(tls=system.access.tls, user="root", password=PASSWORD)
+        system.access = BenchAccess(tls=system.access.tls, user="root", password=PASSWORD)
         ((_, token),) = await system.access.metadata(channel)
     system.headers = (f"token: {token}",)

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 import grpc.aio
 
-from connect_kv.bench.access import ANYBODY, Access
+from connect_kv.bench.access import ANYBODY, BenchAccess
 from connect_kv.errors import ConnectKvError
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
@@ -128,7 +128,7 @@ class KeyValueSystem(System):
     """A cluster that answers etcd's API."""
 
     members: Sequence[BenchmarkMember] = ()
-    access: Access = ANYBODY
+    access: BenchAccess = ANYBODY
     """As whom it is asked how it is."""
 
     @property
@@ -307,7 +307,7 @@ def _on_loopback(size: int) -> list[NodeLocation]:
     return [NodeLocation("127.0.0.1", three, f"127.0.0.1:{three[1]}") for three in triples]
 
 
-async def _leads(address: str, access: Access = ANYBODY) -> bool:
+async def _leads(address: str, access: BenchAccess = ANYBODY) -> bool:
     (made,) = access.channels([address])
     async with made as channel:
         status = channel.unary_unary(
@@ -323,7 +323,7 @@ async def _leads(address: str, access: Access = ANYBODY) -> bool:
         return answer.leader == answer.header.member_id
 
 
-async def answers(address: str, access: Access = ANYBODY) -> None:
+async def answers(address: str, access: BenchAccess = ANYBODY) -> None:
     """Wait until a linearizable read is answered there."""
 
     async def probe() -> bool:

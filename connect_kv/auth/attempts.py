@@ -96,7 +96,7 @@ class _Remembered:
         self._known.pop(key, None)
 
 
-class Attempts:
+class LoginAttempts:
     """Says of each login when it may be tried. It has no clock of its own: `now` is monotonic seconds."""
 
     def __init__(self, now: Callable[[], float], *, most_known: int = MOST_KNOWN) -> None:

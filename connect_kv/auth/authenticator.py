@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from connect_kv.auth.table import AuthTable
-from connect_kv.auth.tokens import Identity, Tokens
+from connect_kv.auth.tokens import Tokens, UserIdentity
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class CallCredentials:
     """What came with a call to show whose it is."""
 
     token: str | None = None
@@ -23,7 +23,7 @@ class Credentials:
         return f"Credentials(token={'...' if self.token else self.token!r}, certificate={self.certificate!r})"
 
 
-NOTHING = Credentials()
+NOTHING = CallCredentials()
 
 
 class Authenticator:
@@ -45,14 +45,14 @@ class Authenticator:
         self._last_applied = last_applied
         self._patience = patience
 
-    def late(self, credentials: Credentials) -> bool:
+    def late(self, credentials: CallCredentials) -> bool:
         """Whether its token may be of a login that this member has not applied yet: then `catch_up` first."""
         if credentials.token is None or self._table.user_of_token(credentials.token) is not None:
             return False
         index = self._tokens.index_of(credentials.token)
         return index is not None and index > self._last_applied()
 
-    async def catch_up(self, credentials: Credentials) -> None:
+    async def catch_up(self, credentials: CallCredentials) -> None:
         """Wait for the entry that its token names, but not for ever: anybody can make up a number."""
         index = self._tokens.index_of(credentials.token or "")
         if index is not None:
@@ -62,7 +62,7 @@ class Authenticator:
             except TimeoutError:
                 pass  # `identify` says what that means
 
-    def identify(self, credentials: Credentials) -> Identity | None:
+    def identify(self, credentials: CallCredentials) -> UserIdentity | None:
         """Who it is; None for nobody. Raises Refused for a token that is not good.
 
         A token counts before a certificate: a bad one is not made good by it.
@@ -70,5 +70,5 @@ class Authenticator:
         if credentials.token is not None:
             return self._tokens.identify(credentials.token)
         if credentials.certificate is not None:
-            return Identity(credentials.certificate)
+            return UserIdentity(credentials.certificate)
         return None

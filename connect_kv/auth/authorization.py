@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from connect_kv.auth.permissions import Rights
 from connect_kv.auth.table import NO_USER_NAME, USER_NOT_FOUND, AuthTable
-from connect_kv.auth.tokens import Identity
+from connect_kv.auth.tokens import UserIdentity
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 
@@ -40,22 +40,22 @@ class Authorization:
 
     # Who.
 
-    def known(self, identity: Identity | None) -> None:
+    def known(self, identity: UserIdentity | None) -> None:
         """Anybody who has proved to be somebody: enough for leases without keys, member lists, status."""
         if self._table.enabled:
             self._rights(identity)
 
-    def root(self, identity: Identity | None) -> None:
+    def root(self, identity: UserIdentity | None) -> None:
         """Who holds the role root: management, compaction, maintenance."""
         if self._table.enabled and not self._rights(identity, management=True).root:
             raise PERMISSION_DENIED.error()
 
-    def user(self, identity: Identity | None, name: str) -> None:
+    def user(self, identity: UserIdentity | None, name: str) -> None:
         """Root, or that user: who may be looked up."""
         if self._table.enabled and not (self._rights(identity, management=True).root or _is(identity, name)):
             raise PERMISSION_DENIED.error()
 
-    def role(self, identity: Identity | None, name: str) -> None:
+    def role(self, identity: UserIdentity | None, name: str) -> None:
         """Root, or who holds that role."""
         if not self._table.enabled:
             return
@@ -66,22 +66,22 @@ class Authorization:
 
     # Keys.
 
-    def range(self, identity: Identity | None, request: RangeRequest) -> None:
+    def range(self, identity: UserIdentity | None, request: RangeRequest) -> None:
         """READ on the whole range, whatever limit, form or revision."""
         if self._table.enabled:
             _range(self._rights(identity), request)
 
-    def put(self, identity: Identity | None, request: PutRequest) -> None:
+    def put(self, identity: UserIdentity | None, request: PutRequest) -> None:
         """WRITE; READ for the previous value; WRITE on every key of the lease it is attached to."""
         if self._table.enabled:
             self._put(self._rights(identity), request)
 
-    def delete_range(self, identity: Identity | None, request: DeleteRangeRequest) -> None:
+    def delete_range(self, identity: UserIdentity | None, request: DeleteRangeRequest) -> None:
         """WRITE on the whole range; READ for the previous values."""
         if self._table.enabled:
             _delete_range(self._rights(identity), request)
 
-    def txn(self, identity: Identity | None, request: TxnRequest) -> None:
+    def txn(self, identity: UserIdentity | None, request: TxnRequest) -> None:
         """READ on every range compared, and each operation of both branches as if it stood alone.
 
         One with nothing in it is allowed to everybody, known or not, as in etcd.
@@ -89,12 +89,12 @@ class Authorization:
         if self._table.enabled and (request.compare or request.success or request.failure):
             self._txn(self._rights(identity), request)
 
-    def watch(self, identity: Identity | None, key: bytes, range_end: bytes) -> None:
+    def watch(self, identity: UserIdentity | None, key: bytes, range_end: bytes) -> None:
         """READ on the whole range. The key counts as it was sent: an empty one is in no permission."""
         if self._table.enabled and not self._rights(identity).may_read(key, range_end):
             raise PERMISSION_DENIED.error()
 
-    def lock(self, identity: Identity | None, prefix: bytes, prefix_end: bytes, *, write: bool) -> None:
+    def lock(self, identity: UserIdentity | None, prefix: bytes, prefix_end: bytes, *, write: bool) -> None:
         """READ on the queue of a lock or an election; WRITE as well to stand in it."""
         if self._table.enabled:
             rights = self._rights(identity)
@@ -105,12 +105,12 @@ class Authorization:
 
     # Leases.
 
-    def lease_write(self, identity: Identity | None, lease: int) -> None:
+    def lease_write(self, identity: UserIdentity | None, lease: int) -> None:
         """WRITE on every key of the lease: to revoke it or keep it alive. One without keys is anybody's."""
         if self._table.enabled:
             self._attach(self._rights(identity), lease)
 
-    def lease_read(self, identity: Identity | None, leases: Iterable[int]) -> None:
+    def lease_read(self, identity: UserIdentity | None, leases: Iterable[int]) -> None:
         """READ on every key of these leases: to be shown them."""
         if self._table.enabled:
             rights = self._rights(identity)
@@ -119,14 +119,14 @@ class Authorization:
 
     # Machines: our own rule. Without one only root calls them.
 
-    def machine(self, identity: Identity | None, machine: str, *, command: bool) -> None:
+    def machine(self, identity: UserIdentity | None, machine: str, *, command: bool) -> None:
         """The role's right to query that machine, or to call its commands."""
         if self._table.enabled:
             rights = self._rights(identity)
             if not (rights.may_command(machine) if command else rights.may_query(machine)):
                 raise PERMISSION_DENIED.error()
 
-    def _rights(self, identity: Identity | None, *, management: bool = False) -> Rights:
+    def _rights(self, identity: UserIdentity | None, *, management: bool = False) -> Rights:
         """What the caller may do. Raises for nobody, and for a token that is older than the last change."""
         if identity is None:
             raise NO_USER_NAME.error()
@@ -183,5 +183,5 @@ def _delete_range(rights: Rights, request: DeleteRangeRequest) -> None:
         raise PERMISSION_DENIED.error()
 
 
-def _is(identity: Identity | None, name: str) -> bool:
+def _is(identity: UserIdentity | None, name: str) -> bool:
     return identity is not None and identity.name == name

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from connect_kv.auth.authorization import Authorization
 from connect_kv.auth.table import AuthTable
-from connect_kv.auth.tokens import Identity
+from connect_kv.auth.tokens import UserIdentity
 from connect_kv.errors import Refused
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
@@ -25,7 +25,7 @@ def judge(
     def keys_of_lease(lease: int) -> Iterable[bytes]:
         return lease_keys(changes, lease)
 
-    identity = Identity(user) if user else None
+    identity = UserIdentity(user) if user else None
     authorization = Authorization(table, keys_of_lease)
     try:
         match kind:

@@ -66,7 +66,7 @@ _ROLE = bytes((codec.AUTH, 2))
 _NOTHING = rights_of((), (), root=False)
 
 
-class Refused(Exception):
+class AuthRefused(Exception):
     """A change that does not happen, alike on all members."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -158,7 +158,7 @@ class AuthTable:
     # Changes.
 
     def apply(self, change: AuthChange, index: int, changes: Changes) -> AuthChanged:
-        """Carry it out. Raises Refused: then nothing has changed."""
+        """Carry it out. Raises AuthRefused: then nothing has changed."""
         done = AuthChanged()
         match change.WhichOneof("change"):
             case "enable":
@@ -194,9 +194,9 @@ class AuthTable:
             return
         root = self._users.get(ROOT)
         if root is None:
-            raise Refused(NO_ROOT_USER)
+            raise AuthRefused(NO_ROOT_USER)
         if ROOT not in root.roles:
-            raise Refused(ROOT_WITHOUT_ROLE)
+            raise AuthRefused(ROOT_WITHOUT_ROLE)
         self.enabled = True
         self._note(changes, counted=False)
 
@@ -209,20 +209,20 @@ class AuthTable:
     def _login(self, login: AuthLogin, index: int) -> str:
         """The complete token; empty if the table has changed since the password was compared."""
         if not self.enabled:
-            raise Refused(NOT_ENABLED)
+            raise AuthRefused(NOT_ENABLED)
         if login.auth_revision != self.revision:
             return ""
         if login.name not in self._users:
-            raise Refused(LOGIN_FAILED)
+            raise AuthRefused(LOGIN_FAILED)
         token = f"{login.token}.{index}"
         self._tokens[token] = login.name
         return token
 
     def _user_add(self, request: AuthUserAddRequest, changes: Changes) -> None:
         if not request.name:
-            raise Refused(NO_USER_NAME)
+            raise AuthRefused(NO_USER_NAME)
         if request.name in self._users:
-            raise Refused(USER_EXISTS)
+            raise AuthRefused(USER_EXISTS)
         user = StoredUser(name=request.name, no_password=request.options.no_password)
         if not user.no_password:
             user.password_hash = request.hashedPassword.encode()
@@ -230,7 +230,7 @@ class AuthTable:
 
     def _user_delete(self, request: AuthUserDeleteRequest, changes: Changes) -> None:
         if self.enabled and request.name == ROOT:
-            raise Refused(INVALID_MANAGEMENT)
+            raise AuthRefused(INVALID_MANAGEMENT)
         self._user(request.name)
         del self._users[request.name]
         self._forget_tokens(request.name)
@@ -248,7 +248,7 @@ class AuthTable:
         user = self._user(request.user)
         # The role root is held by name: it need not have been added.
         if request.role != ROOT and request.role not in self._roles:
-            raise Refused(ROLE_NOT_FOUND)
+            raise AuthRefused(ROLE_NOT_FOUND)
         if request.role in user.roles:
             return
         roles = list(user.roles)
@@ -258,23 +258,23 @@ class AuthTable:
 
     def _user_revoke_role(self, request: AuthUserRevokeRoleRequest, changes: Changes) -> None:
         if self.enabled and request.name == ROOT and request.role == ROOT:
-            raise Refused(INVALID_MANAGEMENT)
+            raise AuthRefused(INVALID_MANAGEMENT)
         user = self._user(request.name)
         if request.role not in user.roles:
-            raise Refused(ROLE_NOT_GRANTED)
+            raise AuthRefused(ROLE_NOT_GRANTED)
         user.roles.remove(request.role)
         self._put_user(user, changes)
 
     def _role_add(self, request: AuthRoleAddRequest, changes: Changes) -> None:
         if not request.name:
-            raise Refused(NO_ROLE_NAME)
+            raise AuthRefused(NO_ROLE_NAME)
         if request.name in self._roles:
-            raise Refused(ROLE_EXISTS)
+            raise AuthRefused(ROLE_EXISTS)
         self._put_role(StoredRole(name=request.name), changes)
 
     def _role_delete(self, request: AuthRoleDeleteRequest, changes: Changes) -> None:
         if self.enabled and request.role == ROOT:
-            raise Refused(INVALID_MANAGEMENT)
+            raise AuthRefused(INVALID_MANAGEMENT)
         self._role(request.role)
         del self._roles[request.role]
         changes.delete(_ROLE + request.role.encode())
@@ -292,9 +292,9 @@ class AuthTable:
             role.machines.extend(sorted([*kept, request.machine], key=_of))
         else:
             if not request.HasField("perm"):
-                raise Refused(NO_PERMISSION_GIVEN)
+                raise AuthRefused(NO_PERMISSION_GIVEN)
             if not usable(request.perm):
-                raise Refused(INVALID_MANAGEMENT)
+                raise AuthRefused(INVALID_MANAGEMENT)
             role = self._role(request.name)
             role = StoredRole(
                 name=role.name,
@@ -312,20 +312,20 @@ class AuthTable:
             wanted = (request.key, request.range_end)
             permissions = [one for one in permissions if _range(one) != wanted]
         if len(permissions) + len(machines) == len(role.permissions) + len(role.machines):
-            raise Refused(NOT_GRANTED)
+            raise AuthRefused(NOT_GRANTED)
         role = StoredRole(name=role.name, permissions=permissions, machines=machines)
         self._put_role(role, changes)
 
     def _user(self, name: str) -> StoredUser:
         user = self._users.get(name)
         if user is None:
-            raise Refused(USER_NOT_FOUND)
+            raise AuthRefused(USER_NOT_FOUND)
         return user
 
     def _role(self, name: str) -> StoredRole:
         role = self._roles.get(name)
         if role is None:
-            raise Refused(ROLE_NOT_FOUND)
+            raise AuthRefused(ROLE_NOT_FOUND)
         return role
 
     def _put_user(self, user: StoredUser, changes: Changes) -> None:

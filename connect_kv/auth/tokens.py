@@ -29,7 +29,7 @@ LONGEST_REMEMBERED = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class UserIdentity:
     """Who somebody has proved to be."""
 
     name: str
@@ -49,7 +49,7 @@ class Tokens(Protocol):
     def index_of(self, token: str) -> int | None:
         """The log index this token waits for; None if it is no such token, or waits for none."""
 
-    def identify(self, token: str) -> Identity:
+    def identify(self, token: str) -> UserIdentity:
         """Whose it is. Raises Refused (INVALID_TOKEN)."""
 
     def expire(self) -> None:
@@ -65,7 +65,7 @@ class SimpleTokens:
         self._now = now
         self._ttl = ttl
         self._used: dict[str, float] = {}
-        self._identities: dict[str, Identity] = {}
+        self._identities: dict[str, UserIdentity] = {}
         """By name: made once, not for each call."""
 
     def begin(self, rng: random.Random) -> str:
@@ -83,7 +83,7 @@ class SimpleTokens:
             return None
         return int(number)
 
-    def identify(self, token: str) -> Identity:
+    def identify(self, token: str) -> UserIdentity:
         """By the table; using it keeps it alive on this member."""
         name = self._table.user_of_token(token)
         if name is None:
@@ -91,7 +91,7 @@ class SimpleTokens:
         self._used[token] = self._now()
         identity = self._identities.get(name)
         if identity is None:
-            identity = self._identities[name] = Identity(name)
+            identity = self._identities[name] = UserIdentity(name)
         return identity
 
     def expire(self) -> None:
@@ -126,7 +126,7 @@ class JwtTokens:
         self._verify_key = verify_key
         self._sign_key = sign_key
         self._ttl = ttl
-        self._good: dict[str, tuple[Identity, float]] = {}
+        self._good: dict[str, tuple[UserIdentity, float]] = {}
         """Those whose signature was right, and when each ends."""
 
     def begin(self, rng: random.Random) -> str:
@@ -144,7 +144,7 @@ class JwtTokens:
         """It waits for no entry."""
         return None
 
-    def identify(self, token: str) -> Identity:
+    def identify(self, token: str) -> UserIdentity:
         """Signature, exactly the configured method, and the time it ends, if it says one.
 
         A signature is looked at once: it costs 0.1 ms, and a client sends its token with every call.
@@ -159,7 +159,7 @@ class JwtTokens:
             self._good[token] = identity, end
         return identity
 
-    def _read(self, token: str) -> tuple[Identity, float]:
+    def _read(self, token: str) -> tuple[UserIdentity, float]:
         try:
             claims = jwt.decode(
                 token,
@@ -173,7 +173,7 @@ class JwtTokens:
         ended = end is not None and (not isinstance(end, int | float) or end <= self._wall())
         if not isinstance(name, str) or not isinstance(revision, int) or ended:
             raise INVALID_TOKEN.error()
-        return Identity(name, revision), float("inf") if end is None else float(min(end, _NEVER))
+        return UserIdentity(name, revision), float("inf") if end is None else float(min(end, _NEVER))
 
     def expire(self) -> None:
         """They end by themselves."""

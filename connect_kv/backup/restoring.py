@@ -40,7 +40,7 @@ _LARGEST_REVISION = 1 << 62
 """Half of what the API's numbers hold is left for the new cluster."""
 
 
-class Source(Protocol):
+class RestoreSource(Protocol):
     """A state that a directory is made from."""
 
     @property
@@ -165,7 +165,7 @@ def new_directory(config: ServerConfig) -> Iterator[Path]:
 
 
 async def fill_directory(
-    directory: Path, config: ServerConfig, source: Source, bump_revision: int
+    directory: Path, config: ServerConfig, source: RestoreSource, bump_revision: int
 ) -> Identity:
     """Make it that of the member ``config.name`` of a new cluster that begins with the state of `source`."""
     disk, worker = LevelDbDisk(), ThreadWorker("restore")

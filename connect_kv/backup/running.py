@@ -36,7 +36,7 @@ class Blob(NamedTuple):
     """Bytes of the file still to come, the digest not counted."""
 
 
-class Source(Protocol):
+class FrozenState(Protocol):
     """A frozen state (`statemachine.database.ViewSource`)."""
 
     @property
@@ -51,18 +51,18 @@ class Source(Protocol):
         """Give the view back."""
 
 
-class Host(Protocol):
+class SnapshotHost(Protocol):
     """The part of a MachineHost that is used here."""
 
     @property
     def last_applied(self) -> int:
         """Of the entries so far."""
 
-    async def snapshot(self) -> Source:
+    async def snapshot(self) -> FrozenState:
         """Freeze the state."""
 
 
-async def backup(host: Host, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
+async def backup(host: SnapshotHost, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
     """The state as of now in blobs, the digest the last one. Close it if it is left early."""
     source = await host.snapshot()
     try:
@@ -109,7 +109,7 @@ async def _joined(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(waiting)
 
 
-async def _paced(work: Generator[T, None, None], host: Host, clock: Clock) -> AsyncGenerator[T, None]:
+async def _paced(work: Generator[T, None, None], host: SnapshotHost, clock: Clock) -> AsyncGenerator[T, None]:
     """What it yields, a little at a time: the loop is for everybody, and puts come first."""
     applied, took, begun = host.last_applied, 0.0, clock.now()
     try:

@@ -19,7 +19,7 @@ LOGIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class BenchAccess:
     """As `connect` takes it."""
 
     tls: Tls | None = None
@@ -70,5 +70,5 @@ class Access:
             raise Refused(error.code().value[0], text) from error
 
 
-ANYBODY = Access()
+ANYBODY = BenchAccess()
 """In the clear, and as nobody."""

@@ -11,7 +11,7 @@ from time import perf_counter
 import grpc.aio
 
 from connect_kv import errors
-from connect_kv.bench.access import ANYBODY, Access
+from connect_kv.bench.access import ANYBODY, BenchAccess
 from connect_kv.bench.load import LoadProgress, LoadResult, Show
 from connect_kv.bench.targets import CALL_SECONDS, ready
 from connect_kv.client.endpoints import parse_endpoints
@@ -43,7 +43,7 @@ async def watch(
     total: int,
     value_size: int = 64,
     progress: Show = lambda done: None,
-    access: Access = ANYBODY,
+    access: BenchAccess = ANYBODY,
 ) -> LoadResult:
     """One writer puts `total` times; each of `watchers` hears of every put.
 
@@ -164,7 +164,7 @@ async def lease_keep_alive(
     leases: int,
     total: int,
     progress: Show = lambda done: None,
-    access: Access = ANYBODY,
+    access: BenchAccess = ANYBODY,
 ) -> LoadResult:
     """Renew `leases` leases, each as soon as its last renewal was answered, `total` times in all."""
     outcome = LoadResult()
@@ -228,7 +228,7 @@ async def _renew(
         stream.cancel()
 
 
-async def _connect(endpoints: str, access: Access) -> tuple[list[grpc.aio.Channel], Metadata]:
+async def _connect(endpoints: str, access: BenchAccess) -> tuple[list[grpc.aio.Channel], Metadata]:
     """One channel for each member, once all are connected; and what goes beside each call."""
     addresses = parse_endpoints(endpoints)
     channels = access.channels(addresses)

@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from connect_kv import errors
-from connect_kv.bench.access import ANYBODY, Access
+from connect_kv.bench.access import ANYBODY, BenchAccess
 from connect_kv.client.endpoints import parse_endpoints
 from connect_kv.client.login import Metadata
 from connect_kv.framework.replicated import Replicated, command
@@ -78,7 +78,7 @@ class SessionTarget:
     """Our client with its sessions, one for each of `clients`."""
 
     def __init__(
-        self, endpoints: str, clients: int, machine: str = "counter", access: Access = ANYBODY
+        self, endpoints: str, clients: int, machine: str = "counter", access: BenchAccess = ANYBODY
     ) -> None:
         addresses = parse_endpoints(endpoints)
         turns = [addresses[i % len(addresses) :] + addresses[: i % len(addresses)] for i in range(clients)]
@@ -121,7 +121,7 @@ class SessionTarget:
 class UnaryTarget:
     """Single calls under etcd's names, which both systems answer, spread over all members."""
 
-    def __init__(self, endpoints: str, clients: int, access: Access = ANYBODY) -> None:
+    def __init__(self, endpoints: str, clients: int, access: BenchAccess = ANYBODY) -> None:
         turns = cycle(parse_endpoints(endpoints))
         self._access = access
         self._shown: Metadata = ()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from connect_kv.bench import load, report, streams, targets, workloads
-from connect_kv.bench.access import Access
+from connect_kv.bench.access import BenchAccess
 from connect_kv.cli import output
 from connect_kv.cli.quantities import Size
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
@@ -89,7 +89,7 @@ def bench(
     _refuse_useless(context, workload)
     shape = workloads.KeyShape(value_size=value_size, key_space=key_space, first=first)
     endpoints = settings.endpoints
-    access = Access(tls=settings.files or (Tls() if settings.uses_tls else None), **settings.identity)
+    access = BenchAccess(tls=settings.files or (Tls() if settings.uses_tls else None), **settings.identity)
 
     async def measure() -> tuple[load.LoadResult, report.Check | None]:
         if workload == "watch":

@@ -8,7 +8,7 @@ from connect_kv.cli import output
 from connect_kv.cli.passwords import password_of
 from connect_kv.cli.role import as_dict, as_lines
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
-from connect_kv.client.auth import Role
+from connect_kv.client.auth import AuthRole
 from connect_kv.client.client import Client
 
 NEW_PASSWORD = "CONNECT_KV_NEW_PASSWORD"
@@ -66,7 +66,7 @@ def delete(settings: Settings, name: str) -> None:
 def get(settings: Settings, name: str, detail: bool) -> None:
     """Print the roles that user NAME holds."""
 
-    async def work(client: Client) -> tuple[list[str], list[Role]]:
+    async def work(client: Client) -> tuple[list[str], list[AuthRole]]:
         held = await client.auth.user(name)
         return held, [await client.auth.role(one) for one in held] if detail else []
 
@@ -121,7 +121,7 @@ def passwd(settings: Settings, name: str, file: str, in_argv: str | None) -> Non
 def grant_role(settings: Settings, name: str, role: str) -> None:
     """Have user NAME hold ROLE."""
     settings.run(lambda client: client.auth.grant_role(name, role))
-    _done(settings, name, f"Role {role} is granted to user {name}", role=role, granted=True)
+    _done(settings, name, f"AuthRole {role} is granted to user {name}", role=role, granted=True)
 
 
 @user.command("revoke-role", cls=ClusterCommand)
@@ -131,7 +131,7 @@ def grant_role(settings: Settings, name: str, role: str) -> None:
 def revoke_role(settings: Settings, name: str, role: str) -> None:
     """Take ROLE from user NAME."""
     settings.run(lambda client: client.auth.revoke_role(name, role))
-    _done(settings, name, f"Role {role} is revoked from user {name}", role=role, revoked=True)
+    _done(settings, name, f"AuthRole {role} is revoked from user {name}", role=role, revoked=True)
 
 
 def _new(name: str, file: str, in_argv: str | None) -> str:

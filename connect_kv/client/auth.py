@@ -27,7 +27,7 @@ COMMAND = MachinePermission.COMMAND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class AuthRole:
     """What a role may do."""
 
     name: str
@@ -180,7 +180,7 @@ class AuthClient:
             writes=True,
         )
 
-    async def role(self, name: str, *, timeout: float | None = None) -> Role:
+    async def role(self, name: str, *, timeout: float | None = None) -> AuthRole:
         """What a role may do."""
         request = auth_pb2.AuthRoleGetRequest(role=name)
         answer = await retry.call(
@@ -189,7 +189,7 @@ class AuthClient:
             timeout=within(timeout, self._timeout),
             writes=False,
         )
-        return Role(name=name, permissions=tuple(answer.perm), machines=tuple(answer.machines))
+        return AuthRole(name=name, permissions=tuple(answer.perm), machines=tuple(answer.machines))
 
     async def roles(self, *, timeout: float | None = None) -> list[str]:
         """Names of all roles, in order."""

@@ -36,7 +36,7 @@ _LINGER: Final = 1.0
 """Seconds that a client has to read the last GOAWAY and close."""
 
 
-class Server:
+class Http2Server:
     """What all connections share. Use it in the loop that was running when it was made."""
 
     def __init__(
@@ -225,7 +225,7 @@ class Server:
 class _Socket(asyncio.Protocol):
     """One accepted connection."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Http2Server) -> None:
         self._server = server
         self._core: ServerConnection | None = None
         """None until it is clear that the client speaks HTTP/2."""

@@ -21,7 +21,7 @@ _TRY_AGAIN_SECONDS = 10.0
 _CHANGE = field_number("machine_change")
 
 
-class Node(Protocol):
+class ActivationNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -41,7 +41,7 @@ class Activations:
 
     def __init__(
         self,
-        node: Node,
+        node: ActivationNode,
         host: MachineHost,
         *,
         claims: Callable[[], Mapping[str, Claims | None]],

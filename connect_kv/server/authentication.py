@@ -18,7 +18,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.services.access import Access
 from connect_kv.services.audit import Audit, Level, Trail
 from connect_kv.services.auth import AuthService
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def make_authentication(
     config: ServerConfig,
     *,
     table: AuthTable,
-    replica: Replica,
+    executor: CommandExecutor,
     kv: KvMachine,
     worker: Worker,
     clock: Clock,
@@ -66,14 +66,14 @@ def make_authentication(
 
     async def applied(index: int) -> None:
         # A token is told to its owner once its login is applied somewhere: what is committed by now has it.
-        await replica.barrier()
+        await executor.barrier()
 
     authenticator = Authenticator(
         table, tokens, applied=applied, last_applied=last_applied, patience=config.election_ms / 1000
     )
     access = Access(table, authenticator, lambda: kv.source)
     passwords = Passwords(worker, cost=config.bcrypt_cost)
-    service = AuthService(replica, table, access, passwords, tokens, rng, clock=clock)
+    service = AuthService(executor, table, access, passwords, tokens, rng, clock=clock)
     return Authentication(table, tokens, access, service, clock)
 
 

@@ -433,7 +433,7 @@ class KvServer:
 
         Whatever has to be waited for, only if its reason is `still` there: a leader may be missing for long.
         """
-        await self.services.replica.until_applied(field_number(name), request, still)
+        await self.services.executor.until_applied(field_number(name), request, still)
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

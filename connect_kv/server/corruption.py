@@ -23,7 +23,7 @@ _ANSWER_SECONDS = 60.0
 """A large history takes a while to read."""
 
 
-class Node(Protocol):
+class CorruptionNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -40,7 +40,7 @@ class CorruptionCheck:
 
     def __init__(
         self,
-        node: Node,
+        node: CorruptionNode,
         own_id: int,
         *,
         peers: PeerCalls,

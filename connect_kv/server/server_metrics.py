@@ -12,7 +12,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from connect_kv.auth.attempts import Attempts
+from connect_kv.auth.attempts import LoginAttempts
 from connect_kv.frontend.http.probes import Health
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -39,7 +39,7 @@ def show(
     health: Health,
     streams: Streams,
     changes: MemberChanges,
-    logins: Attempts,
+    logins: LoginAttempts,
     shares: Shares,
 ) -> None:
     """All of them."""

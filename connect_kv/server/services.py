@@ -33,11 +33,11 @@ from connect_kv.server.tls import CLIENTS, HTTP, gateway_on_http_port, listed
 from connect_kv.services.audit import Trail
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.kv import KvService
 from connect_kv.services.lease import LeaseService
 from connect_kv.services.lock import LockService
-from connect_kv.services.lock_queue import Contests
+from connect_kv.services.lock_queue import LockQueue
 from connect_kv.services.machine import MachineService
 from connect_kv.services.machine_calls import MachineCalls, MemberClaims
 from connect_kv.services.machine_control import MachineControl
@@ -106,7 +106,7 @@ class Services:
         self._host = host
         self._kv = kv
         self._clock = clock
-        self.replica = Replica(
+        self.executor = CommandExecutor(
             node,
             cluster_id=node.identity.cluster_id,
             member_id=node.identity.node_id,
@@ -119,7 +119,7 @@ class Services:
         self.authentication = make_authentication(
             config,
             table=host.auth,
-            replica=self.replica,
+            executor=self.executor,
             kv=kv,
             worker=auth_worker,
             clock=clock,
@@ -138,15 +138,15 @@ class Services:
         if trail is not None:
             access.audit = make_audit(config, trail, access, clock)
         self._streams = Streams(
-            self.replica.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
+            self.executor.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
         node.leader_changed.subscribe(self._streams.leader_changed)
-        self._renewals = Renewals(self.replica)
-        self.peers = PeerCalls(node, self.replica)
+        self._renewals = Renewals(self.executor)
+        self.peers = PeerCalls(node, self.executor)
         """What this member does for others."""
         changes = MemberChanges(
             node,
-            self.replica,
+            self.executor,
             lambda: host.cluster.members,
             clock=clock,
             election_seconds=config.election_ms / 1000,
@@ -172,10 +172,10 @@ class Services:
             leases=kv.leases.by_expiry,
             quota=self.quota,
         )
-        self.control = MachineControl(self.replica, host, node, self.peers, self.activations.waits)
-        self._contests = Contests(self.replica, kv, access)
+        self.control = MachineControl(self.executor, host, node, self.peers, self.activations.waits)
+        self._lock_queue = LockQueue(self.executor, kv, access)
         self.maintenance = MaintenanceService(
-            self.replica,
+            self.executor,
             self._status,
             node=node,
             host=host,
@@ -186,14 +186,14 @@ class Services:
             access=access,
         )
         turns = Turns(clock.now)
-        watches = WatchService(self.replica, kv.hub, clock, access, self.shares)
+        watches = WatchService(self.executor, kv.hub, clock, access, self.shares)
         host.auth.changed = watches.rights_changed
         self.servicers: Mapping[str, object] = {
-            "KV": KvService(self.replica, kv, self.quota, access, turns),
+            "KV": KvService(self.executor, kv, self.quota, access, turns),
             "Watch": watches,
-            "Lease": LeaseService(self.replica, reads, self._renewals, self.quota, access, turns),
+            "Lease": LeaseService(self.executor, reads, self._renewals, self.quota, access, turns),
             "Cluster": ClusterService(
-                self.replica,
+                self.executor,
                 lambda: node.membership,
                 changes,
                 self.peers,
@@ -201,13 +201,13 @@ class Services:
                 patience=_LEADER_PATIENCE * config.election_ms / 1000,
             ),
             "Maintenance": self.maintenance,
-            "Lock": LockService(self.replica, self._contests, self._streams, access),
-            "Election": ElectionService(self.replica, kv, self._contests, self._streams, access),
+            "Lock": LockService(self.executor, self._lock_queue, self._streams, access),
+            "Election": ElectionService(self.executor, kv, self._lock_queue, self._streams, access),
             "Session": SessionService(
-                self.replica, reads, commands, host.sessions, access, clock=clock, shares=self.shares
+                self.executor, reads, commands, host.sessions, access, clock=clock, shares=self.shares
             ),
             "Machine": MachineService(
-                self.replica, host, calls, self.control, lambda: node.read_date, access, turns
+                self.executor, host, calls, self.control, lambda: node.read_date, access, turns
             ),
             "Auth": self.authentication.service,
         }
@@ -217,7 +217,7 @@ class Services:
         self.router = Router(
             self._streams,
             metrics,
-            self.replica.has_leader,
+            self.executor.has_leader,
             self._is_learner,
             self.opening,
             access.ready,
@@ -228,7 +228,7 @@ class Services:
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)
         self.health = Health(
-            self.replica,
+            self.executor,
             alarms=self._alarms,
             is_learner=self._is_learner,
             suspended=self._suspended,
@@ -329,7 +329,7 @@ class Services:
         """End streams for a reason, give calls under way a moment, give both ports back."""
         self._streams.stop()
         self.opening.stop()
-        self.replica.stop()
+        self.executor.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -337,9 +337,9 @@ class Services:
             self._grpc_health.stop()
             await asyncio.gather(self._grpc.stop(_GRACE_SECONDS), self._http.stop())
         await self.router.close()
-        await self.replica.close()
+        await self.executor.close()
         await self._renewals.close()
-        await self._contests.close()
+        await self._lock_queue.close()
 
     def _alarms(self) -> frozenset[str]:
         cluster = self._host.cluster

@@ -13,7 +13,7 @@ from connect_kv.auth.authenticator import Authenticator
 from connect_kv.auth.authorization import FOREIGN_SESSION, REVISION_OLD, Authorization
 from connect_kv.auth.judgement import lease_keys
 from connect_kv.auth.table import NO_USER_NAME, AuthTable
-from connect_kv.auth.tokens import INVALID_TOKEN, Identity
+from connect_kv.auth.tokens import INVALID_TOKEN, UserIdentity
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.kv.layout import Source
@@ -144,7 +144,7 @@ class Access:
 
     def watch_of(self, owner: str, key: bytes, range_end: bytes) -> None:
         """Whether a watch of `owner`, as known when it was created, may go on. Raises Refused."""
-        self._authorization.watch(Identity(owner) if owner else None, key, range_end)
+        self._authorization.watch(UserIdentity(owner) if owner else None, key, range_end)
 
     def queue(self, caller: Caller, prefix: bytes, prefix_end: bytes) -> None:
         """To see who stands first in the queue of a lock or an election."""
@@ -216,10 +216,10 @@ class Access:
         """User and generation, for a batch of commands that were judged one by one."""
         return (self.name(caller), self._table.generation) if self._table.enabled else ("", 0)
 
-    def _identify(self, caller: Caller) -> Identity | None:
+    def _identify(self, caller: Caller) -> UserIdentity | None:
         return self._authenticator.identify(caller.credentials)
 
-    def _mark(self, identity: Identity | None) -> bytes:
+    def _mark(self, identity: UserIdentity | None) -> bytes:
         """``Command(user=..., judged=...)`` encoded; the same ones come again and again."""
         wanted = (identity.name if identity else "", self._table.generation)
         mark = self._marks.get(wanted)

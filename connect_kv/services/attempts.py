@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from connect_kv.errors import NodeStopped, NoLeader, NotProposed, OutcomeUnknown, Overloaded, TimedOut
-from connect_kv.services.deadlines import Call, Deadlines, OutOfTime
+from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
 from connect_kv.services.retries import Retries
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Attempts:
         max_waiting_bytes: int,
         why: Callable[[], str],
     ) -> None:
-        """See `services.executor.Replica`."""
+        """See `services.executor.CommandExecutor`."""
         self._node = node
         self._deadlines = deadlines
         self._retries = retries
@@ -92,7 +92,7 @@ class Attempts:
         return Overloaded(f"{self._waiting} calls are waiting already")
 
     async def through(self, attempt: Attempt[T]) -> T:
-        """See `Replica.through`."""
+        """See `CommandExecutor.through`."""
         if not self.enter(1):
             raise self.overloaded()
         try:
@@ -107,9 +107,9 @@ class Attempts:
         calls: int,
         answered: Callable[[T], None],
         failed: Callable[[Exception], None],
-    ) -> Call:
+    ) -> WaitingCall:
         """The same for so many calls that have entered, which leave when it ends: what comes of it is told
-        once, in a later turn of the loop. `Call.end` ends it before its time.
+        once, in a later turn of the loop. `WaitingCall.end` ends it before its time.
 
         A task is taken only where the first attempt is not enough.
         """
@@ -148,7 +148,7 @@ class Attempts:
 
     async def _go_on(
         self,
-        call: Call,
+        call: WaitingCall,
         attempt: Attempt[T],
         calls: int,
         answered: Callable[[T], None],
@@ -170,7 +170,7 @@ class Attempts:
         finally:
             self._waiting -= calls
 
-    async def _repeat(self, call: Call, attempt: Attempt[T], *, tried: bool = False) -> T:
+    async def _repeat(self, call: WaitingCall, attempt: Attempt[T], *, tried: bool = False) -> T:
         """Submit and wait in turns, beginning with the one or the other."""
         again = False
         try:
@@ -190,7 +190,7 @@ class Attempts:
             pass
         raise attempt.too_late(self._why())
 
-    async def _wait(self, call: Call, size: int, again: bool) -> None:
+    async def _wait(self, call: WaitingCall, size: int, again: bool) -> None:
         if self._waiting_bytes + size > self._max_waiting_bytes:
             raise Overloaded(f"proposals of {self._waiting_bytes} bytes are waiting already")
         self._waiting_bytes += size

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from connect_kv.auth.attempts import MOST_WAITING, Attempts
+from connect_kv.auth.attempts import MOST_WAITING, LoginAttempts
 from connect_kv.auth.passwords import Passwords
 from connect_kv.auth.permissions import FROM_KEY, usable
 from connect_kv.auth.table import (
@@ -28,7 +28,7 @@ from connect_kv.rpc.auth_pb2 import AuthChange, AuthLogin, Permission
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import BY_SERVER, Replica, field_number
+from connect_kv.services.executor import BY_SERVER, CommandExecutor, field_number
 
 
 class _Headed(Protocol):
@@ -53,7 +53,7 @@ class AuthService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         table: AuthTable,
         access: Access,
         passwords: Passwords,
@@ -64,9 +64,9 @@ class AuthService:
     ) -> None:
         """`rng` must be one that nobody can predict: tokens come from it."""
         self._clock = clock
-        self.attempts = Attempts(clock.now)
+        self.attempts = LoginAttempts(clock.now)
         self._waiting = 0
-        self._replica = replica
+        self._executor = executor
         self._table = table
         self._access = access
         self._passwords = passwords
@@ -91,7 +91,7 @@ class AuthService:
         self, request: auth_pb2.AuthStatusRequest, caller: Caller
     ) -> auth_pb2.AuthStatusResponse:
         """Whether it is on, and the auth revision."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
+        await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
         return self._headed(
             auth_pb2.AuthStatusResponse(enabled=self._table.enabled, authRevision=self._table.revision)
         )
@@ -104,7 +104,7 @@ class AuthService:
         Who has failed before waits first, or is refused (`auth.attempts`), at no cost to others.
         """
         if not self._table.enabled:
-            await self._replica.barrier()
+            await self._executor.barrier()
             if not self._table.enabled:
                 raise NOT_ENABLED.error()
         await self._turn(self.attempts.begin(request.name, caller.address))
@@ -130,7 +130,7 @@ class AuthService:
             self._waiting -= 1
 
     async def _log_in(self, request: auth_pb2.AuthenticateRequest) -> auth_pb2.AuthenticateResponse:
-        await self._replica.barrier()
+        await self._executor.barrier()
         while True:
             if not self._table.enabled:
                 raise NOT_ENABLED.error()
@@ -169,7 +169,7 @@ class AuthService:
         self, request: auth_pb2.AuthUserGetRequest, caller: Caller
     ) -> auth_pb2.AuthUserGetResponse:
         """The roles of a user: for root, and for that user."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.user(caller, request.name))
+        await self._access.behind(self._executor.barrier, lambda: self._access.user(caller, request.name))
         user = self._table.users.get(request.name)
         if user is None:
             raise USER_NOT_FOUND.error()
@@ -179,7 +179,7 @@ class AuthService:
         self, request: auth_pb2.AuthUserListRequest, caller: Caller
     ) -> auth_pb2.AuthUserListResponse:
         """All names, in byte order."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
+        await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthUserListResponse(users=_sorted(self._table.users)))
 
     async def UserDelete(
@@ -225,7 +225,7 @@ class AuthService:
         self, request: auth_pb2.AuthRoleGetRequest, caller: Caller
     ) -> auth_pb2.AuthRoleGetResponse:
         """The permissions of a role: for root, and for who holds it."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.role(caller, request.role))
+        await self._access.behind(self._executor.barrier, lambda: self._access.role(caller, request.role))
         role = self._table.roles.get(request.role)
         if role is None:
             raise ROLE_NOT_FOUND.error()
@@ -236,7 +236,7 @@ class AuthService:
         self, request: auth_pb2.AuthRoleListRequest, caller: Caller
     ) -> auth_pb2.AuthRoleListResponse:
         """All names, in byte order."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
+        await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthRoleListResponse(roles=_sorted(self._table.roles)))
 
     async def RoleDelete(
@@ -270,11 +270,11 @@ class AuthService:
         await self._propose(change, self._access.root(caller))
 
     async def _propose(self, change: AuthChange, by: bytes) -> auth_pb2.AuthChanged:
-        return (await self._replica.execute(_AUTH, change.SerializeToString(), by)).auth
+        return (await self._executor.execute(_AUTH, change.SerializeToString(), by)).auth
 
     def _headed(self, response: R) -> R:
         """With the header of now; its revision is that of keys, which nothing here changes."""
-        response.header.CopyFrom(self._replica.header())
+        response.header.CopyFrom(self._executor.header())
         return response
 
 

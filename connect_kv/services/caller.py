@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from connect_kv.auth.authenticator import NOTHING, Credentials
+from connect_kv.auth.authenticator import NOTHING, CallCredentials
 
 Request_co = TypeVar("Request_co", covariant=True)
 
@@ -16,7 +16,7 @@ Request_co = TypeVar("Request_co", covariant=True)
 class Caller:
     """Who asks, and what they want to be told."""
 
-    credentials: Credentials = NOTHING
+    credentials: CallCredentials = NOTHING
     """What came with the call to show whose it is; `services.access` judges it."""
     needs_leader: bool = False
     """The caller wants to be refused, rather than wait, while there is no leader (etcd: ``hasleader``)."""
@@ -24,7 +24,7 @@ class Caller:
     """Where the call comes from, ``host:port``; empty where nobody asked for it."""
 
 
-class Channel(Protocol[Request_co]):
+class RequestStream(Protocol[Request_co]):
     """A bidirectional stream. One task reads, one writes; both may wait for the client."""
 
     @property

@@ -12,7 +12,7 @@ from connect_kv.rpc import cluster_pb2
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
 from connect_kv.services.deadlines import Deadlines
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.membership import UNHEALTHY, MemberChanges
 from connect_kv.services.peer_calls import Handler, PeerCalls
 
@@ -31,7 +31,7 @@ class ClusterService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         membership: Callable[[], Membership],
         changes: MemberChanges,
         peers: PeerCalls,
@@ -41,7 +41,7 @@ class ClusterService:
     ) -> None:
         """`patience`: seconds a change waits for a leader before it is refused."""
         self._patience = Deadlines(patience)
-        self._replica = replica
+        self._executor = executor
         self._access = access
         self._membership = membership
         self._changes = changes
@@ -56,24 +56,24 @@ class ClusterService:
     ) -> cluster_pb2.MemberListResponse:
         """All members, sorted by id."""
         if request.linearizable:
-            await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
+            await self._access.behind(self._executor.barrier, lambda: self._access.known(caller))
         else:
             self._access.known(caller)
         return cluster_pb2.MemberListResponse(
-            header=self._replica.header(revision=0), members=self._changes.described(self._membership())
+            header=self._executor.header(revision=0), members=self._changes.described(self._membership())
         )
 
     async def _root(self, caller: Caller) -> None:
         """Not by users and roles that are old: no entry of a change of members is judged again."""
         if self._access.enabled:
-            await self._access.behind(self._replica.barrier, lambda: self._access.root(caller))
+            await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
 
     async def MemberAdd(
         self, request: cluster_pb2.MemberAddRequest, caller: Caller
     ) -> cluster_pb2.MemberAddResponse:
         """Add a voter or a learner."""
         await self._root(caller)
-        if not self._replica.has_leader():
+        if not self._executor.has_leader():
             self._changes.check_started(request)
         return await self._change("MemberAdd", request, cluster_pb2.MemberAddResponse())
 
@@ -100,10 +100,10 @@ class ClusterService:
 
     async def _change(self, method: str, request: Message, response: A) -> A:
         """Have the leader do it. Without one, after a few elections' time, the cluster is not well."""
-        if not await self._replica.leader_within(self._patience):
-            raise UNHEALTHY.error(self._replica.why())
+        if not await self._executor.leader_within(self._patience):
+            raise UNHEALTHY.error(self._executor.why())
         response.ParseFromString(await self._peers.ask_leader(method, request.SerializeToString()))
-        response.header.CopyFrom(self._replica.header(revision=0))
+        response.header.CopyFrom(self._executor.header(revision=0))
         return response
 
 

@@ -21,7 +21,7 @@ class OutOfTime(Exception):
     """The time of the call is over. For whoever awaits what the call was last `waiting` for."""
 
 
-class Call:
+class WaitingCall:
     """One request that waits, or a batch of them, as the context in which it does."""
 
     __slots__ = ("_deadlines", "_future", "over", "until")
@@ -49,7 +49,7 @@ class Call:
         if self._future is not None and not self._future.done():
             self._future.set_exception(OutOfTime())
 
-    def __enter__(self) -> Call:
+    def __enter__(self) -> WaitingCall:
         return self
 
     def __exit__(
@@ -69,23 +69,23 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         # In order: that of a set would depend on addresses in memory.
-        self._calls: dict[Call, None] = {}
+        self._calls: dict[WaitingCall, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many are under way."""
         return len(self._calls)
 
-    def begin(self) -> Call:
+    def begin(self) -> WaitingCall:
         """A call begins now."""
         loop = asyncio.get_running_loop()
-        call = Call(self, loop.time() + self.seconds)
+        call = WaitingCall(self, loop.time() + self.seconds)
         self._calls[call] = None
         if self._timer is None:
             self._timer = loop.call_at(call.until, self._sweep)
         return call
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: WaitingCall) -> None:
         """It has been answered, or ended."""
         self._calls.pop(call, None)
 
@@ -96,7 +96,7 @@ class Deadlines:
         due = list(takewhile(lambda call: call.until <= now, self._calls))
         for call in due:
             del self._calls[call]
-        gradually(due, Call.end)
+        gradually(due, WaitingCall.end)
         first = next(iter(self._calls), None)
         # At each look the first has nearly its whole time left: a busy member looks once in `seconds`.
         self._timer = None
@@ -105,7 +105,7 @@ class Deadlines:
 
 
 def begun(work: Coroutine[None, None, T]) -> asyncio.Future[T]:
-    """What comes of it, as a future that may end before (`Call.waiting`): then the work is cancelled."""
+    """What comes of it, as a future that may end before (`WaitingCall.waiting`), and the work with it."""
     loop = asyncio.get_running_loop()
     task, outcome = loop.create_task(work), loop.create_future()
 

@@ -14,8 +14,8 @@ from connect_kv.rpc.kv_pb2 import Event, KeyValue, RangeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access, as_unknown
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica
-from connect_kv.services.lock_queue import Contests
+from connect_kv.services.executor import CommandExecutor
+from connect_kv.services.lock_queue import LockQueue
 from connect_kv.services.streams import Streams
 
 NO_LEADER = Refusal(Code.UNKNOWN, "election: no leader")
@@ -27,12 +27,17 @@ class ElectionService:
     """One leader at a time under each name, who has said something."""
 
     def __init__(
-        self, replica: Replica, kv: KvMachine, contests: Contests, streams: Streams, access: Access
+        self,
+        executor: CommandExecutor,
+        kv: KvMachine,
+        lock_queue: LockQueue,
+        streams: Streams,
+        access: Access,
     ) -> None:
-        self._replica = replica
+        self._executor = executor
         self._access = access
         self._kv = kv
-        self._contests = contests
+        self._lock_queue = lock_queue
         self._streams = streams
 
     async def Campaign(
@@ -40,11 +45,11 @@ class ElectionService:
     ) -> election_pb2.CampaignResponse:
         """Wait until this candidate leads. The header's revision is that at which it became a candidate."""
         scope = self._streams.scope(needs_leader=caller.needs_leader)
-        place = await self._contests.win(caller, request.name, request.lease, request.value, scope)
+        place = await self._lock_queue.win(caller, request.name, request.lease, request.value, scope)
         leader = election_pb2.LeaderKey(
             name=request.name, key=place.key, rev=place.revision, lease=place.lease
         )
-        return election_pb2.CampaignResponse(header=self._replica.header(place.entered), leader=leader)
+        return election_pb2.CampaignResponse(header=self._executor.header(place.entered), leader=leader)
 
     async def Proclaim(
         self, request: election_pb2.ProclaimRequest, caller: Caller
@@ -53,10 +58,10 @@ class ElectionService:
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
         leader = request.leader
-        replaced = await self._contests.replace(caller, leader.key, leader.rev, leader.lease, request.value)
+        replaced = await self._lock_queue.replace(caller, leader.key, leader.rev, leader.lease, request.value)
         if not replaced.succeeded:
             raise NOT_LEADER.error()
-        return election_pb2.ProclaimResponse(header=self._replica.header(replaced.header.revision))
+        return election_pb2.ProclaimResponse(header=self._executor.header(replaced.header.revision))
 
     async def Leader(
         self, request: election_pb2.LeaderRequest, caller: Caller
@@ -64,13 +69,13 @@ class ElectionService:
         """Who leads now."""
         with as_unknown():
             await self._access.behind(
-                self._replica.barrier,
+                self._executor.barrier,
                 lambda: self._access.queue(caller, request.name + b"/", request.name + b"0"),
             )
-        leader, revision = await self._contests.first(request.name)
+        leader, revision = await self._lock_queue.first(request.name)
         if leader is None:
             raise NO_LEADER.error()
-        return election_pb2.LeaderResponse(header=self._replica.header(revision), kv=leader)
+        return election_pb2.LeaderResponse(header=self._executor.header(revision), kv=leader)
 
     async def Resign(
         self, request: election_pb2.ResignRequest, caller: Caller
@@ -78,8 +83,8 @@ class ElectionService:
         """Lead no longer; who does not anyway resigns without an error."""
         if not request.HasField("leader"):
             raise NO_LEADER_GIVEN.error()
-        deleted = await self._contests.delete(caller, request.leader.key, request.leader.rev)
-        return election_pb2.ResignResponse(header=self._replica.header(deleted.header.revision))
+        deleted = await self._lock_queue.delete(caller, request.leader.key, request.leader.rev)
+        return election_pb2.ResignResponse(header=self._executor.header(deleted.header.revision))
 
     async def Observe(
         self, request: election_pb2.LeaderRequest, caller: Caller
@@ -93,7 +98,7 @@ class ElectionService:
         while True:
             if not self._may_observe(request, caller):
                 return
-            await self._replica.barrier()
+            await self._executor.barrier()
             candidates, revision = await self._candidates(prefix)
             async with aclosing(self._leaders(prefix, candidates, revision)) as leaders:
                 async for leader, at in leaders:
@@ -101,7 +106,7 @@ class ElectionService:
                         if not self._may_observe(request, caller):
                             return
                         shown = leader
-                        yield election_pb2.LeaderResponse(header=self._replica.header(at), kv=leader)
+                        yield election_pb2.LeaderResponse(header=self._executor.header(at), kv=leader)
 
     def _may_observe(self, request: election_pb2.LeaderRequest, caller: Caller) -> bool:
         try:

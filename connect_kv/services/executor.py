@@ -26,7 +26,7 @@ from connect_kv.services.attempts import (
     Attempts,
     Retried,
 )
-from connect_kv.services.deadlines import Call, Deadlines, OutOfTime
+from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
 from connect_kv.services.headers import Headers
 from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
@@ -96,7 +96,7 @@ BY_SERVER = Command(judged=proposer.BY_SERVER).SerializeToString()
 """As `by` of a command that this member proposes by itself: it is not judged."""
 
 
-class Replica:
+class CommandExecutor:
     """This member as its services see it."""
 
     def __init__(
@@ -273,7 +273,7 @@ class Replica:
         count: int,
         answered: Callable[[Sequence[bytes]], None],
         failed: Callable[[Exception], None],
-    ) -> Call:
+    ) -> WaitingCall:
         """Replicate commands that carry a session, in the same way, as one call.
 
         Each is executed once, however often it is proposed: they are proposed again also when their fate is

@@ -10,7 +10,7 @@ from connect_kv.kv.wire import key_of_plain_get
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.services.access import Access
 from connect_kv.services.asked import Asked, all_failed
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.turns import Turns
 
 _AT_ONCE = 128
@@ -22,9 +22,9 @@ _Get = tuple[Asked[RangeRequest], bytes]
 class Gets:
     """The batch form of Range. What is more than one key as it is now is asked alone: it may be large."""
 
-    def __init__(self, replica: Replica, kv: KvMachine, access: Access, turns: Turns) -> None:
+    def __init__(self, executor: CommandExecutor, kv: KvMachine, access: Access, turns: Turns) -> None:
         """In `turns` is read and answered."""
-        self._replica = replica
+        self._executor = executor
         self._kv = kv
         self._access = access
         self._turns = turns
@@ -55,13 +55,13 @@ class Gets:
 
     def _begin(self, gets: list[_Get]) -> None:
         """Read as many as may wait behind a barrier."""
-        count = self._replica.enter(len(gets))
+        count = self._executor.enter(len(gets))
         for one, _ in gets[count:]:
-            one.fail(self._replica.overloaded())
+            one.fail(self._executor.overloaded())
         del gets[count:]
         if gets:
             judged = self._access.generation
-            self._replica.begin_barrier(
+            self._executor.begin_barrier(
                 count,
                 lambda _: self._turns.do(self._read(self._still_good(gets, judged))),
                 lambda error: self._turns.do(all_failed((one for one, _ in gets), error)),
@@ -86,7 +86,7 @@ class Gets:
             some = gets[start : start + _AT_ONCE]
             try:
                 # A later view shows more: what was acknowledged before is in each of them.
-                found = self._kv.gets([key for _, key in some], self._replica.header(revision=0))
+                found = self._kv.gets([key for _, key in some], self._executor.header(revision=0))
             except Exception as error:
                 yield from all_failed((one for one, _ in some), error)
                 continue

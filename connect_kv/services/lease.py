@@ -10,8 +10,8 @@ from connect_kv.rpc import lease_pb2
 from connect_kv.rpc.kv_pb2 import ResponseHeader
 from connect_kv.services.access import Access
 from connect_kv.services.asked import Asked, Many
-from connect_kv.services.caller import Caller, Channel
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.caller import Caller, RequestStream
+from connect_kv.services.executor import CommandExecutor, field_number
 from connect_kv.services.quota import Quota
 from connect_kv.services.reads import Reads
 from connect_kv.services.renewals import Renewals
@@ -31,7 +31,7 @@ class LeaseService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         reads: Reads,
         renewals: Renewals,
         quota: Quota,
@@ -39,12 +39,12 @@ class LeaseService:
         turns: Turns | None = None,
     ) -> None:
         """In `turns` many are answered that came together."""
-        self._replica = replica
+        self._executor = executor
         self._access = access
         self._quota = quota
         self._reads = reads
         self._renewals = renewals
-        writes = Writes(replica, turns or Turns())
+        writes = Writes(executor, turns or Turns())
         self.many: Mapping[str, Many] = {
             "LeaseGrant": writes.method(_GRANT, self._prepare_grant),
             "LeaseRevoke": writes.method(_REVOKE, self._prepare_revoke),
@@ -54,12 +54,12 @@ class LeaseService:
         """Grant a lease; without an id one is chosen when it is applied. The answer is serialized already."""
         by = self._grant(request, caller)
         await self._quota.admit_lease()
-        return await self._replica.respond(_GRANT, request.SerializeToString(), by)
+        return await self._executor.respond(_GRANT, request.SerializeToString(), by)
 
     async def LeaseRevoke(self, request: lease_pb2.LeaseRevokeRequest, caller: Caller) -> bytes:
         """End a lease and delete its keys."""
         by = self._access.lease_write(caller, request.ID)
-        return await self._replica.respond(_REVOKE, request.SerializeToString(), by)
+        return await self._executor.respond(_REVOKE, request.SerializeToString(), by)
 
     def _grant(self, request: lease_pb2.LeaseGrantRequest, caller: Caller) -> bytes:
         by = self._access.known(caller)
@@ -80,24 +80,24 @@ class LeaseService:
         self, request: lease_pb2.LeaseTimeToLiveRequest, caller: Caller
     ) -> lease_pb2.LeaseTimeToLiveResponse:
         """What remains of a lease; TTL -1 if there is none."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
+        await self._access.behind(self._executor.barrier, lambda: self._access.known(caller))
         if request.keys:
             self._access.leases(caller, (request.ID,))
         response = await self._reads.time_to_live(request)
-        self._replica.fill(response.header)
+        self._executor.fill(response.header)
         return response
 
     async def LeaseLeases(
         self, request: lease_pb2.LeaseLeasesRequest, caller: Caller
     ) -> lease_pb2.LeaseLeasesResponse:
         """All leases, those that end first in front."""
-        await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
+        await self._access.behind(self._executor.barrier, lambda: self._access.known(caller))
         response = self._reads.leases()
         self._access.leases(caller, [one.ID for one in response.leases])
-        self._replica.fill(response.header)
+        self._executor.fill(response.header)
         return response
 
-    async def LeaseKeepAlive(self, channel: Channel[lease_pb2.LeaseKeepAliveRequest]) -> None:
+    async def LeaseKeepAlive(self, channel: RequestStream[lease_pb2.LeaseKeepAliveRequest]) -> None:
         """One answer per request, in order; many may be under way."""
         answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_PIPELINE)
         async with asyncio.TaskGroup() as tasks:
@@ -105,12 +105,12 @@ class LeaseService:
             while (request := await channel.read()) is not None:
                 self._access.lease_write(channel.caller, request.ID)
                 renewal = tasks.create_task(self._renewals.renew(request.ID))
-                await answers.put((request.ID, self._replica.header(), renewal))
+                await answers.put((request.ID, self._executor.header(), renewal))
             await answers.put(None)
             await writer
 
     async def _write(
-        self, channel: Channel[lease_pb2.LeaseKeepAliveRequest], answers: asyncio.Queue[_Answer | None]
+        self, channel: RequestStream[lease_pb2.LeaseKeepAliveRequest], answers: asyncio.Queue[_Answer | None]
     ) -> None:
         while (answer := await answers.get()) is not None:
             lease, header, renewal = answer

@@ -31,7 +31,7 @@ from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseRevokeRequest
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access, as_unknown
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import BY_SERVER, Replica, field_number
+from connect_kv.services.executor import BY_SERVER, CommandExecutor, field_number
 
 OWN_LEASE_SECONDS = 60
 """Of a lease granted for who brought none. Nobody renews it."""
@@ -42,7 +42,7 @@ _GRANT = field_number("lease_grant")
 _REVOKE = field_number("lease_revoke")
 
 
-class Place(NamedTuple):
+class Contender(NamedTuple):
     """A contender's key."""
 
     prefix: bytes
@@ -58,11 +58,11 @@ class Place(NamedTuple):
     """Revision of a state in which it was the first."""
 
 
-class Contests:
+class LockQueue:
     """Enters, waits and leaves for others. `close` ends what is still being cleaned up."""
 
-    def __init__(self, replica: Replica, kv: KvMachine, access: Access) -> None:
-        self._replica = replica
+    def __init__(self, executor: CommandExecutor, kv: KvMachine, access: Access) -> None:
+        self._executor = executor
         self._access = access
         self._kv = kv
         self._running: set[asyncio.Task[Any]] = set()
@@ -74,7 +74,7 @@ class Contests:
         lease: int,
         value: bytes | None,
         scope: AbstractAsyncContextManager[None],
-    ) -> Place:
+    ) -> Contender:
         """Enter and wait, within `scope`, until this contender is the first.
 
         `value` is what its key shall hold; None: nothing, and what one that is there already holds, it keeps.
@@ -114,11 +114,11 @@ class Contests:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _enter(self, by: bytes, name: bytes, lease: int, value: bytes | None) -> Place:
+    async def _enter(self, by: bytes, name: bytes, lease: int, value: bytes | None) -> Contender:
         own_lease = not lease
         if own_lease:
             grant = LeaseGrantRequest(TTL=OWN_LEASE_SECONDS)
-            lease = (await self._replica.execute(_GRANT, grant.SerializeToString(), by)).lease_grant.ID
+            lease = (await self._executor.execute(_GRANT, grant.SerializeToString(), by)).lease_grant.ID
         prefix = name + b"/"
         key = prefix + b"%x" % lease
         request = TxnRequest(
@@ -126,12 +126,12 @@ class Contests:
             success=[RequestOp(request_put=PutRequest(key=key, value=value or b"", lease=lease))],
             failure=[RequestOp(request_range=RangeRequest(key=key))],
         )
-        response = (await self._replica.execute(_TXN, request.SerializeToString(), by)).txn
+        response = (await self._executor.execute(_TXN, request.SerializeToString(), by)).txn
         entered = response.header.revision
         if response.succeeded:
-            return Place(prefix, key, entered, lease, own_lease, entered)
+            return Contender(prefix, key, entered, lease, own_lease, entered)
         present = response.responses[0].response_range.kvs[0]
-        place = Place(prefix, key, present.create_revision, lease, own_lease, entered)
+        place = Contender(prefix, key, present.create_revision, lease, own_lease, entered)
         if value is not None and present.value != value:
             replaced = await self._execute(_replacing(place.key, place.revision, lease, value), by)
             if not replaced.succeeded:
@@ -156,18 +156,18 @@ class Contests:
 
     async def _execute(self, request: TxnRequest, by: bytes) -> TxnResponse:
         validation.check_txn(request)
-        return (await self._replica.execute(_TXN, request.SerializeToString(), by)).txn
+        return (await self._executor.execute(_TXN, request.SerializeToString(), by)).txn
 
-    async def _wait(self, place: Place) -> int:
+    async def _wait(self, place: Contender) -> int:
         """Until it is the first: the revision of a state in which it is."""
         while True:
-            await self._replica.barrier()
+            await self._executor.barrier()
             before, revision = await self._before(place)
             if before is None:
                 return revision
             await self._deleted((before.key, place.key), revision)
 
-    async def _before(self, place: Place) -> tuple[KeyValue | None, int]:
+    async def _before(self, place: Contender) -> tuple[KeyValue | None, int]:
         """The contender just before it, if any, and the revision of the state looked at."""
         request = TxnRequest()
         request.success.add().request_range.key = place.key
@@ -195,7 +195,7 @@ class Contests:
         finally:
             stream.close()
 
-    async def _leave(self, entering: asyncio.Task[Place]) -> None:
+    async def _leave(self, entering: asyncio.Task[Contender]) -> None:
         """Whoever waited has gone: let the next one have its turn.
 
         Nobody is taken out who may be the first: by another call with the same lease it may know so.
@@ -204,7 +204,7 @@ class Contests:
             place = await entering
             if place.own_lease:  # nobody else has it
                 revoke = LeaseRevokeRequest(ID=place.lease)
-                await self._replica.execute(_REVOKE, revoke.SerializeToString(), BY_SERVER)
+                await self._executor.execute(_REVOKE, revoke.SerializeToString(), BY_SERVER)
             elif (before := (await self._before(place))[0]) is not None:
                 await self._execute(_deleting(place.key, place.revision, behind=before), BY_SERVER)
 
@@ -235,7 +235,7 @@ def _deleting(key: bytes, revision: int, *, behind: KeyValue | None = None) -> T
     return request
 
 
-async def _result_of(entering: asyncio.Task[Place]) -> Place:
+async def _result_of(entering: asyncio.Task[Contender]) -> Contender:
     """What it gives; it goes on when the caller leaves. That it was ended is not that the caller was."""
     await asyncio.wait({entering})
     if entering.cancelled():

@@ -10,7 +10,7 @@ from connect_kv.rpc.command_pb2 import MachineCall, Result
 from connect_kv.services.access import Access
 from connect_kv.services.asked import Asked, Many
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.executor import CommandExecutor, field_number
 from connect_kv.services.machine_calls import MachineCalls, NoSuchMethod
 from connect_kv.services.machine_control import MachineControl
 from connect_kv.services.status import raise_failure
@@ -29,7 +29,7 @@ class MachineService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         host: MachineHost,
         calls: MachineCalls,
         control: MachineControl,
@@ -44,10 +44,10 @@ class MachineService:
         self._access = access
         self._read_date = read_date
         self._control = control
-        self._replica = replica
+        self._executor = executor
         self._host = host
         self._calls = calls
-        writes = Writes(replica, turns or Turns())
+        writes = Writes(executor, turns or Turns())
         self.many: Mapping[str, Many] = {"Call": writes.method(_CALL, self._prepare, self._cut)}
 
     async def Call(
@@ -55,18 +55,18 @@ class MachineService:
     ) -> machine_pb2.MachineCallResponse:
         """Call a command or a query."""
         self._access.query(caller, request.machine)
-        await self._calls.founded(request.machine, self._replica.time_limit)
+        await self._calls.founded(request.machine, self._executor.time_limit)
         checked = self._check(request)
         if checked.kind is MethodKind.QUERY:
             await self._access.behind(
-                self._replica.barrier, lambda: self._access.query(caller, request.machine)
+                self._executor.barrier, lambda: self._access.query(caller, request.machine)
             )
             value = await self._host.query(
                 request.machine, checked.method, checked.arguments, self._read_date()
             )
         else:
             by = self._access.command(caller, request.machine)
-            result = await self._replica.execute(_CALL, _command(request, checked), by)
+            result = await self._executor.execute(_CALL, _command(request, checked), by)
             value = result.machine_call.value
         return self._response(request, value)
 
@@ -95,7 +95,7 @@ class MachineService:
     def _response(
         self, request: machine_pb2.MachineCallRequest, value: bytes
     ) -> machine_pb2.MachineCallResponse:
-        response = machine_pb2.MachineCallResponse(header=self._replica.header())
+        response = machine_pb2.MachineCallResponse(header=self._executor.header())
         if _as_json(request):
             response.json = self._calls.machines[request.machine].value_json(request.method, value)
         else:
@@ -109,7 +109,7 @@ class MachineService:
         if request.machine and request.machine not in known:
             raise NoSuchMethod(f"connect-kv: unknown machine {request.machine!r}")
         return Describe(
-            header=self._replica.header(),
+            header=self._executor.header(),
             machines=[
                 _machine(name, machine) for name, machine in known.items() if request.machine in ("", name)
             ],
@@ -121,7 +121,7 @@ class MachineService:
         """How each machine is on each member."""
         self._access.known(caller)
         members = await self._control.status(request.machine)
-        return machine_pb2.MachineStatusResponse(header=self._replica.header(), members=members)
+        return machine_pb2.MachineStatusResponse(header=self._executor.header(), members=members)
 
     async def Decide(
         self, request: machine_pb2.MachineDecideRequest, caller: Caller
@@ -129,7 +129,7 @@ class MachineService:
         """Skip a command that stopped a machine, retire it, host it again."""
         by = self._access.root(caller)
         await self._control.decide(request, by)
-        return machine_pb2.MachineDecideResponse(header=self._replica.header())
+        return machine_pb2.MachineDecideResponse(header=self._executor.header())
 
 
 def _as_json(request: machine_pb2.MachineCallRequest) -> bool:

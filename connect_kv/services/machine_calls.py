@@ -23,7 +23,7 @@ class NoSuchMethod(BadCall):
     """There is no machine, or no method, of that name: NOT_FOUND to the caller."""
 
 
-class Node(Protocol):
+class MachineCallNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -42,7 +42,7 @@ class Node(Protocol):
 class MemberClaims:
     """What the members say of their machines."""
 
-    def __init__(self, node: Node, published: Callable[[], Mapping[int, MemberPublish]]) -> None:
+    def __init__(self, node: MachineCallNode, published: Callable[[], Mapping[int, MemberPublish]]) -> None:
         self._node = node
         self._published = published
 

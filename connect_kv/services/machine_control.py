@@ -13,7 +13,7 @@ from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.raft.types import Membership
 from connect_kv.rpc.machine_pb2 import MachineDecideRequest, MachineStatusRequest, MachineStatusResponse
 from connect_kv.rpc.versions_pb2 import MachineChange, MachineDigests
-from connect_kv.services.executor import BY_SERVER, Replica, field_number
+from connect_kv.services.executor import BY_SERVER, CommandExecutor, field_number
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.statemachine.host import MachineHost
 
@@ -29,7 +29,7 @@ Machine = MachineStatusResponse.Machine
 Member = MachineStatusResponse.Member
 
 
-class Node(Protocol):
+class ControlNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -42,14 +42,14 @@ class MachineControl:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         host: MachineHost,
-        node: Node,
+        node: ControlNode,
         peers: PeerCalls,
         waits: Mapping[str, str],
     ) -> None:
         """`waits`: whom versions wait for, as far as this member knows."""
-        self._replica = replica
+        self._executor = executor
         self._host = host
         self._node = node
         self._peers = peers
@@ -76,16 +76,16 @@ class MachineControl:
         if not self._host.machines.storable:
             return {}
         change = MachineChange(measure=MachineChange.Measure())
-        await self._replica.execute(_CHANGE, change.SerializeToString(), BY_SERVER)
+        await self._executor.execute(_CHANGE, change.SerializeToString(), BY_SERVER)
         index, own = self._host.machines.measured
-        found = {self._replica.member_id: own}
-        others = [one for one in self._node.membership.node_ids if one != self._replica.member_id]
+        found = {self._executor.member_id: own}
+        others = [one for one in self._node.membership.node_ids if one != self._executor.member_id]
         answers = await asyncio.gather(*(self._ask_digests(one, index) for one in others))
         found |= {one: digests for one, digests in zip(others, answers, strict=True) if digests is not None}
         differing: dict[str, list[str]] = {}
         for name in own:
             digests = {node_id: one[name] for node_id, one in found.items() if name in one}
-            for node_id in sorted(wrong_among(digests, self._replica.member_id)):
+            for node_id in sorted(wrong_among(digests, self._executor.member_id)):
                 differing.setdefault(name, []).append(self._name(node_id))
                 await self._tell(node_id, name, index)
         return differing
@@ -114,7 +114,7 @@ class MachineControl:
 
     async def _tell(self, node_id: int, machine: str, index: int) -> None:
         request = MachineDigests(index=index, machines=[MachineDigests.Machine(name=machine)])
-        if node_id == self._replica.member_id:
+        if node_id == self._executor.member_id:
             await self._differs_for_peer(request.SerializeToString())
             return
         try:
@@ -149,7 +149,7 @@ class MachineControl:
                 change.host.SetInParent()
             case _:
                 raise BadCall("connect-kv: decide to skip, to retire or to host")
-        await self._replica.execute(_CHANGE, change.SerializeToString(), by)
+        await self._executor.execute(_CHANGE, change.SerializeToString(), by)
 
     async def _poisonous(self, name: str, index: int) -> MachineChange.Skip:
         """The command that is to be skipped. Only one that stopped a majority, and that nobody has run.
@@ -180,7 +180,7 @@ class MachineControl:
 
     async def _ask(self, node_id: int, machine: str) -> Member:
         name = self._name(node_id)
-        if node_id == self._replica.member_id:
+        if node_id == self._executor.member_id:
             return Member(name=name, machines=self.here(machine))
         request = MachineStatusRequest(machine=machine).SerializeToString()
         try:

@@ -18,7 +18,7 @@ from connect_kv.raft.types import Membership
 from connect_kv.rpc import maintenance_pb2
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.executor import CommandExecutor, field_number
 from connect_kv.services.peer_calls import PeerCalls
 from connect_kv.statemachine.host import MachineHost
 
@@ -50,7 +50,7 @@ class MemberStatus:
     errors: tuple[str, ...] = ()
 
 
-class Node(Protocol):
+class MaintenanceNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -78,10 +78,10 @@ class MaintenanceService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         status: Callable[[], MemberStatus],
         *,
-        node: Node,
+        node: MaintenanceNode,
         host: MachineHost,
         kv: KvMachine,
         clock: Clock,
@@ -97,7 +97,7 @@ class MaintenanceService:
         metrics.gauge(
             "etcd_disk_defrag_inflight", "Defragmentations under way.", lambda: self._defragmentations
         )
-        self._replica = replica
+        self._executor = executor
         self._access = access
         self._status = status
         self._node = node
@@ -112,12 +112,12 @@ class MaintenanceService:
         """List alarms, or raise or end one; listing needs no entry of the log."""
         validation.check_alarm(request)
         if request.action == maintenance_pb2.AlarmRequest.GET:
-            await self._access.behind(self._replica.barrier, lambda: self._access.known(caller))
+            await self._access.behind(self._executor.barrier, lambda: self._access.known(caller))
             response = maintenance_pb2.AlarmResponse(alarms=self._host.cluster.alarms(request.alarm))
         else:
             by = self._access.root(caller)
-            response = (await self._replica.execute(_ALARM, request.SerializeToString(), by)).alarm
-        response.header.CopyFrom(self._replica.header())
+            response = (await self._executor.execute(_ALARM, request.SerializeToString(), by)).alarm
+        response.header.CopyFrom(self._executor.header())
         return response
 
     async def Status(
@@ -130,7 +130,7 @@ class MaintenanceService:
         if status.leader_id is None:
             errors.insert(0, "etcdserver: no leader")
         return maintenance_pb2.StatusResponse(
-            header=self._replica.header(),
+            header=self._executor.header(),
             version=ETCD_VERSION,
             dbSize=status.disk_bytes,
             dbSizeInUse=status.used_bytes,
@@ -158,7 +158,7 @@ class MaintenanceService:
         """
         self._access.root(caller)
         response = await self._hashed(request.revision, self._kv.hash_kv)
-        self._replica.fill(response.header)
+        self._executor.fill(response.header)
         return response
 
     async def hash_for_members(self, revision: int) -> maintenance_pb2.HashKVResponse:
@@ -183,7 +183,7 @@ class MaintenanceService:
         self._access.root(caller)
         with self._hashing.time():
             checksum, revision = await self._host.hash()
-        return maintenance_pb2.HashResponse(header=self._replica.header(revision), hash=checksum)
+        return maintenance_pb2.HashResponse(header=self._executor.header(revision), hash=checksum)
 
     async def Defragment(
         self, request: maintenance_pb2.DefragmentRequest, caller: Caller
@@ -237,6 +237,6 @@ class MaintenanceService:
 
     async def _hash_for_peer(self, request: bytes) -> bytes:
         """The hash that the leader asks for, to compare: up to the revision where it stands itself."""
-        await self._replica.barrier()
+        await self._executor.barrier()
         wanted = maintenance_pb2.HashKVRequest.FromString(request)
         return (await self.hash_for_members(wanted.revision)).SerializeToString()

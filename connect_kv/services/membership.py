@@ -22,7 +22,7 @@ from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.rpc import cluster_pb2
 from connect_kv.rpc.command_pb2 import MemberPublish
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 
 BAD_URLS = Refusal(Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
 URL_EXISTS = Refusal(Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
@@ -44,7 +44,7 @@ _IN_SYNC = 0.9
 """How much of the leader's log a learner must have to be promoted."""
 
 
-class Node(Protocol):
+class MembershipNode(Protocol):
     """The part of a RaftNode that is used here."""
 
     @property
@@ -80,8 +80,8 @@ class MemberChanges:
 
     def __init__(
         self,
-        node: Node,
-        replica: Replica,
+        node: MembershipNode,
+        executor: CommandExecutor,
         published: Published,
         *,
         clock: Clock,
@@ -92,7 +92,7 @@ class MemberChanges:
         """`peer_scheme`: of the URLs that members have for each other."""
         self._peer_scheme = peer_scheme
         self._node = node
-        self._replica = replica
+        self._executor = executor
         self._published = published
         self._clock = clock
         self._patience = election_seconds
@@ -190,7 +190,7 @@ class MemberChanges:
         """The membership once nothing that came before is under way any more."""
         if not self._node.is_leader:
             raise NotLeader(self._node.leader_id)
-        await self._replica.barrier()
+        await self._executor.barrier()
         await self._node.until(self._quiet)
         if not self._node.is_leader:
             raise NotLeader(self._node.leader_id)
@@ -223,7 +223,7 @@ class MemberChanges:
 
         await self._node.until(lambda: active() or self._clock.now() >= begun + self._patience)
         if not active():
-            raise UNHEALTHY.error(self._replica.why())
+            raise UNHEALTHY.error(self._executor.why())
 
 
 def peer_address(urls: Sequence[str]) -> str:

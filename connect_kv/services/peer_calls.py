@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from connect_kv import errors
 from connect_kv.rpc.command_pb2 import PeerAnswer, Result
 from connect_kv.services.deadlines import begun
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.status import failure_of, raise_failure
 
 Handler = Callable[[bytes], Awaitable[bytes]]
@@ -48,9 +48,9 @@ class Asker(Protocol):
 class PeerCalls:
     """What members do for each other; every member has the same table."""
 
-    def __init__(self, node: Asker, replica: Replica) -> None:
+    def __init__(self, node: Asker, executor: CommandExecutor) -> None:
         self._node = node
-        self._replica = replica
+        self._executor = executor
         self._handlers: dict[str, Handler] = {}
 
     def serve(self, method: str, handler: Handler) -> None:
@@ -104,7 +104,7 @@ class PeerCalls:
                 raise errors.NoLeader
             return await self.ask(leader, method, request)
 
-        return await self._replica.through(
+        return await self._executor.through(
             lambda: begun(attempt()),
             errors.OutcomeUnknown,
             retry=(errors.NoLeader, errors.NotProposed, errors.NotLeader),

@@ -11,7 +11,7 @@ import asyncio
 
 from connect_kv.errors import NodeStopped
 from connect_kv.rpc.command_pb2 import LeaseRenew
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.executor import CommandExecutor, field_number
 
 _RENEW = field_number("lease_renew")
 _MAX_IDS = 4096
@@ -21,8 +21,8 @@ _MAX_IDS = 4096
 class Renewals:
     """Renews leases in batches, one batch under way at a time."""
 
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
+    def __init__(self, executor: CommandExecutor) -> None:
+        self._executor = executor
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -30,7 +30,7 @@ class Renewals:
     async def renew(self, lease: int) -> int:
         """The granted TTL in seconds once the renewal is applied here, 0 for an unknown lease.
 
-        Raises what `Replica.execute` does, NodeStopped after `close`.
+        Raises what `CommandExecutor.execute` does, NodeStopped after `close`.
         """
         if self._closed:
             raise _stopped()
@@ -64,7 +64,7 @@ class Renewals:
 
     async def _propose(self, batch: dict[int, asyncio.Future[int]]) -> None:
         try:
-            result = await self._replica.execute(_RENEW, LeaseRenew(ids=batch).SerializeToString())
+            result = await self._executor.execute(_RENEW, LeaseRenew(ids=batch).SerializeToString())
         except asyncio.CancelledError:
             for future in batch.values():
                 _settle(future, _stopped())

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from connect_kv.events import FEW, gradually
-from connect_kv.services.deadlines import Call
+from connect_kv.services.deadlines import WaitingCall
 
 _BEAT_SECONDS = 0.02
 """Before what failed although a leader is known is tried again."""
@@ -31,7 +31,7 @@ class Retries:
         self._came_back = False
         self._closed: Callable[[], Exception] | None = None
 
-    async def wait(self, call: Call | None, *, again: bool) -> None:
+    async def wait(self, call: WaitingCall | None, *, again: bool) -> None:
         """Until an attempt makes sense; `again`: it is not the first time for this caller.
 
         Raises OutOfTime if the time of `call` ends before, and what `close` was given.

@@ -13,11 +13,11 @@ from connect_kv.rpc.command_pb2 import Command, Result, SessionOpen
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.services.access import Access
 from connect_kv.services.audit import is_refusal
-from connect_kv.services.caller import Caller, Channel
-from connect_kv.services.deadlines import Call
-from connect_kv.services.executor import Replica, field_number
+from connect_kv.services.caller import Caller, RequestStream
+from connect_kv.services.deadlines import WaitingCall
+from connect_kv.services.executor import CommandExecutor, field_number
 from connect_kv.services.reads import Reads
-from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.services.session_commands import AnsweredBy, SessionCommands
 from connect_kv.services.shares import Shares
 from connect_kv.services.status import failure_of
 from connect_kv.statemachine.loop_budget import LOOK_AT_CLOCK, LoopBudget
@@ -38,7 +38,7 @@ class SessionService:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         reads: Reads,
         commands: SessionCommands,
         sessions: SessionTable,
@@ -50,14 +50,14 @@ class SessionService:
     ) -> None:
         self._shares = shares
         self._access = access
-        self._replica = replica
+        self._executor = executor
         self._reads = reads
         self._commands = commands
         self._sessions = sessions
         self._clock = clock
         self._window = window
 
-    async def Open(self, channel: Channel[SessionRequests]) -> None:
+    async def Open(self, channel: RequestStream[SessionRequests]) -> None:
         """Serve one stream until the client half-closes it and everything is answered."""
         first: SessionRequests | None = await channel.read()
         if first is None:
@@ -69,7 +69,7 @@ class SessionService:
         session, ttl = await begin
         await channel.write(SessionReplies(session=session, window=self._window, ttl=ttl))
         door = _Door(
-            self._replica,
+            self._executor,
             self._reads,
             self._commands,
             self._access,
@@ -92,12 +92,12 @@ class SessionService:
         user = self._access.name(caller)
         self._shares.session(user, self._sessions.owned(user))
         request = SessionOpen(ttl=ttl, user=user)
-        result = await self._replica.execute(_OPEN, request.SerializeToString())
+        result = await self._executor.execute(_OPEN, request.SerializeToString())
         return result.session_open.session, result.session_open.ttl
 
     async def _resume(self, caller: Caller, session: int) -> tuple[int, int]:
         """Raises SessionExpired: the client learns it before it sends anything again."""
-        await self._replica.barrier()
+        await self._executor.barrier()
         ttl = self._sessions.ttl(session)
         if ttl is None:
             raise SessionExpired(f"connect-kv: session {session} has expired")
@@ -110,7 +110,7 @@ class _Door:
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         reads: Reads,
         commands: SessionCommands,
         access: Access,
@@ -126,7 +126,7 @@ class _Door:
         self._access = access
         self._caller = caller
         self._clock = clock
-        self._replica = replica
+        self._executor = executor
         self._reads = reads
         self._commands = commands
         self._session = session
@@ -135,13 +135,13 @@ class _Door:
         self._results: list[bytes] = []
         self._changed = asyncio.Event()
         """Results wait to be written."""
-        self._under_way: dict[Call, Sequence[Command]] = {}
+        self._under_way: dict[WaitingCall, Sequence[Command]] = {}
         """Proposals, and how many commands each has."""
         self._room = asyncio.Event()
         """Some were written: `_outstanding` is lower."""
 
     async def read(
-        self, channel: Channel[SessionRequests], first: SessionRequests, tasks: asyncio.TaskGroup
+        self, channel: RequestStream[SessionRequests], first: SessionRequests, tasks: asyncio.TaskGroup
     ) -> None:
         """Take batches while the window has room, until the client half-closes."""
         request: SessionRequests | None = first
@@ -163,7 +163,7 @@ class _Door:
         """Wait until nothing is outstanding."""
         await self._until(0)
 
-    async def write(self, channel: Channel[SessionRequests]) -> None:
+    async def write(self, channel: RequestStream[SessionRequests]) -> None:
         """Send whatever results wait, as one batch or a few, again and again."""
         while True:
             await self._changed.wait()
@@ -177,7 +177,7 @@ class _Door:
     async def _accept_later(self, machine: str, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """A machine that is called has not begun yet."""
         try:
-            await self._commands.founded(machine, self._replica.time_limit)
+            await self._commands.founded(machine, self._executor.time_limit)
         except Exception as error:
             others = [one for one in request.commands if one.machine_call.machine != machine]
             waiting = [one.number for one in request.commands if one.machine_call.machine == machine]
@@ -188,7 +188,7 @@ class _Door:
     async def _accept(self, request: SessionRequests, tasks: asyncio.TaskGroup) -> None:
         """Sort a batch: commands share one proposal, linearizable reads one barrier."""
         pace = LoopBudget(self._clock)
-        sorted_: list[list[Command]] = [[] for _ in Place]
+        sorted_: list[list[Command]] = [[] for _ in AnsweredBy]
         unsure: list[Command] = []
         place, measure = self._commands.place, not self._commands.fits(request)
         judged = self._access.enabled
@@ -226,7 +226,7 @@ class _Door:
         right that is gone by now. To say "refused" would be to say that it was not.
         """
         try:
-            return self._commands.place(command) is Place.LOG
+            return self._commands.place(command) is AnsweredBy.LOG
         except Exception:
             return False  # it never went there
 
@@ -243,7 +243,7 @@ class _Door:
                 self._all_failed(commands, error)
 
         try:
-            call = self._replica.begin_in_session(payload, len(commands), answered, failed)
+            call = self._executor.begin_in_session(payload, len(commands), answered, failed)
         except Exception as error:
             self._all_failed(commands, error)
         else:
@@ -264,7 +264,7 @@ class _Door:
         judged = self._access.generation
         try:
             if barrier:
-                await self._replica.barrier()
+                await self._executor.barrier()
         except Exception as error:
             self._all_failed([*gets, *reads], error)
             return

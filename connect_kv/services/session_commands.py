@@ -21,7 +21,7 @@ from connect_kv.services.quota import Quota
 _SESSION_BATCH = field_number("session_batch")
 
 
-class Place(IntEnum):
+class AnsweredBy(IntEnum):
     """Where a request is answered. An index: a dictionary of Enums would hash each in Python."""
 
     LOG = 0
@@ -64,7 +64,7 @@ class SessionCommands:
         if self._quota is not None:
             await self._quota.make_room(commands)
 
-    def place(self, command: Command, *, measure: bool = True) -> Place:
+    def place(self, command: Command, *, measure: bool = True) -> AnsweredBy:
         """Where it goes. Raises Refused, BadCall, RequestTooLarge: then it never happened, and its
         number stays unused. Not to `measure` it saves a third where its size is known to be right.
         """
@@ -77,29 +77,29 @@ class SessionCommands:
         name = command.WhichOneof("request")
         if name == "put":
             validation.check_put(command.put)
-            return Place.LOG
+            return AnsweredBy.LOG
         if name == "range":
             return _place_range(command.range)
         if name in _KV:
             validation.check_command(command)
-            return Place.LOG
+            return AnsweredBy.LOG
         if name in _LEASE_READS:
-            return Place.READ
+            return AnsweredBy.READ
         if name in ("machine_call", "machine_query"):
             return self._place_call(command, name)
         if name == "session_close":
-            return Place.LOG
+            return AnsweredBy.LOG
         raise BadCall(f"connect-kv: a session does not carry {name or 'an empty or unknown request'}")
 
-    def _place_call(self, command: Command, name: str) -> Place:
+    def _place_call(self, command: Command, name: str) -> AnsweredBy:
         call = command.machine_call if name == "machine_call" else command.machine_query
         checked = self._calls.check(call.machine, call.method, call.arguments)
         call.arguments, call.version = checked.arguments, checked.version
         if checked.kind is MethodKind.QUERY:
-            return Place.READ
+            return AnsweredBy.READ
         if name == "machine_query":
             raise BadCall(f"{call.method!r} is a command, not a query")
-        return Place.LOG
+        return AnsweredBy.LOG
 
     def unfounded(self, request: SessionRequests) -> str | None:
         """A machine that it calls and that has not begun: its commands must wait for that."""
@@ -170,11 +170,11 @@ class SessionCommands:
         return _proposal(requests)
 
 
-def _place_range(request: RangeRequest) -> Place:
+def _place_range(request: RangeRequest) -> AnsweredBy:
     if is_plain(request):  # with nothing else in it, there is nothing else to check
-        return Place.LOCAL_GET if request.serializable else Place.GET
+        return AnsweredBy.LOCAL_GET if request.serializable else AnsweredBy.GET
     validation.check_range(request)
-    return Place.LOCAL_READ if request.serializable else Place.READ
+    return AnsweredBy.LOCAL_READ if request.serializable else AnsweredBy.READ
 
 
 def _proposal(batch: SessionBatch | SessionRequests) -> bytes:

@@ -11,8 +11,8 @@ from connect_kv.kv.watch import WatchHub
 from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access
-from connect_kv.services.caller import Caller, Channel
-from connect_kv.services.executor import Replica
+from connect_kv.services.caller import Caller, RequestStream
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.shares import Shares
 
 _BACKLOG = 4096
@@ -23,15 +23,17 @@ _PAUSE_SECONDS = 0.02
 class WatchService:
     """Carries requests to a stream of watches and its responses back; the hub has the rules."""
 
-    def __init__(self, replica: Replica, hub: WatchHub, clock: Clock, access: Access, shares: Shares) -> None:
+    def __init__(
+        self, executor: CommandExecutor, hub: WatchHub, clock: Clock, access: Access, shares: Shares
+    ) -> None:
         self._shares = shares
-        self._replica = replica
+        self._executor = executor
         self._clock = clock
         self._hub = hub
         self._access = access
         self._streams: dict[WatchStream, None] = {}
 
-    async def Watch(self, channel: Channel[WatchRequest]) -> None:
+    async def Watch(self, channel: RequestStream[WatchRequest]) -> None:
         """Serve one stream until the client cancels it.
 
         That it half-closes does not end it: a client that asks for one watch and only listens then
@@ -43,7 +45,7 @@ class WatchService:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._requests(channel, stream))
                 while True:
-                    await channel.write(await stream.next_encoded(self._replica.encoded_header))
+                    await channel.write(await stream.next_encoded(self._executor.encoded_header))
         finally:
             del self._streams[stream]
             try:
@@ -60,7 +62,7 @@ class WatchService:
         for stream in self._streams:
             stream.end_where(self._reason)
 
-    async def _requests(self, channel: Channel[WatchRequest], stream: WatchStream) -> None:
+    async def _requests(self, channel: RequestStream[WatchRequest], stream: WatchStream) -> None:
         while (request := await channel.read()) is not None:
             await self._handle(channel, stream, request)
             while stream.backlog > _BACKLOG:
@@ -68,7 +70,7 @@ class WatchService:
                 await self._clock.sleep(_PAUSE_SECONDS)
 
     async def _handle(
-        self, channel: Channel[WatchRequest], stream: WatchStream, request: WatchRequest
+        self, channel: RequestStream[WatchRequest], stream: WatchStream, request: WatchRequest
     ) -> None:
         """The token is that of the stream, looked at again for each watch."""
         owner = ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from connect_kv.errors import NotProposed
 from connect_kv.services.asked import Asked, Many, all_failed
-from connect_kv.services.executor import Replica, Submit, command_head
+from connect_kv.services.executor import CommandExecutor, Submit, command_head
 from connect_kv.services.turns import Turns
 
 MOST_COMMANDS = 512
@@ -30,9 +30,9 @@ Cut = Callable[[Asked[Any], bytes], bytes]
 class Writes:
     """Makes the batch form of methods that replicate one command for each request."""
 
-    def __init__(self, replica: Replica, turns: Turns) -> None:
+    def __init__(self, executor: CommandExecutor, turns: Turns) -> None:
         """In `turns` answers are given."""
-        self._replica = replica
+        self._executor = executor
         self._turns = turns
 
     def method(self, field: int, prepare: Prepare, cut: Cut | None = None) -> Many:
@@ -47,7 +47,7 @@ class Writes:
         return many
 
     def _replicate(self, calls: Iterable[Asked[Any]], field: int, prepare: Prepare, cut: Cut | None) -> None:
-        check = self._replica.check
+        check = self._executor.check
         asked: list[Asked[Any]] = []
         parts: list[bytes] = []
         total = 0
@@ -76,14 +76,14 @@ class Writes:
 
     def _begin(self, asked: list[Asked[Any]], parts: list[bytes], field: int, cut: Cut | None) -> None:
         """Propose as many as may wait."""
-        count = self._replica.enter(len(asked))
+        count = self._executor.enter(len(asked))
         if count < len(asked):
             for one in asked[count:]:
-                one.fail(self._replica.overloaded())
+                one.fail(self._executor.overloaded())
             del asked[count:], parts[2 * count :]
         if asked:
-            proposal = _Proposal(self._replica, self._turns, asked, parts, field, cut)
-            self._replica.begin_proposal(
+            proposal = _Proposal(self._executor, self._turns, asked, parts, field, cut)
+            self._executor.begin_proposal(
                 proposal.submit, sum(map(len, parts)), count, proposal.answered, proposal.failed
             )
 
@@ -91,11 +91,11 @@ class Writes:
 class _Proposal:
     """Some commands of one turn, on their way to the log."""
 
-    __slots__ = ("_asked", "_cut", "_field", "_parts", "_replica", "_tried", "_turns")
+    __slots__ = ("_asked", "_cut", "_executor", "_field", "_parts", "_tried", "_turns")
 
     def __init__(
         self,
-        replica: Replica,
+        executor: CommandExecutor,
         turns: Turns,
         asked: list[Asked[Any]],
         parts: list[bytes],
@@ -103,7 +103,7 @@ class _Proposal:
         cut: Cut | None,
     ) -> None:
         """`parts`: of each command its head and its request."""
-        self._replica = replica
+        self._executor = executor
         self._turns = turns
         self._asked = asked
         self._parts = parts
@@ -150,7 +150,7 @@ class _Proposal:
 
     def _headed(self) -> Cut:
         """For results that are responses but for their header."""
-        respond = self._replica.headers.responses(self._field)
+        respond = self._executor.headers.responses(self._field)
         return lambda one, result: respond(result)
 
     def _answers(self, cut: Cut, results: Sequence[bytes]) -> Iterator[None]:

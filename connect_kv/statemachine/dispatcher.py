@@ -11,8 +11,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from connect_kv.auth.judgement import judge, on_leases
-from connect_kv.auth.table import AuthTable
-from connect_kv.auth.table import Refused as AuthRefused
+from connect_kv.auth.table import AuthRefused, AuthTable
 from connect_kv.errors import CommandFailed, CorruptStorage, Refused, UnknownEntry
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.layout import Changes, Source

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from connect_kv.client.client import Client
 from connect_kv.framework.replicated import Replicated
-from connect_kv.testing.simulation.host import Host
+from connect_kv.testing.simulation.host import SimulatedHost
 from connect_kv.testing.simulation.world import World, WorldConfig
 
 T = TypeVar("T")
@@ -104,5 +104,5 @@ class SimCluster:
         """Let it go on."""
         self._host(member).resume()
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str) -> SimulatedHost:
         return self._world.host(name)

@@ -13,10 +13,10 @@ from connect_kv.transport.codec import BadMessage, hello_from_wire, hello_reply_
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import describe_failure
-from connect_kv.transport.wire import CALL_FAILURES, Wire
+from connect_kv.transport.wire import CALL_FAILURES, PeerWire
 
 
-async def ask(address: str, hello: Hello, method: str, request: bytes, wire: Wire) -> bytes:
+async def ask(address: str, hello: Hello, method: str, request: bytes, wire: PeerWire) -> bytes:
     """Ask over a connection of its own: such calls are rare, and may take as long as their caller waits.
 
     Raises ConnectionRefusedError while nothing has been sent, ConnectionError if the answer is lost.

@@ -21,13 +21,13 @@ from connect_kv.transport.codec import (
 from connect_kv.transport.limits import SERVICE
 from connect_kv.transport.seal import intact, seal
 from connect_kv.transport.stream import describe_failure
-from connect_kv.transport.wire import CALL_FAILURES, Wire
+from connect_kv.transport.wire import CALL_FAILURES, PeerWire
 
 _TIMEOUT = 3.0
 """Seconds for connecting and for the answer, which may wait for a disk to note the asker."""
 
 
-async def ask_describe(address: str, asker: Hello, peer_address: str, wire: Wire) -> Description:
+async def ask_describe(address: str, asker: Hello, peer_address: str, wire: PeerWire) -> Description:
     """Ask the member at `address`, over a connection of its own. Raises OSError if there is no answer."""
     request = pb.DescribeRequest(asker=hello_to_wire(asker), peer_address=peer_address)
     try:

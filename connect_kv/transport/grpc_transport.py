@@ -46,12 +46,12 @@ from connect_kv.transport.describe import ask_describe
 from connect_kv.transport.http2_wire import Http2Wire
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.local import Local
-from connect_kv.transport.peer import Peer
+from connect_kv.transport.peer import RemotePeer
 from connect_kv.transport.servicer import RaftServicer
 from connect_kv.transport.snapshot_sender import send_snapshot
 from connect_kv.transport.stream import Lane
 from connect_kv.transport.traffic import Traffic
-from connect_kv.transport.wire import Wire
+from connect_kv.transport.wire import PeerWire
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class GrpcTransport:
         clock: Clock,
         limits: TransportLimits | None = None,
         credentials: Credentials | None = None,
-        wire: Wire | None = None,
+        wire: PeerWire | None = None,
     ) -> None:
         """`credentials`: this member's own certificate, and who signs those of members; None: no TLS.
         `wire`: what carries gRPC, if that is not our own HTTP/2.
@@ -99,7 +99,7 @@ class GrpcTransport:
         """To and from each other member."""
         self._local: Local | None = None
         self._servicer: RaftServicer | None = None
-        self._peers: dict[int, Peer] = {}
+        self._peers: dict[int, RemotePeer] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._port = 0
         self._early_peers: Mapping[int, str] = {}
@@ -132,7 +132,7 @@ class GrpcTransport:
             raise RefusedToStart(f"cannot listen for peers on {where}: {_reason(error)}") from error
         self.set_peers(self._early_peers)
 
-    def _close_soon(self, peer: Peer) -> None:
+    def _close_soon(self, peer: RemotePeer) -> None:
         task = asyncio.create_task(peer.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -158,7 +158,7 @@ class GrpcTransport:
             self._servicer.end_streams(peer.node_id for peer in gone if peer.node_id not in wanted)
         for node_id, address in wanted.items():
             if node_id not in self._peers:
-                self._peers[node_id] = Peer(node_id, address, local)
+                self._peers[node_id] = RemotePeer(node_id, address, local)
 
     def send(self, message: PeerMessage) -> None:
         """Encode and queue it; what cannot be is dropped and its target reported unreachable."""

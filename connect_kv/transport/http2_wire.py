@@ -14,17 +14,17 @@ from connect_kv.credentials import Credentials
 from connect_kv.http2.calls import Call
 from connect_kv.http2.calls import Peer as Http2Peer
 from connect_kv.http2.channel import Channel
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import ServerStream
 from connect_kv.transport.limits import TransportLimits, http2_limits
-from connect_kv.transport.wire import Answer, Caller, Serve
+from connect_kv.transport.wire import Answer, PeerCaller, Serve
 
 _ALPN = ["h2"]
 
 
 class Http2Wire:
-    """One member's; implements `transport.wire.Wire`."""
+    """One member's; implements `transport.wire.PeerWire`."""
 
     def __init__(self, limits: TransportLimits, credentials: Credentials | None = None) -> None:
         """`credentials`: this member's certificate, and who signs those of members; None: no TLS."""
@@ -32,7 +32,7 @@ class Http2Wire:
         self._credentials = credentials
         self._serving = http2_limits(limits)
         self._dialling = replace(self._serving, handshake=limits.reconnect_most)
-        self._server: Server | None = None
+        self._server: Http2Server | None = None
         if credentials is not None:
             credentials.client_context(_ALPN)  # goes on should a file be broken before the first dial
 
@@ -61,7 +61,7 @@ class Http2Wire:
     async def listen(self, address: str, unary: Mapping[str, Answer], streams: Mapping[str, Serve]) -> int:
         """Over TLS each handshake goes by the files as they are then, and demands a certificate."""
         host, _, port = address.rpartition(":")
-        self._server = Server(
+        self._server = Http2Server(
             {},
             {path: partial(_answer, answer) for path, answer in unary.items()},
             {path: partial(_serve, serve) for path, serve in streams.items()},
@@ -87,8 +87,8 @@ async def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
-def _caller(peer: Http2Peer) -> Caller:
-    return Caller(peer.address, peer.certificate)
+def _caller(peer: Http2Peer) -> PeerCaller:
+    return PeerCaller(peer.address, peer.certificate)
 
 
 async def _answer(answer: Answer, call: Call) -> bytes:

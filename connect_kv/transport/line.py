@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from connect_kv.transport.wire import Channel, Wire
+from connect_kv.transport.wire import PeerChannel, PeerWire
 
 
 class Line:
     """Made when it is needed, and again when it was lost."""
 
-    def __init__(self, address: str, wire: Wire) -> None:
+    def __init__(self, address: str, wire: PeerWire) -> None:
         self._address = address
         self._wire = wire
-        self._channel: Channel | None = None
-        self._former: Channel | None = None
-        self._attempt: asyncio.Task[Channel] | None = None
+        self._channel: PeerChannel | None = None
+        self._former: PeerChannel | None = None
+        self._attempt: asyncio.Task[PeerChannel] | None = None
 
-    async def up(self) -> Channel:
+    async def up(self) -> PeerChannel:
         """The connection; who comes while it is being made waits for the same attempt.
 
         Raises OSError or StatusError if that fails.
@@ -29,7 +29,7 @@ class Line:
             self._attempt.add_done_callback(_looked_at)
         return await asyncio.shield(self._attempt)
 
-    async def _make(self) -> Channel:
+    async def _make(self) -> PeerChannel:
         try:
             if self._former is not None:
                 await self._former.close()
@@ -50,7 +50,7 @@ class Line:
         await asyncio.gather(*(channel.close() for channel in channels))
 
 
-def _looked_at(attempt: asyncio.Task[Channel]) -> None:
+def _looked_at(attempt: asyncio.Task[PeerChannel]) -> None:
     """Whoever waited for it may have gone: its failure is nobody's then."""
     if not attempt.cancelled():
         attempt.exception()

@@ -12,7 +12,7 @@ from connect_kv.peer_protocol import Hello, Loss, PeerMessage
 from connect_kv.raft.messages import HeartbeatResponse
 from connect_kv.transport.limits import TransportLimits
 from connect_kv.transport.traffic import Traffic
-from connect_kv.transport.wire import Wire
+from connect_kv.transport.wire import PeerWire
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Local:
     receiver: PeerReceiver
     hello: Callable[[int], Hello]
     clock: Clock
-    wire: Wire
+    wire: PeerWire
     credentials: Credentials | None = None
     """Over TLS: what members' certificates are judged by."""
     traffic: Traffic = field(default_factory=Traffic)

@@ -21,7 +21,7 @@ MAX_LETTERS = 64
 """Unary calls under way to one peer; each lives for `unary_timeout` at most."""
 
 
-class Peer:
+class RemotePeer:
     """The way to one member."""
 
     def __init__(self, node_id: int, address: str, local: Local) -> None:

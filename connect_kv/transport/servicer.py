@@ -26,7 +26,7 @@ from connect_kv.transport.send_queue import SendQueue
 from connect_kv.transport.snapshot_receiver import SnapshotStreams
 from connect_kv.transport.stream import Lane, PermissionDenied, describe_failure, read_frame
 from connect_kv.transport.trust import certified_names
-from connect_kv.transport.wire import CALL_FAILURES, Answer, Caller, FrameStream, Serve
+from connect_kv.transport.wire import CALL_FAILURES, Answer, FrameStream, PeerCaller, Serve
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class RaftServicer:
         """Give up snapshots that are being received. What serves calls has ended already."""
         await self._snapshots.close()
 
-    async def _serve_stream(self, lane: Lane, stream: FrameStream, caller: Caller) -> None:
+    async def _serve_stream(self, lane: Lane, stream: FrameStream, caller: PeerCaller) -> None:
         with self._guarded(caller) as names:
             hello = (await read_frame(stream)).hello
             if hello is None:
@@ -110,7 +110,7 @@ class RaftServicer:
             if self._incoming.get(key) is incoming:
                 del self._incoming[key]
 
-    async def _letter(self, request: bytes, caller: Caller) -> bytes:
+    async def _letter(self, request: bytes, caller: PeerCaller) -> bytes:
         """A message that is not answered here: its answer, if any, comes as a letter of its own."""
         with self._guarded(caller) as names:
             frame = decode_frame(request)
@@ -125,19 +125,19 @@ class RaftServicer:
                 self._local.receive(message)
         return b""
 
-    async def _install_snapshot(self, stream: FrameStream, caller: Caller) -> None:
+    async def _install_snapshot(self, stream: FrameStream, caller: PeerCaller) -> None:
         with self._guarded(caller) as names:
             await stream.write(await self._snapshots.serve(stream, names))
 
-    async def _describe(self, request: bytes, caller: Caller) -> bytes:
+    async def _describe(self, request: bytes, caller: PeerCaller) -> bytes:
         with self._guarded(caller) as names:
             return await answer_describe(request, self._local.receiver, names)
 
-    async def _ask(self, request: bytes, caller: Caller) -> bytes:
+    async def _ask(self, request: bytes, caller: PeerCaller) -> bytes:
         with self._guarded(caller) as names:
             return await answer_ask(request, self._local.receiver, names)
 
-    def _deny(self, caller: Caller, error: PermissionDenied) -> None:
+    def _deny(self, caller: PeerCaller, error: PermissionDenied) -> None:
         """Say so once for each host and reason: whoever is refused tries again every second."""
         denied = caller.address.rpartition(":")[0], str(error)
         if denied not in self._denied:
@@ -147,7 +147,7 @@ class RaftServicer:
             _log.warning("who is no member was refused", extra={"address": denied[0], "reason": denied[1]})
 
     @contextmanager
-    def _guarded(self, caller: Caller) -> Iterator[frozenset[str] | None]:
+    def _guarded(self, caller: PeerCaller) -> Iterator[frozenset[str] | None]:
         """Give the names in the caller's certificate; turn what goes wrong into a status for the caller and
         a line here.
         """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from connect_kv.credentials import Credentials
 from connect_kv.transport.stream import PermissionDenied
-from connect_kv.transport.wire import Caller
+from connect_kv.transport.wire import PeerCaller
 
 
-def certified_names(credentials: Credentials | None, caller: Caller) -> frozenset[str] | None:
+def certified_names(credentials: Credentials | None, caller: PeerCaller) -> frozenset[str] | None:
     """Who the caller is by its certificate; None without TLS.
 
     Raises PermissionDenied for a certificate that is revoked, not allowed, or no member's: the CA that

@@ -54,7 +54,7 @@ class OutgoingStream(FrameStream, Protocol):
         """Give it up."""
 
 
-class Channel(Protocol):
+class PeerChannel(Protocol):
     """One connection to one member."""
 
     @property
@@ -72,7 +72,7 @@ class Channel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class PeerCaller:
     """Who has connected here."""
 
     address: str
@@ -80,20 +80,20 @@ class Caller:
     """What TLS has verified, PEM or DER."""
 
 
-Answer = Callable[[bytes, Caller], Awaitable[bytes]]
+Answer = Callable[[bytes, PeerCaller], Awaitable[bytes]]
 """Of a unary call. May raise StatusError."""
-Serve = Callable[[FrameStream, Caller], Awaitable[None]]
+Serve = Callable[[FrameStream, PeerCaller], Awaitable[None]]
 """Serves a stream until it returns. May raise StatusError; cancelled when the caller has gone."""
 
 
-class Wire(Protocol):
+class PeerWire(Protocol):
     """Both sides, in the clear or over TLS."""
 
     @property
     def limits(self) -> TransportLimits:
         """Sizes and times."""
 
-    async def open(self, address: str) -> Channel:
+    async def open(self, address: str) -> PeerChannel:
         """Connect to the member at ``host:port``. Raises OSError or StatusError."""
 
     async def listen(self, address: str, unary: Mapping[str, Answer], streams: Mapping[str, Serve]) -> int:

@@ -14,7 +14,7 @@ from connect_kv.auth.attempts import (
     FORGET_SECONDS,
     LONGEST_WAIT,
     USER_AND_ADDRESS,
-    Attempts,
+    LoginAttempts,
     host_of,
 )
 from connect_kv.errors import Refused
@@ -34,7 +34,7 @@ class Hours:
         return self.now
 
 
-def guess(attempts: Attempts, clock: Hours, name: str, address: str) -> bool:
+def guess(attempts: LoginAttempts, clock: Hours, name: str, address: str) -> bool:
     """One wrong password, waited for; whether it was looked at."""
     try:
         clock.now += attempts.begin(name, address)
@@ -46,7 +46,7 @@ def guess(attempts: Attempts, clock: Hours, name: str, address: str) -> bool:
 
 def test_an_hour_of_guessing_at_one_user_from_one_address_is_few_guesses() -> None:
     clock = Hours()
-    attempts, begun, looked_at = Attempts(clock), clock.now, 0
+    attempts, begun, looked_at = LoginAttempts(clock), clock.now, 0
     while clock.now < begun + 3600:
         looked_at += guess(attempts, clock, "al", "10.0.0.1:1")
         clock.now += 0.1
@@ -55,7 +55,7 @@ def test_an_hour_of_guessing_at_one_user_from_one_address_is_few_guesses() -> No
 
 def test_an_hour_of_guessing_at_all_users_from_one_address_is_one_every_two_seconds() -> None:
     clock = Hours()
-    attempts, begun, looked_at = Attempts(clock), clock.now, 0
+    attempts, begun, looked_at = LoginAttempts(clock), clock.now, 0
     while clock.now < begun + 3600:
         looked_at += guess(attempts, clock, f"user-{looked_at}", "10.0.0.1:1")
         clock.now += 0.1
@@ -64,7 +64,7 @@ def test_an_hour_of_guessing_at_all_users_from_one_address_is_one_every_two_seco
 
 def test_who_comes_from_another_address_does_not_wait() -> None:
     clock = Hours()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(200):
         guess(attempts, clock, "al", "10.0.0.1:1")
     with pytest.raises(Refused, match="too many failed logins: try again in"):
@@ -75,7 +75,7 @@ def test_who_comes_from_another_address_does_not_wait() -> None:
 
 def test_a_success_forgets_the_failures_of_that_user_there_and_not_those_of_the_address() -> None:
     clock = Hours()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(ADDRESS.free + 1):
         guess(attempts, clock, "al", "10.0.0.1:1")
         clock.now += 100
@@ -89,7 +89,7 @@ def test_a_success_forgets_the_failures_of_that_user_there_and_not_those_of_the_
 
 def test_failures_at_once_take_their_turns() -> None:
     clock = Hours()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(USER_AND_ADDRESS.free + 2):
         guess(attempts, clock, "al", "10.0.0.1:1")
     waits: list[float] = []
@@ -102,7 +102,7 @@ def test_failures_at_once_take_their_turns() -> None:
 
 def test_what_nobody_repeats_is_forgotten() -> None:
     clock = Hours()
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(50):
         guess(attempts, clock, "al", "10.0.0.1:1")
     clock.now += FORGET_SECONDS + 1
@@ -113,7 +113,7 @@ def test_what_nobody_repeats_is_forgotten() -> None:
 
 def test_many_names_and_addresses_take_bounded_memory() -> None:
     clock, rng = Hours(), random.Random(1)
-    attempts = Attempts(clock, most_known=100)
+    attempts = LoginAttempts(clock, most_known=100)
     for _ in range(20_000):
         guess(attempts, clock, f"u{rng.random()}" * 100, f"10.{rng.randrange(256)}.{rng.randrange(256)}.1:5")
     assert attempts.known <= 200

@@ -14,8 +14,8 @@ from typing import Any
 
 from connect_kv.auth.authorization import Authorization
 from connect_kv.auth.judgement import judge
-from connect_kv.auth.table import AuthTable, Refused
-from connect_kv.auth.tokens import Identity
+from connect_kv.auth.table import AuthRefused, AuthTable
+from connect_kv.auth.tokens import UserIdentity
 from connect_kv.errors import Refused as Denied
 from connect_kv.kv import layout
 from connect_kv.kv.layout import Changes
@@ -25,7 +25,7 @@ from connect_kv.rpc.kv_pb2 import Compare, DeleteRangeRequest, PutRequest, Range
 from connect_kv.rpc.lease_pb2 import LeaseRevokeRequest
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.overlay import Overlay
-from connect_kv.testing.checker.rights import OPEN, READ, READWRITE, ROOT, WRITE, Rights, Span
+from connect_kv.testing.checker.rights import OPEN, READ, READWRITE, ROOT, WRITE, RightsModel, Span
 
 DECISIONS = int(os.environ.get("CONNECT_KV_DECISIONS", "20000"))
 SEED = int(os.environ.get("CONNECT_KV_SEED", "1"))
@@ -45,7 +45,7 @@ class World:
         self.rng = rng
         self.table = AuthTable()
         self.changes: Changes = Overlay(MemoryDisk(random.Random(1)).open(directory / "state"))
-        self.model = Rights(KEYS)
+        self.model = RightsModel(KEYS)
         self.index = 0
         for lease, keys in LEASES.items():
             prefix = layout.lease_keys_prefix(lease)
@@ -61,7 +61,7 @@ class World:
         self.index += 1
         try:
             self.table.apply(change, self.index, self.changes)
-        except Refused:
+        except AuthRefused:
             return False
         return True
 
@@ -207,7 +207,7 @@ def allowed(judged: Callable[[], None]) -> bool:
 def decide(world: World) -> bool:
     """One request of one user: by the service's question, by that of apply, and by the model."""
     user = world.rng.choice((*USERS, ROOT, "stranger"))
-    identity, command = Identity(user), Command()
+    identity, command = UserIdentity(user), Command()
     kind = world.rng.choice(("range", "put", "delete_range", "txn", "lease_revoke"))
     request: Any = (
         LeaseRevokeRequest(ID=world.rng.choice((5, *LEASES)))

@@ -50,13 +50,13 @@ async def prepared(member: Member, *, root: bool = False) -> None:
 
 def lagging(member: Member, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the cluster knows already, this member learns behind its next barrier: that there is no al."""
-    replica, table, overlay = member.server.services.replica, member.server.host.auth, changes(tmp_path)
+    executor, table, overlay = member.server.services.executor, member.server.host.auth, changes(tmp_path)
 
     def learn() -> None:
         if "al" in table.users:
             table.apply(auth.AuthChange(user_delete=auth.AuthUserDeleteRequest(name="al")), 99, overlay)
 
-    barrier, begin = replica.barrier, replica.begin_barrier
+    barrier, begin = executor.barrier, executor.begin_barrier
 
     def late() -> Awaitable[int]:
         async def wait() -> int:
@@ -73,8 +73,8 @@ def lagging(member: Member, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
         begin(count, learned, failed)
 
-    monkeypatch.setattr(replica, "barrier", late)
-    monkeypatch.setattr(replica, "begin_barrier", late_together)
+    monkeypatch.setattr(executor, "barrier", late)
+    monkeypatch.setattr(executor, "begin_barrier", late_together)
 
 
 READS: list[tuple[str, Message]] = [
@@ -183,7 +183,7 @@ async def test_what_hangs_on_a_lease_is_judged_where_it_is_applied(tmp_path: Pat
         secret = PutRequest(key=b"secret", value=b"s", lease=7)
         await router.route("/connect_kv.v1.KV/Put").unary(secret.SerializeToString(), root)
         # As judged before that put: then nothing hung on the lease.
-        replica = member.server.services.replica
+        executor = member.server.services.executor
         txn = TxnRequest()
         txn.success.add().request_put.CopyFrom(PutRequest(key=b"own", lease=7))
         from connect_kv.errors import Refused
@@ -195,7 +195,7 @@ async def test_what_hangs_on_a_lease_is_judged_where_it_is_applied(tmp_path: Pat
             ("txn", txn),
         ):
             with pytest.raises(Refused, match="permission denied"):
-                await replica.execute(field_number(kind), message.SerializeToString(), mark)
+                await executor.execute(field_number(kind), message.SerializeToString(), mark)
         held = await router.route("/connect_kv.v1.KV/Range").unary(
             RangeRequest(key=b"secret").SerializeToString(), root
         )

@@ -28,7 +28,7 @@ from connect_kv.rpc import auth_pb2 as auth
 from connect_kv.rpc.command_pb2 import Result
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.services.access import Access
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.kv import KvService
 from connect_kv.services.streams import Streams
 from connect_kv.storage.memory import MemoryDisk
@@ -93,7 +93,7 @@ def prepared(directory: Path, tokens_of: Callable[[AuthTable], Tokens] | None) -
 
     who = Authenticator(table, tokens, applied=applied, last_applied=lambda: 9, patience=1)
     access = Access(table, who, lambda: None)
-    replica = Replica(Answering(), cluster_id=1, member_id=1, revision=lambda: 1)
+    replica = CommandExecutor(Answering(), cluster_id=1, member_id=1, revision=lambda: 1)
     nothing: Any = None
     room: Any = Room()
     router = Router(

@@ -17,7 +17,7 @@ from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
 from connect_kv.rpc.kv_pb2 import TxnRequest
 from connect_kv.services.caller import Caller
 from connect_kv.services.machine_calls import MachineCalls
-from connect_kv.services.session_commands import Place, SessionCommands
+from connect_kv.services.session_commands import AnsweredBy, SessionCommands
 from connect_kv.statemachine.hosted import ReplicatedMachine
 from connect_kv.statemachine.user_machines import UserMachines
 from tests.fuzz.conftest import fuzz, integers, messages
@@ -73,7 +73,7 @@ DOOR = SessionCommands(CALLS, everybody(), max_request_bytes=1 << 20, leases=lam
 
 def admitted_in_session(command: Command) -> bool:
     try:
-        return DOOR.place(command) is Place.LOG
+        return DOOR.place(command) is AnsweredBy.LOG
     except (Refused, BadCall, RequestTooLarge):
         return False
 

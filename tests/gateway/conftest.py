@@ -10,7 +10,7 @@ import pytest
 
 from connect_kv.config import ServerConfig
 from connect_kv.frontend.http.connection import Handler
-from connect_kv.frontend.http.limits import Limits
+from connect_kv.frontend.http.limits import HttpLimits
 from connect_kv.frontend.http.server import HttpServer
 from connect_kv.server.composition import KvServer
 
@@ -48,7 +48,9 @@ def port(server: KvServer) -> int:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, limits: Limits | None = None) -> AsyncIterator[tuple[int, HttpServer]]:
+async def serving(
+    handler: Handler, limits: HttpLimits | None = None
+) -> AsyncIterator[tuple[int, HttpServer]]:
     """A port that answers with that handler."""
     import socket
 

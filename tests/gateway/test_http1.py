@@ -9,7 +9,7 @@ import pytest
 
 from connect_kv.frontend.http import heads
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
-from connect_kv.frontend.http.limits import Limits
+from connect_kv.frontend.http.limits import HttpLimits
 from tests.gateway.conftest import serving
 from tests.gateway.raw import connected, request
 
@@ -139,7 +139,7 @@ async def test_what_was_asked_before_rubbish_is_answered_first() -> None:
 
 
 async def test_a_head_that_is_too_long_is_refused() -> None:
-    async with serving(echo, Limits(head=16 << 10)) as (port, _):
+    async with serving(echo, HttpLimits(head=16 << 10)) as (port, _):
         for sent in (
             "GET / HTTP/1.1\r\nHost: a\r\nX: " + "y" * 40_000,
             "GET /" + "y" * 40_000,
@@ -155,7 +155,7 @@ async def test_a_head_that_is_too_long_is_refused() -> None:
 
 
 async def test_a_body_that_is_too_long_is_refused_however_it_comes() -> None:
-    async with serving(echo, Limits(body=100_000)) as (port, server):
+    async with serving(echo, HttpLimits(body=100_000)) as (port, server):
         async with connected(port) as socket:
             socket.send(request("POST", "/", b"x" * 100_001))
             assert (await socket.answer()).status == 413
@@ -175,7 +175,7 @@ async def test_a_body_that_is_too_long_is_refused_however_it_comes() -> None:
 
 
 async def test_bodies_of_all_together_are_bounded() -> None:
-    async with serving(echo, Limits(held=100_000)) as (port, server):
+    async with serving(echo, HttpLimits(held=100_000)) as (port, server):
         async with connected(port) as first, connected(port) as second:
             head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 80000\r\n\r\n"
             first.send(head + "x" * 79_999)
@@ -223,7 +223,7 @@ async def test_who_only_stops_sending_still_gets_the_answer() -> None:
     [("GET / HT", 408), ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", 408), ("", None)],
 )
 async def test_who_is_too_slow_is_cut_off(sent: str, status: int | None) -> None:
-    limits = Limits(head_seconds=0.2, body_seconds=0.2, idle_seconds=0.2)
+    limits = HttpLimits(head_seconds=0.2, body_seconds=0.2, idle_seconds=0.2)
     async with serving(echo, limits) as (port, _), connected(port) as socket:
         socket.send(sent)
         if status is not None:
@@ -232,7 +232,7 @@ async def test_who_is_too_slow_is_cut_off(sent: str, status: int | None) -> None
 
 
 async def test_a_connection_without_a_request_is_closed_after_a_while() -> None:
-    async with serving(echo, Limits(idle_seconds=0.2)) as (port, _), connected(port) as socket:
+    async with serving(echo, HttpLimits(idle_seconds=0.2)) as (port, _), connected(port) as socket:
         socket.send(request("GET", "/"))
         assert (await socket.answer()).status == 200
         assert await socket.closed()
@@ -248,7 +248,7 @@ async def test_who_takes_nothing_waits_with_the_server_and_is_cut_off() -> None:
             await exchange.send(b"x" * 65536)
             sent += 1
 
-    async with serving(endless, Limits(unread_seconds=0.3)) as (port, server):
+    async with serving(endless, HttpLimits(unread_seconds=0.3)) as (port, server):
         async with connected(port) as socket:
             socket.reader._limit = 1  # type: ignore[attr-defined]  # the test's side reads nothing more
             socket.send(request("GET", "/"))
@@ -259,7 +259,7 @@ async def test_who_takes_nothing_waits_with_the_server_and_is_cut_off() -> None:
 
 
 async def test_one_connection_too_many_is_told() -> None:
-    limited = serving(echo, Limits(connections=2))
+    limited = serving(echo, HttpLimits(connections=2))
     async with limited as (port, _), connected(port), connected(port), connected(port) as third:
         assert (await third.answer()).status == 503
         assert await third.closed()
@@ -320,7 +320,7 @@ async def test_the_time_of_a_body_ends_with_the_body() -> None:
         await asyncio.sleep(0.5)
         exchange.respond(200, PLAIN, body)
 
-    limits = Limits(body_seconds=0.1, head_seconds=0.1)
+    limits = HttpLimits(body_seconds=0.1, head_seconds=0.1)
     async with serving(long, limits) as (port, _), connected(port) as socket:
         socket.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
         await asyncio.sleep(0.02)
@@ -335,7 +335,7 @@ async def test_a_stream_of_requests_may_pause_for_as_long_as_it_likes() -> None:
             await exchange.send(data)
         exchange.finish()
 
-    limits = Limits(body_seconds=0.1, head_seconds=0.1)
+    limits = HttpLimits(body_seconds=0.1, head_seconds=0.1)
     async with serving(stream, limits) as (port, _), connected(port) as socket:
         socket.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
         assert (await socket.head()).status == 200

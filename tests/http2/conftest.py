@@ -14,7 +14,7 @@ import uvloop
 
 from connect_kv.http2.calls import Call
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import ALPN, Server
+from connect_kv.http2.listener import ALPN, Http2Server
 from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import ServerStream
 from tests.etcd import skip_loudly
@@ -30,7 +30,7 @@ class Service:
         """Of the tasks of `slow`: over are also the cancelled ones."""
         self.hold = asyncio.Event()
         """Batches are kept unanswered while it is set."""
-        self.servers: list[Server] = []
+        self.servers: list[Http2Server] = []
 
     def echo(self, calls: list[Call]) -> None:
         self.batches.append(calls)
@@ -92,8 +92,8 @@ class Service:
 
     def server(
         self, limits: Limits | None = None, http1: Callable[[], asyncio.Protocol] | None = None
-    ) -> Server:
-        server = Server(
+    ) -> Http2Server:
+        server = Http2Server(
             {"/t.T/Echo": self.echo, "/t.T/Fail": self.fail, "/t.T/Broken": self.broken},
             {
                 "/t.T/Slow": self.slow,
@@ -130,7 +130,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def server(service: Service) -> Server:
+async def server(service: Service) -> Http2Server:
     return service.server()
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from connect_kv.http2.calls import Call
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import ServerStream
 from connect_kv.rpc import kv_pb2, maintenance_pb2, watch_pb2
@@ -26,9 +26,9 @@ class Keys:
         self.held: list[Call] = []
         self.watching: list[ServerStream] = []
 
-    async def start(self, limits: Limits | None = None, port: int = 0) -> tuple[Server, int]:
+    async def start(self, limits: Limits | None = None, port: int = 0) -> tuple[Http2Server, int]:
         kv, maintenance = "/etcdserverpb.KV/", "/etcdserverpb.Maintenance/"
-        server = Server(
+        server = Http2Server(
             {kv + "Put": self.put, kv + "Range": self.range},
             {
                 kv + "DeleteRange": self.delete,

@@ -1,4 +1,4 @@
-"""What clients send to a `listener.Server`, frame by frame."""
+"""What clients send to a `listener.Http2Server`, frame by frame."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 
 from connect_kv.http2.frames import HEADERS, PING, RST_STREAM, WINDOW_UPDATE
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from tests.http2.conftest import Service, server_context, until
 from tests.http2.recorded import Recorded, recorded
 
@@ -50,7 +50,7 @@ async def codes(calls: list[Any]) -> Counter[grpc.StatusCode]:
     return Counter(await asyncio.gather(*map(code, calls)))
 
 
-async def test_calls_of_any_size(server: Server, recorded: Recorded) -> None:
+async def test_calls_of_any_size(server: Http2Server, recorded: Recorded) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         for size in (0, 1, 16_379, 16_380, 100_000, 1 << 20, 2_000_000):
             assert await client.call("Size", b"%d" % size) == b"v" * size
@@ -58,7 +58,7 @@ async def test_calls_of_any_size(server: Server, recorded: Recorded) -> None:
 
 
 async def test_small_calls_stay_on_the_short_path(
-    server: Server, service: Service, recorded: Recorded
+    server: Http2Server, service: Service, recorded: Recorded
 ) -> None:
     """Half of its frames are WINDOW_UPDATE, also between HEADERS and DATA; its blocks are soon alike."""
     async with Client(await server.listen("127.0.0.1", 0)) as client:
@@ -72,7 +72,7 @@ async def test_small_calls_stay_on_the_short_path(
 
 
 async def test_deadlines_of_rounded_seconds_are_found_without_decoding(
-    server: Server, recorded: Recorded
+    server: Http2Server, recorded: Recorded
 ) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         for _ in range(50):
@@ -80,7 +80,7 @@ async def test_deadlines_of_rounded_seconds_are_found_without_decoding(
         assert recorded.decoded < 20
 
 
-async def test_a_status_with_its_text_and_metadata(server: Server) -> None:
+async def test_a_status_with_its_text_and_metadata(server: Http2Server) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await client.call("Fail")
@@ -101,7 +101,7 @@ async def test_the_largest_status_that_we_send_arrives(service: Service) -> None
             size = int(call.message)
             call.fail(9, "ü" * 10_000, [("x", "v" * size)])
 
-    server = Server({"/t.T/Fail": fail})
+    server = Http2Server({"/t.T/Fail": fail})
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         for _ in range(20):
             with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -114,7 +114,7 @@ async def test_the_largest_status_that_we_send_arrives(service: Service) -> None
     await server.stop(0)
 
 
-async def test_metadata_in_both_directions(server: Server, service: Service) -> None:
+async def test_metadata_in_both_directions(server: Http2Server, service: Service) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         await client.call("Echo", metadata=[("token", "t"), ("x-bin", b"\0\xff")])
         metadata = dict(service.batches[0][0].metadata)
@@ -127,7 +127,7 @@ async def test_metadata_in_both_directions(server: Server, service: Service) -> 
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_compressed_requests(server: Server, compression: grpc.Compression) -> None:
+async def test_compressed_requests(server: Http2Server, compression: grpc.Compression) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         assert await client.call("Echo", b"v" * 10_000, compression=compression) == b"v" * 10_000
 
@@ -143,7 +143,7 @@ async def test_the_limit_of_streams_is_kept_to_because_it_is_announced_at_once(s
 
 
 async def test_calls_with_one_deadline_do_not_end_the_connection_and_are_not_carried_out_dead(
-    server: Server, service: Service, recorded: Recorded
+    server: Http2Server, service: Service, recorded: Recorded
 ) -> None:
     """1,500 calls are 1,500 resets at one moment; the next call on this connection goes on as before."""
     async with Client(await server.listen("127.0.0.1", 0)) as client:
@@ -162,7 +162,7 @@ async def test_calls_with_one_deadline_do_not_end_the_connection_and_are_not_car
 
 
 async def test_thousands_of_cancelled_calls_do_not_end_the_connection(
-    server: Server, service: Service, recorded: Recorded
+    server: Http2Server, service: Service, recorded: Recorded
 ) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         service.hold.set()
@@ -177,7 +177,7 @@ async def test_thousands_of_cancelled_calls_do_not_end_the_connection(
         assert recorded.kinds()[RST_STREAM] >= 2000
 
 
-async def test_hundreds_of_streams_are_given_up_at_once(server: Server, service: Service) -> None:
+async def test_hundreds_of_streams_are_given_up_at_once(server: Http2Server, service: Service) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         streams = [client.stream("Both") for _ in range(1500)]
         for stream in streams:
@@ -190,7 +190,7 @@ async def test_hundreds_of_streams_are_given_up_at_once(server: Server, service:
         assert await client.call("Echo", b"alive") == b"alive"
 
 
-async def test_streams_in_both_directions(server: Server) -> None:
+async def test_streams_in_both_directions(server: Http2Server) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         stream = client.stream("Both")
         for size in (0, 1, 100, 100_000, 2_000_000):
@@ -202,7 +202,7 @@ async def test_streams_in_both_directions(server: Server) -> None:
 
 
 async def test_a_stream_that_the_server_ends_before_the_client(
-    server: Server, service: Service, recorded: Recorded
+    server: Http2Server, service: Service, recorded: Recorded
 ) -> None:
     async with Client(await server.listen("127.0.0.1", 0)) as client:
         for _ in range(3):
@@ -216,7 +216,9 @@ async def test_a_stream_that_the_server_ends_before_the_client(
         assert len(recorded.connections) == 1
 
 
-async def test_a_client_that_stops_reading_does_not_stop_others(server: Server, service: Service) -> None:
+async def test_a_client_that_stops_reading_does_not_stop_others(
+    server: Http2Server, service: Service
+) -> None:
     port = await server.listen("127.0.0.1", 0)
     async with Client(port) as client:
         endless = client.stream("Endless")
@@ -257,7 +259,7 @@ async def test_a_drain_is_not_seen(service: Service) -> None:
     await server.stop(0)
 
 
-async def test_pings_are_answered(server: Server, recorded: Recorded) -> None:
+async def test_pings_are_answered(server: Http2Server, recorded: Recorded) -> None:
     port = await server.listen("127.0.0.1", 0)
     options = [*UNLIMITED, ("grpc.keepalive_time_ms", 100), ("grpc.keepalive_timeout_ms", 2000)]
     options += [("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.max_pings_without_data", 0)]

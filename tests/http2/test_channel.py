@@ -13,7 +13,7 @@ import pytest
 
 from connect_kv.http2.channel import CLIENT_LIMITS, Channel
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from connect_kv.http2.metadata import StatusError
 from tests.http2.conftest import Service, until
 
@@ -56,7 +56,7 @@ async def _grpcio(service: Service) -> tuple[grpc.aio.Server, int]:
 
 
 @pytest.fixture(params=["ours", "grpcio"])
-async def port(request: pytest.FixtureRequest, service: Service, server: Server) -> AsyncIterator[int]:
+async def port(request: pytest.FixtureRequest, service: Service, server: Http2Server) -> AsyncIterator[int]:
     if request.param == "ours":
         yield await server.listen("127.0.0.1", 0)
     else:
@@ -216,7 +216,7 @@ async def test_who_accepts_and_says_nothing_is_given_up_in_time() -> None:
 
 
 async def test_a_server_that_dies_fails_calls_and_another_connection_is_needed(
-    server: Server, service: Service
+    server: Http2Server, service: Service
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     service.hold.set()
@@ -238,7 +238,7 @@ async def test_a_server_that_dies_fails_calls_and_another_connection_is_needed(
         assert await channel.unary(ECHO, b"again") == b"again"
 
 
-async def test_a_silent_server_is_noticed(server: Server, service: Service) -> None:
+async def test_a_silent_server_is_noticed(server: Http2Server, service: Service) -> None:
     port = await server.listen("127.0.0.1", 0)
     limits = Limits(message=CLIENT_LIMITS.message, keepalive=0.1, keepalive_timeout=0.1)
     channel = await Channel.connect("127.0.0.1", port, limits=limits)
@@ -253,7 +253,9 @@ async def test_a_silent_server_is_noticed(server: Server, service: Service) -> N
     await channel.close()
 
 
-async def test_a_call_that_is_cancelled_costs_the_channel_nothing(server: Server, service: Service) -> None:
+async def test_a_call_that_is_cancelled_costs_the_channel_nothing(
+    server: Http2Server, service: Service
+) -> None:
     port = await server.listen("127.0.0.1", 0)
     service.hold.set()
     async with await Channel.connect("127.0.0.1", port) as channel:

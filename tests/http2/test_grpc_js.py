@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connect_kv.http2.frames import HEADERS
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from tests.etcd import skip_loudly
 from tests.http2.conftest import Service, until
 from tests.http2.recorded import Recorded, recorded
@@ -33,7 +33,7 @@ async def start(port: int, mode: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(str(node), *arguments, stdin=pipe, stdout=pipe)
 
 
-async def run(server: Server, mode: str) -> dict[str, Any]:
+async def run(server: Http2Server, mode: str) -> dict[str, Any]:
     program = await start(await server.listen("127.0.0.1", 0), mode)
     async with asyncio.timeout(60):
         output, _ = await program.communicate(b"")
@@ -42,13 +42,13 @@ async def run(server: Server, mode: str) -> dict[str, Any]:
     return told
 
 
-async def test_calls_of_any_size_and_two_thousand_at_a_time(server: Server) -> None:
+async def test_calls_of_any_size_and_two_thousand_at_a_time(server: Http2Server) -> None:
     told = await run(server, "calls")
     assert set(told["sizes"]) == {True}
     assert told["codes"] == {"0": 2000}
 
 
-async def test_a_status_with_its_text_and_metadata(server: Server) -> None:
+async def test_a_status_with_its_text_and_metadata(server: Http2Server) -> None:
     """It loses a text that is not percent-encoded as the specification says."""
     assert await run(server, "status") == {
         "code": 9,
@@ -62,7 +62,7 @@ async def test_a_status_with_its_text_and_metadata(server: Server) -> None:
 async def test_calls_with_one_deadline_come_and_go_in_one_burst(service: Service, recorded: Recorded) -> None:
     """The whole queue is sent and reset within milliseconds; the connection lives."""
     held: list[Any] = []
-    server = Server({"/t.T/Echo": service.echo, "/t.T/Held": held.extend})
+    server = Http2Server({"/t.T/Echo": service.echo, "/t.T/Held": held.extend})
     told = await run(server, "deadline")
     assert told == {"codes": {"4": 1500}, "after": "alive"}
     assert len(recorded.connections) == 1
@@ -70,13 +70,13 @@ async def test_calls_with_one_deadline_come_and_go_in_one_burst(service: Service
     await server.stop(0)
 
 
-async def test_deadlines_that_all_differ(server: Server, recorded: Recorded) -> None:
+async def test_deadlines_that_all_differ(server: Http2Server, recorded: Recorded) -> None:
     assert await run(server, "deadlines") == {"codes": {"0": 300}}
     assert recorded.kinds()[HEADERS] == 300
 
 
 async def test_a_stream_that_the_server_ends_before_the_client(
-    server: Server, service: Service, recorded: Recorded
+    server: Http2Server, service: Service, recorded: Recorded
 ) -> None:
     """It would keep its own side open for ever: we reset the stream without an error."""
     told = await run(server, "early")
@@ -84,7 +84,7 @@ async def test_a_stream_that_the_server_ends_before_the_client(
     assert len(recorded.connections) == 1
 
 
-async def test_a_stream_in_both_directions(server: Server) -> None:
+async def test_a_stream_in_both_directions(server: Http2Server) -> None:
     assert await run(server, "both") == {"sizes": [0, 100_000, 1_000_000], "code": 0}
 
 

@@ -32,7 +32,7 @@ from connect_kv.http2.frames import (
     settings,
 )
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from connect_kv.http2.metadata import StatusError
 from tests.etcd import skip_loudly
 from tests.http2.conftest import Service, client_context, server_context, until
@@ -99,7 +99,7 @@ class Peer:
 
 
 async def test_calls_of_several_connections_are_handed_over_together(
-    server: Server, service: Service
+    server: Http2Server, service: Service
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     peers = [await Peer.connect(port) for _ in range(5)]
@@ -119,7 +119,7 @@ async def test_calls_of_several_connections_are_handed_over_together(
         await peer.close()
 
 
-async def test_all_frames_of_a_turn_leave_with_one_write(server: Server, service: Service) -> None:
+async def test_all_frames_of_a_turn_leave_with_one_write(server: Http2Server, service: Service) -> None:
     port = await server.listen("127.0.0.1", 0)
     peer = await Peer.connect(port)
     await until(lambda: server.sockets)
@@ -144,7 +144,9 @@ async def test_all_frames_of_a_turn_leave_with_one_write(server: Server, service
     await peer.close()
 
 
-async def test_connections_that_have_nothing_to_say_cost_nothing(server: Server, service: Service) -> None:
+async def test_connections_that_have_nothing_to_say_cost_nothing(
+    server: Http2Server, service: Service
+) -> None:
     """Only those are looked at that something came from, or leaves for."""
     port = await server.listen("127.0.0.1", 0)
     peers = [await Peer.connect(port) for _ in range(30)]
@@ -168,7 +170,7 @@ async def test_connections_that_have_nothing_to_say_cost_nothing(server: Server,
 
 
 async def test_a_batch_that_raises_fails_its_calls_and_says_so(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Http2Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     async with await Channel.connect("127.0.0.1", port) as channel:
@@ -185,7 +187,7 @@ async def test_a_batch_that_raises_fails_its_calls_and_says_so(
 # Tasks.
 
 
-async def test_a_task_whose_call_is_given_up_is_cancelled(server: Server, service: Service) -> None:
+async def test_a_task_whose_call_is_given_up_is_cancelled(server: Http2Server, service: Service) -> None:
     port = await server.listen("127.0.0.1", 0)
     service.hold.set()
     async with await Channel.connect("127.0.0.1", port) as channel:
@@ -208,7 +210,9 @@ async def test_a_task_whose_call_is_given_up_is_cancelled(server: Server, servic
     await until(lambda: service.cancelled == 3)
 
 
-async def test_a_deadline_ends_a_task_whose_client_says_nothing(server: Server, service: Service) -> None:
+async def test_a_deadline_ends_a_task_whose_client_says_nothing(
+    server: Http2Server, service: Service
+) -> None:
     port = await server.listen("127.0.0.1", 0)
     service.hold.set()
     peer = await Peer.connect(port)
@@ -220,7 +224,9 @@ async def test_a_deadline_ends_a_task_whose_client_says_nothing(server: Server, 
     await peer.close()
 
 
-async def test_what_a_task_raises_is_the_status(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_task_raises_is_the_status(
+    server: Http2Server, caplog: pytest.LogCaptureFixture
+) -> None:
     port = await server.listen("127.0.0.1", 0)
     async with await Channel.connect("127.0.0.1", port) as channel:
         with pytest.raises(StatusError) as raised:
@@ -300,7 +306,7 @@ async def test_who_says_nothing_on_a_port_of_both_is_closed_in_time(
     await server.stop(0)
 
 
-async def test_without_a_protocol_for_it_http_1_is_refused_with_a_reason(server: Server) -> None:
+async def test_without_a_protocol_for_it_http_1_is_refused_with_a_reason(server: Http2Server) -> None:
     port = await server.listen("127.0.0.1", 0)
     peer = await Peer.connect(port, greet=False)
     assert (await peer.until(SETTINGS)).stream == 0  # before the client says anything
@@ -400,7 +406,7 @@ async def test_above_so_many_unanswered_calls_nothing_more_is_read(service: Serv
 
 
 async def test_who_does_not_read_is_not_read_from_and_costs_no_memory(
-    server: Server, service: Service
+    server: Http2Server, service: Service
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     peer = await Peer.connect(port, greet=False)
@@ -439,7 +445,7 @@ async def test_who_sends_an_octet_at_a_time_is_given_the_time_of_a_greeting(serv
     await server.stop(0)
 
 
-async def test_an_error_leaves_the_client_time_to_read_the_reason(server: Server) -> None:
+async def test_an_error_leaves_the_client_time_to_read_the_reason(server: Http2Server) -> None:
     """Bytes unread in a socket that is closed make the system take back what was sent."""
     port = await server.listen("127.0.0.1", 0)
     for _ in range(10):
@@ -450,7 +456,7 @@ async def test_an_error_leaves_the_client_time_to_read_the_reason(server: Server
 
 
 async def test_a_fault_of_ours_ends_the_connection_and_no_other(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Http2Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     peer = await Peer.connect(port)
@@ -523,7 +529,7 @@ async def test_a_server_nobody_is_connected_to_stops_at_once(service: Service) -
         await work
 
 
-async def test_all_addresses_are_those_of_both_versions_of_ip(server: Server) -> None:
+async def test_all_addresses_are_those_of_both_versions_of_ip(server: Http2Server) -> None:
     if not has_dualstack_ipv6():
         skip_loudly("no socket of this machine takes both versions")
     port = await server.listen("::", 0)
@@ -532,7 +538,7 @@ async def test_all_addresses_are_those_of_both_versions_of_ip(server: Server) ->
             assert await channel.unary("/t.T/Echo", host.encode()) == host.encode()
 
 
-async def test_a_socket_reset_before_its_end_was_written_is_closed(server: Server) -> None:
+async def test_a_socket_reset_before_its_end_was_written_is_closed(server: Http2Server) -> None:
     """The system knows before the loop tells."""
 
     class Reset(asyncio.Transport):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import Server
+from connect_kv.http2.listener import Http2Server
 from tests.etcd import skip_loudly
 from tests.http2.conftest import Service, server_context
 from tests.http2.recorded import Recorded, recorded
@@ -45,7 +45,7 @@ async def h2load(
 
 
 async def test_it_does_not_wait_for_our_settings_and_opens_a_hundred_streams(
-    server: Server, service: Service, recorded: Recorded, tmp_path: Path
+    server: Http2Server, service: Service, recorded: Recorded, tmp_path: Path
 ) -> None:
     port = await server.listen("127.0.0.1", 0)
     told = await h2load(port, tmp_path, "-n", "5000", "-c", "5", "-m", "100", body=b"v" * 256)
@@ -55,13 +55,13 @@ async def test_it_does_not_wait_for_our_settings_and_opens_a_hundred_streams(
     assert max(map(len, service.batches)) > 50
 
 
-async def test_large_answers_and_requests(server: Server, tmp_path: Path) -> None:
+async def test_large_answers_and_requests(server: Http2Server, tmp_path: Path) -> None:
     port = await server.listen("127.0.0.1", 0)
     told = await h2load(port, tmp_path, "-n", "60", "-c", "2", "-m", "10", body=b"v" * 1_000_000)
     assert told["succeeded"] == 60
 
 
-async def test_small_windows(server: Server, tmp_path: Path) -> None:
+async def test_small_windows(server: Http2Server, tmp_path: Path) -> None:
     """65,535 bytes for the connection and 1,023 for each stream."""
     port = await server.listen("127.0.0.1", 0)
     told = await h2load(
@@ -70,7 +70,7 @@ async def test_small_windows(server: Server, tmp_path: Path) -> None:
     assert told["succeeded"] == 200
 
 
-async def test_no_table_of_header_fields(server: Server, tmp_path: Path) -> None:
+async def test_no_table_of_header_fields(server: Http2Server, tmp_path: Path) -> None:
     port = await server.listen("127.0.0.1", 0)
     told = await h2load(port, tmp_path, "-n", "500", "-m", "10", "--header-table-size=0")
     assert told["succeeded"] == 500

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from connect_kv.frontend.grpc.router import Metadata, Route, RpcFailed
+from connect_kv.frontend.grpc.router import Metadata, MethodRoute, RpcFailed
 from tests.services.conftest import until
 
 
@@ -59,13 +59,13 @@ def calls(requests: Iterable[Message | bytes], metadata: Metadata = ()) -> list[
     ]
 
 
-def begin(route: Route, sent: Sequence[FakeCall]) -> None:
+def begin(route: MethodRoute, sent: Sequence[FakeCall]) -> None:
     """Hand them over as those of one turn."""
     assert route.batch is not None
     route.batch(sent)
 
 
-async def together(route: Route, sent: Sequence[FakeCall]) -> list[Outcome]:
+async def together(route: MethodRoute, sent: Sequence[FakeCall]) -> list[Outcome]:
     """The same, and what each of them is told."""
     begin(route, sent)
     await until(lambda: all(call.outcomes for call in sent))
@@ -73,7 +73,7 @@ async def together(route: Route, sent: Sequence[FakeCall]) -> list[Outcome]:
     return [call.outcome for call in sent]
 
 
-async def alone(route: Route, call: FakeCall) -> Outcome:
+async def alone(route: MethodRoute, call: FakeCall) -> Outcome:
     """What that call hears if it comes by itself, over the unary path."""
     try:
         return await route.unary(call.message, call.metadata)

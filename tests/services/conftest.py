@@ -20,7 +20,7 @@ from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Result
 from connect_kv.services.access import Access
 from connect_kv.services.deadlines import begun
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.opening import Opening
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.batches import commands_of
@@ -111,10 +111,10 @@ class FakeNode:
         return 7
 
 
-async def proposed_in_session(replica: Replica, payload: bytes) -> Sequence[bytes]:
+async def proposed_in_session(executor: CommandExecutor, payload: bytes) -> Sequence[bytes]:
     """One command of a session, as `services.session` proposes it."""
     outcome: asyncio.Future[Sequence[bytes]] = asyncio.get_running_loop().create_future()
-    replica.begin_in_session(payload, 1, outcome.set_result, outcome.set_exception)
+    executor.begin_in_session(payload, 1, outcome.set_result, outcome.set_exception)
     return await outcome
 
 

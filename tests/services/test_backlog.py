@@ -19,7 +19,7 @@ from connect_kv.rpc.cluster_pb2 import MemberListRequest, MemberListResponse
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse
 from connect_kv.rpc.lock_pb2 import LockRequest, LockResponse
 from connect_kv.rpc.watch_pb2 import WatchRequest, WatchResponse
-from connect_kv.services.caller import Caller, Channel
+from connect_kv.services.caller import Caller, RequestStream
 from connect_kv.services.streams import Streams
 from tests.doors import listening
 from tests.services.conftest import until
@@ -48,7 +48,7 @@ class Slow:
     async def MemberList(self, request: MemberListRequest, caller: Caller) -> MemberListResponse:
         return MemberListResponse()
 
-    async def Watch(self, channel: Channel[WatchRequest]) -> None:
+    async def Watch(self, channel: RequestStream[WatchRequest]) -> None:
         await channel.write(WatchResponse())
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import PEER_ADDRESS, Route, Router
+from connect_kv.frontend.grpc.router import PEER_ADDRESS, MethodRoute, Router
 from connect_kv.frontend.grpc.services import add_services
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
@@ -23,7 +23,7 @@ from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, PutResponse, R
 from connect_kv.services.asked import Asked, Many
 from connect_kv.services.audit import Audit, Level
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.kv import KvService
 from connect_kv.services.opening import Opening
 from connect_kv.services.quota import MARGIN, Quota
@@ -87,7 +87,7 @@ class Member:
     ) -> None:
         self.node = node or FakeNode(counted)
         self.clock = clock or Ticking()
-        self.replica = Replica(
+        self.executor = CommandExecutor(
             self.node,
             cluster_id=10,
             member_id=1,
@@ -102,11 +102,11 @@ class Member:
         self.quota = Quota(limit, clock=self.clock, measure=self._measure, exceeded=self._exceeded)
         self.metrics = Metrics(process=False)
         self.turns = Turns(self.clock.now)
-        self.service = KvService(self.replica, self.kv, self.quota, everybody(), self.turns)
+        self.service = KvService(self.executor, self.kv, self.quota, everybody(), self.turns)
         self.router = Router(
-            Streams(self.replica.has_leader, patience=0.05),
+            Streams(self.executor.has_leader, patience=0.05),
             self.metrics,
-            self.replica.has_leader,
+            self.executor.has_leader,
             lambda: learner,
             opening,
             audit=audit,
@@ -114,7 +114,7 @@ class Member:
         )
         add_services(self.router, {"KV": self.service})
 
-    def route(self, method: str) -> Route:
+    def route(self, method: str) -> MethodRoute:
         return self.router.route(f"/etcdserverpb.KV/{method}")
 
     def counts(self, method: str) -> dict[str, float]:
@@ -427,12 +427,12 @@ async def test_who_waits_when_the_member_stops_is_told_so() -> None:
     member.node.leader_id = None
     sent = calls(puts(2))
     begin(member.route("Put"), sent)
-    member.replica.stop()
+    member.executor.stop()
     await until(lambda: all(call.outcomes for call in sent))
     assert [call.outcome for call in sent] == [
         Failed(Code.UNAVAILABLE, "etcdserver: server stopped", (("connect-kv-error", "NodeStopped"),))
     ] * 2
-    await member.replica.close()
+    await member.executor.close()
 
 
 async def test_ranges_share_a_barrier_and_what_is_more_than_a_key_has_its_own() -> None:

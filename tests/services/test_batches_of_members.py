@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.message import Message
 
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import Route
+from connect_kv.frontend.grpc.router import MethodRoute
 from connect_kv.frontend.grpc.services import SERVICES
 from connect_kv.rpc import auth_pb2, kv_pb2, lease_pb2, machine_pb2
 from connect_kv.rpc.kv_pb2 import (
@@ -146,7 +146,7 @@ def plain(method: str, outcome: Outcome) -> Message | Failed:
     return found
 
 
-def route(server: KvServer, method: str) -> Route:
+def route(server: KvServer, method: str) -> MethodRoute:
     return server.services.router.route(PATHS[method])
 
 
@@ -255,7 +255,7 @@ class Sent:
     def __init__(self) -> None:
         self.calls: list[FakeCall] = []
 
-    def send(self, to: Route, count: int) -> None:
+    def send(self, to: MethodRoute, count: int) -> None:
         some = calls(PutRequest(key=b"k%d" % (len(self.calls) + at), value=b"v") for at in range(count))
         self.calls += some
         begin(to, some)

@@ -16,8 +16,8 @@ import pytest
 from connect_kv.errors import NodeStopped
 from connect_kv.kv.machine import KvMachine
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import Replica
-from connect_kv.services.lock_queue import Contests
+from connect_kv.services.executor import CommandExecutor
+from connect_kv.services.lock_queue import LockQueue
 from connect_kv.services.renewals import Renewals
 from connect_kv.statemachine.queries import Queries
 from tests.services.conftest import FakeNode, everybody
@@ -44,8 +44,8 @@ class Stuck:
         """Nothing."""
 
 
-def replica() -> Replica:
-    return Replica(Silent(), cluster_id=1, member_id=1, revision=lambda: 1)
+def executor() -> CommandExecutor:
+    return CommandExecutor(Silent(), cluster_id=1, member_id=1, revision=lambda: 1)
 
 
 async def told(work: Coroutine[Any, Any, object], close: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -70,14 +70,14 @@ async def test_who_waits_for_a_cleanup() -> None:
 
 
 async def test_who_renews_a_lease_and_who_comes_behind() -> None:
-    renewals = Renewals(replica())
+    renewals = Renewals(executor())
     await told(renewals.renew(1), renewals.close)
     with pytest.raises(NodeStopped):
         await renewals.renew(1)
 
 
 async def test_who_waits_for_the_next_renewal() -> None:
-    renewals = Renewals(replica())
+    renewals = Renewals(executor())
     under_way = asyncio.create_task(renewals.renew(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -87,18 +87,18 @@ async def test_who_waits_for_the_next_renewal() -> None:
 
 
 async def test_who_enters_a_lock() -> None:
-    contests = Contests(replica(), KvMachine(), everybody())
-    await told(contests.win(Caller(), b"lock", 7, b"", nullcontext()), contests.close)
+    lock_queue = LockQueue(executor(), KvMachine(), everybody())
+    await told(lock_queue.win(Caller(), b"lock", 7, b"", nullcontext()), lock_queue.close)
 
 
 async def test_who_leaves_while_entering_is_still_cancelled() -> None:
-    contests = Contests(replica(), KvMachine(), everybody())
-    entering = asyncio.create_task(contests.win(Caller(), b"lock", 7, b"", nullcontext()))
+    lock_queue = LockQueue(executor(), KvMachine(), everybody())
+    entering = asyncio.create_task(lock_queue.win(Caller(), b"lock", 7, b"", nullcontext()))
     await asyncio.sleep(0)
     entering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await entering
-    await contests.close()
+    await lock_queue.close()
 
 
 async def test_who_asks_a_machine() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from connect_kv.errors import NodeStopped, NoLeader, Overloaded
 from connect_kv.events import FEW, Signal, gradually
-from connect_kv.services.deadlines import Call, Deadlines, OutOfTime, begun
-from connect_kv.services.executor import Replica, encode_command, field_number
+from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall, begun
+from connect_kv.services.executor import CommandExecutor, encode_command, field_number
 from tests.services.conftest import FakeNode, proposed_in_session, until
 from tests.turns import turns
 
@@ -25,7 +25,7 @@ def waiting_forever() -> asyncio.Future[int]:
     return asyncio.get_running_loop().create_future()
 
 
-async def one(deadlines: Deadlines, work: Callable[[Call], Coroutine[Any, Any, object]]) -> str:
+async def one(deadlines: Deadlines, work: Callable[[WaitingCall], Coroutine[Any, Any, object]]) -> str:
     try:
         with deadlines.begin() as call:
             await work(call)
@@ -61,7 +61,7 @@ async def test_a_call_that_is_answered_just_when_it_is_late_ends_at_its_next_wai
     deadlines = Deadlines(0.01)
     answered = waiting_forever()
 
-    async def twice(call: Call) -> None:
+    async def twice(call: WaitingCall) -> None:
         answered.set_result(1)
         time.sleep(0.03)  # noqa: ASYNC251  # the sweep is due, and finds it answered
         await call.waiting(answered)
@@ -141,8 +141,8 @@ class Leaderless(FakeNode):
         self.leader_changed.fire()
 
 
-def executor(node: FakeNode, **options: Any) -> Replica:
-    return Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, **options)
+def executor(node: FakeNode, **options: Any) -> CommandExecutor:
+    return CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1, **options)
 
 
 async def test_who_waits_for_a_leader_is_not_submitted_before_one_is_known() -> None:

@@ -29,7 +29,7 @@ async def test_a_voter_is_added_to_one_member_at_once_and_then_waited_for(tmp_pa
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     async with running([wanted]) as (first,):
-        first.server.services.replica.time_limit = 2.0
+        first.server.services.executor.time_limit = 2.0
         begun = asyncio.get_running_loop().time()
         added = await add(first, address)
         assert asyncio.get_running_loop().time() - begun < 1.0

@@ -18,7 +18,7 @@ from connect_kv.rpc.maintenance_pb2 import (
     AlarmResponse,
     AlarmType,
 )
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import FakeNode, until
 from tests.services.test_cluster_service import has_the_log, joining
@@ -141,8 +141,8 @@ async def test_a_member_serves_once_it_has_what_was_committed_when_it_started() 
 
     node = Slow()
     node.failures = [connect_kv.errors.NoLeader(), connect_kv.errors.OutcomeUnknown()]
-    replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1)
-    health = Health(replica, alarms=frozenset, is_learner=lambda: False)
+    executor = CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1)
+    health = Health(executor, alarms=frozenset, is_learner=lambda: False)
     running = asyncio.create_task(health.run())
     await until(lambda: node.barriers)
     assert not health.serving(KV)

@@ -18,7 +18,7 @@ from connect_kv.errors import Refused
 from connect_kv.rpc import election_pb2, lock_pb2
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest, LeaseGrantResponse
 from connect_kv.services.caller import Caller
-from connect_kv.services.lock_queue import Contests
+from connect_kv.services.lock_queue import LockQueue
 from connect_kv.testing.processes import until
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import unary
@@ -111,26 +111,26 @@ async def test_who_asks_again_for_what_it_holds_and_goes_away_still_holds_it(
     held = await lock(only, "name", lease)
     waiting = asyncio.create_task(lock(only, "name", 0))
     await contenders(client, "name", 2)
-    contests = only.server.services._contests  # nearer than a call: its end can be timed
+    lock_queue = only.server.services._lock_queue  # nearer than a call: its end can be timed
     for moment in range(40):
-        again = asyncio.create_task(contests.win(Caller(), b"name", lease, b"", nullcontext()))
+        again = asyncio.create_task(lock_queue.win(Caller(), b"name", lease, b"", nullcontext()))
         for _ in range(moment):
             await asyncio.sleep(0)
         again.cancel()
         with suppress(asyncio.CancelledError):
             await again
-    await until_idle(contests)
+    await until_idle(lock_queue)
     assert await client.get(held.key) is not None
     assert not waiting.done()
     await only.call("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=held.key), lock_pb2.UnlockResponse)
     await waiting
 
 
-async def until_idle(contests: Contests) -> None:
+async def until_idle(lock_queue: LockQueue) -> None:
     """Wait until it has cleaned up after everybody who went away."""
 
     async def idle() -> bool:
-        return not contests._running
+        return not lock_queue._running
 
     await until(idle, 10, "the cleaning up")
 

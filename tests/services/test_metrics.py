@@ -12,7 +12,7 @@ from connect_kv.metrics import MOST_VERSIONS, ClientRequests, Metrics
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest, AlarmResponse
 from connect_kv.server.server_metrics import _health_families
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.statemachine.space import CleanupHistogram
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import FakeNode, streaming, unary, until
@@ -52,9 +52,9 @@ def test_durations_are_counted_by_the_bound_they_stay_below() -> None:
 
 async def test_each_check_is_counted_by_its_outcome() -> None:
     node = FakeNode()
-    replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1)
+    executor = CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1)
     learner = [False]
-    health = Health(replica, alarms=frozenset, is_learner=lambda: learner[0])
+    health = Health(executor, alarms=frozenset, is_learner=lambda: learner[0])
     for is_learner in (False, True, True):
         learner[0] = is_learner
         await health.ready["non_learner"]()

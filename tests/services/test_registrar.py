@@ -8,7 +8,7 @@ import pytest
 
 from connect_kv.errors import CommandFailed, NoLeader, OutcomeUnknown
 from connect_kv.rpc import kv_pb2, watch_pb2
-from connect_kv.services.caller import Caller, Channel
+from connect_kv.services.caller import Caller, RequestStream
 from connect_kv.services.status import UNEXPECTED, failure_of
 from tests.services.conftest import listed, serving, streaming, unary, until
 
@@ -38,7 +38,7 @@ class Keys:
 class Silent:
     """A watch that never says anything."""
 
-    async def Watch(self, channel: Channel[watch_pb2.WatchRequest]) -> None:
+    async def Watch(self, channel: RequestStream[watch_pb2.WatchRequest]) -> None:
         await asyncio.Event().wait()
 
 
@@ -159,7 +159,7 @@ async def test_bytes_that_are_no_message_are_told_so_in_etcds_words(data: bytes,
 class Listening:
     """A watch that reads."""
 
-    async def Watch(self, channel: Channel[watch_pb2.WatchRequest]) -> None:
+    async def Watch(self, channel: RequestStream[watch_pb2.WatchRequest]) -> None:
         while await channel.read() is not None:
             pass
 

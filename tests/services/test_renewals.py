@@ -7,7 +7,7 @@ import pytest
 
 from connect_kv.errors import OutcomeUnknown
 from connect_kv.rpc.command_pb2 import CommandBatch, LeaseRenewed, Result
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.renewals import Renewals
 from tests.services.conftest import FakeNode
 
@@ -19,7 +19,7 @@ def renewed(batch: CommandBatch) -> Sequence[Result]:
 
 
 def renewals(node: FakeNode) -> Renewals:
-    return Renewals(Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=1.0))
+    return Renewals(CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=1.0))
 
 
 async def test_what_waits_together_travels_together() -> None:

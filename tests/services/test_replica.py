@@ -20,7 +20,7 @@ from connect_kv.errors import (
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Failure, Result
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.services import session_commands
-from connect_kv.services.executor import FIRST_COMMANDS, Replica, encode_command, field_number
+from connect_kv.services.executor import FIRST_COMMANDS, CommandExecutor, encode_command, field_number
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.session_commands import SessionCommands
 from connect_kv.services.status import raise_failure, status_of
@@ -30,8 +30,8 @@ from tests.services.conftest import FakeNode, everybody, proposed_in_session
 PUT = field_number("put")
 
 
-def replica(node: FakeNode, *, time_limit: float = 5.0) -> Replica:
-    return Replica(
+def executor(node: FakeNode, *, time_limit: float = 5.0) -> CommandExecutor:
+    return CommandExecutor(
         node, cluster_id=10, member_id=1, revision=lambda: 4, time_limit=time_limit, max_request_bytes=1000
     )
 
@@ -50,7 +50,7 @@ def test_a_command_is_encoded_as_protobuf_would(size: int) -> None:
 
 async def test_a_result_comes_back_and_the_header_is_filled() -> None:
     node = FakeNode()
-    ours = replica(node)
+    ours = executor(node)
     await ours.execute(PUT, PutRequest(key=b"k").SerializeToString())
     assert node.batches[0].commands[0].put.key == b"k"
     header = ours.header()
@@ -60,14 +60,14 @@ async def test_a_result_comes_back_and_the_header_is_filled() -> None:
 async def test_a_request_over_the_limit_is_not_proposed() -> None:
     node = FakeNode()
     with pytest.raises(RequestTooLarge):
-        await replica(node).execute(PUT, b"x" * 1001)
+        await executor(node).execute(PUT, b"x" * 1001)
     assert not node.batches
 
 
 async def test_what_was_certainly_not_proposed_is_tried_again() -> None:
     node = FakeNode()
     node.failures = [NoLeader(), NotProposed(), NoLeader()]
-    await replica(node).execute(PUT, b"")
+    await executor(node).execute(PUT, b"")
     assert len(node.batches) == 1
 
 
@@ -76,14 +76,14 @@ async def test_what_may_have_happened_is_not_tried_again(error: Exception) -> No
     node = FakeNode()
     node.failures = [error]
     with pytest.raises(type(error)):
-        await replica(node).execute(PUT, b"")
+        await executor(node).execute(PUT, b"")
     assert not node.batches
 
 
 async def test_within_a_session_everything_temporary_is_tried_again() -> None:
     node = FakeNode()
     node.failures = [OutcomeUnknown(), Overloaded(), NoLeader()]
-    await proposed_in_session(replica(node), encode_command(PUT, b""))
+    await proposed_in_session(executor(node), encode_command(PUT, b""))
     assert len(node.batches) == 1
 
 
@@ -91,14 +91,14 @@ async def test_no_leader_until_the_deadline_is_said() -> None:
     node = FakeNode()
     node.failures = [NoLeader()] * 1000
     with pytest.raises(NoLeader):
-        await replica(node, time_limit=0.05).barrier()
+        await executor(node, time_limit=0.05).barrier()
 
 
 async def test_a_proposal_is_not_in_doubt_while_no_leader_is_known() -> None:
     node = FakeNode()
     node.leader_id = None
     with pytest.raises(NoLeader):
-        await replica(node, time_limit=0.1).execute(PUT, b"")
+        await executor(node, time_limit=0.1).execute(PUT, b"")
     assert not node.batches
 
 
@@ -111,7 +111,7 @@ async def test_what_was_in_doubt_once_stays_so() -> None:
     node = Lost()
     node.failures = [OutcomeUnknown()]
     with pytest.raises(OutcomeUnknown):
-        await proposed_in_session(replica(node, time_limit=0.1), encode_command(PUT, b""))
+        await proposed_in_session(executor(node, time_limit=0.1), encode_command(PUT, b""))
 
 
 async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
@@ -125,7 +125,7 @@ async def test_a_proposal_without_an_answer_is_of_unknown_outcome() -> None:
 
     node.propose = never  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown):
-        await replica(node, time_limit=0.01).execute(PUT, b"")
+        await executor(node, time_limit=0.01).execute(PUT, b"")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ async def test_more_calls_than_may_wait_are_refused_at_once() -> None:
         return [Result().SerializeToString()]
 
     node.propose = slow  # type: ignore[method-assign]
-    ours = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, max_waiting=2)
+    ours = CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1, max_waiting=2)
     waiting = [asyncio.create_task(ours.execute(PUT, b"")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
@@ -166,11 +166,11 @@ async def test_more_calls_than_may_wait_are_refused_at_once() -> None:
 async def test_a_kind_that_not_every_member_knows_is_not_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An old member would have to stop at it."""
     monkeypatch.setattr("connect_kv.services.executor.FIRST_COMMANDS", 0)
-    replica = Replica(
+    executor = CommandExecutor(
         FakeNode(), cluster_id=1, member_id=2, revision=lambda: 1, understood=lambda field: field != PUT
     )
     with pytest.raises(Refused, match="not capable"):
-        await replica.execute(PUT, b"")
+        await executor.execute(PUT, b"")
 
 
 def test_a_session_carries_only_kinds_that_every_version_knows() -> None:
@@ -194,7 +194,7 @@ async def test_who_waited_in_vain_is_told_why() -> None:
     node = FakeNode()
     node.failures = [NoLeader("of the node's own")]
     node.leader_id = None
-    ours = Replica(
+    ours = CommandExecutor(
         node,
         cluster_id=1,
         member_id=1,
@@ -230,7 +230,7 @@ async def test_a_response_is_cut_out_of_its_result(kind: str, revision: int, ter
     node.term = term
     expected = type(response)()
     expected.CopyFrom(response)
-    ours = replica(node)
+    ours = executor(node)
     ours.fill(expected.header)
     assert await ours.respond(field_number(kind), b"") == expected.SerializeToString()
 
@@ -238,4 +238,4 @@ async def test_a_response_is_cut_out_of_its_result(kind: str, revision: int, ter
 async def test_a_refused_request_has_no_response() -> None:
     node = FakeNode(lambda batch: [Result(failure=Failure(code=3, message="no"))])
     with pytest.raises(Refused, match="no"):
-        await replica(node).respond(PUT, b"")
+        await executor(node).respond(PUT, b"")

@@ -17,7 +17,7 @@ from connect_kv.node.clock import SystemClock
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Failure, Result, SessionOpened
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest, RangeResponse, ResponseHeader
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
@@ -59,14 +59,14 @@ class FakeKeys:
 @asynccontextmanager
 async def opened(node: FakeNode, *, window: int = 8, clock: Clock | None = None) -> AsyncIterator[Stream]:
     """A stream with an open session."""
-    replica = Replica(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=0.5)
+    executor = CommandExecutor(node, cluster_id=1, member_id=1, revision=lambda: 1, time_limit=0.5)
     keys: Any = FakeKeys()
     reads = Reads(keys, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]  # only ranges are read
     commands = SessionCommands(
         MachineCalls(UserMachines({})), everybody(), max_request_bytes=100, leases=lambda: ()
     )
     service = SessionService(
-        replica,
+        executor,
         reads,
         commands,
         SessionTable(),

@@ -44,8 +44,8 @@ async def put(member: Member) -> None:
 
 async def publish(members: list[Member], record: MemberPublish) -> None:
     """As that member would, and wait until all know."""
-    replica = members[0].server.services.replica
-    await replica.execute(field_number("member_publish"), record.SerializeToString())
+    executor = members[0].server.services.executor
+    await executor.execute(field_number("member_publish"), record.SerializeToString())
 
     async def known() -> bool:
         return all(

@@ -326,7 +326,7 @@ def reads_by_old_rights() -> Any:
 
     async def ranged(self: KvService, request: Any, caller: Any) -> None:
         self._access.range(caller, request)
-        await self._replica.barrier()
+        await self._executor.barrier()
 
     stack = ExitStack()
     stack.enter_context(replaced(Access, "behind", before))

@@ -20,7 +20,7 @@ from connect_kv.client.client import Client
 from connect_kv.config import from_options
 from connect_kv.errors import ConfigError, Refused
 from connect_kv.frontend.grpc.grpcio_server import _metadata
-from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, CallKind, Metadata, MethodRoute
 from connect_kv.server.tls import client_credentials
 from tests.doors import listening
 from tests.tls.conftest import member, options_of, tls_of
@@ -117,7 +117,9 @@ async def test_the_name_in_a_certificate_reaches_the_router(folder: Path, name: 
     async def stream(_: object) -> None:
         raise AssertionError
 
-    route = Route(service="S", method="M", kind=Kind.UNARY, unary=unary, stream=stream, overloaded=None)
+    route = MethodRoute(
+        service="S", method="M", kind=CallKind.UNARY, unary=unary, stream=stream, overloaded=None
+    )
     router: Any = SimpleNamespace(routes={"/S/M": route}, route=lambda _: route, serves=lambda _: True)
     shown = [(folder / f"{name}.{end}").read_bytes() if name else None for end in ("key", "pem")]
     secure = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), *shown)

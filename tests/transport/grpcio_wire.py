@@ -12,13 +12,13 @@ import grpc
 from connect_kv.credentials import Credentials
 from connect_kv.http2.metadata import UNAVAILABLE, StatusError
 from connect_kv.transport.limits import TransportLimits
-from connect_kv.transport.wire import Answer, Caller, OutgoingStream, Serve
+from connect_kv.transport.wire import Answer, OutgoingStream, PeerCaller, Serve
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class GrpcioWire:
-    """Implements `transport.wire.Wire`."""
+    """Implements `transport.wire.PeerWire`."""
 
     def __init__(self, limits: TransportLimits, credentials: Credentials | None = None) -> None:
         self.limits = limits
@@ -89,7 +89,7 @@ class GrpcioWire:
 
 
 class GrpcioChannel:
-    """Implements `transport.wire.Channel`."""
+    """Implements `transport.wire.PeerChannel`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -231,10 +231,10 @@ def _status(error: BaseException) -> StatusError:
     return StatusError(UNAVAILABLE, str(error) or type(error).__name__)
 
 
-def _caller(context: Context) -> Caller:
+def _caller(context: Context) -> PeerCaller:
     certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
     peer = context.peer()
-    return Caller(peer.split(":", 1)[1] if ":" in peer else peer, certificate)
+    return PeerCaller(peer.split(":", 1)[1] if ":" in peer else peer, certificate)
 
 
 def _code(error: StatusError) -> grpc.StatusCode:

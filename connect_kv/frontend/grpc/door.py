@@ -12,10 +12,10 @@ from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.calls import RECEIVE_MARGIN, Metadata, RpcFailed
-from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, PEER_ADDRESS, Kind, Route, Router
+from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, PEER_ADDRESS, CallKind, MethodRoute, Router
 from connect_kv.http2.calls import Call, Peer
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.listener import ALPN, Server
+from connect_kv.http2.listener import ALPN, Http2Server
 from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import Handle, Serve, ServerStream
 from connect_kv.trailers import MOST_REQUEST_METADATA
@@ -40,7 +40,7 @@ class DoorServer:
         streams: dict[str, Serve] = {}
         refuse: dict[str, Callable[[Call], None]] = {}
         for path, route in router.routes.items():
-            if route.kind is not Kind.UNARY:
+            if route.kind is not CallKind.UNARY:
                 streams[path] = _serving(route)
             elif route.batch is not None:
                 unary[path] = route.batch
@@ -48,7 +48,7 @@ class DoorServer:
                 tasks[path] = _handling(route)
             if route.overloaded is not None:
                 refuse[path] = _refusing(route.overloaded)
-        self._server = Server(
+        self._server = Http2Server(
             unary,
             tasks,
             streams,
@@ -119,7 +119,7 @@ def _more(addressed: Set[bytes]) -> Callable[[Call], Metadata]:
     return more
 
 
-def _handling(route: Route) -> Callable[[Call], Awaitable[bytes]]:
+def _handling(route: MethodRoute) -> Callable[[Call], Awaitable[bytes]]:
     async def handle(call: Call) -> bytes:
         try:
             return await route.unary(call.message, call.metadata)
@@ -129,7 +129,7 @@ def _handling(route: Route) -> Callable[[Call], Awaitable[bytes]]:
     return handle
 
 
-def _serving(route: Route) -> Serve:
+def _serving(route: MethodRoute) -> Serve:
     async def serve(stream: ServerStream) -> None:
         try:
             await route.stream(_DoorWire(stream))

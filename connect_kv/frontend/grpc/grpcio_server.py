@@ -18,9 +18,9 @@ from connect_kv.frontend.grpc.calls import RECEIVE_MARGIN
 from connect_kv.frontend.grpc.router import (
     CERTIFICATE_NAME,
     PEER_ADDRESS,
-    Kind,
+    CallKind,
     Metadata,
-    Route,
+    MethodRoute,
     Router,
     RpcFailed,
 )
@@ -65,9 +65,9 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
                 self._handlers[path] = known
         return known
 
-    def _handler(self, route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handler(self, route: MethodRoute) -> grpc.RpcMethodHandler[Any, Any]:
         metadata = _addressed(self._metadata) if route.addressed else self._metadata
-        if route.kind is Kind.UNARY:
+        if route.kind is CallKind.UNARY:
             return grpc.unary_unary_rpc_method_handler(self._unary(route, metadata))
 
         async def stream(_: object, context: Context) -> None:
@@ -79,7 +79,7 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
         # A stream of requests for server streams too: there is one, and the router reads it.
         return grpc.stream_stream_rpc_method_handler(stream)
 
-    def _unary(self, route: Route, metadata: Callable[[Context], Metadata]) -> Unary:
+    def _unary(self, route: MethodRoute, metadata: Callable[[Context], Metadata]) -> Unary:
         async def unary(request: bytes, context: Context) -> bytes:
             if route.overloaded is not None and self._serving >= self._most_served:
                 await _abort(context, route.overloaded())

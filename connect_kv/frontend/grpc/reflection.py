@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from connect_kv.etcd_errors import Code
 from connect_kv.frontend.grpc.router import ETCD_NAMES
 from connect_kv.rpc import cluster_pb2, election_pb2, kv_pb2, lease_pb2, lock_pb2, maintenance_pb2, watch_pb2
-from connect_kv.services.caller import Channel
+from connect_kv.services.caller import RequestStream
 
 _OURS = ".connect_kv.v1."
 _MVCC = frozenset(("KeyValue", "Event"))
@@ -37,7 +37,7 @@ class ReflectionService:
         self._services = sorted(services)
         self._etcd: descriptor_pool.DescriptorPool | None = None
 
-    async def ServerReflectionInfo(self, channel: Channel[ServerReflectionRequest]) -> None:
+    async def ServerReflectionInfo(self, channel: RequestStream[ServerReflectionRequest]) -> None:
         """One answer per request, with the words of the library's."""
         while (request := await channel.read()) is not None:
             answer = ServerReflectionResponse(original_request=request)

@@ -28,7 +28,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from connect_kv.auth.authenticator import Credentials
+from connect_kv.auth.authenticator import CallCredentials
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.frontend.grpc.batches import Batch, Known
@@ -41,7 +41,7 @@ from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
 from connect_kv.services.streams import Streams
 
-__all__ = ["Kind", "Metadata", "Route", "Router", "RpcFailed", "UnaryCall", "Wire"]
+__all__ = ["CallKind", "Metadata", "MethodRoute", "Router", "RpcFailed", "UnaryCall", "Wire"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ CERTIFICATE_NAME = ":certificate-name"
 """A field that a server adds: the CommonName of the client's certificate, which was verified. A server
 takes it from no client: HTTP/2 refuses names of that form but its own (RFC 9113, section 8.3)."""
 PEER_ADDRESS = ":peer-address"
-"""Another such field: where the call comes from, ``host:port``. On routes that say so (`Route.addressed`)."""
+"""Another such field: where the call comes from, ``host:port``. On routes that are `addressed`."""
 
 ETCD_NAMES = {
     "KV": "etcdserverpb.KV",
@@ -89,7 +89,7 @@ UNKNOWN_VERSION = "unknown"
 """Of the API, where a client names none."""
 
 
-class Kind(Enum):
+class CallKind(Enum):
     """How many messages go each way; the values are those of the metrics' label ``grpc_type``."""
 
     UNARY = "unary"
@@ -98,12 +98,12 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class MethodRoute:
     """One method under one of its names. Both ways of serving raise RpcFailed."""
 
     service: str
     method: str
-    kind: Kind
+    kind: CallKind
     unary: Callable[[bytes, Metadata], Awaitable[bytes]]
     """For UNARY: the encoded request in, the encoded response out."""
     stream: Callable[[Wire], Awaitable[None]]
@@ -155,15 +155,15 @@ class Router:
         self._streams = streams
         self._metrics = metrics
         self._has_leader = has_leader
-        self._table: dict[str, Route] = {}
+        self._table: dict[str, MethodRoute] = {}
         self._services: set[str] = set()
 
-    def route(self, path: str) -> Route:
+    def route(self, path: str) -> MethodRoute:
         """Who serves ``/package.Service/Method``; if nobody, who says so."""
         return self._table.get(path) or self._unknown(path)
 
     @property
-    def routes(self) -> Mapping[str, Route]:
+    def routes(self) -> Mapping[str, MethodRoute]:
         """Every method by its path, for a server that wants to know them beforehand."""
         return self._table
 
@@ -221,7 +221,7 @@ class Router:
         for batch in self._batches:
             await batch.close()
 
-    def _unknown(self, path: str) -> Route:
+    def _unknown(self, path: str) -> MethodRoute:
         service, slash, method = path.removeprefix("/").rpartition("/")
         if not slash:
             return _answering(service, method, f'malformed method name: "{path}"')
@@ -277,21 +277,21 @@ class _Method:
         self._method = method
         self._call = call
         self._parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
-        self._kind = Kind.SERVER_STREAM if method.server_streaming else Kind.UNARY
+        self._kind = CallKind.SERVER_STREAM if method.server_streaming else CallKind.UNARY
         if method.client_streaming:
-            self._kind = Kind.BIDI_STREAM
+            self._kind = CallKind.BIDI_STREAM
         self.count = metrics.call(service, method.name, self._kind.value)
-        self.requests = metrics.unary_requests if self._kind is Kind.UNARY else metrics.stream_requests
+        self.requests = metrics.unary_requests if self._kind is CallKind.UNARY else metrics.stream_requests
 
-    def route(self, batch: Batch | None) -> Route:
+    def route(self, batch: Batch | None) -> MethodRoute:
         """How a server finds it; `batch` takes calls that come together, if there is such a form."""
-        refusable = self._kind is Kind.UNARY and self._method.containing_service.name not in _ALWAYS_TAKEN
-        return Route(
+        refusable = self._kind is CallKind.UNARY and self._method.containing_service.name not in _ALWAYS_TAKEN
+        return MethodRoute(
             service=self.count.service,
             method=self.count.method,
             kind=self._kind,
             unary=self._unary,
-            stream=self._bidirectional if self._kind is Kind.BIDI_STREAM else self._server_stream,
+            stream=self._bidirectional if self._kind is CallKind.BIDI_STREAM else self._server_stream,
             overloaded=self._overloaded if refusable else None,
             waits=self._name in _WAITING,
             addressed=self.audit is not None or self._name in _ADDRESSED,
@@ -420,7 +420,7 @@ class _Method:
             return Known(_NEEDS_LEADER if needs_leader else _ANYBODY, version)
         if token and len(token) <= 2048 and not (certificate or needs_leader or address):
             return Known(_with_token(token), version)
-        shown = Credentials(token=None if token is None else _bare(token), certificate=certificate)
+        shown = CallCredentials(token=None if token is None else _bare(token), certificate=certificate)
         return Known(Caller(credentials=shown, needs_leader=needs_leader, address=address), version)
 
     def decode(self, data: bytes) -> Any:
@@ -438,7 +438,7 @@ class _Method:
         try:
             request = self._parse(data)
         except DecodeError:
-            raise undecodable(data, streamed=self._kind is not Kind.UNARY) from None
+            raise undecodable(data, streamed=self._kind is not CallKind.UNARY) from None
         request.DiscardUnknownFields()
         return request
 
@@ -492,7 +492,7 @@ class _Method:
 
 
 class _Channel:
-    """A `services.caller.Channel` over the wire of some server."""
+    """A `services.caller.RequestStream` over the wire of some server."""
 
     def __init__(self, method: _Method, wire: Wire) -> None:
         self._method = method
@@ -512,7 +512,7 @@ class _Channel:
 @lru_cache(1024)
 def _with_token(token: str | bytes) -> Caller:
     """Who calls with nothing but a token: the same ones come again and again."""
-    return Caller(credentials=Credentials(token=_bare(token)))
+    return Caller(credentials=CallCredentials(token=_bare(token)))
 
 
 def _bare(token: str | bytes) -> str:
@@ -535,12 +535,12 @@ async def _closed_after(responses: AsyncIterator[Any]) -> AsyncIterator[AsyncIte
             await responses.aclose()
 
 
-def _unimplemented(service: str, method: str) -> Route:
+def _unimplemented(service: str, method: str) -> MethodRoute:
     """For a method that exists, but not in this server."""
     return _answering(service, method, f"connect-kv: {service}/{method} is not implemented")
 
 
-def _answering(service: str, method: str, text: str) -> Route:
+def _answering(service: str, method: str, text: str) -> MethodRoute:
     """UNIMPLEMENTED, for any kind of call: it reads nothing, so it needs to know no message."""
 
     async def unary(data: bytes, metadata: Metadata) -> bytes:
@@ -549,6 +549,6 @@ def _answering(service: str, method: str, text: str) -> Route:
     async def stream(wire: Wire) -> None:
         raise RpcFailed(Status(Code.UNIMPLEMENTED, text))
 
-    return Route(
-        service=service, method=method, kind=Kind.BIDI_STREAM, unary=unary, stream=stream, overloaded=None
+    return MethodRoute(
+        service=service, method=method, kind=CallKind.BIDI_STREAM, unary=unary, stream=stream, overloaded=None
     )

@@ -17,7 +17,7 @@ import httptools
 from connect_kv.credentials import Credentials
 from connect_kv.frontend.http import heads
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
-from connect_kv.frontend.http.limits import Limits
+from connect_kv.frontend.http.limits import HttpLimits
 
 logger = logging.getLogger(__name__)
 
@@ -39,23 +39,23 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Shared(Protocol):
     """What all connections of a server share."""
 
-    limits: Limits
-    clock: heads.Clock
+    limits: HttpLimits
+    clock: heads.DateLine
     held: int
     """Bytes of bodies that nobody has taken."""
     stopping: bool
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: HttpConnection) -> bool:
         """Note it; False if there are too many."""
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         """It is over."""
 
     def strange(self, host: str, reason: str) -> None:
         """What came is no HTTP."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Made for each accepted socket; also for one whose first bytes somebody else has read."""
 
     def __init__(
@@ -450,7 +450,7 @@ class Connection(asyncio.Protocol):
             ending = b"Transfer-Encoding: chunked\r\n" + self._connection(exchange)
         else:
             exchange.keep_alive = False  # the end of the connection is that of the answer
-            ending = b"Connection: close\r\n"
+            ending = b"HttpConnection: close\r\n"
         date = self._shared.clock.line()
         self._transport.write(heads.head(status, exchange.always + fields, exchange.minor, date, ending))
 
@@ -482,10 +482,10 @@ class Connection(asyncio.Protocol):
         if not exchange.body.complete or self._shared.stopping:
             exchange.keep_alive = False  # what is left of the body will not be read
         if not exchange.keep_alive:
-            return b"Connection: close\r\n"
-        return b"" if exchange.minor else b"Connection: keep-alive\r\n"
+            return b"HttpConnection: close\r\n"
+        return b"" if exchange.minor else b"HttpConnection: keep-alive\r\n"
 
-    # Limits.
+    # HttpLimits.
 
     def drain(self) -> None:
         """The server stops: no more requests after the one that is being answered."""

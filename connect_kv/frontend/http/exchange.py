@@ -34,7 +34,7 @@ class Body:
         "taken",
     )
 
-    def __init__(self, connection: Wire) -> None:
+    def __init__(self, connection: ExchangeWire) -> None:
         self._connection = connection
         self._pieces: deque[bytes] = deque()
         self._ahead = 0
@@ -128,7 +128,7 @@ class Body:
             self._waiter.set_result(None)
 
 
-class Wire(Protocol):
+class ExchangeWire(Protocol):
     """What an exchange needs of its connection."""
 
     def waits(self) -> None:
@@ -179,7 +179,7 @@ class Exchange:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: ExchangeWire,
         *,
         method: str,
         target: bytes,

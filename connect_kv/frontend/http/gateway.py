@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import Kind, Route, Router, RpcFailed
+from connect_kv.frontend.grpc.router import CallKind, MethodRoute, Router, RpcFailed
 from connect_kv.frontend.http.connection import Take
 from connect_kv.frontend.http.errors import refuse
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
@@ -54,13 +54,13 @@ class Gateway:
         found: dict[bytes, Take] = {}
         for path, target in targets().items():
             route = self._router.route(target.route)
-            if route.kind is Kind.UNARY and route.batch is not None:
+            if route.kind is CallKind.UNARY and route.batch is not None:
                 found[path.encode()] = partial(gathering.take, Together(target, route))
         return found
 
     def _page(self, target: Target) -> Page:
         route = self._router.route(target.route)
-        if route.kind is Kind.UNARY:
+        if route.kind is CallKind.UNARY:
             return partial(self._unary, _Call(target, route))
         return partial(self._stream, target, route)
 
@@ -97,7 +97,7 @@ class Gateway:
         else:
             await in_pieces(exchange, message)
 
-    async def _stream(self, target: Target, route: Route, exchange: Exchange) -> None:
+    async def _stream(self, target: Target, route: MethodRoute, exchange: Exchange) -> None:
         if exchange.upgrade:
             from connect_kv.frontend.http.websocket import serve_websocket
 
@@ -128,7 +128,7 @@ class _Call:
 
     __slots__ = ("addressed", "request", "response", "route")
 
-    def __init__(self, target: Target, route: Route) -> None:
+    def __init__(self, target: Target, route: MethodRoute) -> None:
         self.route = route
         self.addressed = route.addressed
         self.request = target.method.input_type

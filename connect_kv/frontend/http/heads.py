@@ -17,7 +17,7 @@ NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 
 
-class Clock:
+class DateLine:
     """The Date of answers, made once a second."""
 
     __slots__ = ("_line", "_second")

@@ -105,16 +105,16 @@ class HttpPort:
         """Made, and what it needs imported, when it is first needed: clients and peers need none of it."""
         if self._serving is None:
             from connect_kv.frontend.http.gateway import Gateway
-            from connect_kv.frontend.http.limits import Limits
+            from connect_kv.frontend.http.limits import HttpLimits
             from connect_kv.frontend.http.openapi import PATH, Document
             from connect_kv.frontend.http.pages import pages
             from connect_kv.frontend.http.server import HttpServer
-            from connect_kv.frontend.http.site import Access, Site
+            from connect_kv.frontend.http.site import Site, SiteAccess
 
-            limits, gate, found = Limits(), self._gate, dict(pages(self._answers))
-            access, gateway = Access(), None
+            limits, gate, found = HttpLimits(), self._gate, dict(pages(self._answers))
+            access, gateway = SiteAccess(), None
             if gate is not None:
-                access = Access(origins=gate.origins, hosts=gate.hosts)
+                access = SiteAccess(origins=gate.origins, hosts=gate.hosts)
                 if gate.enabled:
                     found[PATH] = Document(self._answers.version.get("connect_kv", "")).serve
                     most_body = max(limits.body, 8 * gate.most_message)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from connect_kv.errors import NodeStopped, TimedOut
 from connect_kv.events import Signal
 from connect_kv.frontend.http.port import Check
-from connect_kv.services.executor import Replica
+from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.opening import Opening
 from connect_kv.services.status import failure_of
 
@@ -41,7 +41,7 @@ class Health:
 
     def __init__(
         self,
-        replica: Replica,
+        replica: CommandExecutor,
         *,
         alarms: Callable[[], frozenset[str]],
         is_learner: Callable[[], bool],

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from connect_kv.credentials import Credentials
-from connect_kv.frontend.http.connection import Connection, Direct, Handler
-from connect_kv.frontend.http.heads import Clock
-from connect_kv.frontend.http.limits import Limits
+from connect_kv.frontend.http.connection import Direct, Handler, HttpConnection
+from connect_kv.frontend.http.heads import DateLine
+from connect_kv.frontend.http.limits import HttpLimits
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ _GRACE_SECONDS = 1.0
 class HttpServer:
     """Use it in the loop that was running when it was made."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        self.clock = Clock()
+    def __init__(self, limits: HttpLimits | None = None) -> None:
+        self.limits = limits or HttpLimits()
+        self.clock = DateLine()
         self.held = 0
         self.stopping = False
         self._loop = asyncio.get_running_loop()
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[HttpConnection, None] = {}
         self._servers: list[asyncio.Server] = []
         self._told: dict[str, float] = {}
         self._sweeping: asyncio.TimerHandle | None = None
@@ -44,7 +44,7 @@ class HttpServer:
         self, handler: Handler, credentials: Credentials | None = None, direct: Direct | None = None
     ) -> asyncio.Protocol:
         """For one accepted connection; `credentials`: of its port, if that speaks TLS."""
-        return Connection(self, handler, credentials, direct)
+        return HttpConnection(self, handler, credentials, direct)
 
     async def listen(
         self,
@@ -86,7 +86,7 @@ class HttpServer:
 
     # For connections.
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: HttpConnection) -> bool:
         """One more; False if it is one too many."""
         self._connections[connection] = None
         if self._sweeping is None:
@@ -95,7 +95,7 @@ class HttpServer:
             connection.drain()
         return len(self._connections) <= self.limits.connections
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         """One less."""
         self._connections.pop(connection, None)
         if not self._connections:

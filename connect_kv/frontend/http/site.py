@@ -35,7 +35,7 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class SiteAccess:
     """From where a request may come."""
 
     origins: frozenset[str] = frozenset({"*"})
@@ -47,7 +47,7 @@ class Access:
 class Site:
     """Serves every request of a port. `pages` by their exact path."""
 
-    def __init__(self, pages: Mapping[str, Page], access: Access, gateway: Gateway | None = None) -> None:
+    def __init__(self, pages: Mapping[str, Page], access: SiteAccess, gateway: Gateway | None = None) -> None:
         """`gateway`: None, where the port has none."""
         self._pages = {**pages, **({} if gateway is None else gateway.pages())}
         self._by_target = {path.encode(): page for path, page in self._pages.items()}
@@ -121,9 +121,9 @@ class Site:
 def _allowing(origin: str) -> bytes:
     return heads.written(
         (
-            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
+            ("SiteAccess-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+            ("SiteAccess-Control-Allow-Origin", origin),
+            ("SiteAccess-Control-Allow-Headers", "accept, content-type, authorization"),
         )
     )
 

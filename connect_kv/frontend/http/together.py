@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import Metadata, Route
+from connect_kv.frontend.grpc.router import Metadata, MethodRoute
 from connect_kv.frontend.http.errors import refuse
 from connect_kv.frontend.http.exchange import Exchange
 from connect_kv.frontend.http.large import ANSWER, LARGE, in_pieces
@@ -28,7 +28,7 @@ class Together:
 
     __slots__ = ("addressed", "batch", "kept", "request", "response")
 
-    def __init__(self, target: Target, route: Route) -> None:
+    def __init__(self, target: Target, route: MethodRoute) -> None:
         assert route.batch is not None
         self.batch = route.batch
         self.addressed = route.addressed

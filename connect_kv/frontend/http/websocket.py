@@ -20,7 +20,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.frontend.grpc.router import Route, RpcFailed
+from connect_kv.frontend.grpc.router import MethodRoute, RpcFailed
 from connect_kv.frontend.http import heads
 from connect_kv.frontend.http.errors import last_line
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
@@ -38,7 +38,7 @@ class _Closed(Exception):
 
 
 async def serve_websocket(
-    exchange: Exchange, target: Target, route: Route, most: int, most_text: int
+    exchange: Exchange, target: Target, route: MethodRoute, most: int, most_text: int
 ) -> None:
     """`most`: bytes of an encoded request; `most_text`: of the JSON of one."""
     connection = WSConnection(ConnectionType.SERVER)

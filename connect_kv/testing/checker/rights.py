@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 
 @dataclass
-class Rights:
+class RightsModel:
     """Who there is, and what each may do."""
 
     keys: Iterable[bytes]

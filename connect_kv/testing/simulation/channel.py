@@ -19,7 +19,14 @@ import grpc
 import grpc.aio
 
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, Kind, Metadata, Route, RpcFailed, UnaryCall
+from connect_kv.frontend.grpc.router import (
+    CERTIFICATE_NAME,
+    CallKind,
+    Metadata,
+    MethodRoute,
+    RpcFailed,
+    UnaryCall,
+)
 from connect_kv.services.status import Status
 from connect_kv.testing.simulation.process import Process
 
@@ -44,7 +51,7 @@ class Listener(Protocol):
     def process(self) -> Process | None:
         """Who runs the handlers; None: nobody yet."""
 
-    def route(self, method: str) -> Route:
+    def route(self, method: str) -> MethodRoute:
         """Who carries out the method of that full name."""
 
 
@@ -474,7 +481,7 @@ class _HandedOver:
 class _ServerSide:
     """Runs a route; it is also the route's `Wire`."""
 
-    def __init__(self, connection: SimulatedConnection, route: Route, metadata: Metadata) -> None:
+    def __init__(self, connection: SimulatedConnection, route: MethodRoute, metadata: Metadata) -> None:
         self._connection = connection
         self._route = route
         self.metadata = metadata
@@ -483,7 +490,7 @@ class _ServerSide:
         """Serve the call to its end."""
         route = self._route
         try:
-            if route.kind is not Kind.UNARY:
+            if route.kind is not CallKind.UNARY:
                 await route.stream(self)
             else:
                 request = await self.read()

@@ -12,7 +12,7 @@ from connect_kv.errors import ConnectKvError, StorageError
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.storage.codec import LOG_ENTRY
-from connect_kv.testing.simulation.host import Host
+from connect_kv.testing.simulation.host import SimulatedHost
 from connect_kv.testing.simulation.process import across
 from connect_kv.testing.simulation.world import World
 
@@ -58,7 +58,7 @@ class Nemesis:
         self.count: dict[str, int] = dict.fromkeys(self.kinds, 0)
         self.log: list[tuple[float, str]] = []
         """When each began, in words."""
-        self._spare: Host | None = None
+        self._spare: SimulatedHost | None = None
 
     async def run(self) -> None:
         """For ever. Faults may overlap."""
@@ -114,7 +114,7 @@ class Nemesis:
     def _addresses(self) -> list[str]:
         return [host.peer_address for host in self._world.hosts]
 
-    def _some_host(self) -> Host:
+    def _some_host(self) -> SimulatedHost:
         """The leader more often than any other."""
         leader = self._world.leader
         if leader is not None and self._rng.random() < 0.5:
@@ -226,7 +226,7 @@ class Nemesis:
 
     # Disks.
 
-    def _at_write(self, host: Host, act: Callable[[Path], None]) -> None:
+    def _at_write(self, host: SimulatedHost, act: Callable[[Path], None]) -> None:
         """Do something at one of its next writes or syncs, whichever database it is of.
 
         Also while its member starts, when databases are made, checked, and deleted.
@@ -318,7 +318,7 @@ class Nemesis:
 
         disk.before_read = hook
 
-    def _flip_in_entry(self, host: Host, left: int) -> Callable[[Path, bytes, bytes], bytes]:
+    def _flip_in_entry(self, host: SimulatedHost, left: int) -> Callable[[Path, bytes, bytes], bytes]:
         """One bit of one entry of the log, which the block's checksum did not notice."""
 
         def read(path: Path, key: bytes, value: bytes) -> bytes:
@@ -403,11 +403,11 @@ class Nemesis:
         known = [member.node_id for member in membership.members if member.name in first]
         return [voter for voter in sorted(membership.voters) if known != [voter]]
 
-    async def _change(self, leader: Host, what: str, change: MembershipChange) -> bool:
+    async def _change(self, leader: SimulatedHost, what: str, change: MembershipChange) -> bool:
         self._say(f"{leader.name} {what}")
         return await self._ask(leader, leader.running.node.change_membership(change))
 
-    async def _ask(self, host: Host, work: Any) -> bool:
+    async def _ask(self, host: SimulatedHost, work: Any) -> bool:
         """Have a member do something; whether it says that it did."""
         process = host.process
         assert process is not None

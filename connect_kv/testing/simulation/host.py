@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from connect_kv.config import InitialMember, ServerConfig
 from connect_kv.errors import MemberRemoved, NodeStopped, RefusedToStart, StorageError
-from connect_kv.frontend.grpc.router import Route
+from connect_kv.frontend.grpc.router import MethodRoute
 from connect_kv.interfaces import Clock, LogStore
 from connect_kv.node.config import NodeConfig
 from connect_kv.peer_protocol import PeerMessage
@@ -51,11 +51,11 @@ class Surroundings(Protocol):
     def sees(self, message: PeerMessage) -> None:
         """A message leaves a member."""
 
-    def broken(self, host: Host, error: BaseException) -> None:
+    def broken(self, host: SimulatedHost, error: BaseException) -> None:
         """A member ended with an error that none of the faults explains."""
 
 
-class Host:
+class SimulatedHost:
     """One machine. Its member is started, stopped, killed and paused; what is on its disk stays."""
 
     def __init__(
@@ -138,7 +138,7 @@ class Host:
         """Whether a fault explains that the member ends with an error."""
         return self.excused or self.disk.failing()
 
-    def route(self, method: str) -> Route:
+    def route(self, method: str) -> MethodRoute:
         """See `channel.Listener`."""
         return self.running.services.router.route(method)
 

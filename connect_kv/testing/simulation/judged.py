@@ -13,7 +13,7 @@ from connect_kv.rpc.auth_pb2 import AuthChange
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 from connect_kv.services.audit import RIGHTS
-from connect_kv.testing.checker.rights import READ, ROOT, WRITE, Rights, Span
+from connect_kv.testing.checker.rights import READ, ROOT, WRITE, RightsModel, Span
 
 KEYS = (b"p0", b"p1", b"p2", b"p3")
 """Of the ranges that users of the simulation may have, and ask for."""
@@ -32,8 +32,8 @@ class Judged:
         self._violated = violated
         self._keys_of_lease = keys_of_lease
         self.enabled = False
-        self.rights = Rights((*KEYS, b"p4"))
-        self.versions: list[tuple[bool, Rights]] = [(False, deepcopy(self.rights))]
+        self.rights = RightsModel((*KEYS, b"p4"))
+        self.versions: list[tuple[bool, RightsModel]] = [(False, deepcopy(self.rights))]
         """Each state of it so far, the latest at the end."""
         self.refused = self.allowed = 0
         """Commands of users but root, while authentication was on."""

@@ -35,7 +35,7 @@ Answer = bytes | str
 """A value as it travels, or what was raised."""
 
 
-class Asked(NamedTuple):
+class AskedCall(NamedTuple):
     """A call, in a history."""
 
     name: str
@@ -118,7 +118,7 @@ class MachineSimulation(Simulation):
                 method = methods[name]
                 given = self.arguments(name, rng) if self.arguments else random_arguments(kind, method, rng)
                 reads = method.kind is MethodKind.QUERY
-                input = Asked(name, method.bind((), given), reads)
+                input = AskedCall(name, method.bind((), given), reads)
                 work = machine.call(getattr(kind, name), **given)
                 await caller.call(
                     input, self._told(input, work, method.raises), lambda told: told, reads=reads
@@ -126,7 +126,7 @@ class MachineSimulation(Simulation):
                 await caller.rest(self.config.pause)
 
     async def _told(
-        self, asked: Asked, work: Awaitable[Any], declared: tuple[type[Exception], ...]
+        self, asked: AskedCall, work: Awaitable[Any], declared: tuple[type[Exception], ...]
     ) -> CallOutcome:
         """What the call gives, with the log times at which members were asked meanwhile."""
         before = len(self.executed.asked(asked.name, asked.arguments))
@@ -169,7 +169,7 @@ def model_of(executed: Executed) -> Model:
     turn is not allowed. Activations are nobody's calls: they come before whatever needs them.
     """
 
-    def step(place: int, asked: Asked, told: CallOutcome | None, known: bool) -> Hashable | None:
+    def step(place: int, asked: AskedCall, told: CallOutcome | None, known: bool) -> Hashable | None:
         while True:
             if (after := at(place, asked, told, known)) is not None:
                 return after
@@ -177,7 +177,7 @@ def model_of(executed: Executed) -> Model:
                 return None
             place += 1
 
-    def at(place: int, asked: Asked, told: CallOutcome | None, known: bool) -> int | None:
+    def at(place: int, asked: AskedCall, told: CallOutcome | None, known: bool) -> int | None:
         if asked.reads:
             if not known or told is None:
                 return place
@@ -206,7 +206,7 @@ def model_of(executed: Executed) -> Model:
     )
 
 
-def _described(asked: Asked, told: CallOutcome | None, known: bool) -> str:
+def _described(asked: AskedCall, told: CallOutcome | None, known: bool) -> str:
     answer: object = told.answer if known and told is not None else "?"
     if isinstance(answer, bytes):
         answer = value_in_words(answer)

@@ -15,7 +15,7 @@ from connect_kv.errors import ConfigError
 from connect_kv.framework.versions import methods_of, versions_of
 from connect_kv.statemachine.fingerprint import changed, codes_of
 from connect_kv.testing.simulation.executed import Factory, ObservedMachine
-from connect_kv.testing.simulation.host import Host
+from connect_kv.testing.simulation.host import SimulatedHost
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.machine import NAME, MachineSimulation, first_of
 from connect_kv.testing.simulation.simulation import SETTLE_SECONDS, RunConfig
@@ -109,7 +109,7 @@ class UpgradeSimulation(MachineSimulation):
             return f"its upgrade fails: {type(error).__name__}: {error}"
         return "not all members have it"
 
-    async def _restart(self, host: Host, make: Factory) -> None:
+    async def _restart(self, host: SimulatedHost, make: Factory) -> None:
         host.machines = {NAME: lambda: self._machine(make)}
         if make is self._new:
             self._upgraded.add(host.name)

@@ -25,7 +25,7 @@ from connect_kv.node.config import NodeConfig
 from connect_kv.peer_protocol import PeerMessage
 from connect_kv.raft.messages import AppendRequest
 from connect_kv.testing.simulation.channel import ClientNetwork
-from connect_kv.testing.simulation.host import Host, MachineFactories
+from connect_kv.testing.simulation.host import MachineFactories, SimulatedHost
 from connect_kv.testing.simulation.invariants import Ledger, Violation
 from connect_kv.testing.simulation.process import SimLoop, SimTask
 from connect_kv.testing.simulation.reference import ReferenceState
@@ -70,7 +70,7 @@ class World:
             self.chance("peers"), faults=Faults(delay=(0.0002, 0.002), retry=0.05, refused_pause=0.2)
         )
         self.clients = ClientNetwork(self.chance("clients"), self._listener)
-        self.hosts: list[Host] = []
+        self.hosts: list[SimulatedHost] = []
         self.violation: Violation | None = None
         self.steps_at_end = 0
         self._digest = hashlib.blake2b(digest_size=16)
@@ -120,7 +120,7 @@ class World:
             self.violation = violation
             self.loop.end(violation)
 
-    def broken(self, host: Host, error: BaseException) -> None:
+    def broken(self, host: SimulatedHost, error: BaseException) -> None:
         """A member ended with an error that no fault explains."""
         self.fail(Violation(f"{host.name} failed: {type(error).__name__}: {error}"))
 
@@ -154,7 +154,7 @@ class World:
         for host in self.hosts:
             host.run()
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> SimulatedHost:
         """The machine of that name. Raises ValueError."""
         for host in self.hosts:
             if host.name == name:
@@ -163,12 +163,12 @@ class World:
             f"there is no member {name!r}; there are {', '.join(one.name for one in self.hosts)}"
         )
 
-    def add_host(self) -> Host:
+    def add_host(self) -> SimulatedHost:
         """One more machine, whose member will join the running cluster. It must be added there first."""
         return self._add_host(f"n{len(self.hosts) + 1}", joins=True)
 
     @property
-    def leader(self) -> Host | None:
+    def leader(self) -> SimulatedHost | None:
         """Who leads in the highest term."""
         leaders = [host for host in self.hosts if host.leads and not host.paused]
         return max(leaders, key=lambda host: host.running.node.term, default=None)
@@ -181,7 +181,7 @@ class World:
                 raise Violation(f"waited {seconds:g} s for {what}")
             await asyncio.sleep(0.02)
 
-    async def agreed(self, seconds: float = 20.0) -> Host:
+    async def agreed(self, seconds: float = 20.0) -> SimulatedHost:
         """Wait for a leader that every member follows that runs, and return it."""
 
         def follow() -> bool:
@@ -232,14 +232,14 @@ class World:
             channel_to=self.clients.channel(name),
         )
 
-    def _listener(self, address: str) -> Host | None:
+    def _listener(self, address: str) -> SimulatedHost | None:
         return next((host for host in self.hosts if host.client_address == address and host.serves), None)
 
     # Making.
 
-    def _add_host(self, name: str, *, joins: bool) -> Host:
+    def _add_host(self, name: str, *, joins: bool) -> SimulatedHost:
         config, rng = self.config, self.chance(f"clock {name}")
-        host = Host(
+        host = SimulatedHost(
             self,
             name,
             seed=config.seed,
