@@ -225,10 +225,6 @@ def test_a_damaged_table_block_raises_in_reads_and_in_the_middle_of_scans(tmp_pa
     engine.close()
 
 
-def test_castagnoli_checksum_is_the_standard_one() -> None:
-    assert wal.crc32c(b"123456789") == 0xE3069283
-
-
 def block_with(content: bytes, rest: int) -> bytes:
     """A block whose one record leaves so many bytes, too few for another one's head."""
     length = 32768 - 7 - rest
