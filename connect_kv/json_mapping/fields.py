@@ -72,7 +72,10 @@ def _whole(text: str) -> int:
     found = _NUMBER.match(text)
     if found is None:
         raise Unreadable
-    number = Decimal(found.group())
+    try:
+        number = Decimal(found.group())
+    except ArithmeticError:  # its exponent is no number that anybody means
+        raise Unreadable from None
     if not number:
         return 0
     if number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():

@@ -10,10 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from google.protobuf.descriptor import Descriptor
 
 from connect_kv import Replicated, command
 from connect_kv.frontend.http.openapi import document
 from connect_kv.frontend.http.paths import targets
+from connect_kv.json_mapping.decoding import decode
 from connect_kv.server.composition import KvServer
 from connect_kv.server.machines import hosted
 from tests.gateway.conftest import member
@@ -305,6 +307,23 @@ async def test_calls_sent_ahead_are_answered_in_order_good_ones_and_bad_ones(por
     async with connected(port) as socket:
         socket.send(b"".join(sent))
         assert [(await socket.answer()).status for _ in wanted] == wanted
+
+
+async def test_a_fault_of_ours_in_one_request_is_not_that_of_others(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from connect_kv.frontend.http import together
+
+    def faulty(kind: Descriptor, text: str) -> tuple[bytes, int]:
+        if "ZmF1bHR5" in text:
+            raise RuntimeError("a mistake")
+        return decode(kind, text)
+
+    monkeypatch.setattr(together, "decode", faulty)
+    bodies = [b'{"key":"YQ=="}', b'{"key":"ZmF1bHR5"}', b'{"key":"Yg=="}']
+    async with connected(port) as socket:
+        socket.send(b"".join(request("POST", "/v3/kv/range", body) for body in bodies))
+        assert [(await socket.answer()).status for _ in bodies] == [200, 500, 200]
 
 
 async def test_clients_that_leave_before_their_answer_leave_nothing(server: KvServer, port: int) -> None:

@@ -118,7 +118,20 @@ def test_whole_numbers_in_all_their_forms(said: str, number: int) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    ["1.5", "1e-1", '" 1"', '"1x"', '""', "9223372036854775808", "1e999999999", "true", '"+1"', '"0x1"'],
+    [
+        "1.5",
+        "1e-1",
+        '" 1"',
+        '"1x"',
+        '""',
+        "9223372036854775808",
+        "1e999999999",
+        "1e18446744073709551615",
+        "-1e-99999999999999999999",
+        "true",
+        '"+1"',
+        '"0x1"',
+    ],
 )
 def test_what_is_no_whole_number_is_refused(said: str) -> None:
     with pytest.raises(BadJson, match="invalid value for int64 field limit"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,9 @@ from connect_kv.frontend.http.paths import Target
 from connect_kv.json_mapping.decoding import BadJson, decode, readable
 from connect_kv.json_mapping.encoding import encode
 from connect_kv.json_mapping.syntax import BLANKS
+from connect_kv.services.status import UNEXPECTED
+
+logger = logging.getLogger(__name__)
 
 
 class Together:
@@ -99,6 +103,9 @@ class Gathering:
                 refuse(exchange, Code.INVALID_ARGUMENT, str(error))
             except Refused as refused:
                 refuse(exchange, Code(refused.code), refused.message)
+            except Exception as error:  # a fault of ours: it must not be that of the others
+                logger.error("a request failed", exc_info=error, extra={"method": method.request.full_name})
+                refuse(exchange, Code.UNKNOWN, UNEXPECTED)
         for method, many in calls.items():
             if many:
                 method.batch(many)
