@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from connect_kv import errors
 from connect_kv.client import client as asynchronous
@@ -30,6 +30,7 @@ from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
 from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
+from connect_kv.sync_auth import AuthClient, Run
 
 H = TypeVar("H", bound=AsyncHeld)
 M = TypeVar("M", bound=Replicated)
@@ -62,13 +63,6 @@ def connect(
             token=token,
         )
     )
-
-
-class Run(Protocol):
-    """Runs a coroutine on the client's loop and waits for it."""
-
-    def __call__(self, coroutine: Coroutine[object, object, T]) -> T:
-        """Its result, or what it raised."""
 
 
 class _LoopThread:
@@ -299,6 +293,13 @@ class Client:
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
         return MachineClient(self._client.machine(name, machine), self._run)
+
+    @property
+    def auth(self) -> AuthClient:
+        """Users, roles and their rights."""
+        if self._thread is None:
+            raise errors.ClientNotOpen("the client is not open")
+        return AuthClient(self._client.auth, self._run)
 
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         if self._thread is None:

@@ -80,7 +80,8 @@ ALLOWED: dict[str, set[str]] = {
     # programs and people
     "client": {"framework", "credentials", *GROUND},
     "mirror": {"client", *GROUND},
-    "sync": {"client", "credentials", "errors", "framework"},
+    "sync_auth": {"client", "rpc"},
+    "sync": {"client", "credentials", "errors", "framework", "sync_auth"},
     "containers": {"client", "framework", "errors"},
     "types": {"containers"},
     "bench": {"client", "credentials", "framework", *GROUND},

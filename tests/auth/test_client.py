@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import connect_kv.sync
 from connect_kv import Client, ConfigError, Refused, Replicated, Unavailable, command, connect, query
 from connect_kv.client.auth import COMMAND, QUERY, READ, READWRITE
+from connect_kv.client.auth import AuthClient as AsyncAuthClient
 from connect_kv.statemachine.hosted import ReplicatedMachine
+from connect_kv.sync_auth import AuthClient
 from tests.auth.conftest import PASSWORDS, found_users, guarded, server_at, user
 from tests.services.conftest import until
 
@@ -186,6 +189,15 @@ async def test_the_blocking_client_logs_in_too(tmp_path: Path) -> None:
             with connect_kv.sync.connect(server.client_address, user="al", password="secret") as al:
                 al.put("k", "1")
                 assert al.get("k")
+                with pytest.raises(Refused, match="permission denied"):
+                    al.auth.add_role("r")
+            with connect_kv.sync.connect(server.client_address, user="root", password="r00t") as root:
+                root.auth.add_role("r")
+                root.auth.grant("r", READ, "r/", prefix=True)
+                root.auth.grant_role("al", "r")
+                assert root.auth.user("al") == ["k", "r"]
+                assert root.auth.role("r").permissions[0].range_end == b"r0"
+                assert root.auth.status()[0]
 
         await asyncio.to_thread(use)
 
@@ -212,6 +224,12 @@ async def test_no_login_without_a_member_is_said_so(tmp_path: Path) -> None:
 def test_half_of_it_is_refused(user: str, password: str | None, token: str) -> None:
     with pytest.raises(ConfigError, match="expected a user and a password, or a token"):
         connect("127.0.0.1:1", user=user, password=password, token=token)
+
+
+def test_the_blocking_calls_are_those_of_the_other() -> None:
+    for name, call in vars(AsyncAuthClient).items():
+        if not name.startswith("_"):
+            assert signature(getattr(AuthClient, name)) == signature(call), name
 
 
 def test_the_password_is_in_no_repr() -> None:
