@@ -120,6 +120,9 @@ class ServerConfig:
     """Seconds that a simple token lives without being used."""
     bcrypt_cost: int = 10
     """Of passwords set from now on: 4 to 31; each step doubles what a guess costs."""
+    max_connections: int = 16_384
+    max_handshakes: int = 1024
+    """Connections of clients that have not shown who they are, in a handshake for one."""
     max_streams_per_user: int = 8192
     """These three: 0 is no limit (`services.shares`)."""
     max_watches_per_user: int = 500_000
@@ -516,7 +519,7 @@ def check_own_entry(config: ServerConfig) -> None:
 def _check_numbers(config: ServerConfig) -> None:
     for key in (
         "heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count", "catch_up_entries",
-        "auth_token_ttl",
+        "auth_token_ttl", "max_connections", "max_handshakes",
     ):  # fmt: skip
         if getattr(config, key) <= 0:
             raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")

@@ -332,6 +332,18 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
             default="10",
         ),
         Option(
+            key="max_connections",
+            kind=Kind.NUMBER,
+            help="Connections of clients; one more is told to go away. With the gRPC library neither counts.",
+            default="16384",
+        ),
+        Option(
+            key="max_handshakes",
+            kind=Kind.NUMBER,
+            help="Of them, those that have not shown who they are; one more, and the oldest is closed.",
+            default="1024",
+        ),
+        Option(
             key="max_streams_per_user",
             kind=Kind.NUMBER,
             help="Streams one user may have open on this member; 0: no limit. Root has none, here and below.",

@@ -11,6 +11,9 @@ class Limits:
 
     connections: int = 16_384
     """At a time; one more is told to go away."""
+    arrivals: int = 1024
+    """Connections of them that are not known yet, in a handshake or before their SETTINGS: one more, and the
+    oldest is closed."""
     streams: int = 16_384
     """Open calls of one connection: announced on connect and never changed, because C core does not follow
     a change. Beyond it REFUSED_STREAM, which C core never repeats: a last resort."""

@@ -14,8 +14,10 @@ from functools import partial
 from typing import Final, cast
 
 from connect_kv.http2 import frames, sockets
+from connect_kv.http2.arrivals import Arrivals
 from connect_kv.http2.calls import Call, Peer, Route, ServerTurn
 from connect_kv.http2.frames import PREFACE
+from connect_kv.http2.handshakes import Handshakes
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.metadata import INTERNAL, Metadata
 from connect_kv.http2.server import ServerConnection
@@ -86,6 +88,10 @@ class Http2Server:
         """What is to be written is written without being asked for."""
         self.meet = meet
         self.sockets: set[_Socket] = set()
+        self.arrivals = Arrivals(self.limits.arrivals)
+        self.refused_connections = 0
+        """For there were too many."""
+        self._handshakes: Handshakes | None = None
         self.unanswered = 0
         """Unary calls of all connections."""
         self.full = False
@@ -110,16 +116,15 @@ class Http2Server:
 
     async def start(self, context: ssl.SSLContext | None = None) -> None:
         """Accept connections at all addresses that were bound. `context`: with TLS, see `ALPN`."""
-        wait = self.limits.handshake if context is not None else None
+        if context is not None:
+            self._handshakes = Handshakes(context, self.arrivals, self.limits.handshake, self.protocol)
         while self._bound:
-            server = await self.loop.create_server(
-                self.protocol,
-                sock=self._bound.pop(),
-                ssl=context,
-                backlog=sockets.BACKLOG,
-                ssl_handshake_timeout=wait,
-            )
-            self._listening.append(server)
+            bound = self._bound.pop()
+            if self._handshakes is not None:
+                self._handshakes.listen(bound)
+            else:
+                server = await self.loop.create_server(self.protocol, sock=bound, backlog=sockets.BACKLOG)
+                self._listening.append(server)
 
     def tls_came(self, address: str) -> None:
         """To a port that does not speak it: one line, at most once a minute."""
@@ -128,7 +133,7 @@ class Http2Server:
             logger.warning("TLS came to a port that does not speak it", extra={"peer": address})
 
     def protocol(self) -> asyncio.Protocol:
-        """For one accepted socket, with or without TLS."""
+        """For one accepted socket, or behind its handshake."""
         return _Socket(self)
 
     # Turns.
@@ -195,6 +200,8 @@ class Http2Server:
             bound.close()
         for server in self._listening:
             server.close()
+        if self._handshakes is not None:
+            await self._handshakes.stop()
         for one in list(self.sockets):
             one.drain()
         self.flush()
@@ -218,6 +225,7 @@ class Http2Server:
     def closed(self, one: _Socket) -> None:
         """A connection is over."""
         self.sockets.discard(one)
+        self.arrivals.settled(one)
         if not self.sockets:
             self._all_closed.set()
 
@@ -232,6 +240,8 @@ class _Socket(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._begun = b""
         self._counted = 0
+        self._known = False
+        """Its SETTINGS have come."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closing = False
@@ -242,9 +252,11 @@ class _Socket(asyncio.Protocol):
         server = self._server
         crowded = len(server.sockets) >= server.limits.connections
         server.sockets.add(self)
+        server.arrivals.add(self, self._transport.abort)
         tls = transport.get_extra_info("ssl_object")
         chosen = tls.selected_alpn_protocol() if tls is not None else None
         if crowded:
+            server.refused_connections += 1
             self._start().end(frames.NO_ERROR, "too many connections")
         elif chosen == "h2" or server.http1 is None:
             self._start()
@@ -302,6 +314,9 @@ class _Socket(asyncio.Protocol):
             logger.exception("a connection failed", extra={"peer": core.peer.address})
             core.end(frames.INTERNAL_ERROR, "internal error")
         server.in_turn = False
+        if not self._known and core.life.greeted:
+            self._known = True
+            server.arrivals.settled(self)
         self._count()
         if core.soonest < self._timer_at:
             self._schedule(core.soonest)

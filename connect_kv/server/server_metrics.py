@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from connect_kv.auth.attempts import LoginAttempts
+from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.http.probes import Health
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
@@ -81,6 +82,21 @@ def show(
         )
     counter("connect_kv_logins_slowed", "Those that had to wait for their turn.", lambda: logins.slowed)
     gauge("connect_kv_streams_open", "Streams of clients.", lambda: streams.count)
+
+
+def show_connections(metrics: Metrics, door: DoorServer) -> None:
+    """Of the port for clients, where it is our own."""
+    metrics.gauge("connect_kv_connections", "Connections of clients.", lambda: door.connections)
+    metrics.counter(
+        "connect_kv_connections_refused",
+        "Connections told to go away: there were too many.",
+        lambda: door.refused_connections,
+    )
+    metrics.counter(
+        "connect_kv_connections_turned_away",
+        "Connections closed before they had shown who they are, to make room for others.",
+        lambda: door.turned_away,
+    )
 
 
 def show_audit(metrics: Metrics, file: AuditFile) -> None:

@@ -19,6 +19,7 @@ from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
 from connect_kv.frontend.http.port import Answers, Gate, HttpPort
 from connect_kv.frontend.http.probes import Health
+from connect_kv.http2.limits import Limits
 from connect_kv.interfaces import Clock, Worker
 from connect_kv.kv.lessor import Lessor
 from connect_kv.kv.machine import KvMachine
@@ -28,7 +29,7 @@ from connect_kv.node.status import Contact
 from connect_kv.rpc.maintenance_pb2 import AlarmMember, AlarmType
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_audit, make_authentication
-from connect_kv.server.server_metrics import show
+from connect_kv.server.server_metrics import show, show_connections
 from connect_kv.server.tls import CLIENTS, HTTP, gateway_on_http_port, listed
 from connect_kv.services.audit import Trail
 from connect_kv.services.cluster import ClusterService
@@ -273,7 +274,9 @@ class Services:
                 max_request_bytes=config.max_request_bytes,
                 credentials=tls.get(CLIENTS),
                 http1=partial(self._http.protocol, tls.get(CLIENTS)),
+                limits=Limits(connections=config.max_connections, arrivals=config.max_handshakes),
             )
+            show_connections(metrics, self._grpc)
         self._tasks: list[asyncio.Task[None]] = []
         show(
             metrics,

@@ -66,6 +66,8 @@ VALUES: dict[str, object] = {
     "grpc_server": "grpcio",
     "log_level": "debug",
     "log_format": "json",
+    "max_connections": 7,
+    "max_handshakes": 8,
     "max_streams_per_user": 9,
     "max_watches_per_user": 10,
     "max_sessions_per_user": 0,

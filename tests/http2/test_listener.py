@@ -564,3 +564,48 @@ async def test_a_socket_reset_before_its_end_was_written_is_closed(server: Http2
     protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")  # which ends the connection
     assert transport.aborted
     protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_who_only_connects_makes_room_for_others(secured: bool, certificates: Path) -> None:
+    """The oldest of those that have not shown who they are is closed for the next; who goes on is served."""
+    service = Service()
+    server = Server({"/t.T/Echo": service.echo}, limits=Limits(arrivals=5, handshake=60))
+    port = await server.listen("127.0.0.1", 0, server_context(certificates) if secured else None)
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+    await until(lambda: len(server.arrivals) == 5)
+    peers = []
+    for _ in range(3):
+        peer = await Peer.connect(port, client_context(certificates, "h2") if secured else None)
+        peer.writer.write(peer.call(body=b"hello"))
+        await peer.answer()
+        peers.append(peer)
+    counted = server.arrivals.turned_away, len(server.arrivals)
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            await silent[0][0].read()
+    for _, writer in silent:
+        writer.close()
+    for peer in peers:
+        peer.writer.close()
+    await server.stop(1)
+    assert counted == (1, 4), "those that go on are not among them"
+    assert not len(server.arrivals)
+
+
+async def test_a_handshake_that_fails_is_a_line_with_its_reason(
+    certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server({}, limits=Limits())
+    port = await server.listen("127.0.0.1", 0, server_context(certificates))
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+    await server.stop(0)
+    lines = [one for one in caplog.records if one.getMessage() == "a handshake failed"]
+    assert len(lines) == 1, "one a minute for a host"
+    assert "HTTP" in str(vars(lines[0])["reason"])
+    assert str(vars(lines[0])["peer"]).startswith("127.0.0.1:")

@@ -66,6 +66,21 @@ class DoorServer:
         self._port = 0
 
     @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.sockets)
+
+    @property
+    def refused_connections(self) -> int:
+        """How many were told to go away, for there were too many."""
+        return self._server.refused_connections
+
+    @property
+    def turned_away(self) -> int:
+        """How many were closed before they had shown who they are, to make room for others."""
+        return self._server.arrivals.turned_away
+
+    @property
     def port(self) -> int:
         """The port listened on."""
         return self._port

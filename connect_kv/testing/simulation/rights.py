@@ -13,7 +13,6 @@ from connect_kv.client.auth import AuthClient
 from connect_kv.client.client import Client
 from connect_kv.rpc.auth_pb2 import Permission
 from connect_kv.rpc.kv_pb2 import RangeRequest
-from connect_kv.services.audit import RIGHTS
 from connect_kv.testing.checker.rights import ROOT
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.judged import KEYS
@@ -99,11 +98,8 @@ async def use_rights(world: World, user: str, pause: float) -> None:
             await asyncio.sleep(rng.expovariate(1 / pause))
             try:
                 await _use(world, client, user, rng)
-            except errors.Refused as refused:
-                if refused.message not in RIGHTS and "lease not found" not in refused.message:
-                    raise
             except errors.ConnectKvError:
-                continue
+                continue  # whether what the log refused was rightly refused, the reference says
 
 
 async def _use(world: World, client: Client, user: str, rng: Random) -> None:
