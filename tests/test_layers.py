@@ -72,8 +72,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "config": {"credentials", "errors", "framework", "options", "units"},
     "server": {
-        "auth",
-        "http2", "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
+        "auth", "http2",
+        "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
         "authority",
     },

@@ -30,8 +30,8 @@ ROLES = ["r1", "r2", "r3"]
 LEASES = [1, 2, 3]
 LONG = 100_000
 ROOT = "root"
-STABLE = 11
-"""Permissions of a role; with more, the reference keeps those of one key in any order."""
+STABLE = 6
+"""Permissions of a role; with more, the reference keeps those of one key in any order (Go's sort.Sort)."""
 NOBODY, WRONG = "without a token", "with a wrong token"
 BAD_TOKEN = "etcdserver: invalid auth token"
 
