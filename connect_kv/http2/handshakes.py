@@ -1,4 +1,4 @@
-"""Handshakes of TLS: each connection is counted before anything is spent on it."""
+"""TlsHandshakes of TLS: each connection is counted before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TELL_AGAIN: Final = 60.0
 _TOLD_HOSTS: Final = 1000
 
 
-class Handshakes:
+class TlsHandshakes:
     """Accepts connections of one server. A loop that listens by itself begins any number at once."""
 
     def __init__(

@@ -17,7 +17,7 @@ from connect_kv.http2 import frames, sockets
 from connect_kv.http2.arrivals import Arrivals
 from connect_kv.http2.calls import Call, Peer, Route, ServerTurn
 from connect_kv.http2.frames import PREFACE
-from connect_kv.http2.handshakes import Handshakes
+from connect_kv.http2.handshakes import TlsHandshakes
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.metadata import INTERNAL, Metadata
 from connect_kv.http2.server import ServerConnection
@@ -91,7 +91,7 @@ class Http2Server:
         self.arrivals = Arrivals(self.limits.arrivals)
         self.refused_connections = 0
         """For there were too many."""
-        self._handshakes: Handshakes | None = None
+        self._handshakes: TlsHandshakes | None = None
         self.unanswered = 0
         """Unary calls of all connections."""
         self.full = False
@@ -117,7 +117,7 @@ class Http2Server:
     async def start(self, context: ssl.SSLContext | None = None) -> None:
         """Accept connections at all addresses that were bound. `context`: with TLS, see `ALPN`."""
         if context is not None:
-            self._handshakes = Handshakes(context, self.arrivals, self.limits.handshake, self.protocol)
+            self._handshakes = TlsHandshakes(context, self.arrivals, self.limits.handshake, self.protocol)
         while self._bound:
             bound = self._bound.pop()
             if self._handshakes is not None:
