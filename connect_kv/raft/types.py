@@ -50,6 +50,10 @@ class Entry:
     kind: EntryKind
     data: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without what it holds: values of keys, and tokens."""
+        return f"Entry({self.id}, {self.kind.name}, {len(self.data)} bytes)"
+
     @property
     def term(self) -> int:
         """Term of the leader that created the entry."""

@@ -570,7 +570,7 @@ async def test_a_socket_reset_before_its_end_was_written_is_closed(server: Http2
 async def test_who_only_connects_makes_room_for_others(secured: bool, certificates: Path) -> None:
     """The oldest of those that have not shown who they are is closed for the next; who goes on is served."""
     service = Service()
-    server = Server({"/t.T/Echo": service.echo}, limits=Limits(arrivals=5, handshake=60))
+    server = Http2Server({"/t.T/Echo": service.echo}, limits=Limits(arrivals=5, handshake=60))
     port = await server.listen("127.0.0.1", 0, server_context(certificates) if secured else None)
     silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
     await until(lambda: len(server.arrivals) == 5)
@@ -596,7 +596,7 @@ async def test_who_only_connects_makes_room_for_others(secured: bool, certificat
 async def test_a_handshake_that_fails_is_a_line_with_its_reason(
     certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server({}, limits=Limits())
+    server = Http2Server({}, limits=Limits())
     port = await server.listen("127.0.0.1", 0, server_context(certificates))
     for _ in range(3):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
