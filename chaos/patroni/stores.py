@@ -69,13 +69,13 @@ class ConnectKv:
         for node in self._cluster.nodes:
             node.arguments += [
                 "--cert-file",
-                str(folder / "demo.crt"),
+                str(folder / "demo.pem"),
                 "--key-file",
                 str(folder / "demo.key"),
             ]
             node.arguments += ["--http-tls", "off"]
-        ca = self._directory / "ca.crt"
-        shutil.copy(folder / "ca.crt", ca)
+        ca = self._directory / "ca.pem"
+        shutil.copy(folder / "ca.pem", ca)
         ca.chmod(0o644)
         self.settings = {
             "protocol": "https", "cacert": str(ca), "username": USER, "password": PASSWORD,
@@ -84,7 +84,7 @@ class ConnectKv:
     async def _admit(self) -> None:
         import ssl
 
-        context = ssl.create_default_context(cafile=str(self._directory / "ca.crt"))
+        context = ssl.create_default_context(cafile=str(self._directory / "ca.pem"))
 
         def post(path: str, body: dict[str, Any]) -> None:
             request = Request(
