@@ -275,6 +275,7 @@ class Services:
                 credentials=tls.get(CLIENTS),
                 http1=partial(self._http.protocol, tls.get(CLIENTS)),
                 limits=Limits(connections=config.max_connections, arrivals=config.max_handshakes),
+                turned_away=None if access.audit is None else access.audit.turned_away,
             )
             show_connections(metrics, self._grpc)
         self._tasks: list[asyncio.Task[None]] = []

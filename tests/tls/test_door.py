@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 
 import connect_kv
@@ -69,3 +72,22 @@ async def test_what_clients_must_show_is_asked_of_http_too(tmp_path: Path, folde
             shown = ssl.create_default_context(cafile=str(folder / "ca.pem"))
             shown.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
             assert await get(url, shown) == status
+
+
+async def test_a_certificate_that_is_not_let_in_is_in_the_audit_log(tmp_path: Path, folder: Path) -> None:
+    trail = tmp_path / "audit.jsonl"
+    options = {**options_of(folder, mutual=True), "client_cert_allowed_cn": "bob", "grpc_server": "door"}
+    async with member(tmp_path, audit_log=trail, **options) as server:
+        credentials = grpc.ssl_channel_credentials(
+            (folder / "ca.pem").read_bytes(),
+            (folder / "alice.key").read_bytes(),
+            (folder / "alice.pem").read_bytes(),
+        )
+        async with grpc.aio.secure_channel(server.client_address, credentials) as channel:
+            call: Any = channel.unary_unary("/etcdserverpb.KV/Range")
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call(b"\x0a\x01k", timeout=20)
+            assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    found = [line for line in map(json.loads, trail.read_text().splitlines()) if line.get("certificate")]
+    assert [(line["certificate"], line["code"]) for line in found] == [("alice", "PERMISSION_DENIED")]
+    assert "allowed" in found[0]["reason"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Set
+from contextlib import suppress
 from dataclasses import replace
 
-from connect_kv.certificates import presented
+from connect_kv.certificates import BadCertificate, presented
 from connect_kv.config import split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
@@ -20,6 +21,9 @@ from connect_kv.http2.metadata import StatusError
 from connect_kv.http2.tasks import Handle, Serve, ServerStream
 from connect_kv.trailers import MOST_REQUEST_METADATA
 
+TurnedAway = Callable[[str, str | None, str], None]
+"""Told the client's address, the CommonName of its certificate if it has one, and the reason."""
+
 
 class DoorServer:
     """Listens for clients. Start it once, stop it once."""
@@ -32,8 +36,12 @@ class DoorServer:
         credentials: Credentials | None = None,
         http1: Callable[[], asyncio.Protocol] | None = None,
         limits: Limits | None = None,
+        turned_away: TurnedAway | None = None,
     ) -> None:
-        """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port."""
+        """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port.
+
+        `turned_away` is told of each connection whose certificate is not let in.
+        """
         self._credentials = credentials
         unary: dict[str, Callable[[list[Call]], None]] = {}
         tasks: dict[str, Handle] = {}
@@ -58,7 +66,7 @@ class DoorServer:
                 header_list=MOST_REQUEST_METADATA,
             ),
             http1=http1,
-            meet=None if credentials is None else _Verified(credentials).meet,
+            meet=None if credentials is None else _Verified(credentials, turned_away).meet,
             more=_more({path.encode() for path, route in router.routes.items() if route.addressed}),
             refuse=refuse,
             waiting=[path for path, route in router.routes.items() if route.waits],
@@ -110,15 +118,24 @@ class _Verified:
     The handshake verifies a chain and no more: what else is asked of a certificate is looked at here.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, turned_away: TurnedAway | None) -> None:
         self._credentials = credentials
+        self._turned_away = turned_away
 
     def meet(self, peer: Peer) -> Peer:
         """With the name in the client's certificate, or the reason why that is not let in."""
         if refusal := self._credentials.refusal(peer.certificate):
+            if self._turned_away is not None:
+                self._turned_away(peer.address, _name_in(peer.certificate), refusal)
             return replace(peer, refusal=StatusError(Code.PERMISSION_DENIED, f"connect-kv: {refusal}"))
         name = None if peer.certificate is None else presented(peer.certificate).common_name
         return replace(peer, name=name or "")
+
+
+def _name_in(certificate: bytes | None) -> str | None:
+    with suppress(BadCertificate):  # that may be why it is not let in
+        return None if certificate is None else presented(certificate).common_name
+    return None
 
 
 def _more(addressed: Set[bytes]) -> Callable[[Call], Metadata]:
