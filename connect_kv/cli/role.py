@@ -36,7 +36,7 @@ def role() -> None:
 def add(settings: Settings, name: str) -> None:
     """Add role NAME, which may do nothing yet."""
     settings.run(lambda client: client.auth.add_role(name))
-    _done(settings, name, f"AuthRole {name} created", created=True)
+    _done(settings, name, f"Role {name} created", created=True)
 
 
 @role.command(cls=ClusterCommand)
@@ -45,7 +45,7 @@ def add(settings: Settings, name: str) -> None:
 def delete(settings: Settings, name: str) -> None:
     """Delete role NAME; nobody holds it any more."""
     settings.run(lambda client: client.auth.delete_role(name))
-    _done(settings, name, f"AuthRole {name} deleted", deleted=True)
+    _done(settings, name, f"Role {name} deleted", deleted=True)
 
 
 @role.command(cls=ClusterCommand)
@@ -119,7 +119,7 @@ def grant_permission(
     else:
         start, end = _span(key, range_end, prefix, from_key)
         settings.run(lambda client: client.auth.grant(name, KEYS[right], start, end))
-    _done(settings, name, f"AuthRole {name} updated", updated=True)
+    _done(settings, name, f"Role {name} updated", updated=True)
 
 
 @role.command("revoke-permission", cls=ClusterCommand)
@@ -158,7 +158,7 @@ def revoke_permission(
 
 def as_lines(role: AuthRole) -> Iterator[str]:
     """As etcdctl prints it; machines after the keys, where there are any."""
-    yield f"AuthRole {role.name}"
+    yield f"Role {role.name}"
     for title, kind in (("KV Read:", READ), ("KV Write:", WRITE)):
         yield title
         for one in role.permissions:

@@ -121,7 +121,7 @@ def passwd(settings: Settings, name: str, file: str, in_argv: str | None) -> Non
 def grant_role(settings: Settings, name: str, role: str) -> None:
     """Have user NAME hold ROLE."""
     settings.run(lambda client: client.auth.grant_role(name, role))
-    _done(settings, name, f"AuthRole {role} is granted to user {name}", role=role, granted=True)
+    _done(settings, name, f"Role {role} is granted to user {name}", role=role, granted=True)
 
 
 @user.command("revoke-role", cls=ClusterCommand)
@@ -131,7 +131,7 @@ def grant_role(settings: Settings, name: str, role: str) -> None:
 def revoke_role(settings: Settings, name: str, role: str) -> None:
     """Take ROLE from user NAME."""
     settings.run(lambda client: client.auth.revoke_role(name, role))
-    _done(settings, name, f"AuthRole {role} is revoked from user {name}", role=role, revoked=True)
+    _done(settings, name, f"Role {role} is revoked from user {name}", role=role, revoked=True)
 
 
 def _new(name: str, file: str, in_argv: str | None) -> str:

@@ -107,7 +107,7 @@ async def test_the_largest_status_that_we_send_arrives(service: Service) -> None
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await client.call("Fail", b"3500")
             assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-            assert set(raised.value.details() or "") == {"ü"}
+            assert set((raised.value.details() or "").partition("... (cut:")[0]) == {"ü"}
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await client.call("Fail", b"9000")
         assert raised.value.code() is grpc.StatusCode.INTERNAL

@@ -450,7 +450,7 @@ class HttpConnection(asyncio.Protocol):
             ending = b"Transfer-Encoding: chunked\r\n" + self._connection(exchange)
         else:
             exchange.keep_alive = False  # the end of the connection is that of the answer
-            ending = b"HttpConnection: close\r\n"
+            ending = b"Connection: close\r\n"
         date = self._shared.clock.line()
         self._transport.write(heads.head(status, exchange.always + fields, exchange.minor, date, ending))
 
@@ -482,10 +482,10 @@ class HttpConnection(asyncio.Protocol):
         if not exchange.body.complete or self._shared.stopping:
             exchange.keep_alive = False  # what is left of the body will not be read
         if not exchange.keep_alive:
-            return b"HttpConnection: close\r\n"
-        return b"" if exchange.minor else b"HttpConnection: keep-alive\r\n"
+            return b"Connection: close\r\n"
+        return b"" if exchange.minor else b"Connection: keep-alive\r\n"
 
-    # HttpLimits.
+    # Limits.
 
     def drain(self) -> None:
         """The server stops: no more requests after the one that is being answered."""

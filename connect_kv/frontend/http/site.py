@@ -121,9 +121,9 @@ class Site:
 def _allowing(origin: str) -> bytes:
     return heads.written(
         (
-            ("SiteAccess-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
-            ("SiteAccess-Control-Allow-Origin", origin),
-            ("SiteAccess-Control-Allow-Headers", "accept, content-type, authorization"),
+            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
         )
     )
 
