@@ -1,4 +1,4 @@
-"""`serve` loads gRPC's core with our settings, once; nobody else does, and nothing else notices."""
+"""`serve` gives gRPC's core our settings where that serves clients; nobody else does, nothing else notices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(seen[0], os.environ.get("GRPC_EXPERIMENTS"))
 
 SERVE = """
 from connect_kv.cli import main
-sys.argv = ["connect-kv", "serve", "--initial-cluster", "another=127.0.0.1:9"]
+sys.argv = ["connect-kv", "serve", "--initial-cluster", "another=127.0.0.1:9", *%r]
 try:
     main.main()
 except SystemExit as end:
@@ -39,8 +39,13 @@ from connect_kv.server.composition import KvServer
 @pytest.mark.parametrize(
     ("program", "given", "expected"),
     [
-        (SERVE, None, "-event_engine_client,-event_engine_listener None"),
-        (SERVE, "-event_engine_fork", "-event_engine_fork -event_engine_fork"),
+        (SERVE % (["--grpc-server", "grpcio"],), None, "-event_engine_client,-event_engine_listener None"),
+        (
+            SERVE % (["--grpc-server", "grpcio"],),
+            "-event_engine_fork",
+            "-event_engine_fork -event_engine_fork",
+        ),
+        (SERVE % ([],), None, "None None"),
         (PROGRAM, None, "None None"),
     ],
 )
