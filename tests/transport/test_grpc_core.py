@@ -1,4 +1,4 @@
-"""`serve` gives gRPC's core our settings where that serves clients; nobody else does, nothing else notices."""
+"""`serve` gives gRPC's core our settings where it serves clients; nobody else does, and nobody notices."""
 
 from __future__ import annotations
 
