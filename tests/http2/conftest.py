@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -93,7 +94,7 @@ class Service:
     def server(
         self, limits: Limits | None = None, http1: Callable[[], asyncio.Protocol] | None = None
     ) -> Http2Server:
-        server = Http2Server(
+        return Http2Server(
             {"/t.T/Echo": self.echo, "/t.T/Fail": self.fail, "/t.T/Broken": self.broken},
             {
                 "/t.T/Slow": self.slow,
@@ -105,8 +106,6 @@ class Service:
             limits=limits,
             http1=http1,
         )
-        self.servers.append(server)
-        return server
 
 
 def pytest_asyncio_loop_factories(
@@ -120,9 +119,16 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    """Its servers are stopped, also when a test fails: uvloop's loops do not close around one."""
+async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    """Its servers and those of a test are stopped, also when it fails: uvloop closes no loop around one."""
     service = Service()
+    make = Http2Server.__init__
+
+    def made(server: Http2Server, *given: Any, **named: Any) -> None:
+        make(server, *given, **named)
+        service.servers.append(server)
+
+    monkeypatch.setattr(Http2Server, "__init__", made)
     yield service
     service.hold.clear()
     for server in service.servers:
