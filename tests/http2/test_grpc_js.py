@@ -100,6 +100,7 @@ async def test_a_drain_is_not_seen(service: Service) -> None:
         await until(lambda before=before: len(service.batches) > before + 30)  # type: ignore[misc]
         other = service.server()
         stopping = asyncio.ensure_future(server.stop(10))
+        await asyncio.sleep(0)  # its first step closes the port
         await other.listen("127.0.0.1", port)
         await stopping
         server = other
