@@ -120,7 +120,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
-    """Its servers and those of a test are stopped, also when it fails: uvloop closes no loop around one."""
+    """Its servers and those of a test are stopped, also when it fails."""
     service = Service()
     make = Http2Server.__init__
 
