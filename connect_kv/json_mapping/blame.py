@@ -44,8 +44,6 @@ def blame(kind: Descriptor, text: str, at: int) -> str:
         return str(fault)
     except _Fault as fault:
         return f"proto: {fault}"
-    except RecursionError:
-        return "proto: exceeded max recursion depth"
     return f"proto: {_UNEXPECTED}"
 
 

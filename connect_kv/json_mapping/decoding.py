@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from json import JSONDecoder
@@ -12,11 +12,16 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from connect_kv.json_mapping.blame import blame
 from connect_kv.json_mapping.fields import SCALARS, Encode, Number, Unreadable, delimited, enumeration, varint
-from connect_kv.json_mapping.syntax import blank_end
+from connect_kv.json_mapping.syntax import SyntaxFault, blank_end, value_end
 
 
 class BadJson(Exception):
     """What came is no message of that type; the text says why, in Go's words."""
+
+
+MOST_DEPTH: Final = 150
+"""Objects and arrays within each other: what a message may hold that protobuf, with its limit of 100
+messages within each other, reads again (an operation of a transaction is three deep here, and two there)."""
 
 
 def _no_number(text: str) -> NoReturn:
@@ -36,9 +41,39 @@ def decode(kind: Descriptor, text: str, at: int = 0) -> tuple[bytes, int]:
     at = blank_end(text, at)
     try:
         value, end = _scan(text, at)
+        # How deep the interpreter lets the scanner go is no rule: other threads change that limit.
+        if text.count("{", at, end) + text.count("[", at, end) > MOST_DEPTH and _deeper(value, MOST_DEPTH):
+            raise RecursionError
         return _encoder(kind)(value), end
-    except (Unreadable, ValueError, RecursionError, StopIteration):
+    except RecursionError:
+        raise BadJson(_too_deep(text, at)) from None
+    except (Unreadable, ValueError, StopIteration):
         raise BadJson(blame(kind, text, at)) from None
+
+
+def _too_deep(text: str, at: int) -> str:
+    """What Go says of it: it reads the text first, then the message."""
+    try:
+        value_end(text, at)
+    except SyntaxFault as fault:
+        return str(fault)
+    return "proto: exceeded max recursion depth"
+
+
+def _deeper(value: object, most: int) -> bool:
+    """Whether more than `most` objects and arrays lie within each other."""
+    level = [value]
+    for _ in range(most):
+        level = [inner for outer in level for inner in _within(outer)]
+        if not level:
+            return False
+    return any(isinstance(one, tuple | list) for one in level)
+
+
+def _within(value: object) -> Iterable[object]:
+    if type(value) is tuple:
+        return [inner for _, inner in value]
+    return value if type(value) is list else ()
 
 
 def readable(body: bytes) -> str:

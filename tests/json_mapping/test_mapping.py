@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -185,10 +186,28 @@ def test_bytes_that_are_no_text() -> None:
         decode(RANGE, readable(b'{"key":"\xff"}'))
 
 
-def test_deep_text_is_refused_not_a_crash() -> None:
-    deep = '{"success":[{"request_txn":' * 3000 + "{}" + "}]}" * 3000
-    with pytest.raises(BadJson, match="depth"):
-        decode(TxnRequest.DESCRIPTOR, deep)
+@pytest.mark.parametrize("limit", [1000, 40_000])
+@pytest.mark.parametrize("text", ["nested(50)", "nested(3000)", "unknown"])
+def test_deep_text_is_refused_whatever_the_interpreter_allows(limit: int, text: str) -> None:
+    texts = {"nested(50)": _nested(50), "nested(3000)": _nested(3000)}
+    deep = texts.get(text, '{"unknown":' + "[" * 400 + "]" * 400 + "}")
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        with pytest.raises(BadJson, match="depth"):
+            decode(TxnRequest.DESCRIPTOR, deep)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_the_deepest_text_makes_a_message_that_protobuf_reads() -> None:
+    data, _ = decode(TxnRequest.DESCRIPTOR, _nested(49))
+    assert TxnRequest.FromString(data).success[0].request_txn.success
+
+
+def _nested(times: int) -> str:
+    """Transactions within each other."""
+    return '{"success":[{"request_txn":' * times + "{}" + "}]}" * times
 
 
 def test_unknown_numbers_of_enumerations_are_written_as_numbers() -> None:
