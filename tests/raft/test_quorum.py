@@ -30,6 +30,9 @@ def halves(first: frozenset[int], second: frozenset[int]) -> list[frozenset[int]
 def test_committed_index_is_the_highest_that_some_majority_of_each_half_has(
     first: frozenset[int], second: frozenset[int], acks: dict[int, int]
 ) -> None:
+    """§5.3, §6: the highest index that a majority of the voters has; in a joint membership, a majority of
+    the old and one of the new.
+    """
     expected = 0
     for index in range(21):
         if all(
@@ -45,6 +48,10 @@ def test_committed_index_is_the_highest_that_some_majority_of_each_half_has(
 def test_an_election_is_won_lost_or_open(
     first: frozenset[int], second: frozenset[int], given_votes: dict[int, bool]
 ) -> None:
+    """§5.2, §6: votes of a majority win, of both majorities in a joint membership; it is lost once open
+    votes cannot bring that.
+    """
+
     def possible(with_open: bool) -> bool:
         return all(
             any(all(given_votes.get(node_id, with_open) for node_id in group) for group in majorities(half))

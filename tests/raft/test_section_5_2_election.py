@@ -12,6 +12,7 @@ from tests.raft.harness import Cluster, append, config_for, entries_of, membersh
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_a_cluster_elects_one_leader_by_itself(count: int) -> None:
+    """§5.2: followers that hear from no leader elect one, and all learn which."""
     cluster = Cluster(count)
 
     cluster.tick(60)
@@ -22,6 +23,9 @@ def test_a_cluster_elects_one_leader_by_itself(count: int) -> None:
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_a_minority_elects_nobody(count: int) -> None:
+    """§5.2: a candidate needs the votes of a majority of the whole cluster, not of those that are
+    reachable.
+    """
     cluster = Cluster(count)
     for node_id in range(count // 2 + 1, count + 1):
         cluster[node_id].crash()
@@ -35,7 +39,7 @@ def test_a_minority_elects_nobody(count: int) -> None:
 
 
 def test_timeouts_differ_and_stay_in_their_range() -> None:
-    """Random in [election, 2 * election) ticks, so that votes rarely split."""
+    """§5.2: election timeouts are random in [election, 2 * election) ticks, so that votes rarely split."""
     seen = set()
     for seed in range(200):
         membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
@@ -53,7 +57,10 @@ def ticks_to_campaign(core: RaftCore) -> int:
 
 
 def test_a_new_process_asks_for_votes_soon() -> None:
-    """After a restart of all nobody waits for a leader that may still be alive: the others would say so."""
+    """§5.2, left on purpose: a first timeout may be shorter.
+
+    After a restart of all nobody waits for a leader that may still be alive: the others would say so.
+    """
     seen = set()
     for seed in range(200):
         membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
@@ -64,7 +71,10 @@ def test_a_new_process_asks_for_votes_soon() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_once_it_knows_a_leader_or_has_voted_it_waits_like_any_other(seed: int) -> None:
-    """Otherwise a vote that is split would be split again and again, and a leader deposed by a pause."""
+    """§5.2: a heartbeat, or a vote given, starts a whole election timeout, also where the first is shorter.
+
+    Otherwise a vote that is split would be split again and again, and a leader deposed by a pause.
+    """
     membership = Restored(memberships=((0, membership_of([1, 2, 3])),))
     for message in (
         HeartbeatRequest(source=2, target=1, term=1, commit_index=0, round=1),
@@ -76,6 +86,7 @@ def test_once_it_knows_a_leader_or_has_voted_it_waits_like_any_other(seed: int) 
 
 
 def test_a_leader_announces_itself_with_an_entry_of_its_term() -> None:
+    """§5.2, §8: a new leader makes itself known at once, and commits a no-op entry of its own term."""
     cluster = Cluster(3)
 
     cluster.elect(1)
@@ -86,6 +97,7 @@ def test_a_leader_announces_itself_with_an_entry_of_its_term() -> None:
 
 
 def test_heartbeats_keep_followers_quiet() -> None:
+    """§5.2: followers that get heartbeats begin no election, so that leader and term stay."""
     cluster = Cluster(3)
     cluster.elect(1)
 
@@ -96,6 +108,7 @@ def test_heartbeats_keep_followers_quiet() -> None:
 
 
 def test_a_node_votes_once_in_a_term_and_repeats_itself() -> None:
+    """§5.2: one vote a term, first come first served; who has it is told so again when asking again."""
     node = Cluster(3)[1]
     for source, granted in ((2, True), (3, False), (2, True)):
         node.step(VoteRequest(source=source, target=1, term=1, last=ZERO))
@@ -106,6 +119,9 @@ def test_a_node_votes_once_in_a_term_and_repeats_itself() -> None:
 
 
 def test_a_candidate_counts_its_own_vote_only_once_it_is_on_disk() -> None:
+    """§5.2, Figure 2: a candidate votes for itself, and that vote too counts only once it is on stable
+    storage.
+    """
     node = Cluster(3)[1]
     node.slow_disk = True
     node.core.campaign()
@@ -121,6 +137,7 @@ def test_a_candidate_counts_its_own_vote_only_once_it_is_on_disk() -> None:
 
 
 def test_the_same_vote_twice_is_one_vote() -> None:
+    """§5.2: a majority is one of servers, not of messages: a vote that arrives three times is one vote."""
     node = Cluster(5)[1]
     node.core.campaign()
     for source in (2, 3):
@@ -131,6 +148,7 @@ def test_the_same_vote_twice_is_one_vote() -> None:
 
 
 def test_votes_of_strangers_and_of_earlier_campaigns_do_not_count() -> None:
+    """§5.2: only votes of members, for the term that is asked for, make a majority."""
     node = Cluster(3)[1]
     node.core.campaign()
     node.step(VoteResponse(source=9, target=1, term=1, granted=True, pre_vote=True))
@@ -140,6 +158,7 @@ def test_votes_of_strangers_and_of_earlier_campaigns_do_not_count() -> None:
 
 
 def test_a_candidate_follows_a_leader_of_its_term() -> None:
+    """§5.2: a candidate that hears from a leader of its own term becomes its follower."""
     node = Cluster(3)[1]
     node.core.campaign()
     node.step(VoteResponse(source=2, target=1, term=1, granted=True, pre_vote=True))
@@ -151,6 +170,9 @@ def test_a_candidate_follows_a_leader_of_its_term() -> None:
 
 
 def test_a_second_leader_in_a_term_is_not_believed() -> None:
+    """§5.2, election safety: a term has one leader; a heartbeat of another one in it does not change whom
+    a follower follows.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 1, ZERO))
 
@@ -160,7 +182,10 @@ def test_a_second_leader_in_a_term_is_not_believed() -> None:
 
 
 def test_who_may_not_vote_grants_nothing_and_does_not_campaign() -> None:
-    """The gate for a disk that may have forgotten its promises."""
+    """§5.2: a vote is a promise that the disk must keep, so who may not vote grants none, nor campaigns.
+
+    The gate for a disk that may have forgotten its promises.
+    """
     node = Cluster(3)[1]
     node.core.set_eligible(vote=False, campaign=False)
 
@@ -177,7 +202,10 @@ def test_who_may_not_vote_grants_nothing_and_does_not_campaign() -> None:
 
 
 def test_check_quorum_a_leader_that_reaches_nobody_steps_down() -> None:
-    """Thesis 6.2: its clients must look elsewhere within an election timeout or two."""
+    """Thesis 6.2: a leader that has not reached a majority for an election timeout steps down.
+
+    Its clients must look elsewhere within an election timeout or two.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(1)
@@ -188,6 +216,7 @@ def test_check_quorum_a_leader_that_reaches_nobody_steps_down() -> None:
 
 
 def test_a_leader_with_half_of_its_followers_stays() -> None:
+    """Thesis 6.2: a leader that still reaches a majority, itself included, stays one, in its term."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(3)
@@ -199,6 +228,9 @@ def test_a_leader_with_half_of_its_followers_stays() -> None:
 
 
 def test_a_term_has_one_leader_and_others_that_claim_it_are_not_heard() -> None:
+    """§5.2, election safety: heartbeat, append and snapshot of a second leader in a term are dropped
+    without an answer.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     node = cluster[3]
@@ -215,7 +247,10 @@ def test_a_term_has_one_leader_and_others_that_claim_it_are_not_heard() -> None:
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_candidate_whose_disk_gets_sick_stops_campaigning(after: int) -> None:
-    """Before its campaign is decided, and in the pre-vote as well."""
+    """§5.2: who may no longer campaign returns to being a follower and begins no election.
+
+    Before its campaign is decided, and in the pre-vote as well.
+    """
     cluster = Cluster(3)
     node = cluster[1]
     node.slow_disk = bool(after)

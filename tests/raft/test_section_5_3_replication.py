@@ -18,6 +18,7 @@ from tests.raft.harness import Cluster, Node, Packet, accepted, append, entries_
 
 
 def test_a_proposal_reaches_everybody() -> None:
+    """§5.3: a command is appended by the leader, replicated, and applied by all in the order of the log."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
 
@@ -30,6 +31,7 @@ def test_a_proposal_reaches_everybody() -> None:
 
 
 def test_only_the_leader_takes_proposals() -> None:
+    """§5.3, §8: only a leader takes commands; a follower refuses and names its leader."""
     cluster = Cluster(3)
     cluster.elect(1)
 
@@ -39,6 +41,9 @@ def test_only_the_leader_takes_proposals() -> None:
 
 
 def test_the_leader_sends_while_it_writes_and_counts_itself_only_after() -> None:
+    """Thesis 10.2.1: a leader sends entries while its own disk writes, and counts its own copy only
+    afterwards.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.slow_disk = True
@@ -52,6 +57,7 @@ def test_the_leader_sends_while_it_writes_and_counts_itself_only_after() -> None
 
 
 def test_a_majority_of_followers_commits_before_the_leaders_disk() -> None:
+    """Thesis 10.2.1: a majority of followers commits an entry even before it is on the leader's own disk."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.slow_disk = True
@@ -65,6 +71,7 @@ def test_a_majority_of_followers_commits_before_the_leaders_disk() -> None:
 
 
 def test_a_follower_acknowledges_only_what_is_on_disk() -> None:
+    """§5.3, Figure 2: a follower answers an append only once the entries are on stable storage."""
     node = Cluster(3)[1]
     node.slow_disk = True
 
@@ -76,7 +83,10 @@ def test_a_follower_acknowledges_only_what_is_on_disk() -> None:
 
 
 def test_a_rewritten_tail_is_not_counted_by_the_write_it_replaced() -> None:
-    """The disk finishes a write whose entries were truncated meanwhile: they prove nothing."""
+    """§5.3: an entry counts as stored only if it is the one that was written.
+
+    The disk finishes a write whose entries were truncated meanwhile: they prove nothing.
+    """
     node = Cluster(3)[1]
     node.slow_disk = True
     node.step(append(2, 1, 1, ZERO, entries_of([1, 1, 1])))
@@ -98,6 +108,9 @@ def test_a_rewritten_tail_is_not_counted_by_the_write_it_replaced() -> None:
     ],
 )
 def test_a_mismatch_is_answered_with_where_to_look(terms: list[int], prev: EntryId, hint: EntryId) -> None:
+    """§5.3: a rejection tells the follower's last entry that can still match: below the term in conflict,
+    so that a whole term is passed over.
+    """
     node = Cluster(3, logs=[terms, [], []])[1]
 
     node.step(append(2, 1, 4, prev, entries_of([4], prev.index + 1)))
@@ -125,6 +138,7 @@ FIGURE_7 = {
 
 @pytest.mark.parametrize("case", FIGURE_7)
 def test_figure_7_the_leader_repairs_every_log(case: str) -> None:
+    """§5.3, Figure 7: whatever a follower misses or has too much, its log becomes the leader's."""
     leaders = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]
     cluster = Cluster(3, logs=[leaders, FIGURE_7[case], [1]])
     in_term_7(cluster)
@@ -139,6 +153,9 @@ def test_figure_7_the_leader_repairs_every_log(case: str) -> None:
 
 
 def test_back_off_skips_a_whole_term_at_once() -> None:
+    """§5.3: the leader passes over all entries of a conflicting term with one rejection, not one for each
+    entry.
+    """
     cluster = Cluster(2, logs=[[1] * 4 + [5, 5, 6, 6], [1] * 4 + [4] * 50])
     leader, follower = cluster[1], cluster[2]
     in_term_7(cluster)
@@ -157,7 +174,10 @@ def test_back_off_skips_a_whole_term_at_once() -> None:
 
 
 def test_entries_the_follower_has_are_not_truncated_by_an_old_append() -> None:
-    """A delayed append that ends earlier says nothing about what comes after it."""
+    """§5.3, Figure 2: only an entry in conflict is deleted, with what follows it.
+
+    A delayed append that ends earlier says nothing about what comes after it.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 1, ZERO, entries_of([1, 1, 1])))
 
@@ -167,6 +187,9 @@ def test_entries_the_follower_has_are_not_truncated_by_an_old_append() -> None:
 
 
 def test_a_follower_commits_no_further_than_what_it_checked() -> None:
+    """§5.3, Figure 2: commitIndex is the smaller of the leader's and the last entry that this append has
+    checked.
+    """
     node = Cluster(3, logs=[[1, 1, 1], [], []])[1]
 
     node.step(append(2, 1, 2, EntryId(1, 1), commit_index=3))
@@ -175,6 +198,9 @@ def test_a_follower_commits_no_further_than_what_it_checked() -> None:
 
 
 def test_the_commit_index_of_a_heartbeat_is_what_the_member_matches() -> None:
+    """§5.3: a heartbeat checks no entry, so it names to each follower no more than what is known to match
+    there.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(3)
@@ -208,6 +234,9 @@ def quiet_leader() -> tuple[Cluster, Node]:
 
 
 def test_a_commit_travels_with_the_next_append_or_heartbeat() -> None:
+    """§5.3: followers learn the commit index from the next append or heartbeat; nothing is sent only for
+    it.
+    """
     cluster, leader = quiet_leader()
     before = told(leader)
     leader.propose(b"a")
@@ -225,6 +254,9 @@ def test_a_commit_travels_with_the_next_append_or_heartbeat() -> None:
 
 
 def test_a_commit_that_is_awaited_is_told_at_once_and_only_where_it_is() -> None:
+    """§5.3: where a commit is awaited it is told with a message of its own, once, when it happens or at
+    once if it has.
+    """
     cluster, leader = quiet_leader()
     before = told(leader)
 
@@ -241,6 +273,7 @@ def test_a_commit_that_is_awaited_is_told_at_once_and_only_where_it_is() -> None
 
 
 def test_only_a_leader_tells_and_only_members() -> None:
+    """§5.3: the commit index comes from the leader, and goes to members only."""
     cluster, leader = quiet_leader()
     leader.propose(b"a")
     cluster.stabilize()
@@ -255,6 +288,9 @@ def progress_of(leader: Node, node_id: int) -> tuple[ProgressState, int, int]:
 
 
 def test_tiny_appends_wait_for_the_one_under_way() -> None:
+    """Thesis 10.2.2: small entries gather behind the append that is under way, until there is enough of
+    them or it is acknowledged.
+    """
     cluster = Cluster(3, limits={"small_append_bytes": 200})
     leader = cluster.elect(1)
     for _ in range(4):
@@ -271,6 +307,9 @@ def test_tiny_appends_wait_for_the_one_under_way() -> None:
 
 
 def test_appends_are_cut_at_the_limit_and_the_window_bounds_them() -> None:
+    """Thesis 10.2.2: appends are pipelined, each of bounded size, and only so many before an
+    acknowledgement.
+    """
     limits = {"max_append_bytes": 150, "small_append_bytes": 1, "max_inflight_appends": 3}
     cluster = Cluster(3, limits=limits)
     leader = cluster.elect(1)
@@ -284,6 +323,9 @@ def test_appends_are_cut_at_the_limit_and_the_window_bounds_them() -> None:
 
 
 def test_a_lost_append_is_found_by_heartbeats_alone() -> None:
+    """§5.3: a leader sends lost entries again until all followers have them, also if nothing new is
+    proposed.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.propose(b"a")
@@ -295,6 +337,7 @@ def test_a_lost_append_is_found_by_heartbeats_alone() -> None:
 
 
 def test_a_lost_acknowledgement_costs_no_second_copy_of_the_entries() -> None:
+    """§5.3: where only the acknowledgement was lost, an append without entries finds out what matches."""
     cluster = Cluster(2)
     leader = cluster.elect(1)
     leader.propose(b"a")
@@ -316,6 +359,9 @@ def test_a_lost_acknowledgement_costs_no_second_copy_of_the_entries() -> None:
 
 
 def test_a_probe_waits_for_its_answer_or_a_heartbeats() -> None:
+    """Thesis 10.2.2: where a connection broke the leader stops pipelining: one append at a time, until
+    one is acknowledged.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.core.report_unreachable(2)
@@ -335,6 +381,9 @@ def test_a_probe_waits_for_its_answer_or_a_heartbeats() -> None:
 
 
 def test_old_rejections_move_nothing_below_what_matches() -> None:
+    """§5.3: matchIndex only grows; a rejection that is older than an acknowledgement moves neither it nor
+    nextIndex.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.propose(b"a", b"b")
@@ -351,6 +400,7 @@ def test_old_rejections_move_nothing_below_what_matches() -> None:
 
 
 def test_an_acknowledgement_beyond_the_log_is_dropped() -> None:
+    """§5.3: nobody can have what the leader has not; such an acknowledgement commits nothing."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
 
@@ -360,6 +410,9 @@ def test_an_acknowledgement_beyond_the_log_is_dropped() -> None:
 
 
 def test_too_many_uncommitted_bytes_are_refused_until_some_are_committed() -> None:
+    """§5.3: a leader without a majority appends only up to a bound of bytes, and takes commands again
+    after a commit.
+    """
     cluster = Cluster(3, limits={"max_uncommitted_bytes": 1000})
     leader = cluster.elect(1)
     cluster.isolate(1)
@@ -374,6 +427,9 @@ def test_too_many_uncommitted_bytes_are_refused_until_some_are_committed() -> No
 
 
 def test_entries_that_left_memory_are_read_from_the_log_store() -> None:
+    """§5.3: a follower may be behind by more than the leader holds in memory, and gets the entries from
+    its stored log.
+    """
     cluster = Cluster(3, limits={"window_entries": 4, "max_append_bytes": 200})
     leader = cluster.elect(1)
     cluster.isolate(3)
@@ -413,6 +469,9 @@ def answer(leader: Node, entries: Sequence[Entry]) -> None:
 
 
 def test_older_entries_are_asked_for_once_while_they_are_read() -> None:
+    """§5.3: while stored entries are read for a follower, they are not asked for again, and arrive in the
+    end.
+    """
     cluster = small_windows()
     leader = reading(cluster)
 
@@ -427,7 +486,10 @@ def test_older_entries_are_asked_for_once_while_they_are_read() -> None:
 
 @pytest.mark.parametrize("what", ["nothing", "others", "of another term"])
 def test_older_entries_that_do_not_fit_any_more_are_not_sent(what: str) -> None:
-    """The log may have been compacted or replaced while they were read."""
+    """§5.3: what a leader sends is of its own log as it stands when it sends.
+
+    The log may have been compacted or replaced while they were read.
+    """
     cluster = small_windows()
     leader = reading(cluster)
     start, end = leader.log_reads[0].start, leader.log_reads[0].end
@@ -447,6 +509,7 @@ def test_older_entries_that_do_not_fit_any_more_are_not_sent(what: str) -> None:
 
 
 def test_what_was_compacted_while_older_entries_were_read_needs_a_snapshot() -> None:
+    """§7: a follower gets a snapshot if what it needs was compacted while it was read from the log."""
     cluster = small_windows()
     leader = reading(cluster)
     start, end = leader.log_reads[0].start, leader.log_reads[0].end
@@ -462,6 +525,9 @@ def test_what_was_compacted_while_older_entries_were_read_needs_a_snapshot() -> 
 
 
 def test_entries_nobody_asked_for_are_not_sent() -> None:
+    """§5.3: entries go to a follower because its nextIndex asks for them; others that are read go to
+    nobody.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     before = len(sent(leader, AppendRequest))
@@ -493,6 +559,9 @@ def test_entries_nobody_asked_for_are_not_sent() -> None:
     ],
 )
 def test_an_append_that_no_leader_sends_is_dropped(message: AppendRequest) -> None:
+    """§5.3, log matching: entries with a gap, a term that falls or is beyond the leader's, or damage,
+    come from no leader and are dropped unanswered.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     node = cluster[3]
@@ -506,6 +575,9 @@ def test_an_append_that_no_leader_sends_is_dropped(message: AppendRequest) -> No
 
 
 def test_the_memory_window_keeps_what_is_not_committed() -> None:
+    """§5.3: entries that are not committed must still be sent, so all stay in memory, beyond its usual
+    window.
+    """
     cluster = Cluster(3, limits={"window_entries": 4})
     leader = cluster.elect(1)
     cluster.isolate(1)

@@ -5,6 +5,9 @@ from tests.raft.harness import Cluster, accepted
 
 
 def test_figure_8_an_old_entry_on_a_majority_is_not_committed_by_counting() -> None:
+    """§5.4.2, Figure 8: an entry of an earlier term is committed by one of the leader's own term after
+    it, never by counting its copies.
+    """
     cluster = Cluster(3, logs=[[1, 2], [1, 2], [1]])
     leader = cluster.elect(1)
     assert leader.core.term == 3
@@ -32,6 +35,9 @@ def test_figure_8_an_old_entry_on_a_majority_is_not_committed_by_counting() -> N
 
 
 def test_a_new_leader_commits_what_its_predecessor_left() -> None:
+    """§5.4.2: what an earlier leader left uncommitted is committed along with the new leader's first
+    entry.
+    """
     cluster = Cluster(3)
     old = cluster.elect(1)
     cluster.isolate(3)

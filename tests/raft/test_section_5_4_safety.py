@@ -20,6 +20,9 @@ from tests.raft.harness import Cluster, append, entries_of, sent
     ],
 )
 def test_a_vote_goes_only_to_a_log_that_is_up_to_date(last: EntryId, granted: bool, pre_vote: bool) -> None:
+    """§5.4.1: a vote, and a pre-vote, is refused to a candidate whose log is behind: an earlier last
+    term, or the same and shorter.
+    """
     node = Cluster(3, logs=[[1, 2, 2], [], []])[1]
 
     node.step(VoteRequest(source=2, target=1, term=5, last=last, pre_vote=pre_vote))
@@ -30,7 +33,10 @@ def test_a_vote_goes_only_to_a_log_that_is_up_to_date(last: EntryId, granted: bo
 
 
 def test_a_candidate_whose_log_lost_its_tail_cannot_use_votes_for_the_longer_one() -> None:
-    """The request for votes waits for the disk, so a crash cannot make a second campaign in its term."""
+    """§5.4.1: votes count for the log that was shown when asking for them.
+
+    The request for votes waits for the disk, so a crash cannot make a second campaign in its term.
+    """
     cluster = Cluster(3)
     node = cluster[1]
     node.slow_disk = True
@@ -47,6 +53,9 @@ def test_a_candidate_whose_log_lost_its_tail_cannot_use_votes_for_the_longer_one
 
 
 def test_what_is_committed_is_never_truncated() -> None:
+    """§5.4.3, leader completeness: a leader whose log contradicts a committed entry cannot exist; the
+    server stops rather than truncate.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 1, EntryId(0, 0), entries_of([1, 1]), commit_index=2))
 

@@ -24,6 +24,7 @@ def behind(cluster: Cluster) -> Node:
 
 
 def test_a_follower_behind_the_log_gets_a_snapshot_and_then_entries() -> None:
+    """§7: a follower that needs discarded entries gets a snapshot, and then the entries after it."""
     cluster = Cluster(3)
     leader = behind(cluster)
 
@@ -37,6 +38,7 @@ def test_a_follower_behind_the_log_gets_a_snapshot_and_then_entries() -> None:
 
 
 def test_nothing_is_sent_beside_a_snapshot_and_a_failed_one_is_sent_again() -> None:
+    """§7: a snapshot that did not arrive is sent again, until the follower has it."""
     cluster = Cluster(3)
     leader = behind(cluster)
     cluster.dropped = lambda packet: isinstance(packet, Snapshot)
@@ -53,7 +55,10 @@ def test_nothing_is_sent_beside_a_snapshot_and_a_failed_one_is_sent_again() -> N
 
 
 def test_the_news_that_a_snapshot_arrived_may_be_lost() -> None:
-    """The driver never says so, and the acknowledgement is lost: the leader asks by itself."""
+    """§7: after a snapshot replication goes on with entries, also if nobody reported its arrival.
+
+    The driver never says so, and the acknowledgement is lost: the leader asks by itself.
+    """
     cluster = Cluster(3)
     leader = behind(cluster)
     cluster.dropped = lambda packet: isinstance(packet, Snapshot)
@@ -83,7 +88,10 @@ def snapshot(last: EntryId, term: int = 2) -> InstallSnapshot:
 
 
 def test_a_snapshot_of_what_the_log_has_is_not_installed() -> None:
-    """It would drop entries after it that this node has acknowledged."""
+    """§7: a snapshot of a prefix of the log leaves the entries after it in place.
+
+    It would drop entries after it that this node has acknowledged.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 2, EntryId(0, 0), entries_of([1, 1, 1])))
     node.outgoing.clear()
@@ -96,6 +104,7 @@ def test_a_snapshot_of_what_the_log_has_is_not_installed() -> None:
 
 
 def test_a_snapshot_that_contradicts_the_log_replaces_it() -> None:
+    """§7: a snapshot whose last entry is not in the log replaces the whole log."""
     node = Cluster(3, logs=[[1, 1, 1, 1], [], []])[1]
 
     node.step(Snapshot(snapshot(EntryId(2, 3)), ()))
@@ -105,6 +114,7 @@ def test_a_snapshot_that_contradicts_the_log_replaces_it() -> None:
 
 
 def test_nothing_is_applied_between_the_installation_and_its_end_on_disk() -> None:
+    """§7: a snapshot is the state from which applying goes on, so nothing is applied before it is stored."""
     node = Cluster(3)[1]
     node.slow_disk = True
     node.step(Snapshot(snapshot(EntryId(2, 3)), ()))
@@ -119,7 +129,10 @@ def test_nothing_is_applied_between_the_installation_and_its_end_on_disk() -> No
 
 
 def test_a_follower_whose_window_was_lost_gets_a_snapshot_once_the_log_is_compacted() -> None:
-    """Nobody says that the appends were lost, and what a probe would compare is gone."""
+    """§7: a follower whose next entry is discarded gets a snapshot, also where acknowledgements are awaited.
+
+    Nobody says that the appends were lost, and what a probe would compare is gone.
+    """
     cluster = Cluster(3, limits={"max_inflight_appends": 2, "small_append_bytes": 1})
     leader = cluster.elect(1)
     cluster.isolate(3)
@@ -137,6 +150,7 @@ def test_a_follower_whose_window_was_lost_gets_a_snapshot_once_the_log_is_compac
 
 
 def test_only_what_is_applied_is_compacted() -> None:
+    """§7: the state stands in for discarded entries, so only applied ones are discarded."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.applies = False
@@ -148,6 +162,9 @@ def test_only_what_is_applied_is_compacted() -> None:
 
 
 def test_terms_and_memberships_are_known_after_compaction() -> None:
+    """§7: last included index and term, and the latest membership in them, are kept when entries are
+    discarded.
+    """
     cluster = Cluster(1, logs=[[1, 1, 2, 2, 3]])
     cluster.tick(30)
     node = cluster[1]
@@ -164,7 +181,10 @@ def test_terms_and_memberships_are_known_after_compaction() -> None:
 
 
 def test_a_member_without_its_state_keeps_its_log_and_gets_a_snapshot() -> None:
-    """Even if nothing can be committed without its acknowledgement."""
+    """§7: a member that lost its state, not its log, still acknowledges entries, and gets a snapshot.
+
+    Even if nothing can be committed without its acknowledgement.
+    """
     cluster = Cluster(3)
     behind(cluster)
     cluster.tick(10)
@@ -185,6 +205,7 @@ def test_a_member_without_its_state_keeps_its_log_and_gets_a_snapshot() -> None:
 
 
 def test_a_snapshot_of_a_term_that_has_not_begun_is_not_taken() -> None:
+    """§7, §5.1: a snapshot holds nothing of a term later than its leader's; one that claims to is dropped."""
     cluster = Cluster(3)
     cluster.elect(1)
     node = cluster[3]

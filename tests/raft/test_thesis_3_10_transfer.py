@@ -9,6 +9,7 @@ from tests.raft.harness import Cluster, header, membership_of, sent
 
 
 def test_the_successor_leads_at_once() -> None:
+    """Thesis 3.10: asked by the leader, the successor campaigns without waiting for a timeout, and leads."""
     cluster = Cluster(3)
     cluster.elect(1)
 
@@ -20,6 +21,7 @@ def test_the_successor_leads_at_once() -> None:
 
 
 def test_the_successor_first_gets_the_whole_log() -> None:
+    """Thesis 3.10: the request goes out only once the successor's log is as long as the leader's."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.propose(b"a")
@@ -33,6 +35,7 @@ def test_the_successor_first_gets_the_whole_log() -> None:
 
 
 def test_proposals_are_refused_meanwhile_and_taken_again_after_one_election_timeout() -> None:
+    """Thesis 3.10: a leader takes no commands while it hands over, and gives up after an election timeout."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.dropped = lambda packet: header(packet).target == 3 and isinstance(packet, TimeoutNow)
@@ -47,6 +50,7 @@ def test_proposals_are_refused_meanwhile_and_taken_again_after_one_election_time
 
 
 def test_a_lost_request_is_repeated() -> None:
+    """Thesis 3.10: a TimeoutNow request that was lost is sent again, within the time for the transfer."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.drop(TimeoutNow)
@@ -61,6 +65,7 @@ def test_a_lost_request_is_repeated() -> None:
 
 @pytest.mark.parametrize("to", [4, 9])
 def test_learners_and_strangers_do_not_lead(to: int) -> None:
+    """Thesis 3.10, 4.2.1: leadership goes to a voter only; neither to a learner nor to who is no member."""
     cluster = Cluster(4, membership=membership_of([1, 2, 3], [4]))
     leader = cluster.elect(1)
 
@@ -69,6 +74,7 @@ def test_learners_and_strangers_do_not_lead(to: int) -> None:
 
 
 def test_who_may_not_campaign_ignores_the_request() -> None:
+    """Thesis 3.10: a successor that may not campaign does not, and the old leader goes on leading."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster[3].core.set_eligible(vote=True, campaign=False)
@@ -80,6 +86,7 @@ def test_who_may_not_campaign_ignores_the_request() -> None:
 
 
 def test_a_request_from_somebody_who_does_not_lead_is_ignored() -> None:
+    """Thesis 3.10: TimeoutNow counts only from the leader that the server follows."""
     cluster = Cluster(3)
     cluster.elect(1)
 
@@ -89,6 +96,7 @@ def test_a_request_from_somebody_who_does_not_lead_is_ignored() -> None:
 
 
 def test_only_a_leader_hands_over() -> None:
+    """Thesis 3.10: leadership is handed over by the leader; a follower refuses and names it."""
     cluster = Cluster(3)
     cluster.elect(1)
 

@@ -33,6 +33,7 @@ def change(node: Node, wanted: MembershipChange) -> EntryId:
 
 
 def test_a_change_rules_from_the_moment_it_is_appended() -> None:
+    """Thesis 4.1: a server goes by the latest membership in its log, committed or not."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -47,6 +48,7 @@ def test_a_change_rules_from_the_moment_it_is_appended() -> None:
 
 
 def test_a_change_that_is_truncated_rules_no_more() -> None:
+    """Thesis 4.1: a server whose log loses a membership entry falls back to the one before it."""
     node = Cluster(3)[1]
     four = Entry(EntryId(1, 2), EntryKind.MEMBERSHIP, membership_of([1, 2, 3, 4]).encode())
     node.step(append(2, 1, 1, EntryId(0, 0), [*entries_of([1]), four]))
@@ -58,6 +60,9 @@ def test_a_change_that_is_truncated_rules_no_more() -> None:
 
 
 def test_one_change_at_a_time_and_none_before_the_leader_has_committed() -> None:
+    """Thesis 4.1: a change waits until the one before it is committed, and until the leader has committed
+    an entry of its own term.
+    """
     cluster = Cluster(3)
     leader = cluster[1]
     cluster.drop(AppendResponse)
@@ -73,6 +78,7 @@ def test_one_change_at_a_time_and_none_before_the_leader_has_committed() -> None
 
 
 def test_a_learner_gets_the_log_and_does_not_count() -> None:
+    """Thesis 4.2.1: a learner gets the log, but neither commits entries by its copy nor campaigns."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -89,6 +95,7 @@ def test_a_learner_gets_the_log_and_does_not_count() -> None:
 
 
 def test_a_learner_is_promoted() -> None:
+    """Thesis 4.2.1: a learner that has caught up becomes a voter by a further change."""
     cluster = Cluster(1)
     leader = cluster.elect(1)
     cluster.add(2)
@@ -103,6 +110,9 @@ def test_a_learner_is_promoted() -> None:
 
 
 def test_several_at_once_go_through_joint_consensus_which_ends_by_itself() -> None:
+    """§6, thesis 4.3: several changes at once pass through a joint membership, which the leader ends as
+    soon as it is committed.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -120,6 +130,9 @@ def test_several_at_once_go_through_joint_consensus_which_ends_by_itself() -> No
 
 @pytest.mark.parametrize("cut_off", [(2, 3), (4, 5)])
 def test_joint_consensus_needs_both_majorities(cut_off: tuple[int, int]) -> None:
+    """§6, thesis 4.3: in a joint membership nothing is committed without a majority of the old and one of
+    the new voters.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -133,6 +146,7 @@ def test_joint_consensus_needs_both_majorities(cut_off: tuple[int, int]) -> None
 
 
 def test_a_new_leader_ends_the_joint_phase_it_finds() -> None:
+    """§6, thesis 4.3: whoever leads after a crash in the joint phase brings it to its end."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -151,6 +165,9 @@ def test_a_new_leader_ends_the_joint_phase_it_finds() -> None:
 
 
 def test_a_leader_that_removes_itself_steps_down_once_that_is_committed() -> None:
+    """Thesis 4.2.2: a leader that is removed leads until that is committed, then steps down, and never
+    campaigns again.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
 
@@ -165,7 +182,10 @@ def test_a_leader_that_removes_itself_steps_down_once_that_is_committed() -> Non
 
 
 def test_who_is_left_out_by_an_uncommitted_change_may_still_be_needed_to_lead() -> None:
-    """Only 2 and 3 have the end of the joint phase, which makes them learners; 1 cannot win without them."""
+    """Thesis 4.2.2: a server may have to lead although the latest membership in its own log leaves it out.
+
+    Only 2 and 3 have the end of the joint phase, which makes them learners; 1 cannot win without them.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(2)
     change(leader, MembershipChange().demote(2).demote(3))
@@ -190,6 +210,7 @@ def test_who_is_left_out_by_an_uncommitted_change_may_still_be_needed_to_lead() 
 
 
 def test_a_removed_member_does_not_disturb_the_others() -> None:
+    """Thesis 4.2.3: a removed server that hears of nothing any more deposes nobody and raises no term."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(3)
@@ -204,6 +225,7 @@ def test_a_removed_member_does_not_disturb_the_others() -> None:
 
 
 def test_a_single_voter_commits_by_itself_and_grows() -> None:
+    """§5.3, thesis 4.1: a lone voter is its own majority, and grows by a change of members."""
     cluster = Cluster(1)
     cluster.tick(30)
     cluster[1].propose(b"a")
@@ -217,7 +239,10 @@ def test_a_single_voter_commits_by_itself_and_grows() -> None:
 
 
 def test_a_lone_voter_adds_one_that_has_not_started_and_then_needs_it() -> None:
-    """By the new majority alone the change itself would wait for a process nobody can start yet."""
+    """Thesis 4.1, left on purpose: an added voter counts only once its addition is committed.
+
+    By the new majority alone the change itself would wait for a process nobody can start yet.
+    """
     cluster = Cluster(1)
     leader = cluster.elect(1)
     id = change(leader, MembershipChange().add_voter(member(2)))
@@ -233,7 +258,10 @@ def test_a_lone_voter_adds_one_that_has_not_started_and_then_needs_it() -> None:
 
 
 def test_after_a_restart_a_lone_voter_needs_the_one_it_added() -> None:
-    """What it committed since may rest on the other, whose vote must be asked."""
+    """Thesis 4.1: elections go by the latest membership in the log, also that of a voter that was alone.
+
+    What it committed since may rest on the other, whose vote must be asked.
+    """
     cluster = Cluster(1)
     leader = cluster.elect(1)
     change(leader, MembershipChange().add_voter(member(2)))
@@ -253,6 +281,9 @@ def test_after_a_restart_a_lone_voter_needs_the_one_it_added() -> None:
 def test_an_addition_is_committed_by_the_majority_before_it_and_what_follows_by_its_own(
     away: tuple[int, ...], goes_on: bool
 ) -> None:
+    """Thesis 4.1, left on purpose: an addition is committed by a majority of the members before it, all
+    later entries by one of the members after it.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.add(4)
@@ -268,7 +299,9 @@ def test_an_addition_is_committed_by_the_majority_before_it_and_what_follows_by_
 
 
 def test_an_addition_that_a_new_leader_finds_counts_at_once() -> None:
-    """Only who appended it knows that nothing was added after it.
+    """Thesis 4.1: an added voter counts from the entry on, unless the leader itself appended it.
+
+    Only who appended it knows that nothing was added after it.
 
     1 added 4, committed that with 3, which 2 does not know, and then added 5, of which only 1 and 5 know.
     If 2 could commit by a majority of three, 1, 4 and 5 could still elect 5, which would truncate that.
@@ -293,7 +326,10 @@ def test_an_addition_that_a_new_leader_finds_counts_at_once() -> None:
 
 
 def test_a_removal_needs_the_majority_that_stays() -> None:
-    """Otherwise what is committed along with it could be on one disk that stays, and one that goes."""
+    """Thesis 4.1: a removal is committed by a majority of the members that stay.
+
+    Otherwise what is committed along with it could be on one disk that stays, and one that goes.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(2)
@@ -323,6 +359,9 @@ def test_a_removal_needs_the_majority_that_stays() -> None:
     ],
 )
 def test_changes_that_make_no_sense_are_refused(wanted: MembershipChange) -> None:
+    """Thesis 4.1: a change that changes nothing, names no member, contradicts itself or leaves no voter
+    is refused.
+    """
     cluster = Cluster(4, membership=membership_of([1, 2, 3], [4]))
     leader = cluster.elect(1)
 
@@ -331,7 +370,10 @@ def test_changes_that_make_no_sense_are_refused(wanted: MembershipChange) -> Non
 
 
 def test_an_address_belongs_to_one_member() -> None:
-    """Otherwise one process would be counted as two."""
+    """Thesis 4.1: a majority is one of processes, so no two members have one address.
+
+    Otherwise one process would be counted as two.
+    """
     taken = replace(member(4), peer_address=member(2).peer_address)
     for wanted in (
         MembershipChange().add_voter(taken),
@@ -343,6 +385,7 @@ def test_an_address_belongs_to_one_member() -> None:
 
 
 def test_no_change_is_made_to_a_joint_membership() -> None:
+    """§6, thesis 4.3: a joint membership is left before another change is made."""
     two = MembershipChange().add_voter(member(4)).add_voter(member(5))
     joint = changed(membership_of([1, 2, 3]), two)
     assert joint.joint
@@ -371,12 +414,18 @@ def test_no_change_is_made_to_a_joint_membership() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_parts_of_a_membership_fit_together(wrong: Membership, rule: str) -> None:
+    """§6, thesis 4.3: a membership has a voter, and who is voter, learner, outgoing or removed
+    contradicts none of the others.
+    """
     check_invariants(membership_of([1, 2], [3]))
     with pytest.raises(RaftInvariantError, match=rule):
         check_invariants(wrong)
 
 
 def test_the_membership_at_each_index_is_known_from_the_start_of_the_log() -> None:
+    """Thesis 4.1, §7: each index has the membership of the last change at or before it, from the first
+    one that is kept.
+    """
     history = MembershipHistory(((5, membership_of([1])), (9, membership_of([1, 2]))))
     assert history.at(8) == membership_of([1])
     with pytest.raises(RaftInvariantError, match="nothing is known at index 4"):

@@ -15,6 +15,7 @@ def rounds(node: Node) -> list[int]:
 
 
 def test_the_leader_and_its_followers_learn_the_index() -> None:
+    """Thesis 6.4: a leader notes its commit index for a read, and a follower asks the leader for it."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.propose(b"a")
@@ -29,6 +30,9 @@ def test_the_leader_and_its_followers_learn_the_index() -> None:
 
 
 def test_who_asked_hears_of_the_commit_with_the_answer_though_the_round_did_not_tell_it() -> None:
+    """Thesis 6.4: who asked for a read waits for the index it was told, so it hears with the answer that
+    it is committed.
+    """
     cluster = Cluster(4, membership=membership_of([1, 2, 3], learners=[4]))
     leader = cluster.elect(1)
     cluster.stabilize()
@@ -44,6 +48,9 @@ def test_who_asked_hears_of_the_commit_with_the_answer_though_the_round_did_not_
 
 
 def test_the_index_is_that_of_the_arrival() -> None:
+    """Thesis 6.4: the read index is the commit index at the arrival of the read, not that at its
+    confirmation.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.core.read_index(7)
@@ -55,6 +62,9 @@ def test_the_index_is_that_of_the_arrival() -> None:
 
 
 def test_a_leader_that_has_not_committed_in_its_term_keeps_reads_waiting() -> None:
+    """Thesis 6.4: until a leader has committed an entry of its term it does not know what is committed,
+    and reads wait.
+    """
     cluster = Cluster(3)
     cluster.drop(AppendResponse)
     leader = cluster.elect(1)
@@ -69,7 +79,10 @@ def test_a_leader_that_has_not_committed_in_its_term_keeps_reads_waiting() -> No
 
 
 def test_a_voter_alone_answers_reads_that_a_tick_took_along() -> None:
-    """Nobody answers its heartbeats, so the round that a tick begins confirms them by itself."""
+    """Thesis 6.4: a round of heartbeats to a majority confirms a read, and a lone voter is a majority.
+
+    Nobody answers its heartbeats, so the round that a tick begins confirms them by itself.
+    """
     cluster = Cluster(1)
     leader = cluster.elect(1)
     leader.core.read_index(7)
@@ -83,6 +96,9 @@ def test_a_voter_alone_answers_reads_that_a_tick_took_along() -> None:
 
 
 def test_only_rounds_begun_after_the_arrival_count() -> None:
+    """Thesis 6.4: a read is confirmed only by answers to a round of heartbeats that began after it
+    arrived.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     leader.core.read_index(7)
@@ -103,6 +119,7 @@ def test_only_rounds_begun_after_the_arrival_count() -> None:
 
 
 def test_a_cut_off_leader_answers_nobody() -> None:
+    """Thesis 6.4: a leader that a majority does not answer may have been replaced, and answers no read."""
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.isolate(1)
@@ -114,6 +131,9 @@ def test_a_cut_off_leader_answers_nobody() -> None:
 
 
 def test_lost_rounds_are_made_up_for() -> None:
+    """Thesis 6.4: a round of heartbeats that was lost is followed by the next one, which confirms the
+    read.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     cluster.drop(HeartbeatRequest)
@@ -127,6 +147,7 @@ def test_lost_rounds_are_made_up_for() -> None:
 
 
 def test_a_single_voter_answers_at_once() -> None:
+    """Thesis 6.4: a lone voter is its own majority, and needs no round."""
     cluster = Cluster(1)
     cluster.tick(30)
 
@@ -137,6 +158,7 @@ def test_a_single_voter_answers_at_once() -> None:
 
 
 def test_without_a_leader_a_read_is_abandoned_at_once() -> None:
+    """Thesis 6.4: a read index comes from a leader; where none is known the read is given up at once."""
     node = Cluster(3)[1]
 
     node.core.read_index(7)
@@ -146,6 +168,7 @@ def test_without_a_leader_a_read_is_abandoned_at_once() -> None:
 
 
 def test_a_lost_question_is_abandoned_after_an_election_timeout() -> None:
+    """Thesis 6.4: a follower whose question is not answered within an election timeout gives the read up."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.drop(ReadIndexResponse)
@@ -157,6 +180,9 @@ def test_a_lost_question_is_abandoned_after_an_election_timeout() -> None:
 
 
 def test_a_follower_abandons_its_reads_with_their_leader() -> None:
+    """Thesis 6.4: with a new leader in a later term a follower gives up reads that it asked of the
+    earlier one.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     cluster[2].core.read_index(7)
@@ -167,6 +193,9 @@ def test_a_follower_abandons_its_reads_with_their_leader() -> None:
 
 
 def test_an_answer_to_an_earlier_life_is_not_taken_for_a_later_read() -> None:
+    """Thesis 6.4: an index that was noted before the read arrived may be too old, so an answer meant for
+    an earlier life of the process is ignored.
+    """
     cluster = Cluster(3)
     leader = cluster.elect(1)
     follower = cluster[2]

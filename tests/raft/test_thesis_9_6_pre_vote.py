@@ -6,6 +6,9 @@ from tests.raft.harness import Cluster, append, sent
 
 
 def test_a_cut_off_node_does_not_raise_its_term() -> None:
+    """Thesis 9.6: a server that cannot win the pre-vote does not raise its term, and disturbs nobody when
+    it is back.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.isolate(3)
@@ -21,6 +24,7 @@ def test_a_cut_off_node_does_not_raise_its_term() -> None:
 
 
 def test_asking_changes_neither_term_nor_vote_of_the_asked() -> None:
+    """Thesis 9.6: a pre-vote is granted without taking on the term or giving away the vote."""
     node = Cluster(3)[1]
 
     node.step(VoteRequest(source=2, target=1, term=5, last=ZERO, pre_vote=True))
@@ -31,6 +35,9 @@ def test_asking_changes_neither_term_nor_vote_of_the_asked() -> None:
 
 
 def test_who_hears_a_leader_helps_nobody_to_replace_it() -> None:
+    """Thesis 4.2.3, 9.6: within an election timeout of hearing from its leader a server answers neither
+    pre-votes nor votes, and takes on no term.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 1, ZERO))
     node.outgoing.clear()
@@ -46,7 +53,10 @@ def test_who_hears_a_leader_helps_nobody_to_replace_it() -> None:
 
 
 def test_who_is_asked_by_an_older_term_answers_with_its_own() -> None:
-    """Otherwise a node with a higher term and one with a better log could block each other."""
+    """Thesis 9.6, §5.1: a pre-vote for an older term is refused with the current term.
+
+    Otherwise a node with a higher term and one with a better log could block each other.
+    """
     node = Cluster(3, logs=[[4], [], []])[1]
 
     node.step(VoteRequest(source=2, target=1, term=2, last=EntryId(9, 9), pre_vote=True))
@@ -56,6 +66,7 @@ def test_who_is_asked_by_an_older_term_answers_with_its_own() -> None:
 
 
 def test_a_refused_pre_candidate_becomes_a_follower() -> None:
+    """Thesis 9.6: a server whose pre-vote is refused by a majority goes back to being a follower."""
     node = Cluster(3)[1]
     node.core.campaign()
     for source in (2, 3):
@@ -64,7 +75,10 @@ def test_a_refused_pre_candidate_becomes_a_follower() -> None:
 
 
 def test_a_leader_whose_connection_broke_is_replaced_once_it_is_silent() -> None:
-    """A process that dies closes its connections: nobody need wait for a whole election timeout."""
+    """Thesis 9.6, §5.2 left on purpose: a broken connection and silence stand for an election timeout.
+
+    A process that dies closes its connections: nobody need wait for a whole election timeout.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     cluster[1].alive = False
@@ -77,6 +91,7 @@ def test_a_leader_whose_connection_broke_is_replaced_once_it_is_silent() -> None
 
 
 def test_a_leader_that_is_heard_stays_whatever_becomes_of_a_connection_to_it() -> None:
+    """Thesis 9.6: heartbeats that arrive keep a leader, however often connections to it break."""
     cluster = Cluster(3)
     cluster.elect(1)
     for _ in range(100):
@@ -88,6 +103,9 @@ def test_a_leader_that_is_heard_stays_whatever_becomes_of_a_connection_to_it() -
 
 
 def test_a_broken_connection_lets_nobody_be_deposed_before_two_heartbeats_are_missed() -> None:
+    """Thesis 9.6, §5.2: where the connection to the leader broke, a pre-vote is granted only after two
+    heartbeats have been missed as well.
+    """
     node = Cluster(3)[1]
     node.step(append(2, 1, 1, ZERO))
     node.core.report_unreachable(2)
@@ -104,6 +122,9 @@ def test_a_broken_connection_lets_nobody_be_deposed_before_two_heartbeats_are_mi
 
 
 def test_a_connection_to_another_follower_is_no_reason_to_campaign() -> None:
+    """Thesis 9.6: only the leader's own connection shortens the wait for an election, not that of another
+    follower.
+    """
     cluster = Cluster(3)
     cluster.elect(1)
     cluster[1].alive = False
