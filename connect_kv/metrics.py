@@ -159,7 +159,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The Prometheus text format."""
-        text = generate_latest(self.registry)
+        text = generate_latest(_WithoutDates(self.registry))
         for name in self._bare:
             text = text.replace(f"# TYPE {name} gauge\n".encode(), f"# TYPE {name} counter\n".encode())
         return text
@@ -210,6 +210,23 @@ class Metrics:
             ("sent", "Bytes of the messages to clients.", sum(one.sent_bytes for one in self._calls)),
         ):
             yield CounterMetricFamily(f"etcd_network_client_grpc_{name}_bytes", help, total)
+
+
+class _WithoutDates(CollectorRegistry):
+    """A registry without when each of its series began.
+
+    The library adds a ``_created`` beside every counter and histogram: as many series again, which nobody
+    reads. It can leave them out for a whole process only, and a member may be part of a user's program.
+    """
+
+    def __init__(self, whole: CollectorRegistry) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._whole.collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            yield metric
 
 
 class _Values(Collector):

@@ -5,7 +5,7 @@ Under etcd's names where they mean the same (docs/metrics.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import accumulate
 
@@ -26,6 +26,7 @@ from connect_kv.services.quota import Quota
 from connect_kv.services.shares import Shares
 from connect_kv.services.streams import Streams
 from connect_kv.statemachine.host import MachineHost
+from connect_kv.statemachine.machine_counts import MethodCounts
 from connect_kv.statemachine.space import CleanupHistogram, CleanupTimes
 
 
@@ -66,6 +67,8 @@ def show(
     counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
     for name in host.machines.machines:
         _show_machine(metrics, host, name)
+    metrics.families(lambda: _machine_families(host))
+    gauge("etcd_debugging_auth_revision", "Revision of users and roles.", lambda: host.auth.revision)
     gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
     for outcome, read in (
         ("succeeded", lambda: logins.succeeded),
@@ -121,6 +124,23 @@ def _show_machine(metrics: Metrics, host: MachineHost, name: str) -> None:
         lambda: machines.machines[name].standing.version,
         machine=name,
     )
+
+
+def _machine_families(host: MachineHost) -> Iterator[Metric]:
+    """Calls of machines, by method. The labels are those that the classes have."""
+    counts = host.machines.counts
+    yield _calls("connect_kv_machine_commands", "Commands of machines applied here.", counts.commands)
+    yield _calls("connect_kv_machine_queries", "Queries of machines answered here.", counts.queries)
+
+
+def _calls(name: str, help: str, counts: Iterable[tuple[str, str, MethodCounts]]) -> Metric:
+    family = CounterMetricFamily(name, help, labels=["machine", "method", "outcome"])
+    for machine, method, one in counts:
+        ends = {"returned": one.returned, "raised": one.raised, "not_run": one.not_run}
+        for outcome, times in ends.items():
+            if times:
+                family.add_metric([machine, method, outcome], times)
+    return family
 
 
 def _show_node(metrics: Metrics, node: RaftNode[bytes]) -> None:

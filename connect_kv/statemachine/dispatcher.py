@@ -385,10 +385,23 @@ class Dispatcher:
         """All machine calls of the slice, in one call on the apply thread."""
         outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.steps, work.overlay))
         for name, slots in work.call_slots.items():
-            for (slot, number), outcome in zip(slots, outcomes[name], strict=True):
+            calls = (step for step in work.steps[name] if isinstance(step, MachineCall))
+            for (slot, number), call, outcome in zip(slots, calls, outcomes[name], strict=True):
+                self._count(name, call.method, outcome)
                 slot.row[slot.position] = result_of(outcome, number).SerializeToString()
                 if work.pace.due:
                     await work.pace.rest()
+
+    def _count(self, machine: str, method: str, outcome: AnyOutcome) -> None:
+        counts = self._machines.counts.command(machine, method)
+        if counts is None:  # it is not hosted here
+            return
+        if isinstance(outcome, bytes):
+            counts.returned += 1
+        elif isinstance(outcome, CommandFailed):
+            counts.raised += 1
+        else:
+            counts.not_run += 1
 
 
 def _refused(refused: Refused, number: int) -> bytes:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from connect_kv.errors import BadCall, ConfigError, CorruptStorage, MachineSuspended
+from connect_kv.errors import BadCall, CommandFailed, ConfigError, CorruptStorage, MachineSuspended
 from connect_kv.kv.layout import Changes
 from connect_kv.statemachine.code_records import OLD
 from connect_kv.statemachine.hosted import (
@@ -22,6 +22,7 @@ from connect_kv.statemachine.hosted import (
     Standing,
     Step,
 )
+from connect_kv.statemachine.machine_counts import MachineCounts
 from connect_kv.statemachine.stored_states import Header, MachineState
 from connect_kv.statemachine.stores import ReadStore, SliceStore
 from connect_kv.storage import codec
@@ -96,6 +97,8 @@ class UserMachines:
         """Those whose state is rebuilt at start: from a stored state and the log after it."""
         self.can_snapshot = all(machine.can_snapshot for machine in machines.values())
         self._suspended: dict[str, Suspension] = {}
+        self.counts = MachineCounts({name: machine.names for name, machine in machines.items()})
+        """Commands that were applied and queries that were answered; what is run again counts once."""
         self._first = {
             name: MachineState(machines[name].snapshot(), standing=machines[name].standing)
             for name in self.in_memory
@@ -225,10 +228,18 @@ class UserMachines:
         """
         machine = self._named(name)
         log_time = max(log_time, self._log_time)
+        counts = self.counts.query(name, method)
+        assert counts is not None
         try:
-            return machine.query(method, arguments, log_time, ReadStore(name, reader))
+            value = machine.query(method, arguments, log_time, ReadStore(name, reader))
         except BadCall as error:
+            counts.not_run += 1
             raise BadCall(f"machine {name!r}: {error}") from None
+        except CommandFailed:
+            counts.raised += 1
+            raise
+        counts.returned += 1
+        return value
 
     def try_upgrade(self, name: str, version: int) -> str | None:
         """Upgrade a copy of its state: what goes wrong, if anything does."""

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 import connect_kv
+from connect_kv import Replicated, command, errors, query
 from connect_kv.frontend.http.probes import Health
 from connect_kv.metrics import MOST_VERSIONS, ClientRequests, Metrics
 from connect_kv.rpc.kv_pb2 import RangeRequest
 from connect_kv.rpc.maintenance_pb2 import NOSPACE, AlarmRequest, AlarmResponse
 from connect_kv.server.server_metrics import _health_families
 from connect_kv.services.executor import CommandExecutor
+from connect_kv.statemachine.hosted import ReplicatedMachine
+from connect_kv.statemachine.machine_counts import MachineCounts
 from connect_kv.statemachine.space import CleanupHistogram
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import FakeNode, streaming, unary, until
+
+
+class Books(Replicated):
+    """Titles, each once."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @command
+    def add(self, title: str) -> None:
+        if title in self.titles:
+            raise ValueError(title)
+        self.titles.append(title)
+
+    @query
+    def count(self) -> int:
+        return len(self.titles)
 
 
 def samples(member: Member) -> dict[str, float]:
@@ -67,6 +90,41 @@ async def test_each_check_is_counted_by_its_outcome() -> None:
     counted = {tuple(one.labels.values()): one.value for one in asked.samples}
     assert counted["readyz", "non_learner", "success"] == 1
     assert counted["readyz", "non_learner", "error"] == 2
+
+
+async def test_calls_of_machines_are_counted_by_method_and_outcome(tmp_path: Path) -> None:
+    machines = [{"books": ReplicatedMachine(Books())}]
+    async with (
+        running(configs(tmp_path, 1), machines) as (only,),
+        connect_kv.connect(only.server.client_address) as client,
+    ):
+        books = client.machine("books", Books)
+        for title in ("a", "b", "a"):
+            with suppress(errors.CommandFailed):
+                await books.call(Books.add, title=title)
+        assert await books.call(Books.count) == 2
+        for strange in ("no_such", "another"):
+            with pytest.raises(errors.ConnectKvError):
+                await client.call_json("books", strange)
+        found, text = samples(only), only.server.metrics.text().decode()
+    commands, queries = "connect_kv_machine_commands_total", "connect_kv_machine_queries_total"
+    assert found[f'{commands}{{machine="books",method="add",outcome="returned"}}'] == 2
+    assert found[f'{commands}{{machine="books",method="add",outcome="raised"}}'] == 1
+    assert found[f'{queries}{{machine="books",method="count",outcome="returned"}}'] == 1
+    assert "no_such" not in text
+    assert not re.findall(r"^\w+_created\b.*", text, re.MULTILINE), "Prometheus stores each as a series"
+
+
+def test_what_clients_write_makes_no_labels() -> None:
+    counts = MachineCounts({"books": frozenset({"add"})})
+    for number in range(100):
+        one = counts.command("books", f"made-up-{number}")
+        assert one is not None
+        one.not_run += 1
+    assert counts.command("unheard-of", "add") is None
+    assert [(machine, method, one.not_run) for machine, method, one in counts.commands] == [
+        ("books", "other", 100)
+    ]
 
 
 async def test_what_dashboards_ask_for_grows_with_what_is_done(tmp_path: Path) -> None:
