@@ -20,7 +20,11 @@ from tests.gateway.raw import Answer, Socket, connected, request
 
 Json = dict[str, Any]
 CASES: Json = json.loads((Path(__file__).parent / "cases.json").read_text())
-NORMALISE = [(re.compile(pattern), replacement) for pattern, replacement in CASES["normalise"]]
+# etcd's leases have 17 digits and more; of ours, chosen from all positive numbers, one in a thousand has fewer.
+NORMALISE = [
+    (re.compile(pattern.replace(r"\d{17,}", r"\d{9,}")), replacement)
+    for pattern, replacement in CASES["normalise"]
+]
 OURS = {"connectKvVersion", "contacts", "connect_kv"}
 """Fields that etcd has not."""
 _CORS = ("access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers")
