@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from connect_kv.errors import ConnectKvError, NodeStopped
 from connect_kv.interfaces import Clock
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc.versions_pb2 import MachineChange
 from connect_kv.services.executor import BY_SERVER, encode_command, field_number
 from connect_kv.statemachine.activation import Claims, decide
@@ -21,27 +21,12 @@ _TRY_AGAIN_SECONDS = 10.0
 _CHANGE = field_number("machine_change")
 
 
-class ActivationNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-
-    @property
-    def common_highest_command(self) -> int:
-        """What every member can apply; 0 while one has not been heard."""
-
-    async def propose(self, payload: bytes, count: int = 1) -> object:
-        """Replicate and apply."""
-
-
 class Activations:
     """`run` is its task on every member."""
 
     def __init__(
         self,
-        node: ActivationNode,
+        node: RaftNode[bytes],
         host: MachineHost,
         *,
         claims: Callable[[], Mapping[str, Claims | None]],

@@ -9,11 +9,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from connect_kv.errors import ConnectKvError
 from connect_kv.interfaces import Clock
-from connect_kv.raft.types import Membership
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc.maintenance_pb2 import HashKVRequest, HashKVResponse
 from connect_kv.services.peer_calls import PeerCalls
 
@@ -23,24 +22,12 @@ _ANSWER_SECONDS = 60.0
 """A large history takes a while to read."""
 
 
-class CorruptionNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-
-    @property
-    def membership(self) -> Membership:
-        """Who the members are."""
-
-
 class CorruptionCheck:
     """`run` is its task on every member."""
 
     def __init__(
         self,
-        node: CorruptionNode,
+        node: RaftNode[bytes],
         own_id: int,
         *,
         peers: PeerCalls,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from connect_kv.errors import NodeStopped, NoLeader, NotProposed, OutcomeUnknown, Overloaded, TimedOut
+from connect_kv.events import Signal
 from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
 from connect_kv.services.retries import Retries
 
@@ -24,12 +25,26 @@ TEMPORARY: Retried = (NoLeader, NotProposed, OutcomeUnknown, Overloaded)
 """For what may be proposed twice."""
 
 
-class Leading(Protocol):
-    """The part of a RaftNode that is used here."""
+class Proposer(Protocol):
+    """The part of a RaftNode that proposals and reads need: services are tested with small ones."""
+
+    @property
+    def term(self) -> int:
+        """Current term."""
 
     @property
     def leader_id(self) -> int | None:
         """Who leads, if known."""
+
+    @property
+    def leader_changed(self) -> Signal:
+        """Another leader is known, or none any more."""
+
+    def submit(self, payload: bytes, count: int = 1) -> asyncio.Future[Sequence[bytes]]:
+        """Replicate and apply; resolves with one encoded Result per command. May raise at once."""
+
+    def submit_read(self) -> asyncio.Future[int]:
+        """Resolves when everything acknowledged before is visible here. May raise at once."""
 
 
 @dataclass(slots=True)
@@ -62,7 +77,7 @@ class Attempts:
 
     def __init__(
         self,
-        node: Leading,
+        node: Proposer,
         deadlines: Deadlines,
         retries: Retries,
         *,

@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from connect_kv.errors import NodeStopped, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.events import Signal
 from connect_kv.kv import proposer
 from connect_kv.protowire import varint
 from connect_kv.rpc.command_pb2 import Command, CommandBatch, Result
@@ -24,6 +23,7 @@ from connect_kv.services.attempts import (
     TEMPORARY,
     Attempt,
     Attempts,
+    Proposer,
     Retried,
 )
 from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
@@ -41,28 +41,6 @@ NOT_CAPABLE = Refusal(Code.FAILED_PRECONDITION, "etcdserver: not capable")
 
 Submit = Callable[[bytes, int], "asyncio.Future[Sequence[bytes]]"]
 """A payload and its number of commands, as `Proposer.submit` takes them."""
-
-
-class Proposer(Protocol):
-    """The part of a RaftNode that services use."""
-
-    @property
-    def term(self) -> int:
-        """Current term."""
-
-    @property
-    def leader_id(self) -> int | None:
-        """Who leads, if known."""
-
-    @property
-    def leader_changed(self) -> Signal:
-        """Another leader is known, or none any more."""
-
-    def submit(self, payload: bytes, count: int = 1) -> asyncio.Future[Sequence[bytes]]:
-        """Replicate and apply; resolves with one encoded Result per command. May raise at once."""
-
-    def submit_read(self) -> asyncio.Future[int]:
-        """Resolves when everything acknowledged before is visible here. May raise at once."""
 
 
 def encode_command(field_number: int, request: bytes, by: bytes = b"") -> bytes:

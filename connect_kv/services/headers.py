@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from connect_kv.kv.wire import HEADER
 from connect_kv.protowire import read_varint, varint
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.kv_pb2 import ResponseHeader
+from connect_kv.services.attempts import Proposer
 from connect_kv.services.status import raise_failure
-
-
-class Term(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def term(self) -> int:
-        """Current term."""
-
 
 _RESULT_TAGS = {
     Command.DESCRIPTOR.fields_by_name[name].number: varint(
@@ -32,7 +23,7 @@ _RESULT_TAGS = {
 class Headers:
     """Of one member."""
 
-    def __init__(self, node: Term, cluster_id: int, member_id: int, revision: Callable[[], int]) -> None:
+    def __init__(self, node: Proposer, cluster_id: int, member_id: int, revision: Callable[[], int]) -> None:
         self._node = node
         self._cluster_id = cluster_id
         self._member_id = member_id

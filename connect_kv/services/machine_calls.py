@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
-from typing import Protocol
 
 from connect_kv.errors import BadCall, MachineSuspended
 from connect_kv.events import Signal
-from connect_kv.raft.types import Membership
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc.command_pb2 import Command, MemberPublish
 from connect_kv.statemachine.activation import Claims, claims_from, lacking
 from connect_kv.statemachine.hosted import Checked, HostedMachine, NotActive
@@ -23,26 +22,10 @@ class NoSuchMethod(BadCall):
     """There is no machine, or no method, of that name: NOT_FOUND to the caller."""
 
 
-class MachineCallNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def membership(self) -> Membership:
-        """Who the members are."""
-
-    @property
-    def machines(self) -> Mapping[int, bytes]:
-        """What each member that was heard said of its machines."""
-
-    @property
-    def common_highest_command(self) -> int:
-        """What every member can apply; 0 while one has not been heard."""
-
-
 class MemberClaims:
     """What the members say of their machines."""
 
-    def __init__(self, node: MachineCallNode, published: Callable[[], Mapping[int, MemberPublish]]) -> None:
+    def __init__(self, node: RaftNode[bytes], published: Callable[[], Mapping[int, MemberPublish]]) -> None:
         self._node = node
         self._published = published
 

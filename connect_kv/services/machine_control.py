@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Protocol
 
 from connect_kv.errors import BadCall, ConnectKvError
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.raft.types import Membership
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc.machine_pb2 import MachineDecideRequest, MachineStatusRequest, MachineStatusResponse
 from connect_kv.rpc.versions_pb2 import MachineChange, MachineDigests
 from connect_kv.services.executor import BY_SERVER, CommandExecutor, field_number
@@ -29,14 +28,6 @@ Machine = MachineStatusResponse.Machine
 Member = MachineStatusResponse.Member
 
 
-class ControlNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def membership(self) -> Membership:
-        """Who the members are."""
-
-
 class MachineControl:
     """Asks all members; decides for all members, by an entry of the log."""
 
@@ -44,7 +35,7 @@ class MachineControl:
         self,
         executor: CommandExecutor,
         host: MachineHost,
-        node: ControlNode,
+        node: RaftNode[bytes],
         peers: PeerCalls,
         waits: Mapping[str, str],
     ) -> None:

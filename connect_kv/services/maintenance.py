@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from connect_kv.backup.running import backup
 from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.etcd_errors import Code, Refusal
-from connect_kv.interfaces import Clock, Identity
+from connect_kv.interfaces import Clock
 from connect_kv.kv import validation
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
-from connect_kv.raft.types import Membership
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc import maintenance_pb2
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller
@@ -50,29 +49,6 @@ class MemberStatus:
     errors: tuple[str, ...] = ()
 
 
-class MaintenanceNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-
-    @property
-    def leader_id(self) -> int | None:
-        """Who leads, if known."""
-
-    @property
-    def identity(self) -> Identity:
-        """Who this is."""
-
-    @property
-    def membership(self) -> Membership:
-        """Who the members are."""
-
-    async def transfer_leadership(self, to: int) -> None:
-        """Hand leadership over."""
-
-
 class MaintenanceService:
     """What an operator asks of one member. Downgrade answers UNIMPLEMENTED by name."""
 
@@ -81,7 +57,7 @@ class MaintenanceService:
         executor: CommandExecutor,
         status: Callable[[], MemberStatus],
         *,
-        node: MaintenanceNode,
+        node: RaftNode[bytes],
         host: MachineHost,
         kv: KvMachine,
         clock: Clock,

@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from connect_kv.errors import NotLeader, Unavailable
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.interfaces import Clock
-from connect_kv.node.status import NodeStatus
+from connect_kv.node.node import RaftNode
 from connect_kv.raft.membership import MembershipChange
 from connect_kv.raft.types import Member, Membership
 from connect_kv.rpc import cluster_pb2
@@ -44,43 +43,12 @@ _IN_SYNC = 0.9
 """How much of the leader's log a learner must have to be promoted."""
 
 
-class MembershipNode(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-
-    @property
-    def leader_id(self) -> int | None:
-        """Who leads, if known."""
-
-    @property
-    def membership(self) -> Membership:
-        """As applied here."""
-
-    def status(self) -> NodeStatus:
-        """Everything an operator asks for."""
-
-    def active_since(self, moment: float) -> frozenset[int]:
-        """Members of which a message came after that time of the clock."""
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds."""
-
-    async def transfer_leadership(self, to: int) -> None:
-        """Hand leadership over."""
-
-    async def change_membership(self, change: MembershipChange) -> Membership:
-        """Replicate a change."""
-
-
 class MemberChanges:
     """One change after another. Every method raises NotLeader, and Refused with etcd's text."""
 
     def __init__(
         self,
-        node: MembershipNode,
+        node: RaftNode[bytes],
         executor: CommandExecutor,
         published: Published,
         *,
