@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta
+
+from connect_kv import hosts
 from connect_kv.credentials import VERSIONS, openssl_ciphers
 from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster import NAME_VARIABLE, Cluster
+from connect_kv.framework.cluster_file import check, constraints
 from connect_kv.framework.types import READY_MADE
 from connect_kv.options import OPTIONS, Kind
 from connect_kv.units import seconds, size, whole
@@ -19,6 +24,9 @@ DEFAULT_NAME = "default"
 
 MAX_REQUEST_BYTES = 32 << 20
 """The largest `max_request_bytes`: members take no larger messages from each other."""
+
+Positive = Annotated[int, Meta(gt=0, description="a positive number")]
+NotNegative = Annotated[int, Meta(ge=0, description="0 or more")]
 
 _NEGATIVE = re.compile(r"-[0-9]+")
 ANY_HOST = frozenset(("0.0.0.0", "::", "[::]", "*"))
@@ -81,7 +89,7 @@ class ServerConfig:
     """``open``: TLS without clients' certificates, if clients have TLS; ``mutual``: with; ``off``: none."""
     auto_tls: bool = False
     """TLS for clients and HTTP by a certificate of its own making, unless there is another."""
-    self_signed_cert_validity: int = 1
+    self_signed_cert_validity: Annotated[int, Meta(ge=1, le=100, description="1 to 100 years")] = 1
     """Years that such a certificate is good."""
     enable_grpc_gateway: bool = True
     """Whether HTTP has the JSON gateway."""
@@ -100,13 +108,15 @@ class ServerConfig:
     tls_min_version: str = "TLS1.2"
     cipher_suites: str = ""
     """Of TLS 1.2; empty: all that HTTP/2 allows."""
-    heartbeat_ms: int = 100
-    election_ms: int = 1000
-    tick_ms: int = 50
-    max_request_bytes: int = 1536 * 1024
-    snapshot_count: int = 10_000
+    heartbeat_ms: Positive = 100
+    election_ms: Positive = 1000
+    tick_ms: Positive = 50
+    max_request_bytes: Annotated[
+        int, Meta(gt=0, le=MAX_REQUEST_BYTES, description=f"a positive number, at most {MAX_REQUEST_BYTES}")
+    ] = 1536 * 1024
+    snapshot_count: Positive = 10_000
     """Applied entries between two points at which the log is compacted."""
-    catch_up_entries: int = 5_000
+    catch_up_entries: Positive = 5_000
     """Entries kept behind that point for slow followers."""
     max_learners: int = 1
     """Learners there may be at once."""
@@ -116,18 +126,18 @@ class ServerConfig:
     """History to keep: a duration such as ``30s`` or ``12h``, or a number of revisions; empty: all."""
     auth_token: str = "simple"
     """How tokens are made: ``simple``, or ``jwt,...`` with etcd's settings."""
-    auth_token_ttl: int = 300
+    auth_token_ttl: Positive = 300
     """Seconds that a simple token lives without being used."""
-    bcrypt_cost: int = 10
+    bcrypt_cost: Annotated[int, Meta(ge=4, le=31, description="4 to 31")] = 10
     """Of passwords set from now on: 4 to 31; each step doubles what a guess costs."""
-    max_connections: int = 16_384
-    max_handshakes: int = 1024
+    max_connections: Positive = 16_384
+    max_handshakes: Positive = 1024
     """Connections of clients that have not shown who they are, in a handshake for one."""
-    max_streams_per_user: int = 8192
+    max_streams_per_user: NotNegative = 8192
     """These three: 0 is no limit (`services.shares`)."""
-    max_watches_per_user: int = 500_000
-    max_sessions_per_user: int = 5000
-    corruption_check_seconds: int = 12 * 3600
+    max_watches_per_user: NotNegative = 500_000
+    max_sessions_per_user: NotNegative = 5000
+    corruption_check_seconds: NotNegative = 12 * 3600
     """How often the members' data is compared; 0: never."""
     grpc_server: str = "door"
     """What serves clients: ``door``, our own, or ``grpcio``."""
@@ -202,6 +212,9 @@ class ServerConfig:
         return 5.0 + 2 * self.election_ms / 1000
 
 
+_CONSTRAINTS = constraints(ServerConfig)
+
+
 def from_options(options: Mapping[str, object], environ: Mapping[str, str]) -> ServerConfig:
     """What ``serve`` was told; the option ``config`` (or CONNECT_KV_CONFIG) names a Connect.toml.
 
@@ -226,10 +239,10 @@ def from_cluster(cluster: Cluster, environ: Mapping[str, str]) -> ServerConfig:
 
 def split_address(text: str, origin: str) -> tuple[str, int]:
     """``host:port`` in two. Raises ConfigError naming `origin`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"{origin}: {text!r}: expected HOST:PORT")
-    return host.strip("[]"), int(port)
+    try:
+        return hosts.split_address(text)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def load(
@@ -393,19 +406,27 @@ _READERS: Mapping[Kind, Callable[[object, str], object]] = {
 
 def _check(config: ServerConfig) -> None:
     """Contradictions. Messages start with the key, which `load` replaces by where it came from."""
+    _check_fields(config)
     _check_addresses(config)
     _check_cluster(config)
     _check_numbers(config)
     _check_tls(config)
-    if config.grpc_server not in ("door", "grpcio"):
-        raise ConfigError(f"grpc_server: {config.grpc_server!r}: expected door or grpcio")
     _check_http(config)
-    if config.log_format not in ("text", "json"):
-        raise ConfigError(f"log_format: {config.log_format!r}: expected text or json")
-    if config.log_level not in ("debug", "info", "warning", "error"):
-        raise ConfigError(f"log_level: {config.log_level!r}: expected debug, info, warning or error")
-    if config.audit_level not in ("auth", "writes", "reads"):
-        raise ConfigError(f"audit_level: {config.audit_level!r}: expected auth, writes or reads")
+
+
+def _check_fields(config: ServerConfig) -> None:
+    """Each by itself: what its type allows, and one of its choices."""
+    for key, wanted in _CONSTRAINTS.items():
+        try:
+            check(getattr(config, key), wanted)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {getattr(config, key)!r}: {error}") from None
+    for key, option in OPTIONS.items():
+        # Which versions of TLS there are is told in etcd's words, below.
+        choices = option.choices if key != "tls_min_version" else ()
+        if choices and getattr(config, key) not in choices:
+            expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise ConfigError(f"{key}: {getattr(config, key)!r}: expected {expected}")
 
 
 def _check_addresses(config: ServerConfig) -> None:
@@ -436,10 +457,6 @@ def _check_http(config: ServerConfig) -> None:
 
 
 def _check_tls(config: ServerConfig) -> None:
-    if not 1 <= config.self_signed_cert_validity <= 100:
-        raise ConfigError(
-            f"self_signed_cert_validity: {config.self_signed_cert_validity}: expected 1 to 100 years"
-        )
     cert = config.peer_cert_file
     own = config.peer_auto_tls and cert is not None and config.data_dir in cert.parents
     if cert and not config.peer_trusted_ca_file and not own:
@@ -468,8 +485,6 @@ def _check_tls(config: ServerConfig) -> None:
             raise ConfigError(
                 f"{door}_cert_allowed_cn: excludes {_flag(f'{door}_cert_allowed_hostname')}: give one of them"
             )
-    if config.http_tls not in ("open", "mutual", "off"):
-        raise ConfigError(f"http_tls: {config.http_tls!r}: expected open, mutual or off")
     if config.http_tls == "mutual" and not config.trusted_ca_file:
         raise ConfigError(f"http_tls: mutual needs {_flag('trusted_ca_file')} too")
     if config.tls_min_version not in VERSIONS:
@@ -488,10 +503,6 @@ def _check_tls(config: ServerConfig) -> None:
 def _check_cluster(config: ServerConfig) -> None:
     if not config.name or any(character in config.name for character in "=,/ \n"):
         raise ConfigError(f"name: {config.name!r}: expected a name without '=', ',', '/' and blanks")
-    if config.initial_cluster_state not in ("new", "existing"):
-        raise ConfigError(
-            f"initial_cluster_state: {config.initial_cluster_state!r}: expected new or existing"
-        )
     addresses: dict[str, str] = {}
     for member in config.initial_cluster:
         if member.peer_address in addresses:
@@ -517,23 +528,6 @@ def check_own_entry(config: ServerConfig) -> None:
 
 
 def _check_numbers(config: ServerConfig) -> None:
-    for key in (
-        "heartbeat_ms", "election_ms", "tick_ms", "max_request_bytes", "snapshot_count", "catch_up_entries",
-        "auth_token_ttl", "max_connections", "max_handshakes",
-    ):  # fmt: skip
-        if getattr(config, key) <= 0:
-            raise ConfigError(f"{key}: {getattr(config, key)}: expected a positive number")
-    if config.max_request_bytes > MAX_REQUEST_BYTES:
-        raise ConfigError(
-            f"max_request_bytes: {config.max_request_bytes}: expected at most {MAX_REQUEST_BYTES}"
-        )
-    for key in (
-        "corruption_check_seconds", "max_streams_per_user", "max_watches_per_user", "max_sessions_per_user",
-    ):  # fmt: skip
-        if getattr(config, key) < 0:
-            raise ConfigError(f"{key}: {getattr(config, key)}: expected 0 or more")
-    if not 4 <= config.bcrypt_cost <= 31:
-        raise ConfigError(f"bcrypt_cost: {config.bcrypt_cost}: expected 4 to 31")
     _ = config.retention
     if config.heartbeat_ms < config.tick_ms:
         raise ConfigError(f"heartbeat_ms: {config.heartbeat_ms}: less than one tick of {config.tick_ms} ms")

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": set(),
     "etcd_flags": set(),
     "units": set(),
-    "hosts": set(),
+    "hosts": {"errors"},
     "certificates": {"hosts"},
     "handshakes": set(),
     "credentials": {"certificates", "errors", "handshakes"},
@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "interfaces": {"peer_protocol", "raft"},
     "etcd_files": {"errors", "protowire", "rpc"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
-    "transport": {"http2", "peer_protocol", "interfaces", "raft", *GROUND, *TLS},
+    "transport": {"hosts", "http2", "peer_protocol", "interfaces", "raft", *GROUND, *TLS},
     "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
     # what is replicated
     "kv": {"etcd_files", "interfaces", "raft", "storage", *GROUND},
@@ -65,20 +65,20 @@ ALLOWED: dict[str, set[str]] = {
         "auth",
         "backup", "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
     },
-    "frontend.grpc": {"auth", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
+    "frontend.grpc": {"auth", "hosts", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
     # The gateway carries requests to the router of `frontend.grpc`, which knows no wire.
     "frontend.http": {
         "frontend.grpc", "json_mapping", "services", "errors", "etcd_errors", "events", *PEOPLE, *TLS,
     },
-    "config": {"credentials", "errors", "framework", "options", "units"},
+    "config": {"credentials", "errors", "framework", "hosts", "options", "units"},
     "server": {
         "auth", "http2",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
-        "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
+        "hosts", "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
         "authority",
     },
     # programs and people
-    "client": {"framework", "credentials", *GROUND},
+    "client": {"framework", "hosts", "credentials", *GROUND},
     "mirror": {"client", *GROUND},
     "sync_auth": {"client", "rpc"},
     "sync": {"client", "credentials", "errors", "framework", "sync_auth"},
@@ -102,7 +102,18 @@ ALLOWED: dict[str, set[str]] = {
     "connect_kv": {"client", "credentials", "embed", "framework", "errors"},
 }  # fmt: skip
 
-FACE = {"client", "config", "credentials", "embed", "errors", "framework", "handshakes", "options", "units"}
+FACE = {
+    "client",
+    "config",
+    "credentials",
+    "embed",
+    "errors",
+    "framework",
+    "handshakes",
+    "hosts",
+    "options",
+    "units",
+}
 """What `import connect_kv` loads: no part of a server."""
 
 HTTP2_SHELLS = {"handshakes.py", "listener.py", "tasks.py", "channel.py", "sockets.py"}

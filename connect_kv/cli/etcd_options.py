@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connect_kv.config import split_address
 from connect_kv.errors import ConfigError
 from connect_kv.etcd_flags import FLAGS, TRANSPORT, Flag, FlagFate, find
 
@@ -277,8 +278,7 @@ def _urls(flag: str, text: str) -> list[tuple[str, str]]:
         scheme, address = parts.groups()
         if scheme.startswith("unix"):
             raise ConfigError(f"--{flag}: {url}: sockets of files are not listened on")
-        if ":" not in address or not address.rpartition(":")[2].isdecimal():
-            raise ConfigError(f"--{flag}: {url!r}: expected http://HOST:PORT")
+        split_address(address, f"--{flag}")
         found.append((scheme, address))
     return list(dict.fromkeys(found))
 

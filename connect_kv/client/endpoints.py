@@ -13,6 +13,7 @@ from connect_kv import errors
 from connect_kv.client import trouble
 from connect_kv.client.failures import CallFailed
 from connect_kv.credentials import Material, Tls, client_credentials
+from connect_kv.hosts import split_address
 from connect_kv.rpc.maintenance_pb2 import StatusRequest
 
 if TYPE_CHECKING:
@@ -28,15 +29,17 @@ LOOK_AHEAD = 1.0
 """Seconds before a call is given up, and at most half of its time: then members are asked how they are."""
 
 _SCHEME = re.compile(r"(https?)://")
-_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
     """``host:port`` of each; a comma-separated text or several. They may have a scheme (`asks_tls`)."""
     found = [bare_address(text).rstrip("/") for text in _texts(endpoints)]
     for text in found:
-        host, colon, port = text.rpartition(":")
-        if not (host and colon and _PORT.fullmatch(port) and 0 < int(port) < 65536):
+        try:
+            _, port = split_address(text)
+        except ValueError:
+            port = 0
+        if not port:
             raise errors.ConfigError(f"endpoint {text!r}: expected HOST:PORT")
     if not found:
         raise errors.ConfigError("no endpoints given: expected HOST:PORT[,HOST:PORT...]")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from connect_kv.errors import ConfigError
-from connect_kv.framework.cluster_file import Reading, refuse_giants
+from connect_kv.framework.cluster_file import Host, Name, Port, PortOrNone, Reading, Text, refuse_giants
 from connect_kv.options import FILE_SETTINGS, OPTIONS
 
 NAME_VARIABLE = OPTIONS["name"].variable
@@ -21,11 +21,11 @@ CLIENT_PORT, PEER_PORT, HTTP_PORT = 2379, 2380, 2381
 class Node:
     """One member of a cluster as its file describes it."""
 
-    name: str
-    host: str = "127.0.0.1"
-    client_port: int = CLIENT_PORT
-    peer_port: int = PEER_PORT
-    http_port: int = HTTP_PORT
+    name: Name
+    host: Host = "127.0.0.1"
+    client_port: Port = CLIENT_PORT
+    peer_port: Port = PEER_PORT
+    http_port: PortOrNone = HTTP_PORT
     """0: no HTTP."""
 
     @property
@@ -202,26 +202,16 @@ class Cluster:
 
     def _fill(self, reading: Reading, name: str | None) -> None:
         reading.refuse_others({"node", "data_dir", "members", *FILE_SETTINGS})
-        self._nodes = tuple(_node(member) for member in reading.tables("members", Node))
+        self._nodes = tuple(
+            member if isinstance(member, Node) else member.filled(Node)
+            for member in reading.tables("members", Node)
+        )
         _refuse_conflicts(reading, self._nodes)
         self._own = _own(reading, self._nodes, name)
-        self._data_dir = Path(reading.text("data_dir", f"data/{self._own.name}"))
+        self._data_dir = Path(str(reading.value("data_dir", Text, f"data/{self._own.name}")))
         self._settings = MappingProxyType(
             {key: reading.given[key] for key in sorted(FILE_SETTINGS) if key in reading.given}
         )
-
-
-def _node(member: Node | Reading) -> Node:
-    if isinstance(member, Node):
-        return member
-    member.refuse_others({"name", "host", "client_port", "peer_port", "http_port"})
-    return Node(
-        name=member.name("name"),
-        host=member.host("host", "127.0.0.1"),
-        client_port=member.port("client_port", CLIENT_PORT),
-        peer_port=member.port("peer_port", PEER_PORT),
-        http_port=member.port("http_port", HTTP_PORT, off=True),
-    )
 
 
 def _own(reading: Reading, nodes: Sequence[Node], name: str | None) -> Node:

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import TypeVar
+from typing import Annotated, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from connect_kv.errors import ConfigError
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+# What a field may hold. The description is what a complaint says was expected.
+Text = Annotated[str, Meta(min_length=1, description="text")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z",
+        description="a name of letters, digits, '_', '.', '-'",
+    ),
+]
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?![^:]+:\d+\Z)[A-Za-z0-9._:%-]+\Z",
+        description="a host name or address without port",
+    ),
+]
+Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+PortOrNone = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 to 65535")]
+
+
+def constraints(kind: type) -> Mapping[str, object]:
+    """What the fields of a class may hold, of those whose type says more than a Python type."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {key: wanted for key, wanted in hints.items() if hasattr(wanted, "__metadata__")}
+
+
+def check(value: object, wanted: object) -> None:
+    """Raise ValueError, which says what was expected, unless `value` is what the type and its Meta allow."""
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError:
+        raise ValueError(f"expected {wanted.__metadata__[0].description}") from None  # type: ignore[attr-defined]
 
 
 def refuse_giants(value: object, place: str) -> None:
@@ -45,36 +77,27 @@ class Reading:
             if key not in known:
                 raise self.wrong(key, f"unknown key; expected one of {', '.join(sorted(known))}")
 
-    def text(self, key: str, default: str) -> str:
-        """Text that is not empty."""
+    def value(self, key: str, wanted: object, default: object = None) -> object:
+        """What the key says, or `default`, if it is what `wanted` allows."""
         value = self.given.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(key, f"expected text, got {value!r}")
+        try:
+            check(value, wanted)
+        except ValueError as error:
+            raise self.wrong(key, f"{error}, got {value!r}") from None
         return value
 
     def name(self, key: str) -> str:
         """A name, which must be given."""
-        value = self.given.get(key)
-        if value is None:
+        if self.given.get(key) is None:
             raise self.wrong(key, "is missing: expected a name")
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise self.wrong(key, f"expected a name of letters, digits, '_', '.', '-', got {value!r}")
-        return value
+        return str(self.value(key, Name))
 
-    def host(self, key: str, default: str) -> str:
-        """A host name or address, without a port."""
-        value = self.given.get(key, default)
-        if not isinstance(value, str) or not _HOST.fullmatch(value) or re.search(r"^[^:]+:\d+$", value):
-            raise self.wrong(key, f"expected a host name or address without port, got {value!r}")
-        return value
-
-    def port(self, key: str, default: int, *, off: bool = False) -> int:
-        """A port; with `off`, 0 says none."""
-        value = self.given.get(key, default)
-        lowest = 0 if off else 1
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= 65535:
-            raise self.wrong(key, f"expected a port from {lowest} to 65535, got {value!r}")
-        return value
+    def filled(self, kind: type[T]) -> T:
+        """The keys as fields of that class, which needs a name."""
+        fields = constraints(kind)
+        self.refuse_others(fields.keys())
+        self.name("name")
+        return kind(**{key: self.value(key, fields[key]) for key in self.given})
 
     def tables(self, key: str, made: type[T]) -> list[T | Reading]:
         """A list of tables, at least one; things already `made` are passed on."""

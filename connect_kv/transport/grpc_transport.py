@@ -123,11 +123,10 @@ class GrpcTransport:
         )
         self._servicer = RaftServicer(self._local)
         where = self._listen_address
-        _, _, port = where.rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            raise RefusedToStart(f"cannot listen for peers on {where!r}: expected host:port")
         try:
             self._port = await self._wire.listen(where, self._servicer.unary, self._servicer.streams)
+        except ValueError as error:
+            raise RefusedToStart(f"cannot listen for peers on {error}") from None
         except OSError as error:
             raise RefusedToStart(f"cannot listen for peers on {where}: {_reason(error)}") from error
         self.set_peers(self._early_peers)

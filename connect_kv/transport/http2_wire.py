@@ -11,6 +11,7 @@ from functools import partial
 from ipaddress import ip_address
 
 from connect_kv.credentials import Credentials
+from connect_kv.hosts import split_address
 from connect_kv.http2.calls import Call
 from connect_kv.http2.calls import Peer as Http2Peer
 from connect_kv.http2.channel import Channel
@@ -60,7 +61,7 @@ class Http2Wire:
 
     async def listen(self, address: str, unary: Mapping[str, Answer], streams: Mapping[str, Serve]) -> int:
         """Over TLS each handshake goes by the files as they are then, and demands a certificate."""
-        host, _, port = address.rpartition(":")
+        host, port = split_address(address)
         self._server = Http2Server(
             {},
             {path: partial(_answer, answer) for path, answer in unary.items()},
@@ -68,7 +69,7 @@ class Http2Wire:
             limits=self._serving,
         )
         context = None if self._credentials is None else self._credentials.server_context(_ALPN)
-        return await self._server.listen(host.strip("[]"), int(port), context)
+        return await self._server.listen(host, port, context)
 
     async def stop(self) -> None:
         """End what is being served, and listen no more."""

@@ -20,7 +20,7 @@ from tests.gateway.raw import Answer, Socket, connected, request
 
 Json = dict[str, Any]
 CASES: Json = json.loads((Path(__file__).parent / "cases.json").read_text())
-# etcd's leases have 17 digits and more; of ours, chosen from all positive numbers, one in a thousand has fewer.
+# etcd's leases have 17 digits and more; of ours, of all positive numbers, one in a thousand has fewer.
 NORMALISE = [
     (re.compile(pattern.replace(r"\d{17,}", r"\d{9,}")), replacement)
     for pattern, replacement in CASES["normalise"]

@@ -107,6 +107,7 @@ def test_an_initial_cluster_counts_for_an_empty_directory_only(tmp_path: Path) -
         load({"initial_cluster": "n2=127.0.0.1:1"}, {}),
         data_dir=tmp_path,
         listen_client="127.0.0.1:0",
+        listen_peer="127.0.0.1:0",
         listen_http="",
     )
     with pytest.raises(ConfigError, match="not among n2"):

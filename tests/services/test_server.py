@@ -114,7 +114,8 @@ def test_what_is_no_machine_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_wrong_configuration_ends_in_one_line_and_exit_code_2(
     options: dict[str, object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_configured({"data_dir": str(tmp_path / "d"), **options}, {}) == REFUSED
+    free = {"listen_client": "127.0.0.1:0", "listen_peer": "127.0.0.1:0", "listen_http": ""}
+    assert run_configured({"data_dir": str(tmp_path / "d"), **free, **options}, {}) == REFUSED
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
 

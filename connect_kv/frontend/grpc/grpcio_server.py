@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import grpc
 
-from connect_kv.config import split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
 from connect_kv.etcd_errors import Code
@@ -24,6 +22,7 @@ from connect_kv.frontend.grpc.router import (
     Router,
     RpcFailed,
 )
+from connect_kv.hosts import check_free
 from connect_kv.services.status import Status
 from connect_kv.trailers import MOST_REQUEST_METADATA
 
@@ -191,7 +190,7 @@ class GrpcioServer:
 
     async def bind(self, address: str) -> None:
         """Take the address. Raises RefusedToStart, with the system's reason, if that is not possible."""
-        await check_free(address)
+        await asyncio.to_thread(check_free, "clients", address)
         try:
             if self._credentials is None:
                 self._port = self._server.add_insecure_port(address)
@@ -207,18 +206,3 @@ class GrpcioServer:
     async def stop(self, grace: float) -> None:
         """Take no new call, give those under way `grace` seconds."""
         await self._server.stop(grace)
-
-
-async def check_free(address: str) -> None:
-    """Raise RefusedToStart with the system's reason; gRPC only says that it failed, and at length."""
-    host, port = split_address(address, "listen_client")
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        raise RefusedToStart(f"cannot listen for clients on {address}: {error.strerror or error}") from error
