@@ -48,12 +48,13 @@ def manager(tmp_path: Path) -> Iterator[tuple[Path, socket.socket]]:
 def start(
     tmp_path: Path, notify: Path, before: Callable[[], None] | None = None, *trace: str
 ) -> subprocess.Popen[bytes]:
-    client, peer = free_ports(2)
+    client, peer, http = free_ports(3)
     environ = os.environ | {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "200000"}
     environ.pop("WATCHDOG_PID", None)
     return subprocess.Popen(
         [*trace, sys.executable, "-m", "connect_kv.cli.main", "serve", "--data-dir", str(tmp_path / "data"),
-         "--listen-client", f"127.0.0.1:{client}", "--listen-peer", f"127.0.0.1:{peer}"],
+         "--listen-client", f"127.0.0.1:{client}", "--listen-peer", f"127.0.0.1:{peer}",
+         "--listen-http", f"127.0.0.1:{http}"],
         env=environ, preexec_fn=before, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
