@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "frontend.grpc": {"auth", "hosts", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
     # The gateway carries requests to the router of `frontend.grpc`, which knows no wire.
     "frontend.http": {
-        "frontend.grpc", "json_mapping", "services", "errors", "etcd_errors", "events", *PEOPLE, *TLS,
+        "frontend.grpc", "http2", "json_mapping", "services", "errors", "etcd_errors", "events",
+        *PEOPLE, *TLS,
     },
     "config": {"credentials", "errors", "framework", "hosts", "options", "units"},
     "server": {

@@ -39,11 +39,13 @@ class Route:
 class ServerTurn(Turn):
     """What came during a turn, on all connections."""
 
-    __slots__ = ("any_gone", "more", "ready", "routes", "services")
+    __slots__ = ("any_gone", "more", "ready", "requests", "routes", "services")
 
-    def __init__(self, routes: dict[bytes, Route]) -> None:
+    def __init__(self, routes: dict[bytes, Route], requests: Route | None = None) -> None:
+        """`requests`: for those that are no calls of gRPC; None: they are refused."""
         super().__init__()
         self.routes = routes
+        self.requests = requests
         self.services = {path[1:].rpartition(b"/")[0] for path in routes}
         self.ready: list[Route] = []
         """Those with calls."""

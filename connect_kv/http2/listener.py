@@ -20,6 +20,7 @@ from connect_kv.http2.frames import PREFACE
 from connect_kv.http2.handshakes import TlsHandshakes
 from connect_kv.http2.limits import Limits
 from connect_kv.http2.metadata import INTERNAL, Metadata
+from connect_kv.http2.requests import RequestConnection
 from connect_kv.http2.server import ServerConnection
 from connect_kv.http2.tasks import Handle, Serve, Tasks
 
@@ -53,6 +54,7 @@ class Http2Server:
         more: Callable[[Call], Metadata] | None = None,
         refuse: Mapping[str, Callable[[Call], None]] | None = None,
         waiting: Collection[str] = (),
+        requests: Callable[[Call], None] | None = None,
     ) -> None:
         """Methods by their full name, ``/package.Service/Method``.
 
@@ -60,7 +62,8 @@ class Http2Server:
         the bytes that were read, and whoever made it closes it. `meet` is shown each client that connects,
         and says what is to be known of it; `more` what is added to the metadata of its calls. `refuse`, by
         method, answers a call of which there are too many (`Limits.served`). Unary calls of `waiting` wait
-        for others, and are not counted.
+        for others, and are not counted. `requests` is given each request that is no call of gRPC, on a
+        `RequestConnection`; without it they are told 415.
         """
         self.limits = limits or Limits()
         self.http1 = http1
@@ -80,7 +83,7 @@ class Http2Server:
             routes[name.encode()].refuse = refusing
         for name in waiting:
             routes[name.encode()].waits = True
-        self.turn = ServerTurn(routes)
+        self.turn = ServerTurn(routes, None if requests is None else Route(b"", requests))
         self.turn.wake = self._woken
         if more is not None:
             self.turn.more = more
@@ -275,7 +278,8 @@ class _Socket(asyncio.Protocol):
         peer = Peer(address, None if tls is None else tls.getpeercert(True))
         if server.meet is not None:
             peer = server.meet(peer)
-        core = ServerConnection(server.turn, server.limits, server.loop.time(), peer)
+        kind = ServerConnection if server.turn.requests is None else RequestConnection
+        core = kind(server.turn, server.limits, server.loop.time(), peer)
         core.owner, self._core = self, core
         if server.full:
             self.read_or_not()

@@ -43,6 +43,8 @@ _ACCEPTED: Final = literal(b"grpc-accept-encoding", ACCEPTED_ENCODINGS)
 _RESETS: Final = (100.0, 1.0)
 """Of calls that wait for their answer: a second, and for each message. At once: as many as may be open."""
 _DRAINING: Final = b"draining"
+_REQUIRED: Final = frozenset((b":method", b":scheme", b":path"))
+_POSSIBLE: Final = _REQUIRED | {b":authority"}
 
 
 class ServerConnection(Connection[Call, Head]):
@@ -80,19 +82,15 @@ class ServerConnection(Connection[Call, Head]):
         if size > self.limits.header_list:
             text = f"received metadata size exceeds hard limit ({size} vs. {self.limits.header_list})"
             return Head(None, [], refusal=StatusError(RESOURCE_EXHAUSTED, text))
-        if not metadata.well_formed(fields):
+        if not is_request(fields):
             return Head(None, [], refusal=b"")
         said = dict(fields)
-        pseudo = {name for name, _ in fields if name[:1] == b":"}
-        required = {b":method", b":scheme", b":path"}
         timeout = said.get(b"grpc-timeout")
         head = Head(None, [one for one in fields if one[0] != b"grpc-timeout"])
         head.encoding = said.get(b"grpc-encoding", b"")
-        if not required <= pseudo or not pseudo <= required | {b":authority"}:
-            head.refusal = b""
-        elif self.peer.refusal is not None:
+        if self.peer.refusal is not None:
             head.refusal = self.peer.refusal
-        elif not _is_grpc(said.get(b"content-type", b"")):
+        elif not is_grpc(said.get(b"content-type", b"")):
             head.refusal = _UNSUPPORTED_MEDIA
         elif timeout is not None and (seconds := metadata.parse_timeout(timeout)) is None:
             head.refusal = StatusError(INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')!r}")
@@ -318,14 +316,20 @@ class ServerConnection(Connection[Call, Head]):
         much waits already loses the call.
         """
         parts = self._parts(stream)
-        limits, waiting = self.limits, self.waiting
-        if waiting > limits.waiting or (waiting > limits.waiting // 16 and self.turn.waiting > limits.held):
+        if self._crowded():
             # What it did is done; UNAVAILABLE leaves that open.
-            self.fail(stream, UNAVAILABLE, f"{waiting} bytes of answers wait for this client already")
+            self.fail(stream, UNAVAILABLE, f"{self.waiting} bytes of answers wait for this client already")
             return
         if not parts.begun:
             self._begin_answer(stream, parts)
         super().send(stream, message)
+
+    def _crowded(self) -> bool:
+        """Whether too much waits for this client to take another message."""
+        limits, waiting = self.limits, self.waiting
+        return waiting > limits.waiting or (
+            waiting > limits.waiting // 16 and self.turn.waiting > limits.held
+        )
 
     def _forget_request(self, parts: Parts) -> None:
         parts.inbox = None
@@ -350,6 +354,10 @@ class ServerConnection(Connection[Call, Head]):
 
     def _end_call(self, stream: Call, block: bytes) -> None:
         self._emit(frames.headers(stream.number, block, END_STREAM))
+        self._close_stream(stream)
+
+    def _close_stream(self, stream: Call) -> None:
+        """This side has ended it."""
         if not stream.ended:
             # The client need not send the rest. grpc-js would keep its side open for ever.
             self._emit(frames.reset(stream.number, frames.NO_ERROR))
@@ -407,7 +415,14 @@ class ServerConnection(Connection[Call, Head]):
             self.drain()
 
 
-def _is_grpc(content_type: bytes) -> bool:
+def is_request(fields: list[Field]) -> bool:
+    """Whether a block of fields is a request as RFC 9113, 8.2 and 8.3.1, wants it."""
+    pseudo = {name for name, _ in fields if name[:1] == b":"}
+    return metadata.well_formed(fields) and _REQUIRED <= pseudo <= _POSSIBLE
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request is a call of gRPC, by the type of what it carries."""
     return content_type == b"application/grpc" or content_type.startswith(
         (b"application/grpc+", b"application/grpc;")
     )

@@ -274,6 +274,7 @@ class Services:
                 max_request_bytes=config.max_request_bytes,
                 credentials=tls.get(CLIENTS),
                 http1=partial(self._http.protocol, tls.get(CLIENTS)),
+                requests=partial(self._http.request, CLIENTS in tls),
                 limits=Limits(connections=config.max_connections, arrivals=config.max_handshakes),
                 turned_away=None if access.audit is None else access.audit.turned_away,
             )

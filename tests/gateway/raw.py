@@ -34,6 +34,13 @@ class Socket:
     def send(self, data: bytes | str) -> None:
         self.writer.write(data if isinstance(data, bytes) else data.encode())
 
+    async def ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], port: int
+    ) -> Socket:
+        """One request; what can be read of its answer is read here."""
+        self.send(request(method, path, body, headers, port))
+        return self
+
     async def head(self) -> Answer:
         """Up to the blank line."""
         async with asyncio.timeout(DEADLINE):

@@ -9,14 +9,14 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from connect_kv.config import ServerConfig
 from connect_kv.server.composition import KvServer
-from tests.gateway.raw import Answer, Socket, connected, request
+from tests.gateway.raw import Answer, connected
 
 Json = dict[str, Any]
 CASES: Json = json.loads((Path(__file__).parent / "cases.json").read_text())
@@ -57,10 +57,28 @@ def options(flags: list[str]) -> dict[str, Any]:
     return found
 
 
+class Asked(Protocol):
+    """A request that was sent: over HTTP/1 its connection, over HTTP/2 its stream."""
+
+    async def head(self) -> Answer: ...
+
+    async def chunk(self) -> bytes: ...
+
+    async def answer(self, method: str = "POST") -> Answer: ...
+
+
+class Wire(Protocol):
+    """A connection, of either."""
+
+    async def ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], port: int
+    ) -> Asked: ...
+
+
 class Stream:
     """One that is open, line by line."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Asked) -> None:
         self.socket = socket
         self.answer: Answer | None = None
         self._first: asyncio.Task[Answer] | None = None
@@ -112,8 +130,11 @@ def headers_of(answer: Answer) -> Json:
 class Replay:
     """Of one case, on a member of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, connected: Callable[[int], AbstractAsyncContextManager[Wire]] = connected
+    ) -> None:
         self._directory = directory
+        self._connected = connected
         self._saved: dict[str, str] = {}
         self._streams: dict[str, Stream] = {}
         self.differences: list[str] = []
@@ -152,10 +173,10 @@ class Replay:
                 got["silent"] = expected["silent"]
             self._compare(number, step, expected, got)
             return
-        socket = await stack.enter_async_context(connected(port))
+        connection = await stack.enter_async_context(self._connected(port))
         method, body = step["method"], step.get("body")
         sent = None if body is None else self._filled(body).encode()
-        socket.send(request(method, step["path"], sent, self._headers(step), port))
+        socket = await connection.ask(method, step["path"], sent, self._headers(step), port)
         if "open" in step:
             self._streams[step["open"]] = Stream(socket)
             return

@@ -1,4 +1,4 @@
-"""The port clients call, served by our own HTTP/2: every service, health, reflection, and HTTP/1.1 beside."""
+"""The port clients call, served by our own HTTP/2: every service, health, reflection, and HTTP beside."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ class DoorServer:
         max_request_bytes: int,
         credentials: Credentials | None = None,
         http1: Callable[[], asyncio.Protocol] | None = None,
+        requests: Callable[[Call], None] | None = None,
         limits: Limits | None = None,
         turned_away: TurnedAway | None = None,
     ) -> None:
-        """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port.
+        """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port;
+        `requests` is given what comes over HTTP/2 and is no call of gRPC.
 
         `turned_away` is told of each connection whose certificate is not let in.
         """
@@ -66,6 +68,7 @@ class DoorServer:
                 header_list=MOST_REQUEST_METADATA,
             ),
             http1=http1,
+            requests=requests,
             meet=None if credentials is None else _Verified(credentials, turned_away).meet,
             more=_more({path.encode() for path, route in router.routes.items() if route.addressed}),
             refuse=refuse,

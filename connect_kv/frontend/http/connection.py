@@ -36,6 +36,22 @@ _OF_BODIES = (b"content-length", b"transfer-encoding")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class Bounded(Protocol):
+    """What counts among the connections of a server: a connection of HTTP/1, or a request over HTTP/2."""
+
+    due: float
+    """When, by the loop's clock, whatever is waited for has taken too long."""
+
+    def overdue(self) -> None:
+        """It has."""
+
+    def drain(self) -> None:
+        """The server stops: nothing more after what is being answered."""
+
+    def abort(self) -> None:
+        """The server has stopped: end now."""
+
+
 class Shared(Protocol):
     """What all connections of a server share."""
 
@@ -45,10 +61,10 @@ class Shared(Protocol):
     """Bytes of bodies that nobody has taken."""
     stopping: bool
 
-    def opened(self, connection: HttpConnection) -> bool:
+    def opened(self, connection: Bounded) -> bool:
         """Note it; False if there are too many."""
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: Bounded) -> None:
         """It is over."""
 
     def strange(self, host: str, reason: str) -> None:
@@ -115,10 +131,9 @@ class HttpConnection(asyncio.Protocol):
         if not self._shared.opened(self):
             self._refuse(503, "too many connections")
 
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Its socket."""
-        return self._transport
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse it, unless requests that came before have to be answered first."""

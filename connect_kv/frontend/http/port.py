@@ -1,4 +1,4 @@
-"""HTTP/1 of a member: on a port of its own, taken at once and served later, and on the clients' port."""
+"""HTTP of a member: on a port of its own, taken at once and served later, and on the clients' port."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from connect_kv.metrics import Metrics
 
 if TYPE_CHECKING:
     from connect_kv.frontend.grpc.router import Router
+    from connect_kv.frontend.http.over_http2 import Http2Requests
     from connect_kv.frontend.http.server import HttpServer
     from connect_kv.frontend.http.site import Site
+    from connect_kv.http2.calls import Call
 
 Check = Callable[[], Awaitable[str | None]]
 """None if all is well, otherwise why not."""
@@ -53,6 +55,8 @@ class _Serving:
     server: HttpServer
     own: Site
     clients: Site
+    requests: Http2Requests | None = None
+    """Over HTTP/2."""
     sockets: list[socket.socket] = field(default_factory=list)
 
 
@@ -93,6 +97,16 @@ class HttpPort:
         """For a connection to the clients' port that speaks HTTP/1; `credentials`: those of that port."""
         serving = self._load()
         return serving.server.protocol(serving.clients.serve, credentials, serving.clients.direct)
+
+    def request(self, secure: bool, call: Call) -> None:
+        """Answer one that came over HTTP/2 to the clients' port; `secure`: that speaks TLS."""
+        serving = self._load()
+        if serving.requests is None:
+            from connect_kv.frontend.http.over_http2 import Http2Requests
+
+            clients = serving.clients
+            serving.requests = Http2Requests(serving.server, clients.serve, clients.direct, secure=secure)
+        serving.requests.begin(call)
 
     async def stop(self) -> None:
         """Stop listening and end what is open."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from connect_kv.credentials import Credentials
-from connect_kv.frontend.http.connection import Direct, Handler, HttpConnection
+from connect_kv.frontend.http.connection import Bounded, Direct, Handler, HttpConnection
 from connect_kv.frontend.http.heads import DateLine
 from connect_kv.frontend.http.limits import HttpLimits
 
@@ -34,7 +34,7 @@ class HttpServer:
         self.held = 0
         self.stopping = False
         self._loop = asyncio.get_running_loop()
-        self._connections: dict[HttpConnection, None] = {}
+        self._connections: dict[Bounded, None] = {}
         self._servers: list[asyncio.Server] = []
         self._told: dict[str, float] = {}
         self._sweeping: asyncio.TimerHandle | None = None
@@ -77,7 +77,7 @@ class HttpServer:
             except TimeoutError:
                 pass
         for connection in list(self._connections):
-            connection.transport.abort()
+            connection.abort()
         if self._connections:
             self._all_closed.clear()
             await self._all_closed.wait()
@@ -86,7 +86,7 @@ class HttpServer:
 
     # For connections.
 
-    def opened(self, connection: HttpConnection) -> bool:
+    def opened(self, connection: Bounded) -> bool:
         """One more; False if it is one too many."""
         self._connections[connection] = None
         if self._sweeping is None:
@@ -95,7 +95,7 @@ class HttpServer:
             connection.drain()
         return len(self._connections) <= self.limits.connections
 
-    def closed(self, connection: HttpConnection) -> None:
+    def closed(self, connection: Bounded) -> None:
         """One less."""
         self._connections.pop(connection, None)
         if not self._connections:
