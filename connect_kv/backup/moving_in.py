@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from connect_kv.auth import etcd_records
 from connect_kv.backup.file import Progress
-from connect_kv.backup.history import ended, fill_history
+from connect_kv.backup.history import Loaded, ended, load_history, write_attachments
 from connect_kv.backup.restoring import fill_directory, new_directory
 from connect_kv.config import ServerConfig
 from connect_kv.errors import CorruptStorage
@@ -25,11 +25,13 @@ from connect_kv.etcd_files.checksums import crc32c
 from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import compaction, hashing, layout, revision
-from connect_kv.kv.filling import loose_attachments, numbers
+from connect_kv.kv.filling import numbers
+from connect_kv.kv.layout import StoreState
 from connect_kv.kv.leases import GrantedLease
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import SnapshotMeta
 from connect_kv.rpc.etcd_files_pb2 import EtcdLease
+from connect_kv.storage.bulk import ReopeningReader
 from connect_kv.storage.engine import Reader
 from connect_kv.storage.state_dirs import StateDatabase
 
@@ -99,6 +101,18 @@ class _Etcd:
         self.last_applied = _FIRST_INDEX
         self._progress = progress
         self.report = Report()
+        self._loaded = Loaded()
+        self._state = StoreState()
+        self._cleaned_up = True
+        self._done = 0
+
+    async def load(self, database: Path, work: Path) -> None:
+        """The history of keys. Raises CorruptStorage."""
+        try:
+            self._loaded = await load_history(self._file, database, work, self._told)
+            self._compare(ReopeningReader(database))
+        except (ValueError, DecodeError) as error:
+            raise CorruptStorage(str(self._file.path), str(error)) from error
 
     async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
         """See `Source`. Ends with the comparison of both."""
@@ -109,51 +123,65 @@ class _Etcd:
         await worker.run(partial(database.adopt, meta.last.index))
 
     async def _fill(self, database: StateDatabase, worker: Worker) -> None:
-        report, engine = self.report, database.engine
-        scheduled, finished = self._compactions()
-        report.compacted = max(scheduled, finished)
-        share = partial(self._filled, self._file.content_bytes)
-        last = await fill_history(self._file, database, worker, share)
-        report.revision = max(last, report.compacted, 1)
+        report, engine, state = self.report, database.engine, self._state
 
         def write(changes: Mapping[bytes, bytes | None]) -> None:
             engine.batch(changes).write(sync=False)
 
-        view = engine.view()
-        try:
-            write(dict.fromkeys(ended(loose_attachments(view))))
-            state = ended(numbers(view, report.revision, report.compacted))
-            report.keys, report.changes = state.live, state.indexed
-            report.hash, report.etcd_hash = ended(self._hashes(view))
-        finally:
-            view.close()
-        if report.hash != report.etcd_hash:
-            raise CorruptStorage(
-                str(self._file.path),
-                f"HashKV of it is {report.etcd_hash}, and of what was made of it {report.hash}",
-            )
+        await write_attachments(self._loaded, engine, worker)
         rest: dict[bytes, bytes | None] = {layout.STATE: state.encode()}
-        if scheduled <= finished and report.compacted >= 0:
+        if self._cleaned_up and report.compacted >= 0:
             rest[layout.CLEANUP] = compaction.finished(report.compacted)
         rest.update(self._leases())
         rest.update(self._users())
         self._left_behind()
         await worker.run(partial(write, rest))
 
-    def _filled(self, total: int, done: int) -> None:
-        self._progress(total + done * _FILL_SHARE, total * (1 + _FILL_SHARE + 2))
+    def _compare(self, reader: Reader) -> None:
+        """Read all that was made of the keys. Raises CorruptStorage if it is not what the file holds."""
+        report = self.report
+        scheduled, finished = self._compactions()
+        self._cleaned_up = scheduled <= finished
+        report.compacted = max(scheduled, finished)
+        report.revision = max(self._loaded.last, report.compacted, 1)
+        self._state = ended(numbers(reader, report.revision, report.compacted))
+        report.keys, report.changes = self._state.live, self._state.indexed
+        if (report.keys, report.changes) != (self._loaded.live, self._loaded.indexed):
+            raise CorruptStorage(
+                str(self._file.path),
+                f"{self._loaded.live} keys and {self._loaded.indexed} changes of it became {report.keys} and"
+                f" {report.changes}",
+            )
+        report.hash, report.etcd_hash = ended(self._hashes(reader))
+        if report.hash != report.etcd_hash:
+            raise CorruptStorage(
+                str(self._file.path),
+                f"HashKV of it is {report.etcd_hash}, and of what was made of it {report.hash}",
+            )
+
+    def _told(self, done: int) -> None:
+        self._done += done
+        total = self._file.content_bytes
+        self._progress(total + min(self._done // 2, total) * _FILL_SHARE, total * (1 + _FILL_SHARE + 2))
 
     def _hashes(self, view: Reader) -> Walk[tuple[int, int]]:
-        """HashKV of the new database, and of the file by the same rule."""
+        """HashKV of the new database, and of the file by the same rule.
+
+        A compaction that has ended leaves next to nothing that is left out: then the file need not be read
+        once more.
+        """
         report, total = self.report, self._file.content_bytes
         whole = total * (1 + _FILL_SHARE + 2)
         own = yield from hashing.etcd_history(view, report.revision, report.compacted)
         self._progress(whole - total, whole)
+        left = yield from hashing.left_out(view, report.revision, report.compacted, b"")
+        if not left.places:
+            self._progress(whole, whole)
+            return own, self._loaded.checksum
         extend = crc32c()
         theirs = extend(0, records.KEY)
         start = b""
         while True:
-            left = yield from hashing.left_out(view, report.revision, report.compacted, start)
             for key, value in self._file.items(records.KEY):
                 main, sub, deleted = records.read_place(key)
                 place = revision.pack(main, sub)
@@ -164,6 +192,7 @@ class _Etcd:
                 self._progress(whole, whole)
                 return own, theirs
             start = left.end
+            left = yield from hashing.left_out(view, report.revision, report.compacted, start)
 
     def _compactions(self) -> tuple[int, int]:
         """(scheduled, finished); -1: never."""

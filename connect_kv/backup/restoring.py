@@ -14,13 +14,13 @@ from google.protobuf.message import DecodeError
 
 from connect_kv.backup.etcd_format import head_of, state_records
 from connect_kv.backup.file import BackupFile, Progress, is_first_format
-from connect_kv.backup.history import ended, fill_history
+from connect_kv.backup.history import Loaded, ended, load_history, write_attachments
 from connect_kv.config import ServerConfig
 from connect_kv.errors import CorruptStorage, RefusedToStart
 from connect_kv.etcd_files.reader import BoltFile
 from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import layout
-from connect_kv.kv.filling import Counted, counted, loose_attachments
+from connect_kv.kv.filling import Counted, counted
 from connect_kv.kv.layout import StoreState
 from connect_kv.node import startup
 from connect_kv.node.workers import ThreadWorker
@@ -51,8 +51,11 @@ class RestoreSource(Protocol):
     def last_applied(self) -> int:
         """The index of the log at which it stands."""
 
+    async def load(self, database: Path, work: Path) -> None:
+        """Put what can be whole tables into a new database, which is closed (`history.load_history`)."""
+
     async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
-        """Put it into a new, empty database. Blocking calls go to `worker`."""
+        """Put the rest there. Blocking calls go to `worker`."""
 
 
 async def restore(
@@ -88,6 +91,20 @@ class _Backup:
         self._progress = progress
         self.digest = digest
         self.last_applied = head_of(file).last_applied
+        self._loaded = Loaded()
+        self._done = 0
+
+    async def load(self, database: Path, work: Path) -> None:
+        """The history of keys. Raises CorruptStorage."""
+        try:
+            self._loaded = await load_history(self._file, database, work, self._told)
+        except (ValueError, DecodeError) as error:
+            raise CorruptStorage(str(self._file.path), str(error)) from error
+
+    def _told(self, done: int) -> None:
+        self._done += done
+        total = self._file.content_bytes
+        self._progress(total + min(self._done // 2, total), total * _PARTS)
 
     async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
         """All of it but what belongs to the old cluster alone. Raises CorruptStorage."""
@@ -99,9 +116,7 @@ class _Backup:
 
     async def _fill(self, database: StateDatabase, worker: Worker) -> None:
         engine, total = database.engine, self._file.content_bytes
-        await fill_history(
-            self._file, database, worker, lambda done: self._progress(total + done, total * _PARTS)
-        )
+        await write_attachments(self._loaded, engine, worker)
         changes: dict[bytes, bytes | None] = {}
         for key, value in state_records(self._file):
             if key[0] not in _LEFT_BEHIND:
@@ -109,10 +124,9 @@ class _Backup:
             if len(changes) >= _BATCH_RECORDS:
                 await worker.run(partial(engine.batch(changes).write, sync=False))
                 changes = {}
+        await worker.run(partial(engine.batch(changes).write, sync=False))
         view = engine.view()
         try:
-            changes.update(dict.fromkeys(ended(loose_attachments(view))))
-            await worker.run(partial(engine.batch(changes).write, sync=False))
             self._compare(StoreState.decode(engine.get(layout.STATE)), ended(counted(view)))
         finally:
             view.close()
@@ -133,6 +147,9 @@ class _FirstFormat:
         self._file = file
         self.digest = file.digest
         self.last_applied = file.head.last_applied
+
+    async def load(self, database: Path, work: Path) -> None:
+        """Nothing: it is a stream of records in the order of the database."""
 
     async def fill(self, database: StateDatabase, meta: SnapshotMeta, worker: Worker) -> None:
         """All of it but what belongs to the old cluster alone."""
@@ -175,13 +192,21 @@ async def fill_directory(
     cluster_id, membership = startup.initial_cluster(members, token)
     meta = SnapshotMeta(EntryId(0, source.last_applied), membership)
     try:
-        database = StateDirs(disk, directory).create(_STATE)
+        dirs = StateDirs(disk, directory)
+        empty = dirs.create(_STATE)
+        path = empty.engine.path
+        empty.close()
+        work = directory / "work"
+        work.mkdir()
+        await source.load(path, work)
+        database = dirs.open(_STATE, 0)
         try:
             await source.fill(database, meta, worker)
             await worker.run(partial(_bump, database, bump_revision))
             await worker.run(database.make_durable)
         finally:
             database.close()
+        shutil.rmtree(work)
     finally:
         await worker.close()
     own = next(one for one in membership.members if one.name == config.name)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from operator import ge
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from connect_kv.errors import CorruptStorage
 from connect_kv.etcd_files.pages import (
@@ -34,11 +36,20 @@ DIGEST_BYTES = 32
 _BLOCK = 512
 _READ_BYTES = 1 << 20
 _MOST_HEIGHT = 32
+_AN_ITEM = 0
 _DEEP = "its tree has no end"
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in bytes."""
 Pair = tuple[bytes, bytes]
+
+
+class Subtree(NamedTuple):
+    """What lies under one page: keys of ``[low, high)``; no `high`: to the end."""
+
+    low: bytes
+    page: int
+    high: bytes | None
 
 
 def no_progress(done: int, total: int) -> None:
@@ -111,15 +122,37 @@ class BoltFile:
 
     def items(self, bucket: bytes) -> Iterator[Pair]:
         """Keys and values of a bucket in order; none if there is no such bucket."""
+        for leaf in self.leaves(bucket):
+            yield from leaf
+
+    def leaves(self, bucket: bytes, under: Sequence[Subtree] = ()) -> Iterator[list[Pair]]:
+        """The same, page by page; of those subtrees only, if any are named."""
         value = self._roots.get(bucket)
         if value is None:
             return
         root, _ = BUCKET.unpack_from(value)
-        pages = self._tree(root) if root else self._inline(value[BUCKET.size :])
-        for flags, key, item in pages:
-            if flags:
-                raise self._bad(f"its bucket {_name(bucket)} holds another bucket")
-            yield key, item
+        if not root:
+            yield self._inline(value[BUCKET.size :])
+            return
+        for subtree in under or (Subtree(b"", root, None),):
+            yield from self._tree(subtree, _AN_ITEM)
+
+    def subtrees(self, bucket: bytes, count: int) -> list[Subtree]:
+        """The bucket's tree in `count` parts or more, in order; fewer, or none, of one with few pages."""
+        value = self._roots.get(bucket)
+        root = 0 if value is None else BUCKET.unpack_from(value)[0]
+        found = [Subtree(b"", root, None)] if root else []
+        for _ in range(_MOST_HEIGHT):
+            if not found or len(found) >= count:
+                return found
+            below: list[Subtree] = []
+            for subtree in found:
+                kind, number, data = self._page(subtree.page)
+                if kind != BRANCH_PAGE:
+                    return found
+                below += self._children(subtree, number, data)
+            found = below
+        raise self._bad(_DEEP)
 
     # The head.
 
@@ -146,36 +179,36 @@ class BoltFile:
 
     def _read_roots(self) -> dict[bytes, bytes]:
         roots = {}
-        for flags, key, value in self._tree(self.meta.root):
-            if flags != A_BUCKET or len(value) < BUCKET.size:
-                raise self._bad(f"holds {_name(key)} where only buckets are")
-            roots[key] = value
+        for leaf in self._tree(Subtree(b"", self.meta.root, None), A_BUCKET):
+            for key, value in leaf:
+                if len(value) < BUCKET.size:
+                    raise self._bad(f"holds {_name(key)} where only buckets are")
+                roots[key] = value
         return roots
 
     # Trees.
 
-    def _tree(self, root: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(flags, key, value) of all elements under a page, in order."""
-        waiting: list[Iterator[tuple[bytes, int, bytes | None]]] = []
-        page, low, high = root, b"", None
-        last: bytes | None = None
+    def _tree(self, subtree: Subtree, flags: int) -> Iterator[list[Pair]]:
+        """The elements of all leaves under a page, in order."""
+        waiting: list[Iterator[Subtree]] = []
+        low, page, high = subtree
         leaves = 0
         while True:
             kind, count, data = self._page(page)
             if kind == BRANCH_PAGE:
                 if len(waiting) >= _MOST_HEIGHT:
                     raise self._bad(_DEEP)
-                waiting.append(self._children(page, count, data, low, high))
+                waiting.append(self._children(Subtree(low, page, high), count, data))
             else:
                 leaves += 1
                 if leaves > self.meta.pages:
                     raise self._bad(_DEEP)
-                for element in self._elements(page, count, data):
-                    key = element[1]
-                    if (last is not None and key <= last) or key < low or (high is not None and key >= high):
+                leaf = self._elements(page, count, data, flags)
+                if leaf:
+                    self._check_order(f"page {page}", leaf)
+                    if leaf[0][0] < low or (high is not None and leaf[-1][0] >= high):
                         raise self._bad(f"the keys of page {page} are out of order")
-                    last = key
-                    yield element
+                    yield leaf
             following = None
             while waiting and following is None:
                 following = next(waiting[-1], None)
@@ -185,10 +218,14 @@ class BoltFile:
                 return
             low, page, high = following
 
-    def _children(
-        self, page: int, count: int, data: bytes, low: bytes, high: bytes | None
-    ) -> Iterator[tuple[bytes, int, bytes | None]]:
-        """(first key, page, key after) of each child."""
+    def _check_order(self, where: str, leaf: list[Pair]) -> None:
+        keys = [key for key, _ in leaf]
+        if any(map(ge, keys, keys[1:])):
+            raise self._bad(f"the keys of {where} are out of order")
+
+    def _children(self, of: Subtree, count: int, data: bytes) -> Iterator[Subtree]:
+        """What lies under each child of a branch."""
+        low, page, high = of
         if not count:
             raise self._bad(f"page {page} is a branch without children")
         before: tuple[bytes, int] | None = None
@@ -207,34 +244,36 @@ class BoltFile:
             else:
                 if key <= before[0]:
                     raise self._bad(f"the keys of page {page} are out of order")
-                yield (*before, key)
+                yield Subtree(*before, key)
             before = key, child
         assert before is not None
-        yield (*before, high)
+        yield Subtree(*before, high)
 
-    def _elements(self, page: int, count: int, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    def _elements(self, page: int, count: int, data: bytes, flags: int) -> list[Pair]:
         """They lie one after the other, without gaps: so a length or a place that is wrong is seen."""
         place, end = PAGE_HEAD.size, len(data)
         expected = place + count * LEAF.size
-        for flags, at, key_size, value_size in LEAF.iter_unpack(data[place:expected]):
-            start = place + at
-            middle = start + key_size
+        found: list[Pair] = []
+        add = found.append
+        for own_flags, at, key_size, value_size in LEAF.iter_unpack(data[place:expected]):
+            middle = expected + key_size
             stop = middle + value_size
-            if start != expected or stop > end:
+            if place + at != expected or stop > end:
                 raise self._bad(f"an element of page {page} lies where none is")
-            yield flags, data[start:middle], data[middle:stop]
-            place, expected = place + LEAF.size, stop
+            if own_flags != flags:
+                raise self._bad(f"page {page} holds {'an item' if flags else 'a bucket'} where none belongs")
+            add((data[expected:middle], data[middle:stop]))
+            place += 16
+            expected = stop
+        return found
 
-    def _inline(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    def _inline(self, data: bytes) -> list[Pair]:
         """Of a bucket that is small enough to lie in its own entry."""
         count = self._head_of(data, 0, LEAF_PAGE)[1]
         self._check_count(0, LEAF_PAGE, count, data)
-        last: bytes | None = None
-        for element in self._elements(0, count, data):
-            if last is not None and element[1] <= last:
-                raise self._bad("the keys of a small bucket are out of order")
-            last = element[1]
-            yield element
+        leaf = self._elements(0, count, data, _AN_ITEM)
+        self._check_order("a small bucket", leaf)
+        return leaf
 
     def _page(self, page: int) -> tuple[int, int, bytes]:
         """Its kind, its count, and itself with what overflows of it."""

@@ -1,93 +1,153 @@
 """A state database of keys made from their history alone, as it lies in a backup or in a file of etcd.
 
 Everything else about keys follows from it: what each key is now, at which revisions it changed, and which
-keys hang on which lease. The history comes in order; what is made of it goes out in batches.
+keys hang on which lease. It is made in two steps, so that it comes out in order of keys without all of it
+being in memory: `Spread` takes the history as it comes and says of each change which key it is of; then
+`KeyRange` takes the changes of the keys of one range, and has them in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
+from connect_kv.etcd_files import records
 from connect_kv.kv import layout, revision, scan
 from connect_kv.kv.layout import CURRENT, DELETED, HISTORY, PUT, TOMBSTONE, StoreState, index_key
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue
 from connect_kv.storage.engine import Reader
 
+Change = tuple[bytes, bytes, bytes | None, int]
+"""Of one key: (the key, place and kind, its record or None if it was deleted, its lease)."""
 
-class HistoryFill:
-    """Takes one change after the other; `take` gives what is to be written of them."""
+_SEPARATOR_AND_SUB = b"_\0\0\0\0"
+"""After the main part of a place in etcd's database: no transaction has 2^32 changes."""
+_PLACE_BYTES, _DELETION_BYTES = 17, 18
+_SUB = 13
+_MARK = revision.SIZE + 1
+"""Bytes of a place with its kind."""
+
+
+class Spread:
+    """Takes the history in etcd's form, in order."""
 
     def __init__(self) -> None:
-        self._changes: dict[bytes, bytes | None] = {}
-        self._parse = KeyValue.FromString
-        self._last = b""
+        self.history: list[tuple[bytes, bytes]] = []
+        """What belongs into HISTORY, in order; who takes it empties it."""
+        self.changes: list[Change] = []
+        """Of which keys; who takes it empties it."""
         self.size = 0
-        """Bytes that wait in `take`, roughly."""
-        self.indexed = 0
-        """Changes so far."""
-        self.revision = 0
-        """Of the last one."""
+        """Bytes of records in `changes`; who takes it sets it to 0."""
+        self.last = 0
+        """The revision that was reached."""
+        self._parse = KeyValue.FromString
+        self._before = b""
 
-    def put(self, main: int, sub: int, record: bytes) -> KeyValue:
-        """A key was set; `record` is its KeyValue, which is returned. Raises ValueError."""
-        kv = self._parse(record)
-        if (
-            kv.mod_revision != main
-            or kv.version < 1
-            or not 0 < kv.create_revision <= main
-            or record[:1] != b"\x0a"
-        ):
-            raise ValueError(f"the change at {main}.{sub} is no key and value of that revision")
-        place = self._place(main, sub)
-        key = kv.key
-        changes = self._changes
-        changes[CURRENT + key] = changes[HISTORY + place] = record
-        changes[index_key(key) + place] = PUT
-        if kv.lease:
-            changes[layout.lease_keys_prefix(kv.lease) + key] = b""
-        self.size += 2 * len(record) + len(key) + 40
-        return kv
+    def leaf(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take some: the inner loop of every import. Raises ValueError, DecodeError if it is no history."""
+        parse, before, history, changes = self._parse, self._before, self.history, self.changes
+        main, size = self.last, 0
+        for key, record in pairs:
+            place = key[:8] + key[_SUB:_PLACE_BYTES]
+            main = int.from_bytes(key[:8])
+            if len(key) != _PLACE_BYTES or key[8:_SUB] != _SEPARATOR_AND_SUB or place <= before:
+                if not self._is_deletion(key, record, place, before):
+                    continue
+                deleted = parse(record).key
+                if not deleted:
+                    raise ValueError(f"the deletion at {_named(place)} names no key")
+                history.append((HISTORY + place, DELETED + deleted))
+                changes.append((deleted, place + TOMBSTONE, None, 0))
+            elif record:
+                kv = parse(record)
+                if (
+                    kv.mod_revision != main
+                    or kv.version < 1
+                    or not 0 < kv.create_revision <= main
+                    or record[0] != 0x0A
+                ):
+                    raise ValueError(f"the change at {_named(place)} is no key and value of that revision")
+                history.append((HISTORY + place, record))
+                changes.append((kv.key, place + PUT, record, kv.lease))
+            else:  # it only stands for its revision: a restore that raised it left it there
+                records.read_place(key)
+            before = place
+            size += len(record)
+        self._before, self.last = before, main
+        self.size += size
 
-    def delete(self, main: int, sub: int, key: bytes) -> None:
-        """A key was deleted. Raises ValueError."""
-        if not key:
-            raise ValueError(f"the deletion at {main}.{sub} names no key")
-        place = self._place(main, sub)
-        changes = self._changes
-        changes[CURRENT + key] = None
-        changes[HISTORY + place] = DELETED + key
-        changes[index_key(key) + place] = TOMBSTONE
-        self.size += 3 * len(key) + 40
-
-    def take(self) -> Mapping[bytes, bytes | None]:
-        """What is to be written, and was not taken before."""
-        taken, self._changes, self.size = self._changes, {}, 0
-        return taken
-
-    def _place(self, main: int, sub: int) -> bytes:
-        place = revision.pack(main, sub)
-        if place <= self._last:
-            raise ValueError(f"the change at {main}.{sub} does not come after those before it")
-        self._last = place
-        self.indexed += 1
-        self.revision = main
-        return place
+    @staticmethod
+    def _is_deletion(key: bytes, record: bytes, place: bytes, before: bytes) -> bool:
+        _, _, deleted = records.read_place(key)
+        if place <= before:
+            raise ValueError(f"the change at {_named(place)} does not come after those before it")
+        return deleted
 
 
-def loose_attachments(reader: Reader) -> Walk[list[bytes]]:
-    """Attachments to leases that a later change of their key has ended: to be deleted when all is written."""
-    loose = []
-    records = reader.iterate(layout.LEASE_KEYS, layout.LEASE_KEYS_END)
-    for number, (entry, _) in enumerate(records, 1):
-        key = entry[len(layout.lease_keys_prefix(0)) :]
-        record = reader.get(CURRENT + key)
-        if record is None or scan.parse(record).lease != layout.lease_of(entry):
-            loose.append(entry)
-        if not number % scan.SLICE_RECORDS:
-            yield
-    return loose
+def _named(place: bytes) -> str:
+    return "{}.{}".format(*revision.unpack(place))
+
+
+@dataclass(slots=True)
+class KeyRange:
+    """The keys of one range, from their changes, which come in order of revisions."""
+
+    _places: dict[bytes, bytes | bytearray] = field(default_factory=dict)
+    """Places and kinds of each key's changes, one after the other: a key may have very many."""
+    _current: dict[bytes, bytes | None] = field(default_factory=dict)
+    _leases: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Take some."""
+        places, current, leases = self._places, self._current, self._leases
+        for key, place, record, lease in changes:
+            if key in current:
+                known = places[key]
+                if isinstance(known, bytes):
+                    places[key] = known = bytearray(known)
+                known += place
+            else:
+                places[key] = place
+            current[key] = record
+            if lease:
+                leases[key] = lease
+            elif leases:
+                leases.pop(key, None)
+
+    def sort(self) -> None:
+        """Bring the keys into order: before `current` and `index`."""
+        self._places = {key: self._places[key] for key in sorted(self._places)}
+
+    @property
+    def live(self) -> int:
+        """Keys that exist now."""
+        return len(self._current) - sum(record is None for record in self._current.values())
+
+    @property
+    def indexed(self) -> int:
+        """Changes."""
+        return sum(map(len, self._places.values())) // _MARK
+
+    def current(self) -> Iterator[tuple[bytes, bytes]]:
+        """What belongs into CURRENT, in order."""
+        current = self._current
+        for key in self._places:
+            record = current[key]
+            if record is not None:
+                yield CURRENT + key, record
+
+    def index(self) -> Iterator[tuple[bytes, bytes]]:
+        """What belongs into INDEX, in order."""
+        for key, places in self._places.items():
+            name = index_key(key)
+            for at in range(0, len(places), _MARK):
+                end = at + _MARK
+                yield name + places[at : end - 1], bytes(places[end - 1 : end])
+
+    def attachments(self) -> list[bytes]:
+        """Entries of LEASE_KEYS, in no order."""
+        return [layout.lease_keys_prefix(lease) + key for key, lease in self._leases.items()]
 
 
 @dataclass(slots=True)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from connect_kv.errors import CorruptStorage
-from connect_kv.protowire import read_varint
+from connect_kv.protowire import read_varint, varint
+from connect_kv.storage.tables import MadeTable
 
-_BLOCK = 32768
-_HEADER = 7
+BLOCK = 32768
+HEADER = 7
+"""Of a piece of a record: checksum, length, kind."""
 _FIRST_NAMED = b"MANIFEST-000001\n"
-_FULL, _FIRST, _LAST = 1, 2, 4
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _COMPARATOR, _LOG, _NEXT_FILE, _LAST_SEQUENCE, _COMPACT_POINTER = 1, 2, 3, 4, 5
 _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG = 6, 7, 9
 _TRAILER = 8
@@ -129,16 +131,52 @@ def tables(manifest: bytes) -> list[Table]:
     return list(found.values())
 
 
+def next_file(path: Path) -> int:
+    """The number that LevelDB would give its next file. Raises CorruptStorage."""
+    return _read(path, _next_file)
+
+
+def _next_file(manifest: bytes) -> int:
+    found = 0
+    for record in _records(manifest):
+        at = 0
+        while at < len(record):
+            tag, at = read_varint(record, at)
+            if tag == _NEXT_FILE:
+                found, at = read_varint(record, at)
+            else:
+                at = _skip(tag, record, at)
+    return found
+
+
+def new_table(level: int, number: int, table: MadeTable) -> bytes:
+    """As part of a record: there is one more."""
+    keys = b"".join(varint(len(key)) + key for key in (table.smallest, table.largest))
+    return bytes((_NEW_FILE, level)) + varint(number) + varint(table.size) + keys
+
+
+def next_file_is(number: int) -> bytes:
+    """As part of a record: what `next_file` is after it."""
+    return bytes((_NEXT_FILE,)) + varint(number)
+
+
+def kind_of_piece(*, first: bool, last: bool) -> int:
+    """What the header of a piece of a record says of it."""
+    if first:
+        return _FULL if last else _FIRST
+    return _LAST if last else _MIDDLE
+
+
 def _records(data: bytes) -> Iterator[bytes]:
     """Whole records; one that is cut off ends them."""
     parts: list[bytes] = []
     at = 0
     while at < len(data):
-        if _BLOCK - at % _BLOCK < _HEADER:
-            at += _BLOCK - at % _BLOCK
+        if BLOCK - at % BLOCK < HEADER:
+            at += BLOCK - at % BLOCK
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6 : at + 7]
-        at += _HEADER + length
+        at += HEADER + length
         if at > len(data) or kind in (b"", b"\x00"):
             return
         if kind[0] in (_FULL, _FIRST):
