@@ -54,17 +54,15 @@ def disable(settings: Settings) -> None:
 def status(settings: Settings) -> None:
     """Print whether it is on, and the auth revision: it rises with every change of users and roles."""
     enabled, revision = settings.run(lambda client: client.auth.status())
-    match settings.output:
-        case "json":
-            output.as_json({"enabled": enabled, "revision": revision})
-        case "table":
-            output.as_table(["enabled", "revision"], [[str(enabled).lower(), revision]])
-        case _:
-            click.echo(f"Authentication Status: {str(enabled).lower()}\nAuthRevision: {revision}")
+    state = str(enabled).lower()
+    output.show(
+        settings.output,
+        {"enabled": enabled, "revision": revision},
+        [f"Authentication Status: {state}", f"AuthRevision: {revision}"],
+        ["enabled", "revision"],
+        [[state, revision]],
+    )
 
 
 def _switched(settings: Settings, on: bool) -> None:
-    if settings.output == "json":
-        output.as_json({"enabled": on})
-    else:
-        click.echo(f"Authentication {'Enabled' if on else 'Disabled'}")
+    output.show(settings.output, {"enabled": on}, [f"Authentication {'Enabled' if on else 'Disabled'}"])

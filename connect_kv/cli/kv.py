@@ -213,10 +213,7 @@ def compact(settings: Settings, revision: int, physical: bool) -> None:
         await client.compact(revision, physical=physical)
 
     settings.run(work)
-    if settings.output == "json":
-        output.as_json({"compacted": revision})
-    else:
-        click.echo(f"compacted revision {revision}")
+    output.show(settings.output, {"compacted": revision}, [f"compacted revision {revision}"])
 
 
 def _given(settings: Settings, value: str | None, ignore_value: bool) -> bytes:

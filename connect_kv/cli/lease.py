@@ -30,13 +30,8 @@ def grant(settings: Settings, ttl: int) -> None:
         return await client.grant_lease(ttl)
 
     id, granted = settings.run(work)
-    match settings.output:
-        case "json":
-            output.as_json({"id": id, "hex": f"{id:x}", "ttl": granted})
-        case "table":
-            output.as_table(["lease", "ttl"], [[f"{id:x}", granted]])
-        case _:
-            click.echo(f"lease {id:x} granted with TTL {granted} s")
+    told, said = {"id": id, "hex": f"{id:x}", "ttl": granted}, f"lease {id:x} granted with TTL {granted} s"
+    output.show(settings.output, told, [said], ["lease", "ttl"], [[f"{id:x}", granted]])
 
 
 @lease.command(cls=ClusterCommand)
@@ -49,10 +44,8 @@ def revoke(settings: Settings, id: int) -> None:
         await client.revoke_lease(id)
 
     settings.run(work)
-    if settings.output == "json":
-        output.as_json({"id": id, "hex": f"{id:x}", "revoked": True})
-    else:
-        click.echo(f"lease {id:x} revoked")
+    told = {"id": id, "hex": f"{id:x}", "revoked": True}
+    output.show(settings.output, told, [f"lease {id:x} revoked"])
 
 
 @lease.command("keep-alive", cls=ClusterCommand)
@@ -67,10 +60,8 @@ def keep_alive(settings: Settings, id: int, once: bool) -> None:
             ttl = await client.renew_lease(id)
             if ttl <= 0:
                 raise errors.Refused(5, f"lease {id:x} expired or was revoked")
-            if settings.output == "json":
-                output.as_json({"id": id, "hex": f"{id:x}", "ttl": ttl})
-            else:
-                click.echo(f"lease {id:x} kept alive with TTL {ttl} s")
+            told = {"id": id, "hex": f"{id:x}", "ttl": ttl}
+            output.show(settings.output, told, [f"lease {id:x} kept alive with TTL {ttl} s"])
             if once:
                 return
             await asyncio.sleep(ttl / 3)
@@ -130,11 +121,6 @@ def list_leases(settings: Settings) -> None:
         return await client.leases()
 
     ids = settings.run(work)
-    match settings.output:
-        case "json":
-            output.as_json([{"id": id, "hex": f"{id:x}"} for id in ids])
-        case "table":
-            output.as_table(["lease"], [[f"{id:x}"] for id in ids])
-        case _:
-            for id in ids:
-                click.echo(f"{id:x}")
+    told = [{"id": id, "hex": f"{id:x}"} for id in ids]
+    hexes = [f"{id:x}" for id in ids]
+    output.show(settings.output, told, hexes, ["lease"], [[one] for one in hexes])

@@ -43,10 +43,8 @@ def login(settings: Settings, name: str | None) -> None:
         )
 
     where = logins.keep(settings.run_alone(work))
-    if settings.output == "json":
-        output.as_json({"user": user, "file": str(where)})
-    else:
-        click.echo(f"logged in as {user}; the token is in {where}")
+    said = f"logged in as {user}; the token is in {where}"
+    output.show(settings.output, {"user": user, "file": str(where)}, [said])
 
 
 @click.command(cls=ClusterCommand)
@@ -54,10 +52,5 @@ def login(settings: Settings, name: str | None) -> None:
 def logout(settings: Settings) -> None:
     """Forget the token of this cluster. Who has a copy can use it until it ends by itself."""
     gone = logins.forget(parse_endpoints(settings.endpoints))
-    if settings.output == "json":
-        output.as_json({"users": [one.user for one in gone]})
-        return
-    for one in gone:
-        click.echo(f"{one.user} logged out")
-    if not gone:
-        click.echo("nobody was logged in")
+    said = [f"{one.user} logged out" for one in gone] or ["nobody was logged in"]
+    output.show(settings.output, {"users": [one.user for one in gone]}, said)

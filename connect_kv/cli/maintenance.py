@@ -115,22 +115,13 @@ def move_leader(settings: Settings, id: int) -> None:
         return leaders[0]
 
     before = settings.run(work)
-    if settings.output == "json":
-        output.as_json({"leader": f"{id:x}", "before": before})
-    else:
-        click.echo(f"member {id:x} leads")
+    output.show(settings.output, {"leader": f"{id:x}", "before": before}, [f"member {id:x} leads"])
 
 
 def _print_alarms(settings: Settings, alarms: Sequence[AlarmMember]) -> None:
     rows = [(f"{one.memberID:x}", AlarmType.Name(one.alarm)) for one in alarms]
-    match settings.output:
-        case "json":
-            output.as_json([{"member": member, "alarm": name} for member, name in rows])
-        case "table":
-            output.as_table(["member", "alarm"], rows)
-        case _:
-            for member, name in rows:
-                click.echo(f"{member} {name}")
+    told = [{"member": member, "alarm": name} for member, name in rows]
+    output.show(settings.output, told, map(" ".join, rows), ["member", "alarm"], rows)
 
 
 def _print_hashes(settings: Settings, found: Sequence[tuple[str, HashKVResponse]]) -> None:

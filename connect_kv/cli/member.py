@@ -95,10 +95,7 @@ def remove(settings: Settings, id: int) -> None:
 
 
 def _done(settings: Settings, id: int, what: str) -> None:
-    if settings.output == "json":
-        output.as_json({"id": f"{id:x}", what: True})
-    else:
-        click.echo(f"member {id:x} {what}")
+    output.show(settings.output, {"id": f"{id:x}", what: True}, [f"member {id:x} {what}"])
 
 
 def _print(settings: Settings, members: list[Member]) -> None:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import click
 
 from connect_kv.client.messages import Event, KeyValue, ResponseOp
 
 Cell = str | int
+
+
+def show(
+    form: str,
+    told: object,
+    lines: Iterable[str],
+    columns: Sequence[str] = (),
+    rows: Sequence[Sequence[Cell]] = (),
+) -> None:
+    """One answer in the form that was asked for: `told` as JSON, a table if it has `columns`, or lines."""
+    if form == "json":
+        as_json(told)
+    elif form == "table" and columns:
+        as_table(columns, rows)
+    else:
+        for line in lines:
+            click.echo(line)
 
 
 def as_json(value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
@@ -54,37 +54,23 @@ def delete(settings: Settings, name: str) -> None:
 def get(settings: Settings, name: str) -> None:
     """Print what role NAME may do."""
     found = settings.run(lambda client: client.auth.role(name))
-    match settings.output:
-        case "json":
-            output.as_json(as_dict(found))
-        case "table":
-            rows = [
-                [name, _KEY_WORDS.get(one.permType, "?"), _range(one.key, one.range_end), ""]
-                for one in found.permissions
-            ]
-            rows += [
-                [name, _MACHINE_WORDS.get(one.permType, "?"), "", one.machine or ALL_MACHINES]
-                for one in found.machines
-            ]
-            output.as_table(["role", "right", "keys", "machine"], rows)
-        case _:
-            for line in as_lines(found):
-                click.echo(line)
+    rows = [
+        [name, _KEY_WORDS.get(one.permType, "?"), _range(one.key, one.range_end), ""]
+        for one in found.permissions
+    ]
+    rows += [
+        [name, _MACHINE_WORDS.get(one.permType, "?"), "", one.machine or ALL_MACHINES]
+        for one in found.machines
+    ]
+    columns = ["role", "right", "keys", "machine"]
+    output.show(settings.output, as_dict(found), as_lines(found), columns, rows)
 
 
 @role.command("list", cls=ClusterCommand)
 @pass_settings
 def list_roles(settings: Settings) -> None:
     """Print the names of all roles."""
-    names = settings.run(lambda client: client.auth.roles())
-    match settings.output:
-        case "json":
-            output.as_json([{"role": one} for one in names])
-        case "table":
-            output.as_table(["role"], [[one] for one in names])
-        case _:
-            for one in names:
-                click.echo(one)
+    show_names(settings, "role", settings.run(lambda client: client.auth.roles()))
 
 
 @role.command("grant-permission", cls=ClusterCommand)
@@ -216,8 +202,10 @@ def _no_keys(key: str | None, prefix: bool, from_key: bool) -> None:
         raise click.UsageError("--machine stands instead of keys")
 
 
+def show_names(settings: Settings, kind: str, names: Sequence[str]) -> None:
+    """All roles, or all users."""
+    output.show(settings.output, [{kind: one} for one in names], names, [kind], [[one] for one in names])
+
+
 def _done(settings: Settings, name: str, text: str, **what: object) -> None:
-    if settings.output == "json":
-        output.as_json({"role": name, **what})
-    else:
-        click.echo(text)
+    output.show(settings.output, {"role": name, **what}, [text])

@@ -6,7 +6,7 @@ import click
 
 from connect_kv.cli import output
 from connect_kv.cli.passwords import password_of
-from connect_kv.cli.role import as_dict, as_lines
+from connect_kv.cli.role import as_dict, as_lines, show_names
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.auth import AuthRole
 from connect_kv.client.client import Client
@@ -91,15 +91,7 @@ def get(settings: Settings, name: str, detail: bool) -> None:
 @pass_settings
 def list_users(settings: Settings) -> None:
     """Print the names of all users."""
-    names = settings.run(lambda client: client.auth.users())
-    match settings.output:
-        case "json":
-            output.as_json([{"user": one} for one in names])
-        case "table":
-            output.as_table(["user"], [[one] for one in names])
-        case _:
-            for one in names:
-                click.echo(one)
+    show_names(settings, "user", settings.run(lambda client: client.auth.users()))
 
 
 @user.command(cls=ClusterCommand)
@@ -148,7 +140,4 @@ def _new(name: str, file: str, in_argv: str | None) -> str:
 
 
 def _done(settings: Settings, name: str, text: str, **what: object) -> None:
-    if settings.output == "json":
-        output.as_json({"user": name, **what})
-    else:
-        click.echo(text)
+    output.show(settings.output, {"user": name, **what}, [text])
