@@ -6,7 +6,8 @@ way: whatever is wrong with it becomes BadMessage, and nothing of the frame is u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -122,36 +123,23 @@ def _decode_message(data: bytes) -> PeerMessage:
 
 # Introductions
 
+_HELLO_FIELDS = (
+    "cluster_id", "source", "target", "directory_id", "protocol", "oldest_protocol", "highest_command",
+    "machines",
+)  # fmt: skip
+
 
 def hello_to_wire(hello: Hello) -> pb.Hello:
     """For every head of a stream, unary call, snapshot or question."""
     try:
-        return pb.Hello(
-            cluster_id=hello.cluster_id,
-            source=hello.source,
-            target=hello.target,
-            directory_id=hello.directory_id,
-            protocol=hello.protocol,
-            oldest_protocol=hello.oldest_protocol,
-            highest_command=hello.highest_command,
-            machines=hello.machines,
-        )
+        return pb.Hello(**{field: getattr(hello, field) for field in _HELLO_FIELDS})
     except (ValueError, TypeError) as error:
         raise BadMessage(f"hello cannot be sent: {error}") from error
 
 
 def hello_from_wire(wire: pb.Hello) -> Hello:
     """The greeting that a message holds."""
-    return Hello(
-        cluster_id=wire.cluster_id,
-        source=wire.source,
-        target=wire.target,
-        directory_id=wire.directory_id,
-        protocol=wire.protocol,
-        oldest_protocol=wire.oldest_protocol,
-        highest_command=wire.highest_command,
-        machines=wire.machines,
-    )
+    return Hello(**{field: getattr(wire, field) for field in _HELLO_FIELDS})
 
 
 def hello_reply_to_wire(reply: HelloReply) -> pb.HelloReply:
@@ -204,35 +192,6 @@ def _decode_vote_request(wire: pb.PeerMessage) -> VoteRequest:
         pre_vote=body.pre_vote,
         transfer=body.transfer,
     )
-
-
-def _encode_vote_response(message: VoteResponse, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    # Set explicitly: a refusal is all defaults, and an unset body is no message at all.
-    wire.vote_response.SetInParent()
-    wire.vote_response.granted, wire.vote_response.pre_vote = message.granted, message.pre_vote
-    wire.vote_response.date = message.date
-
-
-def _decode_vote_response(wire: pb.PeerMessage) -> VoteResponse:
-    body = wire.vote_response
-    return VoteResponse(
-        source=wire.source,
-        target=wire.target,
-        term=wire.term,
-        granted=body.granted,
-        pre_vote=body.pre_vote,
-        date=body.date,
-    )
-
-
-def _encode_timeout_now(message: TimeoutNow, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    wire.timeout_now.SetInParent()
-
-
-def _decode_timeout_now(wire: pb.PeerMessage) -> TimeoutNow:
-    return TimeoutNow(source=wire.source, target=wire.target, term=wire.term)
 
 
 # Replication
@@ -294,72 +253,7 @@ def _decode_append_response(wire: pb.PeerMessage) -> AppendResponse:
     )
 
 
-def _encode_heartbeat_request(message: HeartbeatRequest, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    wire.heartbeat_request.SetInParent()
-    wire.heartbeat_request.commit_index = message.commit_index
-    wire.heartbeat_request.round = message.round
-    wire.heartbeat_request.date = message.date
-
-
-def _decode_heartbeat_request(wire: pb.PeerMessage) -> HeartbeatRequest:
-    body = wire.heartbeat_request
-    return HeartbeatRequest(
-        source=wire.source,
-        target=wire.target,
-        term=wire.term,
-        commit_index=body.commit_index,
-        round=body.round,
-        date=body.date,
-    )
-
-
-def _encode_heartbeat_response(message: HeartbeatResponse, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    wire.heartbeat_response.SetInParent()
-    wire.heartbeat_response.round = message.round
-    wire.heartbeat_response.date = message.date
-
-
-def _decode_heartbeat_response(wire: pb.PeerMessage) -> HeartbeatResponse:
-    body = wire.heartbeat_response
-    return HeartbeatResponse(
-        source=wire.source, target=wire.target, term=wire.term, round=body.round, date=body.date
-    )
-
-
 # What followers ask of the leader
-
-
-def _encode_read_index_request(message: ReadIndexRequest, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    wire.read_index_request.SetInParent()
-    wire.read_index_request.context = message.context
-
-
-def _decode_read_index_request(wire: pb.PeerMessage) -> ReadIndexRequest:
-    return ReadIndexRequest(
-        source=wire.source, target=wire.target, term=wire.term, context=wire.read_index_request.context
-    )
-
-
-def _encode_read_index_response(message: ReadIndexResponse, wire: pb.PeerMessage) -> None:
-    wire.term = message.term
-    wire.read_index_response.SetInParent()
-    wire.read_index_response.context, wire.read_index_response.index = message.context, message.index
-    wire.read_index_response.date = message.date
-
-
-def _decode_read_index_response(wire: pb.PeerMessage) -> ReadIndexResponse:
-    body = wire.read_index_response
-    return ReadIndexResponse(
-        source=wire.source,
-        target=wire.target,
-        term=wire.term,
-        context=body.context,
-        index=body.index,
-        date=body.date,
-    )
 
 
 def _encode_forward_request(message: ForwardRequest, wire: pb.PeerMessage) -> None:
@@ -406,30 +300,53 @@ def _decode_outcome(item: pb.ForwardResponse.Outcome) -> ForwardOutcome:
     return ForwardOutcome(id=item.id, entry=entry, offset=item.offset, refusal=refusal)
 
 
+# Messages of numbers and yes or no, called alike here and on the wire
+
+
+def _encode_plain(body: str, fields: Sequence[str], message: PlainMessage, wire: pb.PeerMessage) -> None:
+    wire.term = message.term
+    target = getattr(wire, body)
+    # Set explicitly: a refusal is all defaults, and an unset body is no message at all.
+    target.SetInParent()
+    for field in fields:
+        setattr(target, field, getattr(message, field))
+
+
+def _decode_plain(
+    kind: type[PlainMessage], body: str, fields: Sequence[str], wire: pb.PeerMessage
+) -> PlainMessage:
+    found = getattr(wire, body)
+    numbers = {field: getattr(found, field) for field in fields}
+    return kind(source=wire.source, target=wire.target, term=wire.term, **numbers)
+
+
+PlainMessage = (
+    VoteResponse | HeartbeatRequest | HeartbeatResponse | TimeoutNow | ReadIndexRequest | ReadIndexResponse
+)
+
+_PLAIN: dict[type[PlainMessage], tuple[str, tuple[str, ...]]] = {
+    VoteResponse: ("vote_response", ("granted", "pre_vote", "date")),
+    HeartbeatRequest: ("heartbeat_request", ("commit_index", "round", "date")),
+    HeartbeatResponse: ("heartbeat_response", ("round", "date")),
+    TimeoutNow: ("timeout_now", ()),
+    ReadIndexRequest: ("read_index_request", ("context",)),
+    ReadIndexResponse: ("read_index_response", ("context", "index", "date")),
+}
+
 _ENCODERS: dict[type, Callable[..., None]] = {
     VoteRequest: _encode_vote_request,
-    VoteResponse: _encode_vote_response,
     AppendRequest: _encode_append_request,
     AppendResponse: _encode_append_response,
-    HeartbeatRequest: _encode_heartbeat_request,
-    HeartbeatResponse: _encode_heartbeat_response,
-    TimeoutNow: _encode_timeout_now,
-    ReadIndexRequest: _encode_read_index_request,
-    ReadIndexResponse: _encode_read_index_response,
     ForwardRequest: _encode_forward_request,
     ForwardResponse: _encode_forward_response,
+    **{kind: partial(_encode_plain, body, fields) for kind, (body, fields) in _PLAIN.items()},
 }
 
 _DECODERS: dict[str, Callable[[pb.PeerMessage], PeerMessage]] = {
     "vote_request": _decode_vote_request,
-    "vote_response": _decode_vote_response,
     "append_request": _decode_append_request,
     "append_response": _decode_append_response,
-    "heartbeat_request": _decode_heartbeat_request,
-    "heartbeat_response": _decode_heartbeat_response,
-    "timeout_now": _decode_timeout_now,
-    "read_index_request": _decode_read_index_request,
-    "read_index_response": _decode_read_index_response,
     "forward_request": _decode_forward_request,
     "forward_response": _decode_forward_response,
+    **{body: partial(_decode_plain, kind, body, fields) for kind, (body, fields) in _PLAIN.items()},
 }
