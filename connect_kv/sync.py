@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from functools import wraps
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -24,13 +23,12 @@ from connect_kv.client.lock import Lock as AsyncLock
 from connect_kv.client.machine import MachineClient as AsyncMachineClient
 from connect_kv.client.messages import (
     Event,
-    KeyValue,
 )
 from connect_kv.client.ranges import Text
 from connect_kv.client.watch import Watch as AsyncWatch
 from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
-from connect_kv.sync_auth import AuthClient, Run
+from connect_kv.sync_auth import AuthClient, Blocking, blocking
 
 H = TypeVar("H", bound=AsyncHeld)
 M = TypeVar("M", bound=Replicated)
@@ -153,23 +151,12 @@ class _SharedLoop:
 _SHARED = _SharedLoop()
 
 
-def _blocking(
-    method: Callable[Concatenate[asynchronous.Client, P], Coroutine[object, object, T]],
-) -> Callable[Concatenate[Client, P], T]:
-    """A call of the asynchronous client as one that blocks, with its name, its arguments and what it says."""
-
-    @wraps(method)
-    def call(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return client._run(method(client._client, *args, **kwargs))
-
-    return call
-
-
-class Client:
+class Client(Blocking[asynchronous.Client]):
     """Any number of threads may use it at once; their calls travel together. See the async Client."""
 
     def __init__(self, client: asynchronous.Client) -> None:
-        self._client = client
+        # Without `Blocking`: a client that held its own method would live until garbage is collected.
+        self._asynchronous = client
         self._lock = threading.Lock()
         self._thread: _LoopThread | None = None
         self._entered = 0
@@ -184,7 +171,7 @@ class Client:
             if self._thread is None:
                 thread = _SHARED.acquire()
                 try:
-                    thread.run(self._client.open())
+                    thread.run(self._asynchronous.open())
                 except BaseException:
                     _SHARED.release(thread)
                     raise
@@ -197,7 +184,7 @@ class Client:
             thread, self._thread = self._thread, None
             if thread is not None:
                 try:
-                    thread.run(self._client.close())
+                    thread.run(self._asynchronous.close())
                 finally:
                     _SHARED.release(thread)
 
@@ -220,28 +207,28 @@ class Client:
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Addresses of the members it knows."""
-        return self._client.endpoints
+        return self._asynchronous.endpoints
 
-    put = _blocking(asynchronous.Client.put)
-    get = _blocking(asynchronous.Client.get)
-    get_prefix = _blocking(asynchronous.Client.get_prefix)
-    range = _blocking(asynchronous.Client.range)
-    delete = _blocking(asynchronous.Client.delete)
-    transaction = _blocking(asynchronous.Client.transaction)
-    compact = _blocking(asynchronous.Client.compact)
-    grant_lease = _blocking(asynchronous.Client.grant_lease)
-    renew_lease = _blocking(asynchronous.Client.renew_lease)
-    revoke_lease = _blocking(asynchronous.Client.revoke_lease)
-    lease_time_to_live = _blocking(asynchronous.Client.lease_time_to_live)
-    leases = _blocking(asynchronous.Client.leases)
-    call_json = _blocking(asynchronous.Client.call_json)
-    describe_machines = _blocking(asynchronous.Client.describe_machines)
-    machine_status = _blocking(asynchronous.Client.machine_status)
-    skip_command = _blocking(asynchronous.Client.skip_command)
-    retire_machine = _blocking(asynchronous.Client.retire_machine)
-    host_machine = _blocking(asynchronous.Client.host_machine)
-    status = _blocking(asynchronous.Client.status)
-    members = _blocking(asynchronous.Client.members)
+    put = blocking(asynchronous.Client.put)
+    get = blocking(asynchronous.Client.get)
+    get_prefix = blocking(asynchronous.Client.get_prefix)
+    range = blocking(asynchronous.Client.range)
+    delete = blocking(asynchronous.Client.delete)
+    transaction = blocking(asynchronous.Client.transaction)
+    compact = blocking(asynchronous.Client.compact)
+    grant_lease = blocking(asynchronous.Client.grant_lease)
+    renew_lease = blocking(asynchronous.Client.renew_lease)
+    revoke_lease = blocking(asynchronous.Client.revoke_lease)
+    lease_time_to_live = blocking(asynchronous.Client.lease_time_to_live)
+    leases = blocking(asynchronous.Client.leases)
+    call_json = blocking(asynchronous.Client.call_json)
+    describe_machines = blocking(asynchronous.Client.describe_machines)
+    machine_status = blocking(asynchronous.Client.machine_status)
+    skip_command = blocking(asynchronous.Client.skip_command)
+    retire_machine = blocking(asynchronous.Client.retire_machine)
+    host_machine = blocking(asynchronous.Client.host_machine)
+    status = blocking(asynchronous.Client.status)
+    members = blocking(asynchronous.Client.members)
 
     def watch(
         self,
@@ -255,7 +242,7 @@ class Client:
         deletes: bool = True,
     ) -> Watch:
         """Changes as an iterator that blocks; in force when this returns."""
-        watch = self._client.watch(
+        watch = self._asynchronous.watch(
             key,
             range_end,
             prefix=prefix,
@@ -271,35 +258,35 @@ class Client:
         """A lease that is renewed until it is revoked (the end of ``with``) or the client closes."""
 
         async def grant() -> AsyncLease:
-            return await self._client.lease(ttl, id=id, timeout=timeout)
+            return await self._asynchronous.lease(ttl, id=id, timeout=timeout)
 
         return Lease(self._run(grant()), self._run)
 
     def keep_lease_alive(self, id: int, ttl: int) -> Lease:
         """Renew a lease granted elsewhere from now on; `ttl` is what it was granted."""
-        return Lease(self._run(self._client.keep_lease_alive(id, ttl)), self._run)
+        return Lease(self._run(self._asynchronous.keep_lease_alive(id, ttl)), self._run)
 
     def lock(self, name: Text, *, ttl: int = 10, note: Text = b"") -> Lock:
         """``with client.lock("name") as lock``: waits for the lock, and gives it back at the end.
 
         `note`, such as a host and a process, tells others who it is: see `Lock.queue`.
         """
-        return Lock(self._client.lock(name, ttl=ttl, note=note), self._run)
+        return Lock(self._asynchronous.lock(name, ttl=ttl, note=note), self._run)
 
     def election(self, name: Text, value: Text = b"", *, ttl: int = 10) -> Election:
         """``with client.election("name", "me") as election``: waits until this candidate leads."""
-        return Election(self._client.election(name, value, ttl=ttl), self._run)
+        return Election(self._asynchronous.election(name, value, ttl=ttl), self._run)
 
     def machine(self, name: str, machine: type[M]) -> MachineClient[M]:
         """A replicated machine of that class, to be called by its methods."""
-        return MachineClient(self._client.machine(name, machine), self._run)
+        return MachineClient(self._asynchronous.machine(name, machine), self._run)
 
     @property
     def auth(self) -> AuthClient:
         """Users, roles and their rights."""
         if self._thread is None:
             raise errors.ClientNotOpen("the client is not open")
-        return AuthClient(self._client.auth, self._run)
+        return AuthClient(self._asynchronous.auth, self._run)
 
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         if self._thread is None:
@@ -310,19 +297,15 @@ class Client:
         return self._thread.run(coroutine)
 
 
-class Watch:
+class Watch(Blocking[AsyncWatch]):
     """One watch: a blocking iterator of events. Close it, or use it with ``with``."""
-
-    def __init__(self, watch: AsyncWatch, run: Run) -> None:
-        self._watch = watch
-        self._run = run
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
         async def following() -> Event | None:
-            return await anext(self._watch, None)
+            return await anext(self._asynchronous, None)
 
         event = self._run(following())
         if event is None:
@@ -337,40 +320,32 @@ class Watch:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End it; an iteration that waits ends too."""
-        self._run(self._watch.close())
+    close = blocking(AsyncWatch.close)
 
 
-class Lease:
+class Lease(Blocking[AsyncLease]):
     """A lease held by this client; with ``with`` it is revoked at the end."""
-
-    def __init__(self, lease: AsyncLease, run: Run) -> None:
-        self._lease = lease
-        self._run = run
 
     @property
     def id(self) -> int:
         """Its number, for `put(lease=...)`."""
-        return self._lease.id
+        return self._asynchronous.id
 
     @property
     def ttl(self) -> int:
         """Seconds it lives after a renewal."""
-        return self._lease.ttl
+        return self._asynchronous.ttl
 
     @property
     def alive(self) -> bool:
         """Whether the cluster has certainly not let it expire."""
 
         async def alive() -> bool:
-            return self._lease.alive
+            return self._asynchronous.alive
 
         return self._run(alive())
 
-    def revoke(self) -> None:
-        """End it now and delete its keys. Safe to repeat."""
-        self._run(self._lease.revoke())
+    revoke = blocking(AsyncLease.revoke)
 
     def __enter__(self) -> Self:
         return self
@@ -381,75 +356,60 @@ class Lease:
         self.revoke()
 
 
-class Held(Generic[H]):
+class Held(Blocking[H], Generic[H]):
     """A lock or a leadership: won by entering, given back by leaving."""
-
-    def __init__(self, held: H, run: Run) -> None:
-        self._held = held
-        self._run = run
 
     @property
     def key(self) -> bytes:
         """The key that stands for it."""
-        return self._held.key
+        return self._asynchronous.key
 
     @property
     def revision(self) -> int:
         """Larger for every later holder: hand it to what is protected (a fencing token)."""
-        return self._held.revision
+        return self._asynchronous.revision
 
     @property
     def held(self) -> bool:
         """Whether it certainly is still ours."""
 
         async def held() -> bool:
-            return self._held.held
+            return self._asynchronous.held
 
         return self._run(held())
 
     def __enter__(self) -> Self:
-        self._run(self._held.__aenter__())
+        self._run(self._asynchronous.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._held.__aexit__(None, None, None))
+        self._run(self._asynchronous.__aexit__(None, None, None))
 
 
 class Lock(Held[AsyncLock]):
     """One holder at a time under a name, in the order of asking."""
 
-    def queue(self) -> list[KeyValue]:
-        """Who holds it, and then who waits, in order; `value` is the note each gave. Needs no place in it."""
-        return self._run(self._held.queue())
+    queue = blocking(AsyncLock.queue)
 
 
 class Election(Held[AsyncElection]):
     """A candidacy, and then a leadership."""
 
-    def proclaim(self, value: Text) -> None:
-        """Say something else to those who observe."""
-        self._run(self._held.proclaim(value))
-
-    def leader(self) -> KeyValue | None:
-        """Who leads now, if somebody does."""
-        return self._run(self._held.leader())
+    proclaim = blocking(AsyncElection.proclaim)
+    leader = blocking(AsyncElection.leader)
 
 
-class MachineClient(Generic[M]):
+class MachineClient(Blocking[AsyncMachineClient[M]], Generic[M]):
     """One machine of the cluster, called as ``counter.call(Counter.increment, by=5)``."""
-
-    def __init__(self, machine: AsyncMachineClient[M], run: Run) -> None:
-        self._machine = machine
-        self._run = run
 
     def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of the class with its own arguments; what it returns comes back typed."""
-        return self._run(self._machine.call(method, *args, **kwargs))
+        return self._run(self._asynchronous.call(method, *args, **kwargs))
 
     def within(
         self, timeout: float, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Call a method of the class within `timeout` seconds."""
-        return self._run(self._machine.within(timeout, method, *args, **kwargs))
+        return self._run(self._asynchronous.within(timeout, method, *args, **kwargs))
