@@ -290,17 +290,12 @@ class RaftNode(Generic[R]):
         return self._driver.peers.machines
 
     def status(self) -> NodeStatus:
-        """Everything an operator asks for, as of now."""
+        """As of now; `outage` and `contacts` say how it stands with the others."""
         return NodeStatus(
-            identity=self._context.identity,
             raft=self.raft_status(),
-            last_applied=self.last_applied,
             durable_index=self._context.log.durable_index,
             confirmed=self._context.log.confirmed,
             disk_sick=self._driver.health.sick,
-            waiting_commands=self._driver.pipeline.queue.commands,
-            common_highest_command=self.common_highest_command,
-            outage=self.outage(),
         )
 
     def outage(self) -> Outage | None:

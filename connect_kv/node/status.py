@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import groupby
 from typing import Generic, TypeVar
 
-from connect_kv.interfaces import Clock, Identity
+from connect_kv.interfaces import Clock
 from connect_kv.node.context import NodeContext
 from connect_kv.node.health import Leadership
 from connect_kv.peer_protocol import HelloVerdict, Loss
@@ -287,18 +287,10 @@ class Availability(Generic[R]):
 class NodeStatus:
     """One node at one moment."""
 
-    identity: Identity
     raft: RaftStatus
-    last_applied: int
     durable_index: int
     """Up to where the state is known to be on disk."""
     confirmed: bool
     """Whether a majority has noted this data directory, so that this node votes."""
     disk_sick: bool
     """Whether the log's disk does not answer."""
-    waiting_commands: int
-    """Commands that wait to be proposed or passed on."""
-    common_highest_command: int
-    """Largest command number that every member can apply; 0 while one has not been heard."""
-    outage: Outage | None
-    """Why nothing can be committed, as far as this member knows."""

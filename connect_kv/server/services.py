@@ -26,7 +26,13 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
 from connect_kv.node.status import Contact
-from connect_kv.rpc.maintenance_pb2 import AlarmMember, AlarmType
+from connect_kv.rpc.maintenance_pb2 import (
+    AlarmMember,
+    AlarmType,
+    DowngradeInfo,
+    MemberContact,
+    StatusResponse,
+)
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_audit, make_authentication
 from connect_kv.server.server_metrics import show, show_connections
@@ -42,7 +48,7 @@ from connect_kv.services.lock_queue import LockQueue
 from connect_kv.services.machine import MachineService
 from connect_kv.services.machine_calls import MachineCalls, MemberClaims
 from connect_kv.services.machine_control import MachineControl
-from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService, MemberStatus
+from connect_kv.services.maintenance import ETCD_VERSION, MaintenanceService
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.opening import Opening
 from connect_kv.services.peer_calls import PeerCalls
@@ -384,29 +390,27 @@ class Services:
     def _note_membership(self) -> None:
         self._learner = self._node.identity.node_id in self._node.membership.learners
 
-    def _status(self) -> MemberStatus:
-        raft = self._node.status().raft
-        alarms = self._host.cluster.alarms()
+    def _status(self) -> StatusResponse:
+        """Gathered when asked; its header is filled by who answers."""
         why = self._why()
-        return MemberStatus(
-            leader_id=self._node.leader_id,
-            commit_index=raft.commit_index,
-            last_applied=self._node.last_applied,
-            term=raft.term,
-            is_learner=self._is_learner(),
-            disk_bytes=self._host.disk_size,
-            used_bytes=self._host.used_size,
-            quota_bytes=self._config.quota_bytes,
-            version=_version(),
-            contacts={
-                member: (contact is Contact.ANSWERS, contact.value)
+        return StatusResponse(
+            version=ETCD_VERSION,
+            storageVersion=ETCD_VERSION,
+            connectKvVersion=_version(),
+            leader=self._node.leader_id or 0,
+            raftIndex=self._node.status().raft.commit_index,
+            raftTerm=self._node.term,
+            raftAppliedIndex=self._node.last_applied,
+            isLearner=self._is_learner(),
+            dbSize=self._host.disk_size,
+            dbSizeInUse=self._host.used_size,
+            dbSizeQuota=self._config.quota_bytes,
+            downgradeInfo=DowngradeInfo(),
+            errors=[*([why] if why else []), *self._suspended(), *map(_told, self._host.cluster.alarms())],
+            contacts=[
+                MemberContact(memberID=member, answers=contact is Contact.ANSWERS, contact=contact.value)
                 for member, contact in self._node.contacts().items()
-            },
-            errors=(
-                *((why,) if why else ()),
-                *self._suspended(),
-                *map(_told, alarms),
-            ),
+            ],
         )
 
 

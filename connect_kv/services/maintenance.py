@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from connect_kv.backup.running import backup
 from connect_kv.errors import NotLeader, Unavailable
@@ -30,32 +29,13 @@ TRANSFER_TOO_LONG = Refusal(Code.UNKNOWN, "etcdserver: request timed out, leader
 _ALARM = field_number("alarm")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberStatus:
-    """One member's state, gathered when asked."""
-
-    leader_id: int | None
-    commit_index: int
-    last_applied: int
-    term: int
-    is_learner: bool
-    disk_bytes: int
-    used_bytes: int
-    quota_bytes: int
-    version: str = ""
-    """Of this software."""
-    contacts: Mapping[int, tuple[bool, str]] = field(default_factory=dict)
-    """Of each other member: whether it answers this one, and how it stands in words."""
-    errors: tuple[str, ...] = ()
-
-
 class MaintenanceService:
     """What an operator asks of one member. Downgrade answers UNIMPLEMENTED by name."""
 
     def __init__(
         self,
         executor: CommandExecutor,
-        status: Callable[[], MemberStatus],
+        status: Callable[[], maintenance_pb2.StatusResponse],
         *,
         node: RaftNode[bytes],
         host: MachineHost,
@@ -102,29 +82,10 @@ class MaintenanceService:
         """This member's state; needs no leader."""
         self._access.known(caller)
         status = self._status()
-        errors = list(status.errors)
-        if status.leader_id is None:
-            errors.insert(0, "etcdserver: no leader")
-        return maintenance_pb2.StatusResponse(
-            header=self._executor.header(),
-            version=ETCD_VERSION,
-            dbSize=status.disk_bytes,
-            dbSizeInUse=status.used_bytes,
-            leader=status.leader_id or 0,
-            raftIndex=status.commit_index,
-            raftTerm=status.term,
-            raftAppliedIndex=status.last_applied,
-            errors=errors,
-            isLearner=status.is_learner,
-            storageVersion=ETCD_VERSION,
-            dbSizeQuota=status.quota_bytes,
-            downgradeInfo=maintenance_pb2.DowngradeInfo(),
-            connectKvVersion=status.version,
-            contacts=[
-                maintenance_pb2.MemberContact(memberID=member, answers=answers, contact=words)
-                for member, (answers, words) in status.contacts.items()
-            ],
-        )
+        status.header.CopyFrom(self._executor.header())
+        if not status.leader:
+            status.errors.insert(0, "etcdserver: no leader")
+        return status
 
     async def HashKV(
         self, request: maintenance_pb2.HashKVRequest, caller: Caller
