@@ -85,7 +85,13 @@ def made(rule: Rule, number: int, directory: Path, patch: pytest.MonkeyPatch) ->
     return machine
 
 
-@pytest.mark.parametrize(("number", "rule"), list(enumerate(rules())))
+@pytest.mark.parametrize(
+    ("number", "rule"),
+    [
+        pytest.param(number, rule, marks=[pytest.mark.long] if rule.verdict == "found" else [])
+        for number, rule in enumerate(rules())
+    ],
+)
 def test_a_line_is_what_the_page_says_of_it(
     number: int, rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +143,7 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_files_of_the_page_pass_their_tests(project: Path) -> None:
     done = run(project, "pytest", "-q", "-p", "no:cacheprovider", "-k", "not processes")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -159,6 +166,7 @@ def test_the_commands_of_the_page_work(project: Path) -> None:
         assert "OK" in done.stdout
 
 
+@pytest.mark.long
 def test_the_queue_of_the_page_works(project: Path) -> None:
     (project / "test_jobs.py").write_text(
         "from connect_kv import types\n"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import pytest
 
 from connect_kv.frontend.grpc.router import ETCD_NAMES
 from connect_kv.frontend.grpc.services import SERVICES
@@ -25,6 +26,8 @@ from connect_kv.transport.limits import SERVICE
 from tests.framework.machines import Counter
 from tests.fuzz.test_applied_commands import nested
 from tests.services.cluster import Member, configs, running
+
+pytestmark = pytest.mark.long
 
 TYPED = frozenset(code for code in grpc.StatusCode if code is not grpc.StatusCode.DEADLINE_EXCEEDED)
 

@@ -252,6 +252,7 @@ def test_twenty_thousand_operations_take_seconds(keys: int) -> None:
     assert time.perf_counter() - begun < 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clients", [5, 20])
 def test_one_stale_answer_in_twenty_thousand_is_shown_by_a_few_calls(clients: int) -> None:
     operations = recorded_history(20_000, clients=clients, keys=1, seed=1)

@@ -49,6 +49,7 @@ def test_the_test_with_processes_passes(directory: Path) -> None:
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("machine", "status", "said"), [("Counter", 0, "OK"), ("CountedReads", 1, "FAILED")])
 def test_the_command_of_the_page_says_what_the_page_says(
     directory: Path, machine: str, status: int, said: str
