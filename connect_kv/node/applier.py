@@ -35,9 +35,13 @@ class Applier(Generic[R]):
         while True:
             await self._work.wait()
             self._work.clear()
-            if await self._slice():
+            if await self._slice() and self._more:
                 self._work.set()
                 await asyncio.sleep(0)
+
+    @property
+    def _more(self) -> bool:
+        return self._context.core.apply_index > self._context.history.applied.index
 
     async def _slice(self) -> bool:
         async with self.quiet:

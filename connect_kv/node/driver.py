@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -60,14 +61,18 @@ class Driver(Generic[R]):
         self._inbox: list[PeerMessage] = []
         self._tick_due = False
         self._ticks = 0
-        self._input = asyncio.Event()
+        self._turn_due = False
+        """Something waits that `_turn` looks at,"""
+        self._scheduled = False
+        """and one is to be taken soon."""
+        self._listening = False
+        self._own_context = copy_context()
         self._group: asyncio.TaskGroup | None = None
         self._failure: asyncio.Future[ConnectKvError] = asyncio.get_running_loop().create_future()
         self.contacts = Contacts(context.clock)
         self.leader_changed = Signal()
         self.membership_changed = Signal()
         self._watchers: list[_Watcher] = []
-        self._listening = asyncio.Event()
         self.running = asyncio.Event()
         """Set once the activities run."""
         config = context.config
@@ -94,7 +99,7 @@ class Driver(Generic[R]):
             context, self.leader_clock, disk_idle=lambda: self.writer.idle, wake=self.wake
         )
         self.leadership = Leadership(context.core, context.clock)
-        self._commit_notifier = CommitNotifier(context.core, context.clock, self.wake)
+        self._commit_notifier = CommitNotifier(context.core, self.wake)
         self.peers: Peers[R] = Peers(
             context,
             self.contacts,
@@ -128,16 +133,15 @@ class Driver(Generic[R]):
     async def run(self) -> None:
         """Run all activities until one fails; raises an ExceptionGroup with what it raised first."""
         config, clock = self._context.config, self._context.clock
+        self._own_context = copy_context()
         self._update_eligibility()
         async with asyncio.TaskGroup() as group:
             self._group = group
             activities = [
-                self._take_inputs(),
                 self._tick(),
                 self._until_failure(),
                 self.writer.run(),
                 self.applier.run(),
-                self._commit_notifier.run(),
                 self.compactor.run(),
             ]
             if config.watchdog_seconds:
@@ -162,12 +166,14 @@ class Driver(Generic[R]):
     def begin(self) -> None:
         """The transport listens: take inputs from now on."""
         self.peers.follow_membership()
-        self._listening.set()
-        self.wake()
+        self._listening = self._turn_due = True
+        self._schedule()
 
     def wake(self) -> None:
         """Something changed for the core: take a turn soon."""
-        self._input.set()
+        self._turn_due = True
+        if self._listening and not self._scheduled:
+            self._schedule()
 
     def fail(self, error: ConnectKvError) -> None:
         """The node must stop, for this reason."""
@@ -177,6 +183,7 @@ class Driver(Generic[R]):
     def end(self, reason: str) -> None:
         """The activities have ended: tell all who wait."""
         self._group = None
+        self._commit_notifier.end()
         self.pipeline.end(reason)
         self.reads.fail(lambda: NodeStopped(reason))
         watchers, self._watchers = self._watchers, []
@@ -213,18 +220,26 @@ class Driver(Generic[R]):
 
     # Inputs
 
-    async def _take_inputs(self) -> None:
-        await self._listening.wait()
-        while True:
-            await self._input.wait()
+    def _schedule(self) -> None:
+        # A callback and no task that waits: there are several turns for each write. Whoever wakes may be
+        # anybody; what this does is the node's own.
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._take_turn, context=self._own_context)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        # Done, or cancelled with the other activities: then this one ends, too.
+        if not self._turn_due or self._failure.done():
+            return
+        try:
             self._turn()
-            if self._input.is_set():
-                # Let the activities that this turn gave work begin before the next.
-                await asyncio.sleep(0)
+        except Exception as error:
+            if not self._failure.done():
+                self._failure.set_exception(error)  # which ends all activities
 
     def _turn(self) -> None:
         """Feed the core everything that waits, then do what it says."""
-        self._input.clear()
+        self._turn_due = False
         # The order matters. Messages before the tick: a heartbeat that waits in the inbox, because this
         # process stood still, must count before the election timeout that it prevents. The change of leader
         # before the pump: it gives back what followers had passed to this node. Pumped first, a node that has
@@ -246,7 +261,8 @@ class Driver(Generic[R]):
         self.reads.pump()
         self._drain()
         self._follow_leader()
-        self._notify()
+        if self._watchers:
+            self._notify()
 
     def _drain(self) -> None:
         transport = self._context.transport
@@ -362,7 +378,7 @@ class Driver(Generic[R]):
 
     def _written(self) -> None:
         """The disk may take the next batch, and the core may have something to say: not a turn later."""
-        if self._listening.is_set():
+        if self._listening:
             self._turn()
 
     async def _install(self, meta: SnapshotMeta) -> None:
@@ -476,8 +492,6 @@ class Driver(Generic[R]):
         raise await self._failure
 
     def _notify(self) -> None:
-        if not self._watchers:
-            return
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if watcher.future.done():

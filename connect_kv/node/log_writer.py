@@ -49,13 +49,21 @@ class LogWriter:
         return self.oldest is None
 
     def submit(self, ready: Ready) -> None:
-        """Queue its disk part. With none, and nothing before it, it is reported at once."""
-        if self.idle and not _must_be_durable(ready):
-            if ready.hard_state is not None:
-                # Only a hint: it rides with the next write, and losing it costs nothing.
-                self._hint = ready
-            self._persisted((ready,))
-            return
+        """Queue its disk part. With none, and nothing before it, it is reported at once.
+
+        What has none and sends nothing afterwards is not reported: nobody waits for it.
+        """
+        if not _must_be_durable(ready):
+            told = ready.messages_after_persist
+            if not self._waiting and (self.idle or not told):
+                if ready.hard_state is not None:
+                    # Only a hint: it rides with the next write, and losing it costs nothing.
+                    self._hint = ready
+                if told:
+                    self._persisted((ready,))
+                return
+            if not (told or ready.hard_state):
+                return
         if not self._waiting:
             self._queued = self._clock.now()
             if self.oldest is None:

@@ -108,7 +108,8 @@ class Peers(Generic[R]):
             self._followed = (in_force, applied)
             if self._book.update(in_force, applied):
                 self._context.transport.set_peers(self._book.addresses)
-        self._confirm_if_welcome()
+        if not self._context.log.confirmed:
+            self._confirm_if_welcome()
 
     def hear(self, description: Description) -> None:
         """What a running member said when this node started, or when a stranger appeared."""

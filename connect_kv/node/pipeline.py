@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from connect_kv.errors import NodeStopped, NotLeader, OutcomeUnknown, Overloaded
-from connect_kv.interfaces import Clock
 from connect_kv.node.clock import LeaderClock, MeasuredTime
 from connect_kv.node.context import NodeContext
 from connect_kv.node.forwarding import Forwarder, ForwardReceiver
@@ -212,25 +211,32 @@ reads; a follower's own callers are waited for by name, and a linearizable read'
 class CommitNotifier:
     """A message to each follower for each lone write costs all members more than it is worth."""
 
-    def __init__(self, core: RaftCore, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(self, core: RaftCore, wake: Callable[[], None]) -> None:
         """`wake` has what the core says next carried out."""
         self._core = core
-        self._clock = clock
         self._wake = wake
         self._index = 0
-        self._due = asyncio.Event()
+        self._pause: asyncio.TimerHandle | None = None
 
     def committed(self, index: int) -> None:
         """Followers are to hear of it within two pauses."""
         self._index = index
-        self._due.set()
+        if self._pause is None:
+            self._begin(index)
 
-    async def run(self) -> None:
-        """After each pause, tell what was committed before it and not told since, for ever."""
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            index = self._index
-            await self._clock.sleep(COMMIT_PAUSE_SECONDS)
-            if self._core.await_commit(index):
-                self._wake()
+    def end(self) -> None:
+        """Nothing more is told."""
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def _begin(self, index: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._pause = loop.call_later(COMMIT_PAUSE_SECONDS, self._paused, index)
+
+    def _paused(self, index: int) -> None:
+        """Tell what was committed before this pause and not told since; what came in it has the next."""
+        self._pause = None
+        if self._core.await_commit(index):
+            self._wake()
+        if index < self._index:
+            self._begin(self._index)

@@ -103,7 +103,10 @@ class Contacts:
         return Contact.SILENT if overdue else Contact.ANSWERS
 
     def _of(self, node_id: int) -> _Seen:
-        return self._seen.setdefault(node_id, _Seen())
+        seen = self._seen.get(node_id)
+        if seen is None:
+            seen = self._seen[node_id] = _Seen()
+        return seen
 
 
 _PLURAL = {

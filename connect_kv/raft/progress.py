@@ -76,6 +76,15 @@ class Progress:
         """Whether a probe is needed although no entry is left to send with it."""
         return self.state is ProgressState.PROBE and self.match_index < last_index and not self.paused
 
+    def has_all(self, last_index: int) -> bool:
+        """Whether nothing is left to send to it, nor to tell it: most of the time."""
+        return (
+            self.next_index > last_index
+            and self.told_commit >= self.awaited_commit
+            and self.state is ProgressState.REPLICATE
+            and self.lost_state_at is None
+        )
+
     def sent(self, last_index: int, size: int, tick: int) -> None:
         """An append up to `last_index` left."""
         if self.state is ProgressState.REPLICATE:

@@ -37,8 +37,10 @@ class Replication:
 
     def flush(self) -> None:
         """Send every member what it may have now."""
+        last_index = self._state.log.last.index
         for node_id, progress in self._state.progress.items():
-            self._feed(node_id, progress)
+            if not progress.has_all(last_index):
+                self._feed(node_id, progress)
 
     def append_response(self, message: AppendResponse) -> None:
         """A member accepted or rejected an append, or installed a snapshot."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from connect_kv.interfaces import Clock
 
@@ -41,6 +45,43 @@ class _Slow:
         return True
 
 
+class _Distribution(Collector):
+    """A histogram that is only added to until somebody looks: each lone write is noted several times.
+
+    The library's own takes a lock for each of its numbers. To be used, and looked at, on the loop.
+    """
+
+    def __init__(self, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._names: list[tuple[str, str, dict[str, str]]] = []
+        registry.register(self)
+
+    def named(self, name: str, help: str, **labels: str) -> _Distribution:
+        """Show it under this name."""
+        self._names.append((name, help, labels))
+        return self
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterator[Metric]:
+        """As the library wants it."""
+        so_far = [sum(self._counts[: at + 1]) for at in range(len(self._counts))]
+        buckets = list(zip([*map(str, map(float, self._bounds)), "+Inf"], so_far, strict=True))
+        for name, help, labels in self._names:
+            family = HistogramMetricFamily(name, help, labels=list(labels))
+            family.add_metric(list(labels.values()), buckets, self._sum)
+            yield family
+
+    def describe(self) -> Iterator[Metric]:
+        """Its names are its own: nothing is to be checked."""
+        return iter(())
+
+
 class PrometheusNodeMetrics:
     """`node.context.NodeMetrics` into a registry; etcd's names where they mean the same."""
 
@@ -48,31 +89,24 @@ class PrometheusNodeMetrics:
         self._slow_write = _Slow("the log's disk is slow", SLOW_WRITE_SECONDS, clock)
         self._slow_apply = _Slow("apply is slow", SLOW_APPLY_SECONDS, clock)
         self._slow_heartbeat = _Slow("heartbeats leave late: this leader is overloaded", 0.0, clock)
-        self._fsync = Histogram(
-            "etcd_disk_wal_fsync_duration_seconds",
-            "Time until a batch of the log was durable.",
-            buckets=_SECONDS,
-            registry=registry,
+        self._fsync = _Distribution(_SECONDS, registry).named(
+            "etcd_disk_wal_fsync_duration_seconds", "Time until a batch of the log was durable."
         )
-        self._merged = Histogram(
-            "connect_kv_log_steps_per_write",
-            "Steps of the Raft core that one write of the log merged.",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
+        self._merged = _Distribution((1, 2, 4, 8, 16, 32, 64), registry).named(
+            "connect_kv_log_steps_per_write", "Steps of the Raft core that one write of the log merged."
         )
-        self._apply = Histogram(
+        self._apply = _Distribution(_SECONDS, registry)
+        self._apply.named(
             "etcd_disk_backend_commit_duration_seconds",
             "Time until a slice of entries was applied and written.",
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._applied = Histogram(
+        self._apply.named(
             "etcd_server_apply_duration_seconds",
             "The same under etcd's older name: all entries of a slice are applied together.",
-            ["version", "op", "success"],
-            buckets=_SECONDS,
-            registry=registry,
-        ).labels("v3", "Slice", "true")
+            version="v3",
+            op="Slice",
+            success="true",
+        )
         self._slow = Counter(
             "etcd_server_slow_apply", "Slices that took longer than 100 ms.", registry=registry
         )
@@ -107,14 +141,13 @@ class PrometheusNodeMetrics:
 
     def log_written(self, seconds: float, readies: int) -> None:
         """One batch of the log is durable; it merged that many steps of the core."""
-        self._fsync.observe(seconds)
-        self._merged.observe(readies)
+        self._fsync.add(seconds)
+        self._merged.add(readies)
         self._slow_write.took(seconds)
 
     def applied(self, seconds: float, entries: int) -> None:
         """One slice was applied."""
-        self._apply.observe(seconds)
-        self._applied.observe(seconds)
+        self._apply.add(seconds)
         if self._slow_apply.took(seconds):
             self._slow.inc()
 

@@ -20,6 +20,7 @@ from typing import Any
 from connect_kv.errors import CorruptStorage, StorageError, StorageInUse
 from connect_kv.storage import manifest, wal
 from connect_kv.storage.leveldb_binding import plyvel
+from connect_kv.storage.names import Names
 from connect_kv.storage.views import OpenViews
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class LevelDbEngine:
         self._db = _open(path, write_buffer, must_exist, in_order)
         try:
             self._wal_files = wal.files(path)
+            self._wal_names = Names(path)
             sync_directory(path)
             sync_directory(path.parent)
         except OSError as error:
@@ -184,7 +186,7 @@ class LevelDbEngine:
 
     def _sync_new_wal(self) -> None:
         """A synced write in a new file is not on disk before the file's name is."""
-        if (names := wal.files(self._path)) != self._wal_files:
+        if self._wal_names.may_have_changed() and (names := wal.files(self._path)) != self._wal_files:
             sync_directory(self._path)
             self._wal_files = names
 

@@ -6,7 +6,6 @@ from typing import cast
 import pytest
 
 from connect_kv.node import pipeline
-from connect_kv.node.clock import SystemClock
 from connect_kv.node.pipeline import CommitNotifier
 from connect_kv.raft.core import RaftCore
 from tests.node.cluster import Trio, eventually, put
@@ -29,19 +28,26 @@ class Asked:
 async def test_what_is_committed_within_a_pause_is_told_together_and_news_wakes() -> None:
     core = Asked()
     woken: list[int] = []
-    told = CommitNotifier(cast(RaftCore, core), SystemClock(), lambda: woken.append(len(core.indexes)))
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(told.run())
-        told.committed(4)
-        told.committed(5)
-        await eventually(lambda: bool(core.indexes))
-        core.news = False
-        told.committed(6)
-        await eventually(lambda: len(core.indexes) == 2)
-        task.cancel()
+    told = CommitNotifier(cast(RaftCore, core), lambda: woken.append(len(core.indexes)))
+    told.committed(4)
+    told.committed(5)
+    await eventually(lambda: 5 in core.indexes)
+    core.news = False
+    told.committed(6)
+    await eventually(lambda: 6 in core.indexes)
 
-    assert core.indexes == [5, 6]
-    assert woken == [1]
+    # The pause of 5 began with 4: what came in it has one of its own.
+    assert core.indexes == [4, 5, 6]
+    assert woken == [1, 2]
+
+
+async def test_nothing_is_told_after_the_end() -> None:
+    core = Asked()
+    told = CommitNotifier(cast(RaftCore, core), lambda: None)
+    told.committed(4)
+    told.end()
+    await asyncio.sleep(3 * pipeline.COMMIT_PAUSE_SECONDS)
+    assert core.indexes == []
 
 
 async def test_a_follower_hears_of_what_its_callers_wait_for_before_the_next_heartbeat(

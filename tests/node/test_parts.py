@@ -22,6 +22,7 @@ from connect_kv.node.reads import IndexWaiters
 from connect_kv.node.workers import InlineWorker, ThreadWorker, _report
 from connect_kv.peer_protocol import ForwardOutcome, ForwardRefusal, ForwardRequest, ForwardResponse, Proposal
 from connect_kv.raft.config import RaftConfig
+from connect_kv.raft.messages import AppendResponse
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import ZERO, Entry, EntryId, EntryKind, HardState, SnapshotMeta
 from connect_kv.testing.simulation.clock import VirtualClock, VirtualLoop
@@ -228,15 +229,21 @@ async def test_what_queues_while_the_disk_writes_becomes_one_batch() -> None:
     under.task.cancel()
 
 
+def acknowledging(number: int) -> Ready:
+    """A step without a disk part that sends something afterwards."""
+    message = AppendResponse(source=1, target=2, term=1, accepted=True, match_index=1)
+    return Ready(number=number, messages_after_persist=(message,))
+
+
 async def test_a_step_without_a_disk_part_waits_only_for_those_before_it() -> None:
     worker = GatedWorker()
     under = Writer(worker)
-    under.writer.submit(ready(1, sync=False))
+    under.writer.submit(acknowledging(1))
     assert under.reported == [1]
     assert under.writer.idle
     worker.block()
     under.writer.submit(ready(2))
-    under.writer.submit(ready(3, sync=False))
+    under.writer.submit(acknowledging(3))
     await asyncio.sleep(0.01)
     assert under.reported == [1]
     worker.unblock()
@@ -245,14 +252,38 @@ async def test_a_step_without_a_disk_part_waits_only_for_those_before_it() -> No
     under.task.cancel()
 
 
+async def test_a_step_that_nothing_waits_for_costs_no_turn_of_its_own() -> None:
+    worker = GatedWorker()
+    under = Writer(worker)
+    under.writer.submit(Ready(number=1))
+    worker.block()
+    under.writer.submit(ready(2))
+    await asyncio.sleep(0.01)
+    under.writer.submit(Ready(number=3))
+    worker.unblock()
+    await under.writer.rest()
+    assert under.reported == [2]
+    under.task.cancel()
+
+
 async def test_a_hint_rides_with_the_next_write() -> None:
-    under = Writer(InlineWorker())
+    worker = GatedWorker()
+    under = Writer(worker)
     under.writer.submit(Ready(number=1, hard_state=HardState(1, None, 5)))
-    assert under.reported == [1]
     assert under.saves.batches == []
     under.writer.submit(ready(2))
     await under.writer.rest()
     assert under.saves.batches == [[1, 2]]
+    worker.block()
+    under.writer.submit(ready(3))
+    await asyncio.sleep(0.01)
+    under.writer.submit(Ready(number=4, hard_state=HardState(1, None, 6)))
+    worker.unblock()
+    await under.writer.rest()
+    assert under.saves.batches == [[1, 2], [3]]
+    under.writer.submit(ready(5))
+    await under.writer.rest()
+    assert under.saves.batches == [[1, 2], [3], [4, 5]]
     under.task.cancel()
 
 
