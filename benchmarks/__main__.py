@@ -153,7 +153,7 @@ def _load_average() -> str:
 
 
 def _command(name: str, arguments: argparse.Namespace) -> str:
-    """What repeats that section."""
+    """The command line that repeats a section."""
     options = [f"--rounds {arguments.rounds}"]
     if arguments.scale != 1.0:
         options.append(f"--scale {arguments.scale:g}")

@@ -63,7 +63,7 @@ class Call:
         return self.answer is not None
 
     def reply(self, message: bytes) -> None:
-        """Keep it."""
+        """Keep the response, to be looked at."""
         self.answer = message
         self._done()
 

@@ -9,7 +9,7 @@ from chaos.namespaces import NamespaceNetwork, NamespacesNotAllowed
 from connect_kv.testing.network import PERFECT, Links, Quality
 
 FAR = Quality(delay=0.05)
-"""Each way."""
+"""The delay of a distant link, each way, in seconds."""
 OURS, THEIRS = ("a1", "a2", "a3"), ("b1", "b2", "b3")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 Figures = Mapping[str, float]
 """Values by the name of their column; see `COLUMNS`."""
 Rows = dict[str, dict[str, Figures]]
-"""By row and system."""
+"""Measurements by row and system."""
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "rate": ("a second", ",.0f"),
@@ -48,7 +48,7 @@ class Notebook:
         self._found: dict[str, dict[str, list[Figures]]] = defaultdict(lambda: defaultdict(list))
 
     def note(self, row: str, system: str, figures: Figures) -> None:
-        """One measurement."""
+        """Note a measurement."""
         self._found[row][system].append(figures)
         said = ", ".join(f"{COLUMNS[name][0]} {value:{COLUMNS[name][1]}}" for name, value in figures.items())
         print(f"{row:34} {system:13} {said}", flush=True)
@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Section]:
 
 
 def save(path: Path, sections: Mapping[str, Section]) -> None:
-    """Write them, rounded."""
+    """Write all measurements to a file, rounded."""
     data = {
         name: {
             "about": one.about,

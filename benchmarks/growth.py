@@ -21,7 +21,7 @@ ETCD_KEYS = 1_000_000
 """It takes a gigabyte of memory for each million: it is not asked for more."""
 LOADING_SECONDS = 1200.0
 IDLE_SHARE = 0.1
-"""Of a processor."""
+"""The share of a processor below which a member counts as idle."""
 SETTLE_SECONDS = 60.0
 HOT_KEYS = 1000
 CALLERS = ("--callers", "100", "--clients", "1")

@@ -14,7 +14,7 @@ from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResp
 CONNECTIONS = 2000
 WATCHES = 10_000
 A_CONNECTION = 100
-"""Watches that share one."""
+"""Watches that share a connection."""
 AT_ONCE = 50
 SETTLE_SECONDS = 1.0
 WATCH = "/etcdserverpb.Watch/Watch"

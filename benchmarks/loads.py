@@ -196,7 +196,7 @@ async def bench(system: System, *arguments: str, timeout: float = TIMEOUT) -> Fi
 
 
 def percentiles(latencies: Sequence[float]) -> Figures:
-    """Of sorted ones."""
+    """Percentiles of sorted values."""
     last = len(latencies) - 1
     parts = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
     return {name: latencies[min(last, int(len(latencies) * part))] for name, part in parts.items()}

@@ -25,11 +25,11 @@ class Floor(System):
 
     @property
     def pids(self) -> Sequence[int]:
-        """Of the server."""
+        """The process id of the server."""
         return [self._process.pid] if self._process is not None else []
 
     async def start(self) -> None:
-        """Start it."""
+        """Start the server."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.floor", str(self._port)
         )
@@ -55,7 +55,7 @@ class PySyncObj(System):
 
     @property
     def pids(self) -> Sequence[int]:
-        """Of all."""
+        """The process ids of all members."""
         return [process.pid for process in self._processes]
 
     async def start(self) -> None:

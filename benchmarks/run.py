@@ -18,14 +18,14 @@ class BenchmarkRun:
     directory: Path
     """Empty, and deleted afterwards."""
     etcd: str
-    """Its program."""
+    """The program of etcd."""
     scale: float = 1.0
     keys: int = 1_000_000
     keep: Path | None = None
     """Where data that is slow to load stays for the next run."""
 
     def some(self, number: int, least: int = 200) -> int:
-        """So many operations, scaled."""
+        """A number of operations, scaled to how thorough the run is."""
         return max(least, int(number * self.scale))
 
     async def attempt(self, row: str, system: System, measuring: Awaitable[Figures]) -> Figures | None:

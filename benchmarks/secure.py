@@ -34,7 +34,7 @@ class SecureConnectKv(ConnectKv):
 
 
 class SecureEtcd(Etcd):
-    """etcd, likewise."""
+    """An etcd cluster with TLS and users."""
 
     def __init__(self, directory: Path, program: str, certs: Path) -> None:
         super().__init__(directory, program)
@@ -50,7 +50,7 @@ class SecureEtcd(Etcd):
 
     @property
     def metrics_addresses(self) -> list[str]:
-        """In the clear."""
+        """Where metrics are read without TLS."""
         return self._metrics
 
 

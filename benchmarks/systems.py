@@ -37,7 +37,7 @@ class System:
     name = ""
     keep = False
     scheme = "http"
-    """How clients reach it."""
+    """The scheme of the addresses that clients use."""
     headers: Sequence[str] = ()
     """What h2load sends beside each call."""
 
@@ -58,7 +58,7 @@ class System:
 
     @property
     def endpoints(self) -> str:
-        """For a client."""
+        """The addresses of all members, as a client takes them."""
         return ",".join(self.addresses)
 
     def cpu_seconds(self) -> float:
@@ -112,7 +112,7 @@ class BenchmarkMember(Protocol):
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The id of the running process."""
 
     async def start(self) -> None:
         """Start it; does not wait until it serves."""
@@ -176,7 +176,7 @@ class KeyValueSystem(System):
 
 
 class ConnectKv(KeyValueSystem):
-    """This."""
+    """A cluster of connect-kv."""
 
     name = "connect-kv"
 
@@ -244,7 +244,7 @@ class EtcdMember:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The id of the running process."""
         assert self._process is not None
         return self._process.pid
 
@@ -281,7 +281,7 @@ class EtcdMember:
 
 
 class Etcd(KeyValueSystem):
-    """etcd, as it comes."""
+    """A cluster of etcd, as it comes."""
 
     name = "etcd"
 

@@ -29,7 +29,7 @@ class TimeAxis:
     end: float
 
     def x(self, time: float) -> float:
-        """Where that moment is."""
+        """The horizontal position of that moment."""
         return LEFT + (WIDTH - LEFT - RIGHT) * min(max(time, 0), self.end) / self.end
 
     def ticks(self) -> list[float]:
@@ -52,7 +52,7 @@ class Drawing:
         self.top = 0.0
 
     def svg(self) -> str:
-        """All of it."""
+        """The whole chart as SVG."""
         self.faults()
         self.leadership()
         self.throughput()

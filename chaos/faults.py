@@ -31,7 +31,7 @@ class Scene:
     """Says in the report whom it hit."""
 
     async def hold(self, low: float, high: float) -> None:
-        """Let it last."""
+        """Let the fault last for a while."""
         await asyncio.sleep(self.rng.uniform(low, high))
 
     def any(self) -> ChaosNode:
@@ -234,7 +234,7 @@ async def _ended(node: ChaosNode, scene: Scene) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind."""
+    """A kind of fault: how it is brought about, and what it needs."""
 
     run: Callable[[Scene], Awaitable[None]]
     group: str
@@ -244,7 +244,7 @@ class Fault:
 
     @property
     def text(self) -> str:
-        """What it is."""
+        """What the fault does, in words."""
         return (self.run.__doc__ or "").strip()
 
 

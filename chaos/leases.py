@@ -84,7 +84,7 @@ class LockClaims:
 
 
 def trusted_until(lease: Lease) -> float:
-    """On the loop's clock."""
+    """Until when, on the loop's clock, the lease certainly lives."""
     return lease.valid_until - lease.ttl * (1 - TRUST)
 
 

@@ -64,7 +64,7 @@ class ChaosNode(NodeProcess):
         return True
 
     def release_disk(self) -> None:
-        """Unmount it."""
+        """Unmount the node's small disk."""
         if self.small_disk is not None:
             subprocess.run(["umount", "-l", str(self.small_disk)], capture_output=True)
 
@@ -122,7 +122,7 @@ class ChaosNode(NodeProcess):
 
 
 class ChaosCluster:
-    """All of them."""
+    """All nodes of a cluster under faults."""
 
     def __init__(
         self, directory: Path, network: Network, places: dict[str, NodeLocation], program: str
@@ -144,11 +144,11 @@ class ChaosCluster:
 
     @property
     def endpoints(self) -> str:
-        """For a client."""
+        """The addresses of all nodes, as a client takes them."""
         return ",".join(node.client_address for node in self.nodes)
 
     def client(self, *, session: bool = True, timeout: float = 5.0) -> Client:
-        """Of all nodes."""
+        """A client that knows all nodes."""
         return connect_kv.connect(self.endpoints, session=session, timeout=timeout)
 
     async def start(self, *nodes: ChaosNode) -> None:
@@ -175,7 +175,7 @@ class ChaosCluster:
         return node.running and not node.paused and await leads(node)
 
     def others(self, node: ChaosNode) -> Iterator[ChaosNode]:
-        """All but that one."""
+        """All nodes but the given one."""
         return (other for other in self.nodes if other is not node)
 
     async def recover(self) -> None:

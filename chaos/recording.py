@@ -129,7 +129,7 @@ class RecordingClient:
 
     @property
     def identity(self) -> str:
-        """Of this life."""
+        """Under which name the calls of this life of the client are recorded."""
         return f"{self._name}.{self._life}"
 
     def another(self) -> None:

@@ -27,14 +27,14 @@ from connect_kv.testing.proxy import ProxyNetwork
 PAUSE = 0.06
 """Mean seconds between two calls of one client."""
 CALM_SECONDS = 2.0
-"""Between faults."""
+"""Seconds without a fault between two faults."""
 FAULT_TIMEOUT = 90.0
 MARKER = "end-of-run"
 
 
 @dataclass
 class Interval:
-    """One fault."""
+    """A fault, and when it began and ended."""
 
     kind: str
     began: float
@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass
 class Workload:
-    """What became of one."""
+    """What became of a workload: how many calls, and whether its history is right."""
 
     name: str
     calls: int

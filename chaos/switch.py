@@ -66,7 +66,7 @@ class Switch:
         return None
 
     def run(self, commands: int) -> None:
-        """Until `commands` ends."""
+        """Pass packets on, until the descriptor `commands` ends."""
         poll = select.epoll()
         for descriptor in (*self._octets, commands):
             os.set_blocking(descriptor, False)

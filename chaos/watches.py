@@ -40,7 +40,7 @@ class ChaosWatcher:
         self._client = client
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch and write down what is seen, until cancelled."""
         async with self._client:
             while True:
                 try:

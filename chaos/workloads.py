@@ -178,7 +178,7 @@ def _nothing(_: Any) -> None:
 
 
 def _answers(answer: Any) -> tuple[bool, tuple[str | None, ...]]:
-    """As `models.transactions` has them."""
+    """The answers of a transaction in the form of `models.transactions`."""
     values: list[str | None] = []
     for one in answer.responses:
         if one.HasField("response_range"):

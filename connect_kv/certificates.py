@@ -34,12 +34,12 @@ class Presented:
 
     @property
     def all_names(self) -> frozenset[str]:
-        """The CommonName among them."""
+        """Its alternative names and its CommonName."""
         return self.names | ({self.common_name} if self.common_name else frozenset())
 
     @property
     def kind(self) -> str:
-        """In a word."""
+        """What it is good for, in a word: authority, member or client."""
         return "authority" if self.is_authority else "member" if self.may_serve else "client"
 
     def is_for(self, host: str) -> bool:

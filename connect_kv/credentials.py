@@ -43,7 +43,7 @@ CIPHERS: Mapping[str, str] = {
 calls them. Those of TLS 1.3 are all good and not chosen."""
 
 WARN_DAYS = (30, 7, 1)
-"""Before something expires."""
+"""So many days before something expires a warning is logged."""
 LOOK_SECONDS = 10.0
 """How often the files are looked at when nobody connects."""
 
@@ -61,7 +61,7 @@ class Tls:
     cert: str | Path | None = None
     """The client's own certificate, where servers demand one."""
     key: str | Path | None = None
-    """Its key."""
+    """The private key of `cert`."""
     server_name: str = ""
     """The name that the servers' certificates must have, if it is not the address that is dialled."""
 
@@ -120,7 +120,7 @@ class Credentials:
         self._broken: Signature = ()
         self._warned: dict[str, int] = {}
         self.handshakes = Handshakes()
-        """With its ports."""
+        """Counts and tells the handshakes that fail on ports with these credentials."""
         self.reloads = 0
         """Times that changed files were taken over."""
         self.failures = 0

@@ -21,7 +21,7 @@ class FlagFate(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One flag."""
+    """A flag of etcd's, and what becomes of it here."""
 
     name: str
     fate: FlagFate
@@ -34,7 +34,7 @@ class Flag:
 
     @property
     def variable(self) -> str:
-        """Of the environment."""
+        """The environment variable in which etcd reads the flag."""
         return "ETCD_" + self.name.upper().replace("-", "_")
 
 

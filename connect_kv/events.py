@@ -27,7 +27,7 @@ class Signal:
         self._told.append(told)
 
     def fire(self) -> None:
-        """It has happened."""
+        """What is waited for has happened: wake everybody who waits."""
         for told in self._told:
             told()
 

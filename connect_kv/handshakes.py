@@ -32,7 +32,7 @@ _WORDS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not like our certificate",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "by its clock, our certificate has expired",
 }
-"""By OpenSSL's names."""
+"""What went wrong, in words, by OpenSSL's names of it."""
 
 
 class Handshakes:
@@ -44,7 +44,7 @@ class Handshakes:
         self._told: dict[str, float] = {}
         self._since: dict[str, int] = {}
         self.refused = 0
-        """So many."""
+        """How many handshakes came to nothing."""
 
     def failed(self, error: ssl.SSLError) -> None:
         """One came to nothing. The reasons are OpenSSL's, so there are not many."""
@@ -76,7 +76,7 @@ class Handshakes:
 
 
 def reason_of(error: ssl.SSLError) -> str:
-    """In words."""
+    """Why a handshake failed, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not good: {error.verify_message}"
     reason = error.reason or "no reason is known"

@@ -69,13 +69,13 @@ class LogStore(Protocol):
         """Whether a majority has noted this directory, so that it may vote and campaign."""
 
     def confirm(self) -> None:
-        """Record that. Synced."""
+        """Record, synced, that a majority has noted this directory."""
 
     def noted_directory(self, node_id: int) -> bytes | None:
         """The directory id under which that member first said hello here."""
 
     def note_directory(self, node_id: int, directory_id: bytes) -> None:
-        """Record it. Synced."""
+        """Record, synced, under which directory id that member said hello."""
 
     def load(self) -> Restored:
         """What is on disk. Raises CorruptStorage if it does not fit together."""

@@ -235,13 +235,13 @@ class _Batch:
         )
 
     def add(self, key: bytes, operation: RequestOp) -> None:
-        """One more."""
+        """Take an operation on `key` into the transaction."""
         self.operations.append(operation)
         self.keys.add(key)
         self.size += operation.ByteSize()
 
     def clear(self) -> None:
-        """They are done."""
+        """Begin the next transaction: the operations are done."""
         self.operations.clear()
         self.keys.clear()
         self.size = 0
@@ -283,7 +283,7 @@ async def _merged(
 
 
 def _difference(one: KeyValue | None, other: KeyValue | None) -> str:
-    """In words; empty: none."""
+    """How a key differs, in words; empty if it does not."""
     if one is None or other is None:
         key = (one or other or KeyValue()).key
         return f"{key!r} is only at the {'target' if one is None else 'source'}"

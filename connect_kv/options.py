@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 PREFIX = "CONNECT_KV_"
-"""Of the environment variables."""
+"""What the names of our environment variables begin with."""
 
 
 class Kind(Enum):

@@ -48,7 +48,7 @@ def tag(number: int) -> bytes:
 
 
 def field(tag: bytes, content: bytes) -> bytes:
-    """One length-delimited field."""
+    """A length-delimited field, encoded: its tag, its length and `data`."""
     return tag + varint(len(content)) + content
 
 

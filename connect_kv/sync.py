@@ -328,7 +328,7 @@ class Lease(Blocking[AsyncLease]):
 
     @property
     def id(self) -> int:
-        """Its number, for `put(lease=...)`."""
+        """The number of the lease, for `put(lease=...)`."""
         return self._asynchronous.id
 
     @property

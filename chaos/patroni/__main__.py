@@ -47,7 +47,7 @@ async def stack_on(store: Store, directory: Path, *, gated: bool) -> Stack:
 
 
 async def end(stack: Stack) -> None:
-    """Everything that was started."""
+    """End everything that was started."""
     await asyncio.gather(*(node.stop() for node in stack.nodes))
     for gates in stack.gates.values():
         for gate in gates:

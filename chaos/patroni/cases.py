@@ -40,7 +40,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one case."""
+    """What came of a case: how long writes stood still, and whether the primary moved."""
 
     seconds: float
     """From the fault to the first transaction acknowledged by another node; where none is to take over, the

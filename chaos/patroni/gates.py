@@ -27,7 +27,7 @@ class Gate:
         self._open.clear()
 
     def open(self) -> None:
-        """As before."""
+        """Let connections through again."""
         self._open.set()
 
     async def stop(self) -> None:

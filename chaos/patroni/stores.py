@@ -28,7 +28,7 @@ class Store(Protocol):
     """What Patroni is told beside the addresses."""
 
     async def start(self) -> None:
-        """Until it serves."""
+        """Start all members, and wait until they serve."""
 
     async def leader(self) -> int:
         """The index of the member that leads."""
@@ -121,12 +121,12 @@ class ConnectKv:
         await self._cluster.nodes[index].kill()
 
     async def revive(self, index: int) -> None:
-        """As after a crash."""
+        """Start a killed member again, with the data it had."""
         await self._cluster.nodes[index].start()
         await self._cluster.nodes[index].ready()
 
     async def stop(self) -> None:
-        """All at once."""
+        """Kill every member that runs."""
         await asyncio.gather(*(node.kill() for node in self._cluster.nodes if node.running))
 
 
@@ -143,7 +143,7 @@ class Etcd:
         self._processes: list[asyncio.subprocess.Process | None] = [None] * 3
 
     async def start(self) -> None:
-        """All members."""
+        """Start all members."""
         await asyncio.gather(*(self.revive(index) for index in range(3)))
 
     async def leader(self) -> int:
@@ -166,7 +166,7 @@ class Etcd:
         await process.wait()
 
     async def revive(self, index: int) -> None:
-        """As after a crash."""
+        """Start a killed member again, with the data it had."""
         own, peer = (f"http://127.0.0.1:{port}" for port in (self.ports[index], self._peers[index]))
         everybody = ",".join(f"e{number}=http://127.0.0.1:{port}" for number, port in enumerate(self._peers))
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
@@ -184,7 +184,7 @@ class Etcd:
         await until(serves, 30, "etcd to serve")
 
     async def stop(self) -> None:
-        """All at once."""
+        """Kill every member that runs."""
         for process in self._processes:
             if process is not None and process.returncode is None:
                 process.kill()

@@ -81,7 +81,7 @@ class _Remembered:
             found.not_before = at + self._pace.wait(found.count)
 
     def failed(self, key: object, now: float) -> None:
-        """One more."""
+        """An attempt with this key failed at `now`: the next one has to wait longer."""
         found = self._known.pop(key, None)
         if found is None or now - found.last > FORGET_SECONDS:
             found = _Failures()
@@ -92,7 +92,7 @@ class _Remembered:
             self._known.popitem(last=False)
 
     def forget(self, key: object) -> None:
-        """It has succeeded."""
+        """An attempt with this key succeeded: failures before it do not count any more."""
         self._known.pop(key, None)
 
 

@@ -89,7 +89,7 @@ class AuthTable:
         self._users: dict[str, StoredUser] = {}
         self._roles: dict[str, StoredRole] = {}
         self.users: Mapping[str, StoredUser] = MappingProxyType(self._users)
-        """By name."""
+        """Every user, by name."""
         self.roles: Mapping[str, StoredRole] = MappingProxyType(self._roles)
         """By name. The role root may be held without being among them."""
         self._rights: dict[str, Rights] = {}

@@ -73,7 +73,7 @@ class SimpleTokens:
         return "".join(rng.choices(string.ascii_letters, k=LETTERS))
 
     def finish(self, name: str, revision: int, from_log: str) -> str:
-        """As apply completed it."""
+        """The token, which applying the login has completed with its index."""
         return from_log
 
     def index_of(self, token: str) -> int | None:
@@ -176,4 +176,4 @@ class JwtTokens:
         return UserIdentity(name, revision), float("inf") if end is None else float(min(end, _NEVER))
 
     def expire(self) -> None:
-        """They end by themselves."""
+        """Nothing to do: a signed token carries its own end."""

@@ -42,7 +42,7 @@ class Stretch(NamedTuple):
     checksum: int
     """CRC-32C of its records, keys and values, as HashKV takes them: but for what a compaction leaves out."""
     checked: int
-    """So many bytes."""
+    """Bytes of keys and values that went into `checksum`."""
 
 
 class RangesDone(NamedTuple):

@@ -18,7 +18,7 @@ from connect_kv.storage.engine import View
 T = TypeVar("T")
 
 BLOB_BYTES = 32 << 10
-"""As etcd sends them."""
+"""Bytes of the pieces that a backup is sent in; etcd's are as large."""
 SLICE_SECONDS = 0.001
 """So long the loop is held at a time,"""
 SLICE_PAGES = 64

@@ -20,7 +20,7 @@ LOGIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchAccess:
-    """As `connect` takes it."""
+    """TLS files and who calls, by the names of the parameters of `connect`."""
 
     tls: Tls | None = None
     user: str = ""
@@ -28,7 +28,7 @@ class BenchAccess:
     token: str = field(default="", repr=False)
 
     def client(self, endpoints: Iterable[str], *, timeout: float) -> Client:
-        """With sessions."""
+        """A client of those members that sends its commands within a session."""
         return connect(
             endpoints,
             timeout=timeout,

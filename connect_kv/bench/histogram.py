@@ -21,14 +21,14 @@ class Histogram:
         """Seconds."""
 
     def add(self, seconds: float) -> None:
-        """Count one value."""
+        """Count a measured value, in seconds."""
         self._counts[_bucket(int(seconds * 1e6))] += 1
         self.total += seconds
         if seconds > self.longest:
             self.longest = seconds
 
     def merge(self, others: Iterable[Histogram]) -> None:
-        """Count all of theirs."""
+        """Count every value of those histograms here too."""
         for other in others:
             self._counts.update(other._counts)
             self.total += other.total

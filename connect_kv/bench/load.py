@@ -50,7 +50,7 @@ class LoadProgress:
         self._show = show
 
     def add(self, done: int) -> None:
-        """So many more."""
+        """Count `done` more operations, and show how many there are at each step."""
         self._done += done
         if self._done >= self._due:
             self._due = self._done + self._step

@@ -55,7 +55,7 @@ def as_dict(workload: str, outcome: LoadResult, check: Check | None) -> dict[str
 
 
 def as_text(workload: str, outcome: LoadResult, check: Check | None) -> str:
-    """For people."""
+    """The outcome as lines for people."""
     latencies = outcome.latencies
     percentiles = ", ".join(
         f"p{percent:g} {latencies.percentile(percent) * 1e3:.2f}" for percent in PERCENTILES

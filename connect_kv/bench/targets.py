@@ -46,7 +46,7 @@ class LoadTarget(Protocol):
         """Write them all, in one revision."""
 
     def increment(self) -> Awaitable[object]:
-        """Count one."""
+        """Add one to the replicated counter."""
 
     async def revision(self) -> int:
         """Where the store stands."""
@@ -106,11 +106,11 @@ class SessionTarget:
         return next(self._turn).get(key, serializable=serializable)
 
     def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
-        """Write them all."""
+        """Write all pairs in one transaction."""
         return next(self._turn).transaction(success=_puts(pairs))
 
     def increment(self) -> Awaitable[object]:
-        """Count one."""
+        """Add one to the replicated counter."""
         return next(self._counters).call(BenchCounter.increment)
 
     async def revision(self) -> int:
@@ -153,7 +153,7 @@ class UnaryTarget:
         return next(self._ranges)(RangeRequest(key=key, serializable=serializable), metadata=self._shown)
 
     def transaction(self, pairs: Sequence[tuple[bytes, bytes]]) -> Awaitable[object]:
-        """Write them all."""
+        """Write all pairs in one transaction."""
         return next(self._transactions)(TxnRequest(success=_puts(pairs)), metadata=self._shown)
 
     def increment(self) -> Awaitable[object]:

@@ -24,7 +24,7 @@ class KeyShape:
     reads: float = 0.9
     """Part of reads in ``mixed``."""
     pairs: int = 128
-    """Puts of one transaction."""
+    """How many puts one transaction has."""
     seed: int = 1
 
     def key(self, number: int) -> bytes:

@@ -21,7 +21,7 @@ PROBE = "health"
 
 @dataclass(frozen=True, slots=True)
 class EndpointHealth:
-    """How one member answered."""
+    """How the member at an endpoint answered a read through the leader."""
 
     endpoint: str
     seconds: float

@@ -18,7 +18,7 @@ VARIABLE = "CONNECT_KV_LOGINS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedLogin:
-    """One cluster's."""
+    """The login of one cluster: its endpoints, user and token."""
 
     endpoints: tuple[str, ...]
     """Of all its members, as far as they were known: nobody else is ever shown the token."""

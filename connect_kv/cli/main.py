@@ -61,10 +61,10 @@ the other commands, and the list of all of them needs none.
 
 
 class Commands(click.Group):
-    """Those of `COMMANDS`."""
+    """The commands named in `COMMANDS`, each loaded when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names, in order."""
+        """The names of all commands, in the order in which help shows them."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

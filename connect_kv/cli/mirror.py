@@ -80,7 +80,7 @@ def mirror(
 
 
 async def _run(mirror: Mirror, *, overwrite: bool, switch: bool) -> Compared:
-    """Until the switch."""
+    """Mirror until interrupted or switched over; returns how the two compare then."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,7 +15,7 @@ FILE = "ports.json"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Of one node."""
+    """The three ports of a node: clients, peers, HTTP."""
 
     client: int
     peer: int

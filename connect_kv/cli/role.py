@@ -159,7 +159,7 @@ def as_lines(role: AuthRole) -> Iterator[str]:
 
 
 def as_dict(role: AuthRole) -> Mapping[str, object]:
-    """For JSON."""
+    """A role and its rights, to be printed as JSON."""
     return {
         "role": role.name,
         "permissions": [

@@ -83,7 +83,7 @@ class Lease:
         self.renew_at = sent_at + ttl / 3
 
     def lost(self) -> None:
-        """It is over."""
+        """The lease is over: whoever waits for its end hears of it."""
         self._ended = True
         self._lost.set()
 

@@ -44,7 +44,7 @@ class Held:
 
     @property
     def lease(self) -> Lease:
-        """What it hangs on."""
+        """The lease with which the place in the queue, and what is held, ends."""
         if self._lease is None:
             raise errors.NotHeld("use it as a context manager")
         return self._lease

@@ -78,7 +78,7 @@ class HasLeaseId(Protocol):
 
     @property
     def id(self) -> int:
-        """Its number."""
+        """The lease's number in the cluster."""
 
 
 def lease(

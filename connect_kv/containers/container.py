@@ -48,5 +48,5 @@ class Values(Generic[V]):
         return msgspec.convert(held, self._kind)
 
     def into(self, value: V) -> Any:
-        """As plain data."""
+        """A value of the type as plain data, which a machine can hold."""
         return msgspec.to_builtins(value, builtin_types=(bytes,))

@@ -27,7 +27,7 @@ class Counter(Replicated):
 
     @query
     def value(self) -> int:
-        """What it stands at."""
+        """The number that the counter stands at."""
         return self.total
 
 

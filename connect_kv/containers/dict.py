@@ -22,7 +22,7 @@ class Dict(Replicated):
 
     @command
     def set(self, key: str, value: Any) -> None:
-        """Set one."""
+        """Set the value of a key."""
         self.held[key] = value
 
     @command
@@ -76,12 +76,12 @@ class Dict(Replicated):
 
     @query
     def keys(self) -> list[str]:
-        """All keys."""
+        """All keys of the dict."""
         return list(self.held)
 
     @query
     def items(self) -> dict[str, Any]:
-        """All of it."""
+        """All keys with their values."""
         return self.held
 
 
@@ -98,7 +98,7 @@ class DictClient(TypedClient[Dict], Generic[V]):
         return self._values.out(found[0]) if found else default
 
     async def set(self, key: str, value: V) -> None:
-        """Set one."""
+        """Set the value of a key."""
         await self._call(Dict.set, key, self._values.into(value))
 
     async def update(self, values: Mapping[str, V]) -> None:

@@ -56,7 +56,7 @@ class Lock(Leased):
 
     @query
     def held(self) -> Holder | None:
-        """Who has it."""
+        """Who holds the lock, if somebody does."""
         return self.holder
 
     def _drop(self, lease: int) -> bool:

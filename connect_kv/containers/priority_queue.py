@@ -16,7 +16,7 @@ class PriorityQueue(Waiting):
 
     @command
     def put(self, value: Any, priority: int = 0) -> int:
-        """Add it; its number."""
+        """Add an item behind those of its priority; returns its number."""
         return self._put(value, priority)
 
 
@@ -28,5 +28,5 @@ class PriorityQueueClient(WaitingClient[PriorityQueue, V]):
         super().__init__(client, name, PriorityQueue, value, ttl)
 
     async def put(self, value: V, priority: int = 0) -> int:
-        """Add it; its number."""
+        """Add an item behind those of its priority; returns its number."""
         return await self._call(PriorityQueue.put, self._values.into(value), priority)

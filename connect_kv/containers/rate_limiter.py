@@ -18,9 +18,9 @@ class Bucket:
     """What is left of one key."""
 
     tokens: int
-    """Billionths of a token..."""
+    """What is left, in billionths of a token."""
     at: int
-    """...at that log time."""
+    """The log time, in nanoseconds, at which `tokens` was left."""
 
 
 class RateLimiter(Replicated):

@@ -38,7 +38,7 @@ class Waiting(Leased):
         self.values: dict[int, Any] = {}
         """By number, of those that wait and those that are taken."""
         self.taken: dict[int, tuple[int, int]] = {}
-        """By number: (lease, priority)."""
+        """Items that somebody works on: by number, (lease, priority)."""
 
     def _put(self, value: Any, priority: int) -> int:
         self.last_number += 1

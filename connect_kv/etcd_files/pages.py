@@ -33,7 +33,7 @@ BRANCH_PAGE, LEAF_PAGE, META_PAGE, FREELIST_PAGE = 1, 2, 4, 16
 A_BUCKET = 1
 """Flag of a leaf element."""
 MOST_ELEMENTS = 0xFFFE
-"""In one page."""
+"""The most elements that a page can hold."""
 
 PAGE_SIZES = tuple(1 << power for power in range(9, 17))
 """bbolt uses the page of its operating system: 4096, on some machines 16384 or 65536."""

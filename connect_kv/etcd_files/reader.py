@@ -94,7 +94,7 @@ class BoltFile:
 
     @property
     def buckets(self) -> tuple[bytes, ...]:
-        """Their names, in order."""
+        """The names of all buckets, in order."""
         return tuple(self._roots)
 
     def check_digest(self, progress: Progress = no_progress) -> bytes:

@@ -27,9 +27,9 @@ import msgspec
 from connect_kv.framework.known import KnownClasses, Unstorable
 
 _PLAIN = frozenset((type(None), bool, float, bytes, int, str))
-"""What msgpack holds as it is..."""
+"""Types that msgpack holds as they are, integers and texts within bounds."""
 _SMALL = _PLAIN - {int, str}
-"""...whatever its value."""
+"""Types that msgpack holds as they are, whatever the value."""
 _BITS_64 = range(-(1 << 63), 1 << 64)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Arrivals:
-    """Those of one server."""
+    """The connections to one server whose peers have not shown yet that they mean it."""
 
     def __init__(self, most: int) -> None:
         self._most = most

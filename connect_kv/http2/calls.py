@@ -48,7 +48,7 @@ class ServerTurn(Turn):
         self.requests = requests
         self.services = {path[1:].rpartition(b"/")[0] for path in routes}
         self.ready: list[Route] = []
-        """Those with calls."""
+        """Routes that have calls to be handed over."""
         self.any_gone = False
         self.more: Callable[[Call], Metadata] = _nothing_more
         """What this side adds to the metadata of calls with the same fields."""
@@ -90,7 +90,7 @@ class Head:
     timeout: float | None = None
     """Seconds that the client gives the call."""
     encoding: bytes = b""
-    """Of compressed messages."""
+    """How messages that say so are compressed."""
     refusal: StatusError | bytes | None = None
     """Why such a call is not served: a status, a whole block of an answer without one, or, empty, a malformed
     one."""

@@ -113,7 +113,7 @@ class Connection(Sending[S], Generic[S, H]):
 
     @abstractmethod
     def _overdue(self, stream: S) -> None:
-        """Its deadline has passed."""
+        """The deadline of a call has passed: end its stream."""
 
     def _told_to_leave(self, last: int, code: int, reason: str) -> None:
         """GOAWAY has come."""

@@ -49,7 +49,7 @@ H = TypeVar("H", bound=Timed)
 
 
 class Heads(Generic[H]):
-    """Of one connection."""
+    """What blocks of header fields mean on one connection, where they came before."""
 
     def __init__(self, decoder: FieldDecoder, interpret: Callable[[list[Field], int], H]) -> None:
         self._decoder = decoder

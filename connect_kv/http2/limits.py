@@ -50,7 +50,7 @@ class Limits:
     keepalive: float = 7200.0
     """Of silence, then the peer is asked for a sign of life. gRPC's own default, as etcd's."""
     keepalive_timeout: float = 20.0
-    """For that sign."""
+    """For the sign of life that `keepalive` asks for."""
     drain: float = 1.0
     """For the answer to the PING between the two GOAWAYs."""
 

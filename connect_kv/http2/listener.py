@@ -244,7 +244,7 @@ class _Socket(asyncio.Protocol):
         self._begun = b""
         self._counted = 0
         self._known = False
-        """Its SETTINGS have come."""
+        """Whether the client's SETTINGS have come."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closing = False

@@ -22,7 +22,7 @@ Serve = Callable[["ServerStream"], Awaitable[None]]
 
 
 class Tasks:
-    """Those of one server."""
+    """The tasks in which a server answers calls."""
 
     def __init__(self, flush_soon: Callable[[], None], flush: Callable[[], None]) -> None:
         self._flush_soon = flush_soon
@@ -80,7 +80,7 @@ class Tasks:
         self._flush_soon()
 
     async def cancel(self) -> None:
-        """End all that run."""
+        """End every task that runs."""
         running = list(self._running)
         for task in running:
             task.cancel()

@@ -85,7 +85,7 @@ def _writer(kind: Descriptor) -> Write:
 
 @cache
 def _table(kind: Descriptor) -> Sequence[_Field]:
-    """By number."""
+    """The fields of a message, in the order of their numbers, as they are written."""
     found: list[_Field] = []
     for field in sorted(kind.fields, key=lambda one: one.number):
         one = _single(field)

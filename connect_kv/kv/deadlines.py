@@ -44,7 +44,7 @@ class LeaseDeadlines:
             heapify(self._heap)
 
     def replace(self, times: dict[int, float]) -> None:
-        """These and no others."""
+        """Have exactly these deadlines, by lease."""
         self._times = dict(times)
         self._queued = dict(times)
         self._heap = [(time, id) for id, time in times.items()]

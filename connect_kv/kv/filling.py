@@ -121,7 +121,7 @@ class KeyRange:
 
     @property
     def live(self) -> int:
-        """Keys that exist now."""
+        """How many keys exist at the last revision."""
         return len(self._current) - sum(record is None for record in self._current.values())
 
     @property

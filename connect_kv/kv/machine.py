@@ -82,7 +82,7 @@ class KvMachine:
         self._cleaner = Cleaner()
         self._visible = StoreState()
         self._clean_to = -1
-        """As `Cleaner.clean_to`, and written."""
+        """The revision up to which old history is gone, also in the database."""
         self._cleaned: list[tuple[int, asyncio.Future[None]]] = []
         self._put_results = wire.PutResults()
         self._appliers: dict[str, Callable[[Command, int, Moment, Changes], Result]] = {

@@ -21,7 +21,7 @@ class PageCounts:
         return self._known.get((key, range_end, revision))
 
     def note(self, key: bytes, range_end: bytes, revision: int, count: int) -> None:
-        """It is known now."""
+        """Keep how many keys the range has at that revision; the oldest number goes for it."""
         known = self._known
         known.pop((key, range_end, revision), None)
         if len(known) >= MOST_COUNTS:
@@ -29,5 +29,5 @@ class PageCounts:
         known[key, range_end, revision] = count
 
     def clear(self) -> None:
-        """Another database."""
+        """Forget all numbers: the database is another one now."""
         self._known.clear()

@@ -53,7 +53,7 @@ class RangeCounts:
         self._stretch = STRETCH_KEYS
 
     def clear(self) -> None:
-        """Another database."""
+        """Forget all counts: the database is another one now."""
         self._starts, self._counts = [b""], [_UNKNOWN]
         self._recent.clear()
         self._readers = []  # those who still read find the old list gone, and keep nothing

@@ -105,7 +105,7 @@ class MvccStore:
         self._originals: dict[bytes, bytes | None] = {}
         """Of the keys that the request at hand has changed, once it changes more than one at a time."""
         self._originals_of = 0
-        """For which revision."""
+        """The revision whose request `_originals` belongs to."""
         self._recent = recent or RecordCache()
         self._records = wire.Records()
         self.range_counts = RangeCounts()

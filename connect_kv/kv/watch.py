@@ -122,7 +122,7 @@ class WatchHub:
         self.transactions = transactions
         self.fragment_bytes = fragment_bytes
         self.revision = 1
-        """The last published one."""
+        """The revision that was published last."""
         self.closed = False
         self.sent = 0
         """Events that left for clients."""

@@ -55,7 +55,7 @@ class WatchAnswer(NamedTuple):
     """A response, as far as it is the machine's to say."""
 
     revision: int
-    """Of its header."""
+    """The revision in the header of the response."""
     fields: bytes
     """All but header and events, encoded."""
     events: bytes = b""
@@ -63,7 +63,7 @@ class WatchAnswer(NamedTuple):
 
     @classmethod
     def of(cls, response: WatchResponse, revision: int) -> WatchAnswer:
-        """One without events."""
+        """An answer made of a response without events."""
         return cls(revision, response.SerializeToString())
 
     def message(self) -> WatchResponse:

@@ -55,7 +55,7 @@ class EventBatch:
 
     @property
     def revision(self) -> int:
-        """Of the last one."""
+        """The revision of the last change."""
         return self.changes[-1].revision
 
     def encoded(self, *, prev_kv: bool) -> bytes:

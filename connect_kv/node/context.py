@@ -22,7 +22,7 @@ class NodeMetrics(Protocol):
         """One batch of the log is durable; it merged that many steps of the core."""
 
     def applied(self, seconds: float, entries: int) -> None:
-        """One slice was applied."""
+        """A slice of entries was applied."""
 
     def waiting(self, commands: int, size: int) -> None:
         """So many commands, of so many bytes, wait to be proposed (once a tick)."""

@@ -160,7 +160,7 @@ class Peers(Generic[R]):
         self._unreachable(node_id, loss)
 
     async def receive_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
-        """Stage and install it."""
+        """Stage and install the snapshot that is offered."""
         verdict = await self._verdict(offer.hello)
         if verdict is not HelloVerdict.WELCOME:
             raise SnapshotRefused(f"its sender is not welcome: {verdict.name}")

@@ -37,9 +37,9 @@ class Pipeline(Generic[R]):
         self._disk_idle = disk_idle
         self._wake = wake
         self._newest = 0
-        """Index of the entry this node proposed last, unless it is not waited for any more,"""
+        """Index of the entry this node proposed last, unless it is not waited for any more."""
         self._newest_at = 0.0
-        """and when that was."""
+        """When the entry `_newest` was proposed, by the clock."""
         self._gathering: asyncio.TimerHandle | None = None
         self._measured_time = MeasuredTime(
             core=context.core, clock=context.clock, history=context.history, state=context.state

@@ -59,7 +59,7 @@ class Contacts:
         self._seen: dict[int, _Seen] = {}
 
     def message(self, node_id: int) -> None:
-        """One came from it."""
+        """A message came from that member: it lives, and there is no trouble with it."""
         seen = self._of(node_id)
         seen.message = seen.sign = self._clock.now()
         seen.trouble = None
@@ -78,7 +78,7 @@ class Contacts:
         seen.trouble = None if welcome else Contact.UNWELCOME
 
     def lost(self, node_id: int, loss: Loss) -> None:
-        """Messages to it were."""
+        """Messages to that member were lost."""
         if loss is not Loss.DROPPED:
             self._of(node_id).trouble = _OF_LOSS[loss]
 

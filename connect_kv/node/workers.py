@@ -70,7 +70,7 @@ class InlineWorker:
         self._closed = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Run it now."""
+        """Run `work` at once, on the caller's thread."""
         if self._closed:
             raise NodeStopped("the worker has ended")
         return call()

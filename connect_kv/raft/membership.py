@@ -250,12 +250,12 @@ class MembershipHistory:
 
     @property
     def current(self) -> Membership:
-        """The one that rules."""
+        """The membership that rules: the last one appended."""
         return self._memberships[-1]
 
     @property
     def index(self) -> int:
-        """Where it was appended."""
+        """The index at which the membership that rules was appended."""
         return self._indexes[-1]
 
     @property

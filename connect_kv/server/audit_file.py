@@ -22,9 +22,9 @@ from connect_kv.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 MOST_LINES = 8192
-"""That wait to be written; twice as many while an attempt is under way."""
+"""Lines that may wait to be written; twice as many while an attempt is under way."""
 MOST_BYTES = 4 << 20
-"""Of them."""
+"""Bytes of the lines that may wait to be written."""
 _AGAIN_SECONDS = 1.0
 """Between two attempts at a disk that takes nothing."""
 _GATHER_SECONDS = 0.02

@@ -37,7 +37,7 @@ class Authentication:
     clock: Clock
 
     async def expire_tokens(self) -> None:
-        """Until cancelled."""
+        """Drop tokens whose time is over, until cancelled."""
         while True:
             await self.clock.sleep(_EXPIRE_SECONDS)
             self.tokens.expire()

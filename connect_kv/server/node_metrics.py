@@ -146,7 +146,7 @@ class PrometheusNodeMetrics:
         self._slow_write.took(seconds)
 
     def applied(self, seconds: float, entries: int) -> None:
-        """One slice was applied."""
+        """A slice of entries was applied."""
         self._apply.add(seconds)
         if self._slow_apply.took(seconds):
             self._slow.inc()

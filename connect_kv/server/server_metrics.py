@@ -44,7 +44,7 @@ def show(
     logins: LoginAttempts,
     shares: Shares,
 ) -> None:
-    """All of them."""
+    """Register every metric of a member."""
     _show_node(metrics, node)
     _show_keys(metrics, kv)
     gauge, counter = metrics.gauge, metrics.counter

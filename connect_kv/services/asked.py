@@ -28,10 +28,10 @@ class Asked(Protocol[Request_co]):
         """Whether nobody waits for the answer any more."""
 
     def answer(self, response: bytes) -> None:
-        """With an encoded response."""
+        """Answer the call with an encoded response."""
 
     def fail(self, error: Exception) -> None:
-        """With what a call alone would raise."""
+        """Fail the call with what it would raise if it were asked alone."""
 
     def alone(self) -> None:
         """It needs more than others may wait for: it is asked by itself, as a call alone, in a task."""

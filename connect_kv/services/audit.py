@@ -33,7 +33,7 @@ class Level(IntEnum):
     WRITES = 1
     """Whatever changes keys, leases, locks and machines."""
     READS = 2
-    """All the rest."""
+    """Every call that the other levels leave out."""
 
 
 _LEVELS: Mapping[str, Level] = {
@@ -88,7 +88,7 @@ SHOWN = frozenset(
 MOST_TEXT = 256
 """Bytes of a field that are shown."""
 MOST_ITEMS = 32
-"""Of a list."""
+"""Items of a list that are shown."""
 _DEPTH = 6
 
 

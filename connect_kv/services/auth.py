@@ -210,7 +210,7 @@ class AuthService:
     async def UserRevokeRole(
         self, request: auth_pb2.AuthUserRevokeRoleRequest, caller: Caller
     ) -> auth_pb2.AuthUserRevokeRoleResponse:
-        """Take it away."""
+        """Take a role from a user."""
         await self._change(caller, AuthChange(user_revoke_role=request))
         return self._headed(auth_pb2.AuthUserRevokeRoleResponse())
 

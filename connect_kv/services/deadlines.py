@@ -44,7 +44,7 @@ class WaitingCall:
         return future
 
     def end(self) -> None:
-        """Its time is over."""
+        """The call's time is over: its future fails."""
         self.over = True
         if self._future is not None and not self._future.done():
             self._future.set_exception(OutOfTime())

@@ -21,7 +21,7 @@ _RESULT_TAGS = {
 
 
 class Headers:
-    """Of one member."""
+    """Makes and fills the headers of a member's responses."""
 
     def __init__(self, node: Proposer, cluster_id: int, member_id: int, revision: Callable[[], int]) -> None:
         self._node = node

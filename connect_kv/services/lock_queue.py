@@ -48,7 +48,7 @@ class Contender(NamedTuple):
     prefix: bytes
     key: bytes
     revision: int
-    """Its create revision."""
+    """The create revision of the key, which is the place in the queue."""
     lease: int
     own_lease: bool
     """Whether the lease was granted here."""

@@ -55,7 +55,7 @@ class MachineControl:
         return list(await asyncio.gather(*(self._ask(node_id, machine) for node_id in node_ids)))
 
     def here(self, machine: str = "") -> list[Machine]:
-        """On this member."""
+        """How the machines stand on this member."""
         names = {*self._host.machines.machines, *self._host.machines.suspended, *self._host.retired.names}
         return [self._machine(name) for name in sorted(names) if machine in ("", name)]
 

@@ -28,7 +28,7 @@ class Opening:
 
     @classmethod
     def at_once(cls) -> Opening:
-        """One that is open."""
+        """An opening that is open from the start."""
         opening = cls()
         opening.open()
         return opening

@@ -15,12 +15,12 @@ from connect_kv.etcd_errors import Code, Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserLimits:
-    """Of one user; 0: none."""
+    """What one user may have at a time; 0 is no limit."""
 
     streams: int = 8192
     """Open at a time on this member, of any kind."""
     watches: int = 500_000
-    """On this member."""
+    """Watches on this member, over all streams."""
     sessions: int = 5000
     """In the cluster: half of those that there can be, so that nobody drives out all others'. Members that
     open some at the same moment do not see each other's: a few more are possible."""

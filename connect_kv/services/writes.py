@@ -124,7 +124,7 @@ class _Proposal:
         return submit(b"".join(self._parts), len(self._asked))
 
     def answered(self, results: Sequence[bytes]) -> None:
-        """Each has its result."""
+        """The commands were applied: answer each call by its own result."""
         self._parts.clear()
         try:
             cut = self._cut or self._headed()
@@ -134,7 +134,7 @@ class _Proposal:
             self._turns.do(self._answers(cut, results))
 
     def failed(self, error: Exception) -> None:
-        """None has one."""
+        """The proposal came to nothing: each call hears of the same error."""
         self._parts.clear()
         self._turns.do(all_failed(self._asked, error))
 

@@ -24,7 +24,7 @@ class Claim:
     codes: tuple[CodeFingerprint, ...]
 
     def code(self, version: int) -> CodeFingerprint | None:
-        """What it would execute."""
+        """The code that the version would execute."""
         return next((code for code in self.codes if code.version == version), None)
 
 

@@ -15,7 +15,7 @@ OLD = Standing(1)
 
 
 def code_record(code: CodeFingerprint) -> MachineCode:
-    """As it travels."""
+    """What a member says of the code of a machine, encoded."""
     commands = [
         MachineCode.Method(name=name, digest=digest) for name, digest in sorted(code.commands.items())
     ]

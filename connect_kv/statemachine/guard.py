@@ -135,7 +135,7 @@ def _added(value: Any, size: int) -> object:
 
 
 def _shorten(value: Any, size: int) -> None:
-    """Take it away again."""
+    """Take what has come at the end of a list or dict of that size away again."""
     if isinstance(value, list):
         del value[size:]
         return

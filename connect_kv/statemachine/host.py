@@ -303,7 +303,7 @@ class MachineHost:
         return self._filling
 
     def _end_staging(self) -> None:
-        """On the state worker."""
+        """Close the database that a snapshot was filling, if there is one. Runs on the state worker."""
         if self._filling is not None:
             self._filling.close()
             self._filling = None
@@ -445,7 +445,7 @@ class MachineHost:
     # Helpers.
 
     def _query(self, machine: str, method: str, arguments: bytes, date: int) -> bytes:
-        """On the apply thread."""
+        """Ask a user machine. Runs on the apply thread."""
         view = self._writer.engine.view()
         try:
             return self.machines.query(machine, method, arguments, max(self.log_time, date), view)

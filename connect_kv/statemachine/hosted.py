@@ -145,7 +145,7 @@ class HostedMachine(Protocol):
     codes: tuple[CodeFingerprint, ...]
     """What each of its versions executes. Without any it has no versions and needs no founding."""
     standing: Standing
-    """Its active version."""
+    """The version of the machine that is active."""
     accept_changed: bool
     """Whether to run it although its code is not what was agreed on."""
 

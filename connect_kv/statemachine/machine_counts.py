@@ -9,7 +9,7 @@ OTHER = "other"
 
 
 class MethodCounts:
-    """Of one method."""
+    """How often a method of a machine was called, with which outcomes, and how long that took."""
 
     __slots__ = ("not_run", "raised", "returned")
 

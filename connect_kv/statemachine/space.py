@@ -41,7 +41,7 @@ class CleanupHistogram:
         """The sum of all durations."""
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Count a duration, in seconds."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.seconds += seconds
 

@@ -28,7 +28,7 @@ _CHUNK_KIND = b"\x01"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """One stored state."""
+    """What is known of the stored state of a machine, beside its chunks."""
 
     index: int
     """The last entry whose effect it holds."""
@@ -38,7 +38,7 @@ class Header:
     chunks: int
     checksum: int
     standing: Standing = OLD
-    """Its version."""
+    """The version of the machine that was active."""
     first: bool = False
     """Nothing is stored: the state is the first one, or, of a persistent machine, in its store."""
 

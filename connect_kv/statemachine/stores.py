@@ -47,13 +47,13 @@ class SliceStore(ReadStore):
         self._changes = changes
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Set it."""
+        """Set the value of `key`."""
         if not isinstance(key, bytes) or not isinstance(value, bytes):
             raise TypeError("keys and values of a store are bytes")
         self._changes.put(self._prefix + key, value)
 
     def delete(self, key: bytes) -> None:
-        """Remove it, if there."""
+        """Remove `key`, whether it is there or not."""
         self._changes.delete(self._prefix + key)
 
 

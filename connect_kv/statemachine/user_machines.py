@@ -48,7 +48,7 @@ class Suspension:
     """Of the command within it."""
 
     def of(self, name: str) -> str:
-        """For people."""
+        """Why the machine of that name does not go on here, for people."""
         at = f" at entry {self.index}" if self.index else ""
         return f"machine {name!r} is suspended on this member{at}: {self.reason}"
 
@@ -335,7 +335,7 @@ class RetiredMachines:
 
     @property
     def names(self) -> list[str]:
-        """All of them, sorted."""
+        """The names of all machines, sorted."""
         return sorted(self._names)
 
     def load(self, reader: Reader) -> None:

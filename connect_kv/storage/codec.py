@@ -147,7 +147,7 @@ class Base(NamedTuple):
     generation: int
 
     def encode(self) -> bytes:
-        """Its record."""
+        """The record of where the log starts."""
         return _U64_TRIPLE.pack(*self.compacted, self.generation)
 
     @classmethod
@@ -169,7 +169,7 @@ class DiscardedRun(NamedTuple):
 
 
 def encode_runs(runs: list[DiscardedRun]) -> bytes:
-    """Their record."""
+    """The record of discarded runs."""
     return b"".join(_U64_TRIPLE.pack(*run) for run in runs)
 
 

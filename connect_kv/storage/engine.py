@@ -60,7 +60,7 @@ class Engine(Reader, Protocol):
 
     @property
     def path(self) -> Path:
-        """Its directory."""
+        """The directory of the database."""
 
     @property
     def views(self) -> OpenViews:

@@ -98,7 +98,7 @@ class LevelDbEngine:
 
     @property
     def path(self) -> Path:
-        """Its directory."""
+        """The directory of the database."""
         return self._path
 
     def get(self, key: bytes) -> bytes | None:

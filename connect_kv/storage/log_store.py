@@ -159,7 +159,7 @@ class EngineLogStore:
         return self._directories.get(node_id)
 
     def note_directory(self, node_id: int, directory_id: bytes) -> None:
-        """Record it. Synced."""
+        """Record, synced, under which directory id that member said hello."""
         self._write({codec.directory_key(node_id): directory_id})
         self._directories[node_id] = directory_id
 

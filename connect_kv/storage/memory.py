@@ -207,7 +207,7 @@ class MemoryEngine:
 
     @property
     def path(self) -> Path:
-        """Its directory."""
+        """The directory that the database would have on a disk."""
         return self._path
 
     def get(self, key: bytes) -> bytes | None:
@@ -361,7 +361,7 @@ class MemoryBatch:
         self.add(changes)
 
     def add(self, changes: Changes) -> None:
-        """More of them."""
+        """Take in more changes, to be written with the others."""
         if self._changes is None:
             raise ValueError("this batch was written before")
         self._changes |= changes

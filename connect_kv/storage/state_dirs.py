@@ -230,7 +230,7 @@ class _StateBatch:
         return self._batch.size
 
     def add(self, changes: Mapping[bytes, bytes | None]) -> None:
-        """More of them."""
+        """Take in more changes, to be written with the others."""
         self._batch.add(changes)
 
     def write(self, *, sync: bool) -> None:

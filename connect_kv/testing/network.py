@@ -42,7 +42,7 @@ class Network(Protocol):
     """Places for nodes, and the links between them. Clients always reach every node."""
 
     kind: str
-    """For the report."""
+    """What kind of network it is, for the report."""
 
     async def start(self, names: Sequence[str]) -> dict[str, NodeLocation]:
         """Make a place for each."""
@@ -72,7 +72,7 @@ class Links:
                     self._network.set(source, target, quality)
 
     def heal(self) -> None:
-        """As new."""
+        """Make every link perfect again."""
         self.all(PERFECT)
 
     def around(self, name: str, quality: Quality, *, sends: bool = True, receives: bool = True) -> None:
@@ -84,6 +84,6 @@ class Links:
                 self._network.set(other, name, quality)
 
     def between(self, first: str, second: str, quality: Quality) -> None:
-        """Both directions between two."""
+        """Both directions of the link between two nodes."""
         self._network.set(first, second, quality)
         self._network.set(second, first, quality)

@@ -84,7 +84,7 @@ class NodeProcess:
 
     @property
     def pid(self) -> int:
-        """Of the running process."""
+        """The id of the running process."""
         assert self._process is not None
         return self._process.pid
 
@@ -137,7 +137,7 @@ class NodeProcess:
         return None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         os.kill(self.pid, number)
 
     async def kill(self) -> None:
@@ -230,7 +230,7 @@ class ProcessCluster:
 
     @property
     def endpoints(self) -> str:
-        """For a client."""
+        """The addresses of all nodes, as a client takes them."""
         return ",".join(node.client_address for node in (*self.nodes, *self.spares))
 
     async def start_joining(self, node: NodeProcess) -> None:

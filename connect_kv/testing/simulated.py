@@ -101,7 +101,7 @@ class SimCluster:
         self._host(member).pause()
 
     def resume(self, member: str) -> None:
-        """Let it go on."""
+        """Let a paused member go on."""
         self._host(member).resume()
 
     def _host(self, name: str) -> SimulatedHost:

@@ -41,7 +41,7 @@ class Line:
             self._attempt = None
 
     async def close(self) -> None:
-        """End everything on it."""
+        """Close the connection, and with it every stream on it."""
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.gather(self._attempt, return_exceptions=True)

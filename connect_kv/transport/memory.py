@@ -102,7 +102,7 @@ class MemoryNetwork:
         self._listening[transport.address] = transport
 
     def leave(self, transport: MemoryTransport) -> None:
-        """Take it away."""
+        """Take a transport away from its address."""
         if self._listening.get(transport.address) is transport:
             del self._listening[transport.address]
 
@@ -331,7 +331,7 @@ class MemoryLink:
         self._broken.set()
 
     def close(self) -> None:
-        """Break it for good."""
+        """Break the link for good: nothing is sent over it any more."""
         self.disconnect()
         self._task.cancel()
 

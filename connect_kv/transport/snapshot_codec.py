@@ -43,7 +43,7 @@ class ChunkSum:
         self.checksum = 0
 
     def add(self, checksum: int) -> None:
-        """Count one."""
+        """Count a chunk, and take its checksum into that over all."""
         self.chunks += 1
         self.checksum = zlib.crc32(_CHECKSUM.pack(checksum), self.checksum)
 

@@ -12,7 +12,7 @@ ROUND_TRIP_SECONDS = tuple(0.0001 * 2**step for step in range(14))
 
 
 class PeerTraffic:
-    """One other member."""
+    """What passed between this member and another one."""
 
     __slots__ = (
         "_asked",
@@ -34,7 +34,7 @@ class PeerTraffic:
         self.round_trips = [0] * (len(ROUND_TRIP_SECONDS) + 1)
         """By the bound they stayed below; the last are longer than all of them."""
         self.round_trip_seconds = 0.0
-        """Of all together."""
+        """Seconds of all round trips together."""
         self._asked: tuple[int, float] | None = None
 
     def heartbeat(self, round: int, now: float) -> None:

@@ -51,7 +51,7 @@ class OutgoingStream(FrameStream, Protocol):
         """No message of ours follows."""
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Give the stream up."""
 
 
 class PeerChannel(Protocol):

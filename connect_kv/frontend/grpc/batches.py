@@ -113,7 +113,7 @@ class _One:
         return self.call.gone()
 
     def answer(self, response: bytes) -> None:
-        """Send it."""
+        """Send the encoded response."""
         self.open = False
         call, around = self.call, self._batch.around
         if call.gone():
@@ -140,7 +140,7 @@ class _One:
         call.fail(status.code, status.text, status.trailing)
 
     def alone(self) -> None:
-        """Give it a task."""
+        """Have this call answered by itself, in a task."""
         self.open = False
         self._batch.alone(self)
 

@@ -126,7 +126,7 @@ class _GrpcioWire:
         return None if message is grpc.aio.EOF else message
 
     async def write(self, message: bytes) -> None:
-        """Send one."""
+        """Send a response."""
         await self._context.write(message)
 
 

@@ -54,7 +54,7 @@ class HealthService:
         return HealthCheckResponse(status=self._status(request.service))
 
     async def List(self, request: HealthListRequest, caller: Caller) -> HealthListResponse:
-        """All of them."""
+        """The state of every service that is known here."""
         return HealthListResponse(
             statuses={name: HealthCheckResponse(status=self._status(name)) for name in sorted(self._names)}
         )

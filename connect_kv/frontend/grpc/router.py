@@ -505,7 +505,7 @@ class _Channel:
         return None if data is None else self._method.decode(data)
 
     async def write(self, response: Message | bytes) -> None:
-        """Send one response."""
+        """Send a response of the stream."""
         await self._wire.write(self._method.encode(response))
 
 

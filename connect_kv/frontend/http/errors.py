@@ -28,7 +28,7 @@ STATUSES: Mapping[Code, int] = {
     Code.DATA_LOSS: 500,
     Code.UNAUTHENTICATED: 401,
 }
-"""Of the gateway library."""
+"""HTTP statuses by gRPC codes, as the library of etcd's gateway has them."""
 
 
 def refuse(exchange: Exchange, code: Code, text: str) -> None:

@@ -43,7 +43,7 @@ class Body:
         self.complete = False
         """Whether all of it has come."""
         self.size = 0
-        """That has come."""
+        """Bytes of the body that have come."""
         self.taken = False
         """Whether somebody waits for more of it."""
         self.hurried = False
@@ -55,7 +55,7 @@ class Body:
         return self._ahead
 
     def feed(self, data: bytes) -> None:
-        """More has come."""
+        """More of the body has come."""
         self._pieces.append(data)
         self._ahead += len(data)
         self.size += len(data)
@@ -66,12 +66,12 @@ class Body:
         self.complete = False
 
     def end(self) -> None:
-        """All has come."""
+        """All of the body has come."""
         self.complete = True
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """No more will come."""
+        """Nothing more of the body will come, and why; whoever reads hears of it."""
         self._failed = error
         self._wake()
 

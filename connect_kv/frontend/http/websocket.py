@@ -106,7 +106,7 @@ class _Messages:
         return message
 
     async def write(self, message: bytes) -> None:
-        """Send one."""
+        """Send a response as a message."""
         await self.say(f'{{"result":{encode(self._response(message))}}}')
 
     async def say(self, text: str) -> None:

@@ -46,7 +46,7 @@ class History:
         return len(self._operations) - 1
 
     def returns(self, number: int, output: Any, now: float) -> None:
-        """It was answered."""
+        """The operation was answered with `output`."""
         self._operations[number] = replace(self._operations[number], output=output, returned=now)
 
     def drop(self, number: int) -> None:

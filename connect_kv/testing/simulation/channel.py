@@ -56,7 +56,7 @@ class Listener(Protocol):
 
 
 class ClientNetwork:
-    """Between clients and servers."""
+    """The network between clients and servers: delays, and connections that break."""
 
     def __init__(self, rng: Random, find: Callable[[str], Listener | None]) -> None:
         """`find` gives who listens at an address now."""
@@ -91,7 +91,7 @@ class ClientNetwork:
         self._connections[connection] = None
 
     def closed(self, connection: SimulatedConnection) -> None:
-        """It has ended."""
+        """A connection has ended: there is nothing more to keep an eye on."""
         self._connections.pop(connection, None)
 
     def server_gone(self, process: Process) -> None:
@@ -138,11 +138,11 @@ class SimulatedConnection:
         network.opened(self)
 
     def up(self, arrive: Callable[[], None]) -> None:
-        """Towards the server."""
+        """Have `arrive` called at the server, after what was sent there before."""
         self._pass("up", arrive)
 
     def down(self, arrive: Callable[[], None]) -> None:
-        """Towards the client."""
+        """Have `arrive` called at the client, after what was sent there before."""
         self._pass("down", arrive)
 
     def _pass(self, direction: str, arrive: Callable[[], None]) -> None:
@@ -417,15 +417,15 @@ class SimCall:
         return (await self._ended())[0]
 
     async def details(self) -> str:
-        """In words."""
+        """How the call ended, in words."""
         return (await self._ended())[1]
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
-        """Beside the status."""
+        """What came beside the status."""
         return (await self._ended())[2]
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
-        """None is sent."""
+        """Empty: servers send no metadata before the first response."""
         return _NO_METADATA
 
     async def _ended(self) -> tuple[grpc.StatusCode, str, grpc.aio.Metadata]:
@@ -466,7 +466,7 @@ class _HandedOver:
         return self.over.is_set()
 
     def reply(self, message: bytes) -> None:
-        """Answer it."""
+        """Answer the call with a response."""
         if not self.gone():
             self._answer(message)
             self.over.set()
@@ -531,7 +531,7 @@ class _ServerSide:
         return connection.requests.popleft()
 
     async def write(self, message: bytes) -> None:
-        """Send one response."""
+        """Send a response of the stream."""
         connection = self._connection
 
         def arrive() -> None:

@@ -25,7 +25,7 @@ class _NoSelector(selectors.SelectSelector):
     """Nothing from outside is ever looked for: it would come when chance has it."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Nothing."""
+        """No file descriptor is ever ready."""
         return []
 
 

@@ -100,10 +100,10 @@ def check_determinism(
 
 
 class _Difference(NamedTuple):
-    """Between two ways."""
+    """Where two executions of the same steps first differ."""
 
     number: int
-    """Of the step."""
+    """The number of the step after which they differ."""
     what: str
     why: str
 

@@ -87,7 +87,7 @@ class Executed:
 
     @property
     def version(self) -> int:
-        """That is active."""
+        """The version of the machine that is active."""
         return self.reference.hosted.standing.version
 
     def ran(

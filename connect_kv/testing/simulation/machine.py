@@ -44,7 +44,7 @@ class AskedCall(NamedTuple):
 
 
 class CallOutcome(NamedTuple):
-    """What came of it."""
+    """What came of a call to a machine."""
 
     answer: Answer
     log_times: tuple[int, ...] = ()

@@ -31,7 +31,7 @@ Way = Callable[[Callable[[], Replicated], Sequence["Step"]], "list[Found]"]
 
 
 class Step(NamedTuple):
-    """One call to make."""
+    """A call that every copy of a machine is to execute."""
 
     method: str
     arguments: str
@@ -46,7 +46,7 @@ class Found(msgspec.Struct):
     digest: str
     """Of the state after it."""
     words: dict[str, str]
-    """Its attributes."""
+    """The attributes of a machine, as text."""
     wrote: str = ""
     """Of a query: what it changed."""
 

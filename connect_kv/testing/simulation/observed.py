@@ -46,7 +46,7 @@ class ObservedLog:
 
     @property
     def identity(self) -> Identity | None:
-        """Whose it is."""
+        """The member that the log belongs to."""
         return self._inner.identity
 
     def bootstrap(self, identity: Identity, membership: Membership, state_name: str) -> None:
@@ -59,7 +59,7 @@ class ObservedLog:
         return self._inner.confirmed
 
     def confirm(self) -> None:
-        """Record that it may."""
+        """Record that this member may vote."""
         self._inner.confirm()
 
     def noted_directory(self, node_id: int) -> bytes | None:
@@ -67,7 +67,7 @@ class ObservedLog:
         return self._inner.noted_directory(node_id)
 
     def note_directory(self, node_id: int, directory_id: bytes) -> None:
-        """Note one."""
+        """Note the directory id of a member."""
         self._inner.note_directory(node_id, directory_id)
 
     def load(self) -> Restored:
@@ -91,7 +91,7 @@ class ObservedLog:
         self._witness.installed(meta)
 
     def set_durable(self, index: int) -> None:
-        """Record it."""
+        """Record up to where the state is durable."""
         self._inner.set_durable(index)
 
     def compact(self, compacted: EntryId, membership: Membership) -> None:
@@ -110,7 +110,7 @@ class ObservedLog:
         return self._inner.state_name
 
     def close(self) -> None:
-        """Close it."""
+        """Close the log."""
         self._inner.close()
 
 
@@ -143,7 +143,7 @@ class ObservedState:
         return index
 
     async def snapshot(self) -> SnapshotSource:
-        """Freeze it."""
+        """Freeze the state, to be read as it is now."""
         return await self._inner.snapshot()
 
     async def stage(self, meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:
@@ -151,7 +151,7 @@ class ObservedState:
         return await self._inner.stage(meta, chunks)
 
     async def switch(self, state_name: str) -> None:
-        """Use it."""
+        """Use the state that was staged from now on."""
         await self._inner.switch(state_name)
 
     async def close(self) -> None:

@@ -57,7 +57,7 @@ class SimTransport:
         """The network has it already."""
 
     async def send_snapshot(self, offer: SnapshotOffer, chunks: AsyncIterator[bytes]) -> None:
-        """Stream it."""
+        """Stream a snapshot to another member."""
         pipe = _Pipe()
         feeding = self._process.spawn(pipe.feed(chunks))
         try:

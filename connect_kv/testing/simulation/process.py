@@ -192,7 +192,7 @@ class SimLoop(VirtualLoop):
                 self.failed(callback, error)
 
     def create_future(self) -> asyncio.Future[Any]:
-        """One with a number."""
+        """A future with a number, which orders it where addresses would."""
         return SimFuture(loop=self)
 
 

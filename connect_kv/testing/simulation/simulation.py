@@ -60,7 +60,7 @@ class RunConfig:
 
 @dataclass(kw_only=True)
 class SimulationReport:
-    """What came of it."""
+    """What came of a simulated run."""
 
     seed: int
     steps: int = 0
@@ -301,5 +301,5 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 def simulate(config: RunConfig, make: Callable[[RunConfig], Simulation] = Simulation) -> SimulationReport:
-    """Run one seed."""
+    """Run a whole cluster under faults, all of it decided by the seed."""
     return make(config).run()

@@ -23,7 +23,7 @@ from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.world import World
 
 CERTAIN = (errors.Unavailable, errors.NoLeader, errors.NotProposed, errors.Overloaded)
-"""Nothing was done."""
+"""Errors after which it is certain that nothing was done."""
 UNKNOWN = (errors.OutcomeUnknown, errors.SessionExpired)
 MAX_STATES = 400_000
 
@@ -36,13 +36,13 @@ class CounterMachine(Replicated):
 
     @command
     def increment(self, by: int = 1) -> int:
-        """Add to it."""
+        """Add to the number."""
         self.total += by
         return self.total
 
     @query
     def value(self) -> int:
-        """What it stands at."""
+        """The number as it stands."""
         return self.total
 
 
@@ -263,6 +263,6 @@ def _transaction(answer: Any) -> tuple[bool, tuple[str | None, ...]]:
 
 
 def recorders(world: World) -> dict[str, WorkloadHistory]:
-    """One for each kind."""
+    """A recorder for each kind of operation."""
     kinds = {"registers": models.register, "transactions": models.transactions, "counter": models.counter}
     return {name: WorkloadHistory(world, name, model) for name, model in kinds.items()}
