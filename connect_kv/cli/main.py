@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "simulate": ("simulate:simulate", "Run clusters of a class of yours under faults, in no time."),
     "snapshot": ("snapshot:snapshot", "Backups: take one, look at it, restore it into a new cluster."),
     "status": ("status:status", "Show every member: who leads, how far each has come."),
+    "top": ("top:top", "Show the whole cluster live in this terminal."),
     "txn": ("txn:txn", "Run a transaction that is read from standard input."),
     "user": ("user:user", "Users: who may log in, and the roles they hold."),
     "verify": ("disk:verify", "Read all that a stopped node has on disk, with all checksums."),

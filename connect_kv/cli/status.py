@@ -56,7 +56,7 @@ def status(settings: Settings) -> None:
     form = settings.output if settings.chosen else "table"
     newest = max((row.status.raftIndex for row in rows if row.status), default=0)
     if form == "json":
-        output.as_json([_as_json(row, newest) for row in rows])
+        output.as_json(as_json(rows))
     elif form == "table":
         _table(rows, newest)
     else:
@@ -192,6 +192,12 @@ def _line(row: Row, newest: int) -> str:
         f"applied={found.raftAppliedIndex} lag={newest - found.raftAppliedIndex} db={found.dbSize} "
         f"version={found.connectKvVersion} etcd={found.version}"
     )
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """All of them for programs."""
+    newest = max((row.status.raftIndex for row in rows if row.status), default=0)
+    return [_as_json(row, newest) for row in rows]
 
 
 def _as_json(row: Row, newest: int) -> dict[str, object]:

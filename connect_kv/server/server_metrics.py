@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from connect_kv.auth.attempts import LoginAttempts
 from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.http.probes import Health
+from connect_kv.interfaces import Clock
 from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.node import RaftNode
@@ -33,6 +34,7 @@ from connect_kv.statemachine.space import CleanupHistogram, CleanupTimes
 def show(
     metrics: Metrics,
     *,
+    clock: Clock,
     node: RaftNode[bytes],
     kv: KvMachine,
     host: MachineHost,
@@ -69,6 +71,7 @@ def show(
         _show_machine(metrics, host, name)
     metrics.families(lambda: _machine_families(host))
     gauge("etcd_debugging_auth_revision", "Revision of users and roles.", lambda: host.auth.revision)
+    gauge("connect_kv_time_seconds", "This machine's clock, since 1970.", lambda: clock.wall() / 1e9)
     gauge("connect_kv_sessions", "Sessions there are.", lambda: len(host.sessions))
     for outcome, read in (
         ("succeeded", lambda: logins.succeeded),

@@ -288,6 +288,7 @@ class Services:
         self._tasks: list[asyncio.Task[None]] = []
         show(
             metrics,
+            clock=clock,
             node=node,
             kv=kv,
             host=host,
