@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import click
 import uvloop
-from rich.console import Console
-from rich.progress import Progress
 
 from connect_kv.bench import load, report, streams, targets, workloads
 from connect_kv.bench.access import BenchAccess
 from connect_kv.cli import output
+from connect_kv.cli.progress import counting
 from connect_kv.cli.quantities import Size
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.credentials import Tls
@@ -164,20 +164,4 @@ async def _run(
 
 def _progress(total: int) -> AbstractContextManager[Callable[[int], None]]:
     """A bar for people; nothing where nobody looks."""
-    console = Console(stderr=True)
-    return _Bar(console, total) if console.is_terminal else nullcontext(lambda done: None)
-
-
-class _Bar:
-    """A progress bar, as a function of what is done."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self._progress = Progress(console=console, transient=True)
-        self._task = self._progress.add_task("operations", total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return lambda done: self._progress.update(self._task, completed=done)
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+    return counting("operations", total, quiet=not sys.stderr.isatty())

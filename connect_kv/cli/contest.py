@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 
 import click
 
 from connect_kv import errors
 from connect_kv.cli import output
+from connect_kv.cli.progress import waiting
 from connect_kv.cli.quantities import WholeSeconds
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.values import data, hex_option
@@ -61,7 +63,7 @@ def lock(
     about = f"{socket.gethostname()}:{os.getpid()}" if note is None else note
 
     async def work(client: Client) -> int:
-        async with client.lock(key, ttl=ttl, note=os.fsencode(about)) as held:
+        async with _in_turn(client.lock(key, ttl=ttl, note=os.fsencode(about)), name) as held:
             if command:
                 return await _run(held, command)
             _print_held(settings, held)
@@ -88,11 +90,20 @@ def elect(settings: Settings, name: str, value: str, ttl: int, listen: bool) -> 
         return
 
     async def work(client: Client) -> None:
-        async with client.election(key, words, ttl=ttl) as held:
+        async with _in_turn(client.election(key, words, ttl=ttl), name) as held:
             _print_held(settings, held, words)
             await _until_stopped(held)
 
     settings.run(work)
+
+
+@asynccontextmanager
+async def _in_turn(contest: AbstractAsyncContextManager[Held], name: str) -> AsyncIterator[Held]:
+    """Hold it, once those before have ended; who waits at a terminal sees that."""
+    async with AsyncExitStack() as stack:
+        with waiting(f"waiting for {name}", quiet=not sys.stderr.isatty()):
+            held = await stack.enter_async_context(contest)
+        yield held
 
 
 async def _observe(settings: Settings, client: Client, name: bytes) -> None:

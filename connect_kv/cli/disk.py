@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from connect_kv.cli import output
+from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import LocalCommand, Settings, pass_settings
 from connect_kv.raft.types import Entry, Membership
 from connect_kv.storage.inspect import Summary, read_entries
@@ -27,7 +28,8 @@ _DIRECTORY = click.argument("data_dir", type=click.Path(path_type=Path))
 def inspect(settings: Settings, data_dir: Path, entries: bool, start: int | None, limit: int) -> None:
     """Show what a stopped node has on disk: identity, hard state, log, state. Changes nothing."""
     form = _form(settings)
-    found = summary_of(data_dir)
+    with waiting(f"reading {data_dir}", quiet=settings.quiet):
+        found = summary_of(data_dir)
     listed: list[Entry] = []
     if entries or start is not None:
         first = max(start or 0, found.first_index)
@@ -62,7 +64,8 @@ def verify(settings: Settings, data_dir: Path) -> None:
 
     Exits 1 if anything is damaged.
     """
-    reports = reports_of(data_dir)
+    with waiting(f"reading {data_dir}", quiet=settings.quiet) as say:
+        reports = reports_of(data_dir, lambda path, records: say(f"reading {path}: {records} records"))
     match _form(settings):
         case "json":
             output.as_json(

@@ -69,7 +69,7 @@ def import_etcd(
         raise click.UsageError("expected either SOURCE or --endpoints")
     found = from_options(options, os.environ)
     taken = _snapshot(settings, found.data_dir) if source is None else nullcontext(source)
-    with taken as path, bar(f"importing {path.name}", quiet=settings.output == "json") as progress:
+    with taken as path, bar(f"importing {path.name}", quiet=settings.quiet) as progress:
         report = asyncio.run(
             moving_in.import_etcd(
                 path,
@@ -89,7 +89,7 @@ def _snapshot(settings: Settings, data_dir: Path) -> Iterator[Path]:
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{data_dir.name}.", dir=data_dir.parent) as directory:
         path = Path(directory) / "snapshot"
-        with bar(f"from {settings.endpoints}", quiet=settings.output == "json") as progress:
+        with bar(f"from {settings.endpoints}", quiet=settings.quiet) as progress:
             settings.run_alone(lambda: _take(settings, path, progress))
         yield path
 

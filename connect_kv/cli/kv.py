@@ -7,6 +7,7 @@ import sys
 import click
 
 from connect_kv.cli import output
+from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.values import data, hex_option
 from connect_kv.client.client import Client
@@ -212,7 +213,8 @@ def compact(settings: Settings, revision: int, physical: bool) -> None:
     async def work(client: Client) -> None:
         await client.compact(revision, physical=physical)
 
-    settings.run(work)
+    with waiting(f"compacting revision {revision}", quiet=settings.quiet):
+        settings.run(work)
     output.show(settings.output, {"compacted": revision}, [f"compacted revision {revision}"])
 
 

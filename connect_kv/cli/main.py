@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from connect_kv import errors
 from connect_kv.cli.settings import Settings, common_options
@@ -25,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "call": ("machine:call", "Call a replicated machine, or list what can be called."),
     "certs": ("certs:certs", "Certificates for TLS, signed by an authority of your own."),
     "compact": ("kv:compact", "Forget everything before a revision."),
+    "completion": ("completion:completion", "Have your shell complete commands and options."),
     "defrag": ("maintenance:defrag", "Have members give back unneeded disk space."),
     "del": ("kv:delete", "Delete a key, a range, or all keys with a prefix."),
     "dev": ("dev:dev", "Run a local cluster in this terminal, until Ctrl-C."),
@@ -75,6 +77,16 @@ class Commands(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"connect_kv.cli.{module}"), name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Their names for a shell, without loading any, or the options."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=COMMANDS[name][1])
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them without loading any."""

@@ -11,6 +11,7 @@ import click
 from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.member import MemberId
+from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.status import collect, role
 from connect_kv.client.client import Client
@@ -62,7 +63,9 @@ def defrag(settings: Settings) -> None:
         done: list[dict[str, object]] = []
         for endpoint in client.endpoints:
             before = (await client.status(endpoint)).dbSize
-            await client.maintenance.defragment(endpoint, timeout=max(settings.timeout, DEFRAGMENT_SECONDS))
+            with waiting(f"defragmenting {endpoint}", quiet=settings.quiet):
+                patience = max(settings.timeout, DEFRAGMENT_SECONDS)
+                await client.maintenance.defragment(endpoint, timeout=patience)
             after = (await client.status(endpoint)).dbSize
             done.append({"endpoint": endpoint, "before": before, "after": after})
             if settings.output != "json":
@@ -93,7 +96,8 @@ def hash_members(settings: Settings, rev: int) -> None:
         )
         return list(zip(client.endpoints, found, strict=True))
 
-    found = settings.run(work)
+    with waiting("hashing", quiet=settings.quiet):
+        found = settings.run(work)
     _print_hashes(settings, found)
     if len({one.compact_revision for _, one in found}) == 1 < len({one.hash for _, one in found}):
         sys.exit(1)
@@ -114,7 +118,8 @@ def move_leader(settings: Settings, id: int) -> None:
             await leader.maintenance.move_leader(leaders[0], id)
         return leaders[0]
 
-    before = settings.run(work)
+    with waiting(f"handing over to {id:x}", quiet=settings.quiet):
+        before = settings.run(work)
     output.show(settings.output, {"leader": f"{id:x}", "before": before}, [f"member {id:x} leads"])
 
 

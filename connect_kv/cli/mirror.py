@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 import click
 
 from connect_kv.cli import output
+from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from connect_kv.client.client import Client
     from connect_kv.mirror import Compared, Mirror
 
 _ETCD = "etcd://"
 _TELL_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
 
 
 @click.command(cls=ClusterCommand)
@@ -72,14 +76,15 @@ def mirror(
         from connect_kv.mirror import Mirror
 
         async with client(source, from_user) as ours, client(target, to_user) as theirs:
-            return await _run(Mirror(ours, theirs), overwrite=overwrite, switch=switch)
+            with waiting("copying", quiet=False, every=_TELL_SECONDS) as say:
+                return await _run(Mirror(ours, theirs), overwrite=overwrite, switch=switch, say=say)
 
     found = settings.run_alone(work)
     _show(settings, found)
     context.exit(1 if found.differences else 0)
 
 
-async def _run(mirror: Mirror, *, overwrite: bool, switch: bool) -> Compared:
+async def _run(mirror: Mirror, *, overwrite: bool, switch: bool, say: Callable[[str], None]) -> Compared:
     """Mirror until interrupted or switched over; returns how the two compare then."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -88,7 +93,7 @@ async def _run(mirror: Mirror, *, overwrite: bool, switch: bool) -> Compared:
     if switch:
         ended.set()
     following = asyncio.create_task(mirror.run(overwrite=overwrite))
-    telling = asyncio.create_task(_tell(mirror))
+    telling = asyncio.create_task(_tell(mirror, say))
     asked = asyncio.create_task(ended.wait())
     try:
         await asyncio.wait({following, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,19 +120,18 @@ def _raise(following: asyncio.Task[None]) -> None:
         raise error
 
 
-async def _tell(mirror: Mirror) -> None:
+async def _tell(mirror: Mirror, say: Callable[[str], None]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            await asyncio.sleep(_TELL_SECONDS)
             at = mirror.standing
             if not at.revision:
-                click.echo(f"copied {at.copied} keys", err=True)
+                say(f"copied {at.copied} keys")
             else:
-                click.echo(
+                say(
                     f"at revision {at.revision} of {at.head}, {at.behind} behind; {at.copied} keys copied, "
-                    f"{at.changes} changes followed, {at.leases} leases",
-                    err=True,
+                    f"{at.changes} changes followed, {at.leases} leases"
                 )
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _show(settings: Settings, found: Compared) -> None:

@@ -80,7 +80,7 @@ class Overview:
         return all(one.row.healthy for one in self.members) and not self.advice
 
 
-class Watcher:
+class ClusterObserver:
     """Takes one overview after the other; rates are those since the one before."""
 
     def __init__(self, settings: Settings) -> None:

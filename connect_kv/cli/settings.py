@@ -40,6 +40,11 @@ class Settings:
     """Whether keys and values are given and printed as hexadecimal digits."""
 
     @property
+    def quiet(self) -> bool:
+        """Whether a program reads what is printed: nothing is said of progress then."""
+        return self.output == "json"
+
+    @property
     def uses_tls(self) -> bool:
         """Whether members are reached over TLS. Raises ConfigError where endpoints contradict."""
         return asks_tls(self.endpoints, bool(self.tls))

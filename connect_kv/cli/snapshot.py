@@ -54,7 +54,7 @@ def save(
     """
     from connect_kv.backup import stopped
 
-    with bar(f"saving {file.name}", quiet=settings.output == "json") as progress:
+    with bar(f"saving {file.name}", quiet=settings.quiet) as progress:
         if data_dir is None:
             settings.run(lambda client: _save(client, file, progress, force))
         else:
@@ -93,7 +93,7 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
     from connect_kv.config import from_options
 
     found = from_options(options, os.environ)
-    with bar(f"restoring {found.name}", quiet=settings.output == "json") as progress:
+    with bar(f"restoring {found.name}", quiet=settings.quiet) as progress:
         identity = asyncio.run(restoring.restore(file, found, bump_revision=bump_revision, progress=progress))
     if settings.output == "json":
         output.as_json(
@@ -127,7 +127,7 @@ def _show(settings: Settings, file: Path) -> None:
     """What the file holds, after it was read and checked."""
     from connect_kv.backup import stopped
 
-    with bar(f"checking {file.name}", quiet=settings.output == "json") as progress:
+    with bar(f"checking {file.name}", quiet=settings.quiet) as progress:
         found = asyncio.run(stopped.contents(file, progress))
     head = found.head
     if settings.output == "json":

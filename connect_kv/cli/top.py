@@ -61,12 +61,12 @@ def top(settings: Settings, interval: float, once: bool) -> None:
 
 async def _looks(settings: Settings, client: Client, interval: float) -> AsyncIterator[Overview]:
     """One overview after the other, each an interval after the one before began."""
-    from connect_kv.cli.overview import Watcher
+    from connect_kv.cli.overview import ClusterObserver
 
-    watcher, clock = Watcher(settings), asyncio.get_running_loop()
+    observer, clock = ClusterObserver(settings), asyncio.get_running_loop()
     while True:
         began = clock.time()
-        yield await watcher.look(client)
+        yield await observer.look(client)
         await asyncio.sleep(max(0.0, began + interval - clock.time()))
 
 

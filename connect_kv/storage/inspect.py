@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from connect_kv.errors import RefusedToStart, StorageError, StorageInUse
@@ -22,6 +23,7 @@ from connect_kv.storage.leveldb import LevelDbDisk, hold_lock
 from connect_kv.storage.log_store import EngineLogStore
 from connect_kv.storage.state_dirs import StateDatabase
 
+_PROGRESS_RECORDS = 4096
 MANY_PROBLEMS = 20
 """A database's report ends after so many."""
 
@@ -123,9 +125,12 @@ def read_entries(data_dir: Path, start: int | None = None, end: int | None = Non
             index = found[-1].index + 1
 
 
-def verify(data_dir: Path) -> list[VerificationReport]:
+def verify(
+    data_dir: Path, progress: Callable[[Path, int], None] = lambda path, records: None
+) -> list[VerificationReport]:
     """Read every record of every database with its checksums, and see that they fit together.
 
+    `progress` hears now and then how many records of which database were read.
     A database that cannot be opened at all is a report as well; only a directory that is none, or
     is in use, raises StorageError.
     """
@@ -139,7 +144,7 @@ def verify(data_dir: Path) -> list[VerificationReport]:
         records = 0
         try:
             with _copy(path) as engine:
-                records = _read_all(engine, problems)
+                records = _read_all(engine, problems, partial(progress, path))
                 if path == data_dir / "log":
                     name, durable_index = _verify_log(engine, problems)
                     current = data_dir / "state" / name if name else None
@@ -159,7 +164,7 @@ def verify(data_dir: Path) -> list[VerificationReport]:
     return reports
 
 
-def _read_all(engine: Engine, problems: list[str]) -> int:
+def _read_all(engine: Engine, problems: list[str], progress: Callable[[int], None]) -> int:
     """Every pair, one key space after the other, so that damage to one does not hide the next."""
     records = 0
     for space in range(256):
@@ -167,6 +172,8 @@ def _read_all(engine: Engine, problems: list[str]) -> int:
         try:
             for _ in engine.iterate(bytes([space]), stop):
                 records += 1
+                if not records % _PROGRESS_RECORDS:
+                    progress(records)
         except StorageError as error:
             problems.append(f"key space 0x{space:02x}: {error.reason}")
     return records

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import io
 import os
-import pty
 import re
 import signal
-import struct
-import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -24,9 +19,8 @@ from connect_kv.cli.status import Row
 from connect_kv.cli.top_view import frame
 from connect_kv.testing.processes import ProcessCluster, until
 from tests.cli.conftest import Cli
+from tests.cli.terminal import Screen
 from tests.cli.test_status import answered, silent
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def scraped(text: str, at: float = 0.0, wall: float = 0.0) -> Scrape:
@@ -97,7 +91,7 @@ def test_once_prints_one_plain_frame_for_scripts(cluster: Cli) -> None:
     rates = re.search(r"^n1 +(\S+) +(\S+) +(\S+) +(\S+) +\S+ +(\S+)$", done.out, re.MULTILINE)
     assert rates is not None, done.out
     assert "-" not in rates.groups()
-    (member,) = cli("top", "--once", "--interval", "300ms", "-o", "json").json["members"]  # type: ignore[index,call-overload]
+    (member,) = cli("top", "--once", "--interval", "300ms", "-o", "json").json["members"]  # type: ignore[index]
     assert member["role"] == "leader"
     assert member["clock_difference"] == 0.0
     assert member["rates"]["calls"] > 0
@@ -110,53 +104,12 @@ def test_nobody_answers(cli: Cli, refusing: str) -> None:
     assert f"{refusing} refuses connections" in done.out
 
 
-class Screen:
-    """A terminal of 80 columns with the command in it."""
-
-    def __init__(self, environment: dict[str, str], *words: str) -> None:
-        self._main, side = pty.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "connect_kv.cli.main", *words],
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            env={**environment, "TERM": "xterm"},
-            start_new_session=True,
-        )
-        os.close(side)
-        os.set_blocking(self._main, False)
-        self._text = ""
-
-    @property
-    def text(self) -> str:
-        """All that was written so far."""
-        while True:
-            try:
-                piece = os.read(self._main, 65536)
-            except OSError:  # nothing now, or it has ended
-                return self._text
-            if not piece:
-                return self._text
-            self._text += piece.decode(errors="replace")
-
-    @property
-    def frames(self) -> list[str]:
-        """What the screen was, one after the other."""
-        return [ESCAPES.sub("", one) for one in self.text.split("\x1b[H")[1:]]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._main)
-
-
 @pytest.mark.cluster
 async def test_a_terminal_of_80_columns_shows_a_member_die(tmp_path: Path) -> None:
     async with ProcessCluster(tmp_path) as cluster:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CONNECT_KV_")}
-        screen = Screen(environment, "-e", cluster.endpoints, "top", "--interval", "300ms")
+        command = (sys.executable, "-m", "connect_kv.cli.main")
+        screen = Screen(environment, *command, "-e", cluster.endpoints, "top", "--interval", "300ms")
         try:
             await until(lambda: _true(any("3 of 3 members" in one for one in screen.frames)), 20, "a frame")
             leader = await cluster.leader()
