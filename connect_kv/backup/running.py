@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import NamedTuple, Protocol, TypeVar
 
 from connect_kv.backup.etcd_format import buckets
-from connect_kv.backup.file import BackupHead
+from connect_kv.backup.file import DIGEST_BYTES, BackupHead
+from connect_kv.errors import ConnectKvError
 from connect_kv.etcd_files import writer
 from connect_kv.interfaces import Clock, Identity
+from connect_kv.statemachine.database import StateCopy
 from connect_kv.storage.engine import View
 
 T = TypeVar("T")
 
+ALONE_BYTES = 8 << 20
+"""A state with fewer bytes on disk takes less time than a process to start."""
+_BUFFER_BYTES = 128 << 10
+"""Read ahead of who takes the blobs, twice."""
 BLOB_BYTES = 32 << 10
 """Bytes of the pieces that a backup is sent in; etcd's are as large."""
 SLICE_SECONDS = 0.001
@@ -61,19 +70,78 @@ class SnapshotHost(Protocol):
     async def snapshot(self) -> FrozenState:
         """Freeze the state."""
 
+    async def copy(self, least: int) -> StateCopy | None:
+        """The same as files, if there are so many bytes of them."""
+
 
 async def backup(host: SnapshotHost, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
-    """The state as of now in blobs, the digest the last one. Close it if it is left early."""
+    """The state as of now in blobs, the digest the last one. Close it if it is left early.
+
+    A process of its own makes it (`export_job`), from a copy of the files; this one a small state, or one
+    that is in memory alone.
+    """
+    copy = await host.copy(ALONE_BYTES)
+    parts = _by_this_process(host, identity, clock) if copy is None else _by_another(copy, identity, clock)
+    async with aclosing(parts):
+        async for blob in parts:
+            yield blob
+
+
+def _head(identity: Identity, last_applied: int, clock: Clock) -> BackupHead:
+    return BackupHead(
+        cluster_id=identity.cluster_id,
+        node_id=identity.node_id,
+        name=identity.name,
+        last_applied=last_applied,
+        taken=clock.wall(),
+        version=version("connect-kv"),
+    )
+
+
+async def _by_another(copy: StateCopy, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
+    process = None
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "connect_kv.backup.export_job",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_BUFFER_BYTES,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        head = asdict(_head(identity, copy.last_applied, clock))
+        process.stdin.write(json.dumps({"directory": str(copy.path), "head": head}).encode() + b"\n")
+        if line := await process.stdout.readline():
+            remaining = json.loads(line)["size"]
+            while remaining:
+                data = await process.stdout.readexactly(min(BLOB_BYTES, remaining))
+                remaining -= len(data)
+                yield Blob(data, remaining)
+            yield Blob(await process.stdout.readexactly(DIGEST_BYTES), 0)
+            return
+        raise asyncio.IncompleteReadError(b"", None)
+    except asyncio.IncompleteReadError:
+        assert process is not None
+        assert process.stderr is not None
+        told = (await process.stderr.read()).decode(errors="replace").strip()
+        raise ConnectKvError(f"the backup ended early: {told or 'its process was ended'}") from None
+    finally:
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        await copy.discard()
+
+
+async def _by_this_process(
+    host: SnapshotHost, identity: Identity, clock: Clock
+) -> AsyncGenerator[Blob, None]:
     source = await host.snapshot()
     try:
-        head = BackupHead(
-            cluster_id=identity.cluster_id,
-            node_id=identity.node_id,
-            name=identity.name,
-            last_applied=source.last_applied,
-            taken=clock.wall(),
-            version=version("connect-kv"),
-        )
+        head = _head(identity, source.last_applied, clock)
         layout: writer.Layout | None = None
         planning = _paced(writer.plan(buckets(source.view, head, exact=False)), host, clock)
         async with aclosing(planning):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
 from connect_kv.interfaces import Worker
 from connect_kv.kv import layout, scan
@@ -90,6 +92,17 @@ class ViewSource:
         """Give the view back. Safe to repeat."""
         self._view.close()
         self._closed(self)
+
+
+class StateCopy(NamedTuple):
+    """A frozen state as files of their own."""
+
+    path: Path
+    """Of a database."""
+    last_applied: int
+    """The index it stands at."""
+    discard: Callable[[], Awaitable[None]]
+    """To be called when it is no longer needed; safe to repeat."""
 
 
 SPACES = (

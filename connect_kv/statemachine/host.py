@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from connect_kv.auth.table import AuthTable
@@ -21,7 +21,7 @@ from connect_kv.kv.moment import Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.cluster import ClusterTable
-from connect_kv.statemachine.database import BatchWriter, ViewSource, state_hash
+from connect_kv.statemachine.database import BatchWriter, StateCopy, ViewSource, state_hash
 from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.statemachine.machine_snapshots import HostConfig, MachineSnapshots, ReadLog
@@ -268,6 +268,33 @@ class MachineHost:
 
     async def snapshot(self) -> ViewSource:
         """Freeze the state as of `last_applied`, in-memory machines included."""
+        async with self._whole():
+            source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
+            self._sources.add(source)
+            return source
+
+    async def copy(self, least: int) -> StateCopy | None:
+        """The same as files, for another process.
+
+        None if it is kept in memory alone, or has not even `least` bytes on disk: then a process is not worth
+        its start.
+        """
+        async with self._whole(), self._writer.quiet:
+            engine = self._writer.engine
+            if engine.disk_size() < least:
+                return None
+            path = self._dirs.new_copy()
+            discard = partial(self._state_worker.run, partial(self._dirs.discard_copy, path))
+            try:
+                there = await self._state_worker.run(partial(engine.copy, path))
+            except BaseException:
+                await discard()
+                raise
+            return StateCopy(path, self._last_applied, discard) if there else None
+
+    @asynccontextmanager
+    async def _whole(self) -> AsyncIterator[None]:
+        """Nothing is applied meanwhile, and what is on disk is all of the state."""
         if not self.machines.can_snapshot:
             raise ConnectKvError("a machine here has no snapshot and restore: its state cannot be sent")
         async with self._turn:
@@ -279,9 +306,7 @@ class MachineHost:
                         await self._snapshots.capture(self._last_applied, self.log_time)
                     )
                     self._check_whole()
-            source = ViewSource(self._writer.engine, self._last_applied, self._sources.discard)
-            self._sources.add(source)
-            return source
+            yield
 
     async def stage(self, meta: SnapshotMeta, chunks: AsyncIterator[bytes]) -> str:
         """Fill a new state database with a snapshot from elsewhere, sync and check it; returns its name."""

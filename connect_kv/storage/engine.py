@@ -72,6 +72,13 @@ class Engine(Reader, Protocol):
     def view(self) -> View:
         """The state now."""
 
+    def copy(self, target: Path) -> bool:
+        """Make a database in `target` with what is in this one now, for another process to read. Blocks.
+
+        `target` is a new directory of the same file system. Nobody may write meanwhile. False, and nothing
+        done, if there are no files that another process could read.
+        """
+
     def sync(self) -> None:
         """Make every write that returned before this call durable, synced or not. Blocks."""
 

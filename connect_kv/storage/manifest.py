@@ -31,6 +31,8 @@ T = TypeVar("T")
 class Table(NamedTuple):
     """One file of sorted keys."""
 
+    number: int
+    """Names its file."""
     level: int
     smallest: bytes
     largest: bytes
@@ -122,7 +124,7 @@ def tables(manifest: bytes) -> list[Table]:
                 number, at = read_varint(record, at)
                 smallest, at = _key(record, read_varint(record, at)[1])
                 largest, at = _key(record, at)
-                found[number] = Table(level, smallest, largest)
+                found[number] = Table(number, level, smallest, largest)
             elif tag == _DELETED_FILE:
                 number, at = read_varint(record, read_varint(record, at)[1])
                 found.pop(number, None)  # what only changes its level is added after that, in the same record

@@ -221,6 +221,10 @@ class MemoryEngine:
         flip = self._disk.after_read
         return value if flip is None else flip(self._path, key, value)
 
+    def copy(self, target: Path) -> bool:
+        """False: there are no files."""
+        return False
+
     def reads(self) -> None:
         """Somebody is about to read a block of it."""
         self._check_open()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 
 from connect_kv.errors import CorruptStorage
 from connect_kv.storage import codec
@@ -23,6 +24,8 @@ from connect_kv.storage.engine import Disk, Engine, WriteBatch
 
 WRITE_BUFFER = 32 << 20
 """With 8 MiB, LevelDB rewrote its tables so often that a put cost 9 us more (measured)."""
+_COPY = "copy-"
+"""How the names of copies begin, which are of no use after a start."""
 LINKS_REMOVED = 64
 """Old links one batch removes at most: their removal is spread, as their writing was."""
 
@@ -108,11 +111,20 @@ class StateDirs:
         finally:
             engine.close()
 
+    def new_copy(self) -> Path:
+        """Where a copy of a database may be made (`Engine.copy`)."""
+        return self._path / f"{_COPY}{token_hex(8)}"
+
     def discard_others(self, name: str) -> None:
-        """Delete all but the current one: attempts that were not finished, and what it replaced."""
-        for other in self.names():
+        """Delete all but the current one: attempts that were not finished, what it replaced, and copies."""
+        copies = [one for one in self._disk.list(self._path) if one.startswith(_COPY)]
+        for other in (*self.names(), *copies):
             if other != name:
                 self._disk.remove(self._path / other)
+
+    def discard_copy(self, path: Path) -> None:
+        """Delete a copy, whatever there is of it."""
+        self._disk.remove(path)
 
 
 class StateDatabase:

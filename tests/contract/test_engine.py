@@ -222,3 +222,23 @@ def test_an_engine_is_a_sorted_dict(kind: str, steps: list[tuple[str, object]]) 
                     engine.close()
                     engine = disk.open(path, must_exist=True)
         engine.close()
+
+
+def test_a_copy_is_of_what_was_written_before(disk: Disk, tmp_path: Path) -> None:
+    """Also while tables are replaced. What is written later is not in it, and it outlives the original."""
+    engine = disk.open(tmp_path / "db", write_buffer=64 << 10)
+    for number in range(40):
+        write(engine, {b"%d %d" % (one, number): bytes(1000) for one in range(50)})
+    write(engine, {b"last": b"1"})
+    before = dict(engine.iterate(b"", None))
+    there = engine.copy(tmp_path / "copy")
+    write(engine, {b"last": b"2"}, sync=True)
+    engine.compact_range(b"", b"\xff")
+    engine.close()
+    disk.remove(tmp_path / "db")
+    if not there:
+        assert disk.list(tmp_path / "copy") == []
+        return
+    copy = disk.open(tmp_path / "copy", must_exist=True)
+    assert dict(copy.iterate(b"", None)) == before
+    copy.close()
