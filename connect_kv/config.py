@@ -134,7 +134,7 @@ class ServerConfig:
     max_handshakes: Positive = 1024
     """Connections of clients that have not shown who they are, in a handshake for one."""
     max_streams_per_user: NotNegative = 8192
-    """These three: 0 is no limit (`services.shares`)."""
+    """These three: 0 is no limit (`services.user_quotas`)."""
     max_watches_per_user: NotNegative = 500_000
     max_sessions_per_user: NotNegative = 5000
     corruption_check_seconds: NotNegative = 12 * 3600

@@ -24,8 +24,8 @@ from connect_kv.server.audit_file import AuditFile
 from connect_kv.services.maintenance import ETCD_VERSION
 from connect_kv.services.membership import MemberChanges
 from connect_kv.services.quota import Quota
-from connect_kv.services.shares import Shares
 from connect_kv.services.streams import Streams
+from connect_kv.services.user_quotas import UserQuotas
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.machine_counts import MethodCounts
 from connect_kv.statemachine.space import CleanupHistogram, CleanupTimes
@@ -44,7 +44,7 @@ def show(
     streams: Streams,
     changes: MemberChanges,
     logins: LoginAttempts,
-    shares: Shares,
+    user_quotas: UserQuotas,
 ) -> None:
     """Register every metric of a member."""
     _show_node(metrics, node)
@@ -83,7 +83,7 @@ def show(
         counter(
             "connect_kv_user_limit_refusals",
             "Refused, for one user has enough of them.",
-            partial(shares.refused.__getitem__, what),
+            partial(user_quotas.refused.__getitem__, what),
             limit=what,
         )
     counter("connect_kv_logins_slowed", "Those that had to wait for their turn.", lambda: logins.slowed)

@@ -57,9 +57,9 @@ from connect_kv.services.reads import Reads
 from connect_kv.services.renewals import Renewals
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
-from connect_kv.services.shares import Shares, UserLimits
 from connect_kv.services.streams import Streams
 from connect_kv.services.turns import Turns
+from connect_kv.services.user_quotas import UserLimits, UserQuotas
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.hosted import HostedMachine
@@ -134,7 +134,7 @@ class Services:
             last_applied=lambda: host.last_applied,
         )
         access = self.authentication.access
-        self.shares = Shares(
+        self.user_quotas = UserQuotas(
             UserLimits(
                 streams=config.max_streams_per_user,
                 watches=config.max_watches_per_user,
@@ -193,7 +193,7 @@ class Services:
             access=access,
         )
         turns = Turns(clock.now)
-        watches = WatchService(self.executor, kv.hub, clock, access, self.shares)
+        watches = WatchService(self.executor, kv.hub, clock, access, self.user_quotas)
         host.auth.changed = watches.rights_changed
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.executor, kv, self.quota, access, turns),
@@ -211,7 +211,13 @@ class Services:
             "Lock": LockService(self.executor, self._lock_queue, self._streams, access),
             "Election": ElectionService(self.executor, kv, self._lock_queue, self._streams, access),
             "Session": SessionService(
-                self.executor, reads, commands, host.sessions, access, clock=clock, shares=self.shares
+                self.executor,
+                reads,
+                commands,
+                host.sessions,
+                access,
+                clock=clock,
+                user_quotas=self.user_quotas,
             ),
             "Machine": MachineService(
                 self.executor, host, calls, self.control, lambda: node.read_date, access, turns
@@ -229,7 +235,7 @@ class Services:
             self.opening,
             access.ready,
             access.audit,
-            lambda caller: self.shares.stream(access.who(caller) if access.enabled else ""),
+            lambda caller: self.user_quotas.stream(access.who(caller) if access.enabled else ""),
             clock.now,
         )
         """Every method clients can call; a simulator calls them without a port."""
@@ -298,7 +304,7 @@ class Services:
             streams=self._streams,
             changes=changes,
             logins=self.authentication.service.attempts,
-            shares=self.shares,
+            user_quotas=self.user_quotas,
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from connect_kv.errors import NodeStopped, NoLeader, NotProposed, OutcomeUnknown, Overloaded, TimedOut
 from connect_kv.events import Signal
-from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
+from connect_kv.services.deadlines import DeadlineExceeded, Deadlines, WaitingCall
 from connect_kv.services.retries import Retries
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class Attempts:
                 tried = False
                 await self._wait(call, attempt.size, again)
                 again = True
-        except OutOfTime:
+        except DeadlineExceeded:
             pass
         raise attempt.too_late(self._why())
 
@@ -215,7 +215,7 @@ class Attempts:
             self._waiting_bytes -= size
 
     def _told(self, attempt: Attempt[T], error: BaseException) -> Exception:
-        if isinstance(error, OutOfTime):
+        if isinstance(error, DeadlineExceeded):
             return attempt.too_late(self._why())
         return error if isinstance(error, Exception) else NodeStopped(str(error))
 

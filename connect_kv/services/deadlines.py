@@ -17,7 +17,7 @@ _STEP_SECONDS = 0.01
 """Between two looks. Calls that began together end together: so much later than they might."""
 
 
-class OutOfTime(Exception):
+class DeadlineExceeded(Exception):
     """The time of the call is over. For whoever awaits what the call was last `waiting` for."""
 
 
@@ -32,10 +32,10 @@ class WaitingCall:
         self.until = until
         """When its time ends, on the loop's clock."""
         self.over = False
-        """Whether it has ended. Look before something is begun; what is awaited then raises OutOfTime."""
+        """Whether it has ended. Look before something is begun; awaiting then raises DeadlineExceeded."""
 
     def waiting(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
-        """Await what this returns: the same future, which fails with OutOfTime when the time is over.
+        """Await what this returns: the same future, which fails with DeadlineExceeded when the time is over.
 
         So it is the future that ends and not the task that is cancelled: whoever gave it away finds it
         done, as when the caller has gone.
@@ -47,7 +47,7 @@ class WaitingCall:
         """The call's time is over: its future fails."""
         self.over = True
         if self._future is not None and not self._future.done():
-            self._future.set_exception(OutOfTime())
+            self._future.set_exception(DeadlineExceeded())
 
     def __enter__(self) -> WaitingCall:
         return self

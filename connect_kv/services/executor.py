@@ -26,7 +26,7 @@ from connect_kv.services.attempts import (
     Proposer,
     Retried,
 )
-from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall
+from connect_kv.services.deadlines import DeadlineExceeded, Deadlines, WaitingCall
 from connect_kv.services.headers import Headers
 from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
@@ -198,7 +198,7 @@ class CommandExecutor:
 
     async def leader_within(self, patience: Deadlines) -> bool:
         """Wait until a leader is known, but no longer than that. Raises NodeStopped."""
-        with patience.begin() as call, suppress(OutOfTime):
+        with patience.begin() as call, suppress(DeadlineExceeded):
             while not self.has_leader():
                 await self._retries.wait(call, again=False)
         return self.has_leader()

@@ -34,7 +34,7 @@ class Retries:
     async def wait(self, call: WaitingCall | None, *, again: bool) -> None:
         """Until an attempt makes sense; `again`: it is not the first time for this caller.
 
-        Raises OutOfTime if the time of `call` ends before, and what `close` was given.
+        Raises DeadlineExceeded if the time of `call` ends before, and what `close` was given.
         """
         if self._closed is not None:
             raise self._closed()

@@ -18,8 +18,8 @@ from connect_kv.services.deadlines import WaitingCall
 from connect_kv.services.executor import CommandExecutor, field_number
 from connect_kv.services.reads import Reads
 from connect_kv.services.session_commands import AnsweredBy, SessionCommands
-from connect_kv.services.shares import Shares
 from connect_kv.services.status import failure_of
+from connect_kv.services.user_quotas import UserQuotas
 from connect_kv.statemachine.loop_budget import LOOK_AT_CLOCK, LoopBudget
 from connect_kv.statemachine.sessions import SessionTable
 
@@ -45,10 +45,10 @@ class SessionService:
         access: Access,
         *,
         clock: Clock,
-        shares: Shares,
+        user_quotas: UserQuotas,
         window: int = WINDOW,
     ) -> None:
-        self._shares = shares
+        self._user_quotas = user_quotas
         self._access = access
         self._executor = executor
         self._reads = reads
@@ -90,7 +90,7 @@ class SessionService:
 
     async def _open(self, caller: Caller, ttl: int) -> tuple[int, int]:
         user = self._access.name(caller)
-        self._shares.session(user, self._sessions.owned(user))
+        self._user_quotas.session(user, self._sessions.owned(user))
         request = SessionOpen(ttl=ttl, user=user)
         result = await self._executor.execute(_OPEN, request.SerializeToString())
         return result.session_open.session, result.session_open.ttl

@@ -13,7 +13,7 @@ from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest
 from connect_kv.services.access import Access
 from connect_kv.services.caller import Caller, RequestStream
 from connect_kv.services.executor import CommandExecutor
-from connect_kv.services.shares import Shares
+from connect_kv.services.user_quotas import UserQuotas
 
 _BACKLOG = 4096
 """Answers that may wait on one stream before no more requests are read from it."""
@@ -24,9 +24,9 @@ class WatchService:
     """Carries requests to a stream of watches and its responses back; the hub has the rules."""
 
     def __init__(
-        self, executor: CommandExecutor, hub: WatchHub, clock: Clock, access: Access, shares: Shares
+        self, executor: CommandExecutor, hub: WatchHub, clock: Clock, access: Access, user_quotas: UserQuotas
     ) -> None:
-        self._shares = shares
+        self._user_quotas = user_quotas
         self._executor = executor
         self._clock = clock
         self._hub = hub
@@ -84,7 +84,7 @@ class WatchService:
                 try:
                     self._access.watch(channel.caller, create.key, create.range_end)
                     owner = self._access.name(channel.caller)
-                    self._shares.watch(owner, self._hub.owned[owner])
+                    self._user_quotas.watch(owner, self._hub.owned[owner])
                 except Refused as refused:
                     self._written_down(channel.caller, create, refused)
                     stream.refuse(_in_words(refused))

@@ -11,7 +11,7 @@ import pytest
 
 from connect_kv.errors import NodeStopped, NoLeader, Overloaded
 from connect_kv.events import FEW, Signal, gradually
-from connect_kv.services.deadlines import Deadlines, OutOfTime, WaitingCall, begun
+from connect_kv.services.deadlines import DeadlineExceeded, Deadlines, WaitingCall, begun
 from connect_kv.services.executor import CommandExecutor, encode_command, field_number
 from tests.services.conftest import FakeNode, proposed_in_session, until
 from tests.turns import turns
@@ -29,7 +29,7 @@ async def one(deadlines: Deadlines, work: Callable[[WaitingCall], Coroutine[Any,
     try:
         with deadlines.begin() as call:
             await work(call)
-    except OutOfTime:
+    except DeadlineExceeded:
         return "late"
     return "in time"
 
@@ -67,7 +67,7 @@ async def test_a_call_that_is_answered_just_when_it_is_late_ends_at_its_next_wai
         await call.waiting(answered)
         await asyncio.sleep(0.02)
         assert call.over
-        raise OutOfTime
+        raise DeadlineExceeded
 
     assert await one(deadlines, twice) == "late"
 
@@ -82,7 +82,7 @@ async def test_work_that_is_late_is_cancelled() -> None:
         finally:
             ended.set()
 
-    with pytest.raises(OutOfTime), deadlines.begin() as call:
+    with pytest.raises(DeadlineExceeded), deadlines.begin() as call:
         await call.waiting(begun(work()))
     await ended.wait()
 

@@ -22,7 +22,7 @@ from connect_kv.services.machine_calls import MachineCalls
 from connect_kv.services.reads import Reads
 from connect_kv.services.session import SessionService
 from connect_kv.services.session_commands import SessionCommands
-from connect_kv.services.shares import Shares, UserLimits
+from connect_kv.services.user_quotas import UserLimits, UserQuotas
 from connect_kv.statemachine.loop_budget import LoopBudget
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.user_machines import UserMachines
@@ -72,7 +72,7 @@ async def opened(node: FakeNode, *, window: int = 8, clock: Clock | None = None)
         SessionTable(),
         everybody(),
         clock=clock or SystemClock(),
-        shares=Shares(UserLimits()),
+        user_quotas=UserQuotas(UserLimits()),
         window=window,
     )
     async with serving({"Session": service}) as (channel, _, _metrics):

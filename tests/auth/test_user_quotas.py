@@ -13,7 +13,7 @@ from connect_kv.errors import Refused
 from connect_kv.rpc import auth_pb2
 from connect_kv.rpc.session_pb2 import SessionReplies, SessionRequests
 from connect_kv.rpc.watch_pb2 import WatchRequest, WatchResponse
-from connect_kv.services.shares import Shares, UserLimits
+from connect_kv.services.user_quotas import UserLimits, UserQuotas
 from tests.auth.test_access import enable
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import next_of, streaming, until
@@ -104,8 +104,8 @@ async def test_streams_of_one_user(tmp_path: Path) -> None:
             "connect-kv: user 'al' has 1 streams open on this member, and may have no more"
         )
         first.cancel()
-        shares: Any = member.server.services.shares
-        await until(lambda: not shares._streams)
+        user_quotas: Any = member.server.services.user_quotas
+        await until(lambda: not user_quotas._streams)
         again = streaming(member.channel, WATCH, ("token", tokens["al"]))
         await again.write(watching(b"k"))
         await next_of(again, WatchResponse)
@@ -134,12 +134,12 @@ async def test_sessions_of_one_user(tmp_path: Path) -> None:
 
 
 def test_nobody_is_limited_where_nobody_is_told_apart() -> None:
-    shares = Shares(UserLimits(streams=1, watches=1, sessions=1))
-    shares.watch("", 5)
-    shares.session("", 5)
-    with shares.stream(""), shares.stream(""):
+    user_quotas = UserQuotas(UserLimits(streams=1, watches=1, sessions=1))
+    user_quotas.watch("", 5)
+    user_quotas.session("", 5)
+    with user_quotas.stream(""), user_quotas.stream(""):
         pass
-    with shares.stream("al"), pytest.raises(Refused), shares.stream("al"):
+    with user_quotas.stream("al"), pytest.raises(Refused), user_quotas.stream("al"):
         pass
-    with shares.stream("al"):
-        assert shares.refused["streams"] == 1
+    with user_quotas.stream("al"):
+        assert user_quotas.refused["streams"] == 1

@@ -26,8 +26,8 @@ class UserLimits:
     open some at the same moment do not see each other's: a few more are possible."""
 
 
-class Shares:
-    """Counts, and refuses by name."""
+class UserQuotas:
+    """Counts what each user has, and refuses by name what is beyond its limits."""
 
     def __init__(self, limits: UserLimits, free: Callable[[str], bool] = lambda user: False) -> None:
         """`free`: who is not limited."""
