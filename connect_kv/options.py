@@ -57,16 +57,16 @@ _TAKES: Mapping[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """One thing a node can be told."""
 
     key: str
     """Field of ServerConfig."""
     kind: Kind
-    help: str
     default: str
     """In words; the value itself is that of the field."""
+    help: str
     choices: tuple[str, ...] = ()
 
     @property
@@ -99,337 +99,121 @@ _ELSEWHERE: Mapping[str, str] = {"name": "node", "initial_cluster": "[[members]]
 
 GROUPS: Mapping[str, tuple[Option, ...]] = {
     "Who and where": (
-        Option(
-            key="config",
-            kind=Kind.FILE,
-            help="A Connect.toml; options and environment win over it.",
-            default="none",
-        ),
-        Option(key="name", kind=Kind.NAME, help="This member's name.", default="default"),
-        Option(
-            key="data_dir", kind=Kind.PATH, help="Where it keeps everything.", default="./connect-kv.data"
-        ),
-        Option(key="listen_client", kind=Kind.ADDRESS, help="For clients.", default="127.0.0.1:2379"),
-        Option(key="listen_peer", kind=Kind.ADDRESS, help="For other members.", default="127.0.0.1:2380"),
-        Option(
-            key="listen_http",
-            kind=Kind.ADDRESS,
-            help="HTTP, which the clients' port answers as well; empty: none.",
-            default="127.0.0.1:2381",
-        ),
-        Option(
-            key="advertise_client",
-            kind=Kind.ADDRESS,
-            help="What clients are told.",
-            default="--listen-client",
-        ),
-        Option(key="advertise_peer", kind=Kind.ADDRESS, help="What members dial.", default="--listen-peer"),
+        Option("config", Kind.FILE, "none", "A Connect.toml; options and environment win over it."),
+        Option("name", Kind.NAME, "default", "This member's name."),
+        Option("data_dir", Kind.PATH, "./connect-kv.data", "Where it keeps everything."),
+        Option("listen_client", Kind.ADDRESS, "127.0.0.1:2379", "For clients."),
+        Option("listen_peer", Kind.ADDRESS, "127.0.0.1:2380", "For other members."),
+        Option("listen_http", Kind.ADDRESS, "127.0.0.1:2381",
+               "HTTP, which the clients' port answers as well; empty: none."),
+        Option("advertise_client", Kind.ADDRESS, "--listen-client", "What clients are told."),
+        Option("advertise_peer", Kind.ADDRESS, "--listen-peer", "What members dial."),
     ),
     "The cluster": (
-        Option(
-            key="initial_cluster",
-            kind=Kind.MEMBERS,
-            help="All members, when it first starts.",
-            default="only this one",
-        ),
-        Option(
-            key="initial_cluster_state",
-            kind=Kind.TEXT,
-            help="Found a cluster, or join one that has added this member.",
-            default="new",
-            choices=("new", "existing"),
-        ),
-        Option(
-            key="initial_cluster_token",
-            kind=Kind.TEXT,
-            help="Tells clusters with the same names and addresses apart.",
-            default="none",
-        ),
-        Option(
-            key="machines",
-            kind=Kind.MACHINES,
-            help="Host this class, or one of connect_kv.types by its name (jobs=Queue); several times.",
-            default="none",
-        ),
-        Option(
-            key="accept_changed_code",
-            kind=Kind.TEXT,
-            help="Machines, with commas between them, whose code was changed without effect.",
-            default="none",
-        ),
-        Option(key="max_learners", kind=Kind.NUMBER, help="Learners there may be at once.", default="1"),
+        Option("initial_cluster", Kind.MEMBERS, "only this one", "All members, when it first starts."),
+        Option("initial_cluster_state", Kind.TEXT, "new",
+               "Found a cluster, or join one that has added this member.", choices=("new", "existing")),
+        Option("initial_cluster_token", Kind.TEXT, "none",
+               "Tells clusters with the same names and addresses apart."),
+        Option("machines", Kind.MACHINES, "none",
+               "Host this class, or one of connect_kv.types by its name (jobs=Queue); several times."),
+        Option("accept_changed_code", Kind.TEXT, "none",
+               "Machines, with commas between them, whose code was changed without effect."),
+        Option("max_learners", Kind.NUMBER, "1", "Learners there may be at once."),
     ),
     "TLS for clients": (
-        Option(
-            key="cert_file",
-            kind=Kind.CREDENTIAL,
-            help="Certificate for clients and HTTP, PEM, its chain after it; with it TLS is on.",
-            default="none",
-        ),
-        Option(key="key_file", kind=Kind.CREDENTIAL, help="Its private key, PEM.", default="none"),
-        Option(
-            key="trusted_ca_file",
-            kind=Kind.CREDENTIAL,
-            help="Who signs clients' certificates; alone it already demands one of each client.",
-            default="none",
-        ),
-        Option(
-            key="client_cert_auth",
-            kind=Kind.SWITCH,
-            help="Demand a certificate of each client; needs --trusted-ca-file.",
-            default="true with --trusted-ca-file",
-        ),
-        Option(
-            key="client_crl_file",
-            kind=Kind.CREDENTIAL,
-            help="Certificates of clients that are revoked, PEM or DER.",
-            default="none",
-        ),
-        Option(
-            key="client_cert_allowed_cn",
-            kind=Kind.TEXT,
-            help="CommonNames that clients' certificates may have, with commas between them.",
-            default="any",
-        ),
-        Option(
-            key="client_cert_allowed_hostname",
-            kind=Kind.TEXT,
-            help="Alternative names, one of which clients' certificates must have.",
-            default="any",
-        ),
-        Option(
-            key="http_tls",
-            kind=Kind.TEXT,
-            help="The HTTP port: TLS as for clients but open to all, with clients' certificates, or neither.",
-            default="open",
-            choices=("open", "mutual", "off"),
-        ),
-        Option(
-            key="auto_tls",
-            kind=Kind.SWITCH,
-            help="Without a certificate: make one that nobody signed, and keep it in the data directory.",
-            default="false",
-        ),
-        Option(
-            key="self_signed_cert_validity",
-            kind=Kind.NUMBER,
-            help="Years that such certificates are good.",
-            default="1",
-        ),
+        Option("cert_file", Kind.CREDENTIAL, "none",
+               "Certificate for clients and HTTP, PEM, its chain after it; with it TLS is on."),
+        Option("key_file", Kind.CREDENTIAL, "none", "Its private key, PEM."),
+        Option("trusted_ca_file", Kind.CREDENTIAL, "none",
+               "Who signs clients' certificates; alone it already demands one of each client."),
+        Option("client_cert_auth", Kind.SWITCH, "true with --trusted-ca-file",
+               "Demand a certificate of each client; needs --trusted-ca-file."),
+        Option("client_crl_file", Kind.CREDENTIAL, "none",
+               "Certificates of clients that are revoked, PEM or DER."),
+        Option("client_cert_allowed_cn", Kind.TEXT, "any",
+               "CommonNames that clients' certificates may have, with commas between them."),
+        Option("client_cert_allowed_hostname", Kind.TEXT, "any",
+               "Alternative names, one of which clients' certificates must have."),
+        Option("http_tls", Kind.TEXT, "open",
+               "The HTTP port: TLS as for clients but open to all, with clients' certificates, or neither.",
+               choices=("open", "mutual", "off")),
+        Option("auto_tls", Kind.SWITCH, "false",
+               "Without a certificate: make one that nobody signed, and keep it in the data directory."),
+        Option("self_signed_cert_validity", Kind.NUMBER, "1", "Years that such certificates are good."),
     ),
     "HTTP": (
-        Option(
-            key="enable_grpc_gateway",
-            kind=Kind.SWITCH,
-            help="The JSON gateway: etcd's API as JSON over HTTP.",
-            default="true",
-        ),
-        Option(
-            key="cors",
-            kind=Kind.TEXT,
-            help="Origins whose pages may read answers, with commas between them: http://a.example:8000.",
-            default="*",
-        ),
-        Option(
-            key="host_whitelist",
-            kind=Kind.TEXT,
-            help="Names in Host that plain HTTP answers, with commas between them.",
-            default="*",
-        ),
+        Option("enable_grpc_gateway", Kind.SWITCH, "true", "The JSON gateway: etcd's API as JSON over HTTP."),
+        Option("cors", Kind.TEXT, "*",
+               "Origins whose pages may read answers, with commas between them: http://a.example:8000."),
+        Option("host_whitelist", Kind.TEXT, "*",
+               "Names in Host that plain HTTP answers, with commas between them."),
     ),
     "TLS between members": (
-        Option(
-            key="peer_cert_file",
-            kind=Kind.CREDENTIAL,
-            help="Certificate for other members, PEM; it both serves and dials.",
-            default="none",
-        ),
-        Option(key="peer_key_file", kind=Kind.CREDENTIAL, help="Its private key, PEM.", default="none"),
-        Option(
-            key="peer_trusted_ca_file",
-            kind=Kind.CREDENTIAL,
-            help="Who signs members' certificates.",
-            default="none",
-        ),
-        Option(
-            key="peer_crl_file",
-            kind=Kind.CREDENTIAL,
-            help="Certificates of members that are revoked, PEM or DER.",
-            default="none",
-        ),
-        Option(
-            key="peer_cert_allowed_cn",
-            kind=Kind.TEXT,
-            help="CommonNames that members' certificates may have, with commas between them.",
-            default="those of the members",
-        ),
-        Option(
-            key="peer_cert_allowed_hostname",
-            kind=Kind.TEXT,
-            help="Alternative names, one of which members' certificates must have.",
-            default="those of the members",
-        ),
-        Option(
-            key="peer_auto_tls",
-            kind=Kind.SWITCH,
-            help="Without a certificate: make one that nobody signed; members believe each other unverified.",
-            default="false",
-        ),
+        Option("peer_cert_file", Kind.CREDENTIAL, "none",
+               "Certificate for other members, PEM; it both serves and dials."),
+        Option("peer_key_file", Kind.CREDENTIAL, "none", "Its private key, PEM."),
+        Option("peer_trusted_ca_file", Kind.CREDENTIAL, "none", "Who signs members' certificates."),
+        Option("peer_crl_file", Kind.CREDENTIAL, "none",
+               "Certificates of members that are revoked, PEM or DER."),
+        Option("peer_cert_allowed_cn", Kind.TEXT, "those of the members",
+               "CommonNames that members' certificates may have, with commas between them."),
+        Option("peer_cert_allowed_hostname", Kind.TEXT, "those of the members",
+               "Alternative names, one of which members' certificates must have."),
+        Option("peer_auto_tls", Kind.SWITCH, "false",
+               "Without a certificate: make one that nobody signed; members believe each other unverified."),
     ),
     "TLS for all": (
-        Option(
-            key="tls_min_version",
-            kind=Kind.TEXT,
-            help="The oldest version that is spoken.",
-            default="TLS1.2",
-            choices=("TLS1.2", "TLS1.3"),
-        ),
-        Option(
-            key="cipher_suites",
-            kind=Kind.TEXT,
-            help="Of TLS 1.2, by Go's names, with commas between them.",
-            default="all that HTTP/2 allows",
-        ),
+        Option("tls_min_version", Kind.TEXT, "TLS1.2",
+               "The oldest version that is spoken.", choices=("TLS1.2", "TLS1.3")),
+        Option("cipher_suites", Kind.TEXT, "all that HTTP/2 allows",
+               "Of TLS 1.2, by Go's names, with commas between them."),
     ),
     "Time": (
-        Option(key="heartbeat_ms", kind=Kind.MILLISECONDS, help="Leader's heartbeat.", default="100ms"),
-        Option(
-            key="election_ms",
-            kind=Kind.MILLISECONDS,
-            help="Silence before an election; at least five heartbeats.",
-            default="1s",
-        ),
-        Option(
-            key="tick_ms",
-            kind=Kind.MILLISECONDS,
-            help="The step in which both are counted.",
-            default="50ms",
-        ),
-        Option(
-            key="corruption_check_seconds",
-            kind=Kind.SECONDS,
-            help="How often the members' data is compared; 0: never.",
-            default="12h",
-        ),
+        Option("heartbeat_ms", Kind.MILLISECONDS, "100ms", "Leader's heartbeat."),
+        Option("election_ms", Kind.MILLISECONDS, "1s",
+               "Silence before an election; at least five heartbeats."),
+        Option("tick_ms", Kind.MILLISECONDS, "50ms", "The step in which both are counted."),
+        Option("corruption_check_seconds", Kind.SECONDS, "12h",
+               "How often the members' data is compared; 0: never."),
     ),
     "Users": (
-        Option(
-            key="auth_token",
-            kind=Kind.TEXT,
-            help="How tokens are made: simple, or jwt,sign-method=RS256,priv-key=FILE,...",
-            default="simple",
-        ),
-        Option(
-            key="auth_token_ttl",
-            kind=Kind.SECONDS,
-            help="How long a simple token lives unused.",
-            default="5m",
-        ),
-        Option(
-            key="bcrypt_cost",
-            kind=Kind.NUMBER,
-            help="Cost of passwords set from now on, 4 to 31.",
-            default="10",
-        ),
-        Option(
-            key="max_connections",
-            kind=Kind.NUMBER,
-            help="Connections of clients; one more is told to go away. With the gRPC library neither counts.",
-            default="16384",
-        ),
-        Option(
-            key="max_handshakes",
-            kind=Kind.NUMBER,
-            help="Of them, those that have not shown who they are; one more, and the oldest is closed.",
-            default="1024",
-        ),
-        Option(
-            key="max_streams_per_user",
-            kind=Kind.NUMBER,
-            help="Streams one user may have open on this member; 0: no limit. Root has none, here and below.",
-            default="8192",
-        ),
-        Option(
-            key="max_watches_per_user",
-            kind=Kind.NUMBER,
-            help="Watches one user may have on this member; 0: no limit.",
-            default="500000",
-        ),
-        Option(
-            key="max_sessions_per_user",
-            kind=Kind.NUMBER,
-            help="Sessions one user may have open; 0: no limit.",
-            default="5000",
-        ),
+        Option("auth_token", Kind.TEXT, "simple",
+               "How tokens are made: simple, or jwt,sign-method=RS256,priv-key=FILE,..."),
+        Option("auth_token_ttl", Kind.SECONDS, "5m", "How long a simple token lives unused."),
+        Option("bcrypt_cost", Kind.NUMBER, "10", "Cost of passwords set from now on, 4 to 31."),
+        Option("max_connections", Kind.NUMBER, "16384",
+               "Connections of clients; one more is told to go away. With the gRPC library neither counts."),
+        Option("max_handshakes", Kind.NUMBER, "1024",
+               "Of them, those that have not shown who they are; one more, and the oldest is closed."),
+        Option("max_streams_per_user", Kind.NUMBER, "8192",
+               "Streams one user may have open on this member; 0: no limit. Root has none, here and below."),
+        Option("max_watches_per_user", Kind.NUMBER, "500000",
+               "Watches one user may have on this member; 0: no limit."),
+        Option("max_sessions_per_user", Kind.NUMBER, "5000", "Sessions one user may have open; 0: no limit."),
     ),
     "Space": (
-        Option(
-            key="max_request_bytes", kind=Kind.BYTES, help="Largest request, up to 32MiB.", default="1536KiB"
-        ),
-        Option(
-            key="quota_bytes",
-            kind=Kind.BYTES,
-            help="Space for keys and values; negative: no limit.",
-            default="2GiB",
-        ),
-        Option(
-            key="auto_compaction",
-            kind=Kind.HISTORY,
-            help="History to keep: 12h, 30m, or 5000 revisions.",
-            default="all",
-        ),
-        Option(
-            key="snapshot_count",
-            kind=Kind.NUMBER,
-            help="Entries between compactions of the log.",
-            default="10000",
-        ),
-        Option(
-            key="catch_up_entries",
-            kind=Kind.NUMBER,
-            help="Entries kept for slow members.",
-            default="5000",
-        ),
+        Option("max_request_bytes", Kind.BYTES, "1536KiB", "Largest request, up to 32MiB."),
+        Option("quota_bytes", Kind.BYTES, "2GiB", "Space for keys and values; negative: no limit."),
+        Option("auto_compaction", Kind.HISTORY, "all", "History to keep: 12h, 30m, or 5000 revisions."),
+        Option("snapshot_count", Kind.NUMBER, "10000", "Entries between compactions of the log."),
+        Option("catch_up_entries", Kind.NUMBER, "5000", "Entries kept for slow members."),
     ),
     "Clients": (
-        Option(
-            key="grpc_server",
-            kind=Kind.TEXT,
-            help="What serves clients: our own, or the gRPC library's, which has no HTTP on their port.",
-            default="door",
-            choices=("door", "grpcio"),
-        ),
+        Option("grpc_server", Kind.TEXT, "door",
+               "What serves clients: our own, or the gRPC library's, which has no HTTP on their port.",
+               choices=("door", "grpcio")),
     ),
     "Logs": (
-        Option(
-            key="log_level",
-            kind=Kind.TEXT,
-            help="What is logged, and what is worse.",
-            default="info",
-            choices=("debug", "info", "warning", "error"),
-        ),
-        Option(
-            key="log_format",
-            kind=Kind.TEXT,
-            help="How each line is written.",
-            default="text",
-            choices=("text", "json"),
-        ),
-        Option(
-            key="audit_log",
-            kind=Kind.OUTPUT,
-            help="Who asked for what, from where, and what came of it: a line of JSON for a call.",
-            default="none",
-        ),
-        Option(
-            key="audit_level",
-            kind=Kind.TEXT,
-            help="Refusals, logins and management; writes too; all.",
-            default="writes",
-            choices=("auth", "writes", "reads"),
-        ),
+        Option("log_level", Kind.TEXT, "info",
+               "What is logged, and what is worse.", choices=("debug", "info", "warning", "error")),
+        Option("log_format", Kind.TEXT, "text", "How each line is written.", choices=("text", "json")),
+        Option("audit_log", Kind.OUTPUT, "none",
+               "Who asked for what, from where, and what came of it: a line of JSON for a call."),
+        Option("audit_level", Kind.TEXT, "writes",
+               "Refusals, logins and management; writes too; all.", choices=("auth", "writes", "reads")),
     ),
-}
+}  # fmt: skip
 
 OPTIONS: Mapping[str, Option] = {option.key: option for group in GROUPS.values() for option in group}
 
