@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoints
-from connect_kv.client.limits import within
 from connect_kv.client.ranges import Text, span
+from connect_kv.client.retry import UnaryCalls
 from connect_kv.rpc import auth_pb2
 from connect_kv.rpc.auth_pb2 import (
     AuthRoleGrantPermissionRequest,
@@ -46,159 +45,91 @@ class AuthClient:
     """
 
     def __init__(self, endpoints: Endpoints, timeout: float) -> None:
-        self._endpoints = endpoints
-        self._timeout = timeout
+        self._calls = UnaryCalls(endpoints, timeout)
 
     async def enable(self, *, timeout: float | None = None) -> None:
         """From now on everybody has to say who they are. There must be a user ``root`` with that role."""
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.auth_enable(auth_pb2.AuthEnableRequest(), timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,  # to say the same again does no harm
-        )
+        request = auth_pb2.AuthEnableRequest()
+        # It writes, but to say the same again does no harm.
+        await self._calls.ask(lambda stubs: stubs.auth_enable, request, timeout, writes=False)
 
     async def disable(self, *, timeout: float | None = None) -> None:
         """Nobody has to any more; all tokens end."""
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.auth_disable(auth_pb2.AuthDisableRequest(), timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        request = auth_pb2.AuthDisableRequest()
+        await self._calls.ask(lambda stubs: stubs.auth_disable, request, timeout, writes=False)
 
     async def status(self, *, timeout: float | None = None) -> tuple[bool, int]:
         """Whether it is on, and the auth revision, which every change of users and roles raises."""
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.auth_status(auth_pb2.AuthStatusRequest(), timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        request = auth_pb2.AuthStatusRequest()
+        answer = await self._calls.ask(lambda stubs: stubs.auth_status, request, timeout, writes=False)
         return answer.enabled, answer.authRevision
 
     async def login(self, user: str, password: str, *, timeout: float | None = None) -> str:
         """A token, for ``connect(token=...)``. A client that was given the password needs none."""
         request = auth_pb2.AuthenticateRequest(name=user, password=password)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.authenticate(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.authenticate, request, timeout, writes=False)
         return answer.token
 
     async def add_user(self, name: str, password: str | None = None, *, timeout: float | None = None) -> None:
         """Add a user; without a password only a certificate with that CommonName can be it."""
         options = UserAddOptions(no_password=password is None)
         request = auth_pb2.AuthUserAddRequest(name=name, password=password or "", options=options)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_add(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.user_add, request, timeout, writes=True)
 
     async def delete_user(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a user; its tokens die on all members, and its watches end."""
         request = auth_pb2.AuthUserDeleteRequest(name=name)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_delete(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.user_delete, request, timeout, writes=True)
 
     async def change_password(self, name: str, password: str, *, timeout: float | None = None) -> None:
         """Give a user another password; its tokens end. An empty one locks it out."""
         request = auth_pb2.AuthUserChangePasswordRequest(name=name, password=password)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_change_password(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,  # the same password once more
-        )
+        # It writes, but the same password once more does no harm.
+        await self._calls.ask(lambda stubs: stubs.user_change_password, request, timeout, writes=False)
 
     async def user(self, name: str, *, timeout: float | None = None) -> list[str]:
         """The roles a user holds, in order."""
         request = auth_pb2.AuthUserGetRequest(name=name)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_get(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.user_get, request, timeout, writes=False)
         return list(answer.roles)
 
     async def users(self, *, timeout: float | None = None) -> list[str]:
         """Names of all users, in order."""
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_list(auth_pb2.AuthUserListRequest(), timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        request = auth_pb2.AuthUserListRequest()
+        answer = await self._calls.ask(lambda stubs: stubs.user_list, request, timeout, writes=False)
         return list(answer.users)
 
     async def grant_role(self, user: str, role: str, *, timeout: float | None = None) -> None:
         """Have a user hold a role. ``root`` is one that need not be added."""
         request = auth_pb2.AuthUserGrantRoleRequest(user=user, role=role)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_grant_role(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,  # a role that is held already is granted
-        )
+        # It writes, but a role that is held already counts as granted.
+        await self._calls.ask(lambda stubs: stubs.user_grant_role, request, timeout, writes=False)
 
     async def revoke_role(self, user: str, role: str, *, timeout: float | None = None) -> None:
         """Take a role from a user."""
         request = auth_pb2.AuthUserRevokeRoleRequest(name=user, role=role)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.user_revoke_role(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.user_revoke_role, request, timeout, writes=True)
 
     async def add_role(self, name: str, *, timeout: float | None = None) -> None:
         """Add a role, which may do nothing yet."""
         request = auth_pb2.AuthRoleAddRequest(name=name)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_add(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.role_add, request, timeout, writes=True)
 
     async def delete_role(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a role; nobody holds it any more."""
         request = auth_pb2.AuthRoleDeleteRequest(role=name)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_delete(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.role_delete, request, timeout, writes=True)
 
     async def role(self, name: str, *, timeout: float | None = None) -> AuthRole:
         """What a role may do."""
         request = auth_pb2.AuthRoleGetRequest(role=name)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_get(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.role_get, request, timeout, writes=False)
         return AuthRole(name=name, permissions=tuple(answer.perm), machines=tuple(answer.machines))
 
     async def roles(self, *, timeout: float | None = None) -> list[str]:
         """Names of all roles, in order."""
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_list(auth_pb2.AuthRoleListRequest(), timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        request = auth_pb2.AuthRoleListRequest()
+        answer = await self._calls.ask(lambda stubs: stubs.role_list, request, timeout, writes=False)
         return list(answer.roles)
 
     async def grant(
@@ -250,17 +181,8 @@ class AuthClient:
         await self._revoke(AuthRoleRevokePermissionRequest(role=role, machine=permission), timeout)
 
     async def _grant(self, request: AuthRoleGrantPermissionRequest, timeout: float | None) -> None:
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_grant_permission(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,  # the same once more
-        )
+        # It writes, but the same right once more does no harm.
+        await self._calls.ask(lambda stubs: stubs.role_grant_permission, request, timeout, writes=False)
 
     async def _revoke(self, request: AuthRoleRevokePermissionRequest, timeout: float | None) -> None:
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.role_revoke_permission(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.role_revoke_permission, request, timeout, writes=True)

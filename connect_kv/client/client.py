@@ -23,6 +23,7 @@ from connect_kv.client.machine import MachineClient
 from connect_kv.client.maintenance import MaintenanceClient
 from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.client.request_channel import RequestChannel, UnaryRequests
+from connect_kv.client.retry import UnaryCalls
 from connect_kv.client.session import Session
 from connect_kv.client.txn import HasLeaseId
 from connect_kv.client.watch import Watch
@@ -280,12 +281,7 @@ class Client:
             min_create_revision=min_create_revision,
             max_create_revision=max_create_revision,
         )
-        return await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.range(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        return await self._calls.ask(lambda stubs: stubs.range, request, timeout, writes=False)
 
     async def delete(
         self,
@@ -478,12 +474,7 @@ class Client:
         At most once: raises OutcomeUnknown if the answer is lost, also for a query.
         """
         request = MachineCallRequest(machine=machine, method=method, json=arguments)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.machine_call(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.machine_call, request, timeout, writes=True)
         return answer.json
 
     async def describe_machines(
@@ -491,12 +482,7 @@ class Client:
     ) -> list[MachineDescribeResponse.Machine]:
         """The cluster's machines, or one: methods, parameters, types."""
         request = MachineDescribeRequest(machine=name)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.machine_describe(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.machine_describe, request, timeout, writes=False)
         return list(answer.machines)
 
     async def machine_status(
@@ -504,12 +490,7 @@ class Client:
     ) -> list[MachineStatusResponse.Member]:
         """How each machine, or one, is on each member: its version, and why it does not go on."""
         request = MachineStatusRequest(machine=name)
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.machine_status(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=False,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.machine_status, request, timeout, writes=False)
         return list(answer.members)
 
     async def skip_command(self, machine: str, index: int, *, timeout: float | None = None) -> None:
@@ -535,28 +516,13 @@ class Client:
         timeout: float | None,
     ) -> None:
         request = MachineDecideRequest(machine=machine, decision=decision, index=index)
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.machine_decide(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=True,
-        )
+        await self._calls.ask(lambda stubs: stubs.machine_decide, request, timeout, writes=True)
 
     async def status(self, endpoint: str = "", *, timeout: float | None = None) -> StatusResponse:
         """How one member is: that at `endpoint`, or the first that answers."""
         request = StatusRequest()
-        seconds = within(timeout, self._timeout)
-        if endpoint:
-            return await retry.call_one(
-                self._endpoints.find(endpoint),
-                lambda stubs, left: stubs.status(request, timeout=left),
-                timeout=seconds,
-            )
-        return await retry.call(
-            self._endpoints,
-            lambda stubs, left: stubs.status(request, timeout=left),
-            timeout=seconds,
-            writes=False,
+        return await self._calls.ask(
+            lambda stubs: stubs.status, request, timeout, writes=False, at=endpoint or None
         )
 
     async def members(self, *, linearizable: bool = True, timeout: float | None = None) -> list[Member]:
@@ -581,6 +547,10 @@ class Client:
     @property
     def _endpoints(self) -> Endpoints:
         return self._open()[0]
+
+    @property
+    def _calls(self) -> UnaryCalls:
+        return UnaryCalls(self._endpoints, self._timeout)
 
     @property
     def _requests(self) -> RequestChannel:

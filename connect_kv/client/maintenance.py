@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from connect_kv.client import retry
 from connect_kv.client.endpoints import Endpoint, Endpoints
 from connect_kv.client.failures import CallFailed, from_rpc
-from connect_kv.client.limits import within
+from connect_kv.client.retry import UnaryCalls
 from connect_kv.rpc.maintenance_pb2 import (
     NONE,
     AlarmMember,
@@ -30,7 +29,7 @@ class MaintenanceClient:
 
     def __init__(self, endpoints: Endpoints, timeout: float) -> None:
         self._endpoints = endpoints
-        self._timeout = timeout
+        self._calls = UnaryCalls(endpoints, timeout)
 
     async def alarms(
         self, alarm: AlarmType.ValueType = NONE, *, timeout: float | None = None
@@ -53,35 +52,18 @@ class MaintenanceClient:
         Alike on all members at the same revision and compacted revision.
         """
         request = HashKVRequest(revision=revision)
-        seconds = within(timeout, self._timeout)
-        if endpoint:
-            return await retry.call_one(
-                self._endpoints.find(endpoint),
-                lambda stubs, left: stubs.hash_kv(request, timeout=left),
-                timeout=seconds,
-            )
-        return await retry.call(
-            self._endpoints,
-            lambda stubs, left: stubs.hash_kv(request, timeout=left),
-            timeout=seconds,
-            writes=False,
-        )
+        at = endpoint or None
+        return await self._calls.ask(lambda stubs: stubs.hash_kv, request, timeout, writes=False, at=at)
 
     async def defragment(self, endpoint: str, *, timeout: float | None = None) -> None:
         """Have one member give back all disk space it does not need. It goes on serving."""
-        await retry.call_one(
-            self._endpoints.find(endpoint),
-            lambda stubs, left: stubs.defragment(DefragmentRequest(), timeout=left),
-            timeout=within(timeout, self._timeout),
-        )
+        request = DefragmentRequest()
+        await self._calls.ask(lambda stubs: stubs.defragment, request, timeout, writes=False, at=endpoint)
 
     async def move_leader(self, endpoint: str, to: int, *, timeout: float | None = None) -> None:
         """Have the leader, which `endpoint` must be, hand over to that member."""
-        await retry.call_one(
-            self._endpoints.find(endpoint),
-            lambda stubs, left: stubs.move_leader(MoveLeaderRequest(targetID=to), timeout=left),
-            timeout=within(timeout, self._timeout),
-        )
+        request = MoveLeaderRequest(targetID=to)
+        await self._calls.ask(lambda stubs: stubs.move_leader, request, timeout, writes=False, at=endpoint)
 
     async def snapshot(self, endpoint: str = "") -> AsyncGenerator[SnapshotResponse, None]:
         """A backup of everything one member holds, piece by piece; see `connect-kv snapshot`.
@@ -99,20 +81,10 @@ class MaintenanceClient:
     async def _alarm(
         self, request: AlarmRequest, timeout: float | None, *, writes: bool
     ) -> list[AlarmMember]:
-        answer = await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.alarm(request, timeout=seconds),
-            timeout=within(timeout, self._timeout),
-            writes=writes,
-        )
+        answer = await self._calls.ask(lambda stubs: stubs.alarm, request, timeout, writes=writes)
         return list(answer.alarms)
 
     async def _working(self) -> Endpoint:
         """A member that answers now."""
-        await retry.call(
-            self._endpoints,
-            lambda stubs, seconds: stubs.status(StatusRequest(), timeout=seconds),
-            timeout=self._timeout,
-            writes=False,
-        )
+        await self._calls.ask(lambda stubs: stubs.status, StatusRequest(), None, writes=False)
         return self._endpoints.pick(asyncio.get_running_loop().time())[0]

@@ -14,10 +14,13 @@ from connect_kv import errors
 from connect_kv.client import trouble
 from connect_kv.client.endpoints import Endpoint, Endpoints
 from connect_kv.client.failures import DEADLINE_EXCEEDED, SUSPENDED, CallFailed, Fate, fate, from_rpc
+from connect_kv.client.limits import within
 
 if TYPE_CHECKING:
-    from connect_kv.client.stubs import Stubs
+    from connect_kv.client.stubs import Stubs, Unary
 
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 T = TypeVar("T")
 _EARLY = 0.05
 """Seconds by which gRPC's clock may be ahead of the loop's."""
@@ -37,6 +40,34 @@ async def call(endpoints: Endpoints, make: Call[T], *, timeout: float, writes: b
         return await _until(deadline, endpoints, make, timeout, writes)
     finally:
         looking.cancel()
+
+
+class UnaryCalls:
+    """Makes calls of one request and one response, on whichever member answers."""
+
+    def __init__(self, endpoints: Endpoints, timeout: float) -> None:
+        """`timeout`: seconds a call may take that names no time of its own."""
+        self._endpoints = endpoints
+        self._timeout = timeout
+
+    async def ask(
+        self,
+        method: Callable[[Stubs], Unary[Request, Response]],
+        request: Request,
+        timeout: float | None,
+        *,
+        writes: bool,
+        at: str | None = None,
+    ) -> Response:
+        """Ask one member after another, as `call` does; or exactly the one at an address, once: a read."""
+        seconds = within(timeout, self._timeout)
+
+        async def make(stubs: Stubs, left: float) -> Response:
+            return await method(stubs)(request, timeout=left)
+
+        if at is not None:
+            return await call_one(self._endpoints.find(at), make, timeout=seconds)
+        return await call(self._endpoints, make, timeout=seconds, writes=writes)
 
 
 async def _until(deadline: float, endpoints: Endpoints, make: Call[T], timeout: float, writes: bool) -> T:
