@@ -76,7 +76,7 @@ class KvMachine:
         """The NOSPACE alarm is on, as replicated: requests that need space are refused."""
         self.corrupt = False
         """The CORRUPT alarm is on: requests that change anything are refused."""
-        self._store = MvccStore(self.leases)
+        self._store = MvccStore(self.leases, self.hub)
         self.ranges = self.txns = self.expired_leases = 0
         """Since this process started: answered here, or applied."""
         self._cleaner = Cleaner()
@@ -240,7 +240,7 @@ class KvMachine:
             result = Result(put=txn.put(store, overlay, request))
         else:
             result = Result()
-            old = store.put(overlay, request.key, request.value, lease)
+            old = store.put(overlay, request.key, request.value, lease, previous=request.prev_kv)
             result.put.header.revision = store.writing
             if old is not None and request.prev_kv:
                 result.put.prev_kv.ParseFromString(old)

@@ -1,6 +1,7 @@
 """MvccStore: the writing half of the key/value store. Every change is kept under its revision.
 
-It holds four numbers and the records written last; everything else is read from the state database.
+It holds four numbers, and those of each key that was written lately; everything else is read from the state
+database.
 The numbers run ahead of what readers can see, by the slice that is being applied.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from connect_kv.kv import revision, scan, wire
+from connect_kv.kv.key_numbers import ABSENT, KeyNumbers, created_and_version, numbers
 from connect_kv.kv.layout import (
     CURRENT,
     DELETED,
@@ -23,12 +25,14 @@ from connect_kv.kv.layout import (
     pack_state,
 )
 from connect_kv.kv.range_counts import RangeCounts
-from connect_kv.kv.record_cache import Known, RecordCache
 from connect_kv.kv.scan import Walk
 from connect_kv.rpc.kv_pb2 import KeyValue
 
 ChangeFields = tuple[bytes, int, bytes | None, bytes | None]
-"""The arguments of a Change; the object is only made once somebody watches."""
+"""The arguments of a WatchedChange; the object is only made once somebody watches."""
+
+UNREAD = b""
+"""As the record of before: there was one, and nobody has read it yet."""
 
 
 class WatchedChange:
@@ -42,7 +46,7 @@ class WatchedChange:
         self.record = record
         """The new KeyValue; None for a deletion."""
         self.previous = previous
-        """The KeyValue before this revision; None if there was none."""
+        """The KeyValue before this revision; None if there was none, or UNREAD."""
         self._wire: bytes | None = None
         self._wire_with_previous: bytes | None = None
 
@@ -53,7 +57,7 @@ class WatchedChange:
 
     def encoded(self, *, prev_kv: bool) -> bytes:
         """As an event of a WatchResponse."""
-        if prev_kv and self.previous is not None:
+        if prev_kv and self.previous:
             if self._wire_with_previous is None:
                 previous = None if self._creates() else self.previous
                 self._wire_with_previous = wire.event(self.key, self.revision, self.record, previous)
@@ -77,6 +81,19 @@ class Attachments(Protocol):
         """It does not depend on it any more."""
 
 
+class Audience(Protocol):
+    """Who is told of changes (`watch.WatchHub`)."""
+
+    prev_kv_watches: int
+    """How many watches want to know what was before."""
+
+
+class Nobody:
+    """An audience of none."""
+
+    prev_kv_watches = 0
+
+
 class MvccStore:
     """Writes of one request at a time: any number of `put` and `delete`, then `finish`.
 
@@ -85,9 +102,10 @@ class MvccStore:
 
     __slots__ = (
         "_attachments",
+        "_audience",
+        "_numbers",
         "_originals",
         "_originals_of",
-        "_recent",
         "_records",
         "_sub",
         "changes",
@@ -100,13 +118,16 @@ class MvccStore:
         "revision",
     )
 
-    def __init__(self, attachments: Attachments, recent: RecordCache | None = None) -> None:
+    def __init__(
+        self, attachments: Attachments, audience: Audience | None = None, known: KeyNumbers | None = None
+    ) -> None:
         self._attachments = attachments
+        self._audience = audience or Nobody()
         self._originals: dict[bytes, bytes | None] = {}
         """Of the keys that the request at hand has changed, once it changes more than one at a time."""
         self._originals_of = 0
         """The revision whose request `_originals` belongs to."""
-        self._recent = recent or RecordCache()
+        self._numbers = known or KeyNumbers()
         self._records = wire.Records()
         self.range_counts = RangeCounts()
         self.puts = self.deletes = 0
@@ -120,7 +141,8 @@ class MvccStore:
         self.revision, self.compacted, self.live, self.indexed = state
         self._sub = self._originals_of = 0
         self.changes = []
-        self._recent.clear()
+        self._numbers.clear()
+        self._numbers.complete = state == StoreState()  # nothing was ever written
         self.range_counts.clear()
 
     @property
@@ -140,33 +162,38 @@ class MvccStore:
 
     def get(self, changes: Changes, key: bytes) -> bytes | None:
         """The record of `key`, or None."""
-        known = self._recent.get(key)
-        return changes.get(CURRENT + key) if known is None else known[0]
+        return changes.get(CURRENT + key)
 
-    def put(self, changes: Changes, key: bytes, value: bytes | None, lease: int | None) -> bytes | None:
-        """Set `key` and return its record of before; None keeps the value or lease it has."""
+    def put(
+        self, changes: Changes, key: bytes, value: bytes | None, lease: int | None, *, previous: bool = False
+    ) -> bytes | None:
+        """Set `key`; None keeps the value or lease it has. With `previous`, its record of before."""
         self.puts += 1
         main = self.revision + 1
-        before = self._recent.get(key) or self._read(changes, key)
-        if before is None:
-            old, created, version, attached = None, main, 0, 0
+        known, old = self._numbers.get(key), None
+        if known is None:
+            known, old = self._learn(changes, key)
+        if known:
+            created, version = created_and_version(known)
+            attached, told = self._numbers.leases.get(key, 0), old or UNREAD
+            if not told and (previous or value is None or self._audience.prev_kv_watches):
+                told = changes.get(CURRENT + key) or UNREAD
+            if value is None:
+                value = KeyValue.FromString(told).value
+        else:
+            created, version, attached, told = main, 0, 0, None
             self.live += 1
             self.range_counts.note(main, key, 1)
-        else:
-            old, created, version, attached = before
-            if value is None:
-                value = KeyValue.FromString(old).value
         if lease is None:
             lease = attached
         if lease != attached:
             self._move(changes, key, attached, lease)
         version += 1
+        self._numbers.set(key, numbers(created, version))
         record = self._records.encode(key, created, main, version, lease, value or b"")
         changes.put(CURRENT + key, record)
-        if version > 1:  # of keys that are only created there can be any number
-            self._recent.put(key, (record, created, version, lease))
-        self._note(changes, key, record, old, record, PUT)
-        return old
+        self._note(changes, key, record, told, record, PUT)
+        return told
 
     def put_all(self, changes: Changes, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         """`put` of each in turn, with no lease, at a third of its cost: they share what they have in common.
@@ -174,38 +201,44 @@ class MvccStore:
         Each key once, and none that the request at hand has changed before.
         """
         self.puts += len(pairs)
-        main, sub = self.revision + 1, self._sub
-        recent, read, pack = self._recent, self._read, revision.pack
-        head, numbers_of, join = wire.key_head, self._records.numbers, b"".join
-        numbers, numbers_for = b"", (-1, 0)
+        main = self.revision + 1
+        get, keep, leases = self._numbers.get, self._numbers.set, self._numbers.leases
+        key_head, value_head, pack, join = wire.key_head, wire.value_head, revision.pack, b"".join
+        prev_kv = self._audience.prev_kv_watches
+        encoded, encoded_for, first = b"", -1, numbers(main, 1)
         current: dict[bytes, bytes] = {}
         history: dict[bytes, bytes] = {}
         index: dict[bytes, bytes] = {}
         created_keys: list[bytes] = []
-        for key, value in pairs:
-            before = recent.get(key) or read(changes, key)
-            if before is None:
-                old, created, version = None, main, 1
-                created_keys.append(key)
-            else:
-                old, created, version, attached = before
-                version += 1
-                if attached:
+        noted: list[ChangeFields] = []
+        for sub, (key, value) in enumerate(pairs, self._sub):
+            known = get(key)
+            old: bytes | None = UNREAD
+            if known is None:
+                known, old = self._learn(changes, key)
+            if known:
+                known += 1
+                if prev_kv and not old:
+                    old = changes.get(CURRENT + key)
+                if leases and (attached := leases.get(key)):
                     self._move(changes, key, attached, 0)
-            if numbers_for != (created, version):
-                numbers_for = created, version
-                numbers = numbers_of(created, main, version, 0)
-            record = join((head(len(key)), key, numbers, wire.value_head(len(value)), value))
+            else:
+                known, old = first, None
+                created_keys.append(key)
+            keep(key, known)
+            if encoded_for != known:
+                encoded_for = known
+                created, version = created_and_version(known)
+                encoded = self._records.numbers(created, main, version, 0)
+            record = join((key_head(len(key)), key, encoded, value_head(len(value)), value))
             revision_key = pack(main, sub)
             current[CURRENT + key] = history[HISTORY + revision_key] = record
             index[index_key(key) + revision_key] = PUT
-            if version > 1:
-                recent.put(key, (record, created, version, 0))
-            self.changes.append((key, main, record, old))
-            sub += 1
+            noted.append((key, main, record, old))
+        self.changes += noted
         for space in (current, history, index):  # in order: they are sorted before they are written
             changes.put_all(space)
-        self._sub = sub
+        self._sub += len(pairs)
         self.indexed += len(pairs)
         self.live += len(created_keys)
         self.range_counts.note_created(main, created_keys)
@@ -213,11 +246,10 @@ class MvccStore:
     def delete(self, changes: Changes, key: bytes) -> bytes | None:
         """Remove `key` and return its record of before, or None if there was none."""
         self.deletes += 1
-        before = self._recent.get(key) or self._read(changes, key)
-        if before is None:
+        record = changes.get(CURRENT + key)
+        if record is None:
             return None
-        record, _, _, lease = before
-        self._remove(changes, key, lease, record)
+        self._remove(changes, key, scan.parse(record).lease, record)
         return record
 
     def delete_range(self, changes: Changes, key: bytes, range_end: bytes) -> Walk[list[bytes]]:
@@ -253,27 +285,33 @@ class MvccStore:
         self.changes = []
         return taken
 
-    def _read(self, changes: Changes, key: bytes) -> Known | None:
+    def _learn(self, changes: Changes, key: bytes) -> tuple[int, bytes | None]:
+        """The numbers of a key that are not known, and its record, from which they come."""
         record = changes.get(CURRENT + key)
         if record is None:
-            return None
+            return ABSENT, None
         kv = KeyValue.FromString(record)
-        return record, kv.create_revision, kv.version, kv.lease
+        if kv.lease:
+            self._numbers.leases[key] = kv.lease
+        return numbers(kv.create_revision, kv.version), record
 
     def _remove(self, changes: Changes, key: bytes, lease: int, old: bytes) -> None:
         if lease:
             self._attachments.detach(changes, key, lease)
+            self._numbers.leases.pop(key, None)
         self.live -= 1
         self.range_counts.note(self.revision + 1, key, -1)
         changes.delete(CURRENT + key)
-        self._recent.discard(key)
+        self._numbers.set(key, ABSENT)
         self._note(changes, key, None, old, DELETED + key, TOMBSTONE)
 
     def _move(self, changes: Changes, key: bytes, attached: int, lease: int) -> None:
         if attached:
             self._attachments.detach(changes, key, attached)
+            self._numbers.leases.pop(key, None)
         if lease:
             self._attachments.attach(changes, key, lease)
+            self._numbers.leases[key] = lease
 
     def _note(
         self, changes: Changes, key: bytes, record: bytes | None, old: bytes | None, entry: bytes, kind: bytes

@@ -86,6 +86,9 @@ def is_serializable(request: TxnRequest) -> bool:
 
 def choose(reader: Reader, request: TxnRequest) -> Walk[Branch]:
     """Evaluate the compares of the transaction and of those nested in the branches chosen."""
+    plain = _only_plain_puts(request)
+    if plain:
+        return Branch(True, [], plain)
     succeeded = True
     for compare in request.compare:
         if not (yield from _holds(reader, compare)):
@@ -109,6 +112,21 @@ def choose(reader: Reader, request: TxnRequest) -> Walk[Branch]:
             case _:
                 operations.append(None)
     return Branch(succeeded, operations)
+
+
+def _only_plain_puts(request: TxnRequest) -> list[tuple[bytes, bytes]] | None:
+    """Keys and values, if the transaction is nothing but puts without options, and not very many.
+
+    An option takes bytes, and so does whatever else could be in it: where it is as large as its keys and
+    values alone make it, there is none.
+    """
+    ops = request.success
+    if request.compare or request.failure or len(ops) > scan.SLICE_RECORDS:
+        return None
+    pairs = [((put := op.request_put).key, put.value) for op in ops]
+    if sum([wire.plain_put_op_size(len(key), len(value)) for key, value in pairs]) != request.ByteSize():
+        return None
+    return pairs if all([key for key, _ in pairs]) else None
 
 
 def _plain_puts(ops: Sequence[RequestOp]) -> Walk[list[tuple[bytes, bytes]] | None]:
@@ -267,7 +285,7 @@ class TxnWrite:
 def _write(store: MvccStore, changes: Changes, request: PutRequest) -> bytes | None:
     value = None if request.ignore_value else request.value
     lease = None if request.ignore_lease else request.lease
-    return store.put(changes, request.key, value, lease)
+    return store.put(changes, request.key, value, lease, previous=request.prev_kv)
 
 
 def put(store: MvccStore, changes: Changes, request: PutRequest) -> PutResponse:

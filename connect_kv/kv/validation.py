@@ -127,14 +127,8 @@ def _only_puts_keys(request: TxnRequest, budget: int) -> bool:
     if len(request.compare) > budget or not all(compare.key for compare in request.compare):
         return False
     for branch in (request.success, request.failure):
-        keys: set[bytes] = set()
-        for op in branch:
-            if not op.HasField("request_put"):
-                return False
-            put = op.request_put
-            if put.ignore_value or put.ignore_lease:
-                return False
-            keys.add(put.key)
+        # Of any other kind of operation the put is one without a key.
+        keys = {put.key for op in branch if not ((put := op.request_put).ignore_value or put.ignore_lease)}
         if not len(keys) == len(branch) <= budget or b"" in keys:
             return False
     return True

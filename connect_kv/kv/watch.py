@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from connect_kv.interfaces import Clock
@@ -22,7 +22,7 @@ from connect_kv.kv.intervals import IntervalIndex
 from connect_kv.kv.layout import FROM_KEY
 from connect_kv.kv.read_transactions import ReadTransactions
 from connect_kv.kv.revision import Revision
-from connect_kv.kv.store import ChangeFields, WatchedChange
+from connect_kv.kv.store import UNREAD, ChangeFields, WatchedChange
 from connect_kv.kv.watcher_group import GroupKey, PendingBytes, WatcherGroup
 from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchResponse
 
@@ -128,6 +128,8 @@ class WatchHub:
         """Events that left for clients."""
         self.owned: Counter[str] = Counter()
         """How many watches each user has."""
+        self.prev_kv_watches = 0
+        """Watches that want to know what was before."""
         self._streams: dict[Outlet, None] = {}
         self._live: dict[Watcher, None] = {}
         self._groups: dict[GroupKey, WatcherGroup[Watcher]] = {}
@@ -171,11 +173,13 @@ class WatchHub:
             self._desync(watch, self.revision + 1)
         self.revision = revision
 
-    def publish(self, revision: int, changes: Iterable[ChangeFields]) -> None:
+    def publish(self, revision: int, changes: Sequence[ChangeFields]) -> None:
         """The store stands at `revision`, by these changes. Only groups that match cost anything."""
         self.revision = revision
         if not self._live:
             return
+        if self.prev_kv_watches:
+            self._leave_unread(changes)
         keys, ranges = self._keys, self._ranges
         fed: dict[WatcherGroup[Watcher], None] = {}
         for fields in changes:
@@ -213,8 +217,10 @@ class WatchHub:
             await clock.sleep(interval)
             await self.notify_progress()
 
-    def own(self, owner: str, more: int) -> None:
-        """That user has so many watches more, or fewer."""
+    def own(self, watch: Watcher, more: int) -> None:
+        """Its user has so many such watches more, or fewer."""
+        owner = watch.owner
+        self.prev_kv_watches += more * watch.prev_kv
         self.owned[owner] += more
         if not self.owned[owner]:
             del self.owned[owner]
@@ -261,6 +267,14 @@ class WatchHub:
         self.closed = True
         for stream in list(self._streams):
             stream.wake()
+
+    def _leave_unread(self, changes: Sequence[ChangeFields]) -> None:
+        """Where nobody wanted to know what was before while these were applied, those who want to know by now
+        read them from the history.
+        """
+        if any(fields[3] == UNREAD for fields in changes):
+            for watch in [one for one in self._live if one.prev_kv]:
+                self._desync(watch, changes[0][1])
 
     def _limit(self, group: WatcherGroup[Watcher], most: int) -> None:
         """Let those fall behind for whom it would have to keep more than so many bytes."""

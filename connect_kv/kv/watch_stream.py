@@ -131,7 +131,7 @@ class WatchStream:
             return
         watch = Watcher(self, request.watch_id or self._unused_id(), key, request, owner)
         self._watches[watch.id] = watch
-        self._hub.own(owner, 1)
+        self._hub.own(watch, 1)
         self._answer(WatchResponse(watch_id=watch.id, created=True), revision)
         if 0 < watch.start <= revision:
             watch.unsynced = True
@@ -396,7 +396,7 @@ class WatchStream:
     def _drop(self, watch: Watcher) -> None:
         watch.closed = True
         self._hub.leave(watch)
-        self._hub.own(watch.owner, -1)
+        self._hub.own(watch, -1)
         watch.unsent = []
         del self._watches[watch.id]
 

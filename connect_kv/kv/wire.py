@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from connect_kv.protowire import field, read_varint, varint
 from connect_kv.rpc.command_pb2 import Result
-from connect_kv.rpc.kv_pb2 import KeyValue, ResponseHeader
+from connect_kv.rpc.kv_pb2 import KeyValue, PutRequest, RequestOp, ResponseHeader, TxnRequest
 
 HEADER = b"\x0a"
 """The header is field 1 of every response."""
@@ -42,6 +42,13 @@ def key_head(size: int) -> bytes:
 def value_head(size: int) -> bytes:
     """KeyValue.value = 5, up to its content; an empty value is not written."""
     return b"\x2a" + varint(size) if size else b""
+
+
+@lru_cache(4096)
+def plain_put_op_size(key: int, value: int) -> int:
+    """Bytes of a put of a key and a value of these sizes, without options, in a branch of a TxnRequest."""
+    put = PutRequest(key=bytes(key), value=bytes(value))
+    return TxnRequest(success=[RequestOp(request_put=put)]).ByteSize()
 
 
 def is_plain_put(encoded: bytes) -> bool:

@@ -15,7 +15,8 @@ from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import Event, KeyValue, PutRequest, TxnRequest
 from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse
-from tests.kv.conftest import Kv, delete_op, new_engine, put_op, txn_op
+from connect_kv.storage.overlay import Overlay
+from tests.kv.conftest import Kv, delete_op, new_engine, put_op, run, txn_op
 
 END = 1 << 40
 """The id of a watch that is created and cancelled, to mark where the responses so far end."""
@@ -188,6 +189,33 @@ async def test_prev_kv(kv: Kv, start: int) -> None:
     events = [event for response in await client.responses() for event in response.events]
     assert [event.prev_kv.value for event in events] == [b"", b"1", b"2", b"", b"3", b"3"]
     assert [event.HasField("prev_kv") for event in events] == [False, True, True, False, True, True]
+
+
+async def test_prev_kv_of_a_watch_that_begins_while_a_slice_is_applied(kv: Kv) -> None:
+    """Nobody had asked for what was before when the first of these was applied."""
+    kv.put(b"a", b"1")
+    client, overlay = Client(kv), Overlay(kv.engine)
+    for index, value in enumerate((b"2", b"3"), kv.index + 1):
+        run(kv.machine.apply(Command(put=PutRequest(key=b"a", value=value)), index, kv.at, overlay))
+        if value == b"2":
+            client.create(b"a", b"", prev_kv=True)
+    kv.machine.seal(overlay)
+    kv.write(overlay)
+    kv.index += 2
+    events = [event for response in await client.responses() for event in response.events]
+    kv.put(b"a", b"4")
+    events += [event for response in await client.responses() for event in response.events]
+    assert [event.prev_kv.value for event in events] == [b"1", b"2", b"3"]
+    assert kv.machine.hub.unsynced == 0
+
+
+async def test_what_was_before_is_only_read_while_somebody_wants_it(kv: Kv) -> None:
+    client = Client(kv)
+    client.create(b"a", b"")
+    client.create(b"a", b"", prev_kv=True)
+    assert kv.machine.hub.prev_kv_watches == 1
+    client.stream.cancel(WatchCancelRequest(watch_id=1))
+    assert kv.machine.hub.prev_kv_watches == 0
 
 
 @pytest.mark.parametrize("start", [0, 3])
