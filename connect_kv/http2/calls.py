@@ -39,7 +39,7 @@ class Route:
 class ServerTurn(Turn):
     """What came during a turn, on all connections."""
 
-    __slots__ = ("any_gone", "more", "ready", "requests", "routes", "services")
+    __slots__ = ("any_gone", "limited", "more", "ready", "requests", "routes", "services")
 
     def __init__(self, routes: dict[bytes, Route], requests: Route | None = None) -> None:
         """`requests`: for those that are no calls of gRPC; None: they are refused."""
@@ -52,6 +52,8 @@ class ServerTurn(Turn):
         self.any_gone = False
         self.more: Callable[[Call], Metadata] = _nothing_more
         """What this side adds to the metadata of calls with the same fields."""
+        self.limited: Limited = _nobody_is_told
+        """Told of what is refused before a handler sees it, because it is too much."""
 
     def take(self) -> list[tuple[Route, list[Call]]]:
         """The calls to be handed over now. One that was reset in the same read is not among them: the
@@ -68,6 +70,14 @@ class ServerTurn(Turn):
                 taken.append((route, calls))
         self.any_gone = False
         return taken
+
+
+Limited = Callable[[str, bytes, int, str], None]
+"""Told the client's address, the method's path, empty for a whole connection, a status code, the reason."""
+
+
+def _nobody_is_told(address: str, path: bytes, code: int, reason: str) -> None:
+    pass
 
 
 class Kept:

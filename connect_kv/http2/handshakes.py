@@ -28,9 +28,17 @@ class TlsHandshakes:
     """Accepts connections of one server. A loop that listens by itself begins any number at once."""
 
     def __init__(
-        self, context: ssl.SSLContext, arrivals: Arrivals, limit: float, make: Callable[[], asyncio.Protocol]
+        self,
+        context: ssl.SSLContext,
+        arrivals: Arrivals,
+        limit: float,
+        make: Callable[[], asyncio.Protocol],
+        made_room: Callable[[str], None],
     ) -> None:
-        """`limit`: seconds for each; `make`: the protocol that goes on behind it."""
+        """`limit`: seconds for each; `make`: the protocol that goes on behind it; `made_room` is told the
+        address of one that is ended for others' sake.
+        """
+        self._made_room = made_room
         self._context = context
         self._arrivals = arrivals
         self._limit = limit
@@ -75,7 +83,11 @@ class TlsHandshakes:
             protocol = self._make()
             task = self._spawn(self._shake(connection, protocol, sockets.address(name)))
             task.add_done_callback(partial(_closed, connection))
-            self._arrivals.add(protocol, partial(_cancel, task))
+            self._arrivals.add(protocol, partial(self._make_room, task, sockets.address(name)))
+
+    def _make_room(self, task: asyncio.Task[None], address: str) -> None:
+        self._made_room(address)
+        task.cancel()
 
     async def _shake(self, connection: socket.socket, protocol: asyncio.Protocol, address: str) -> None:
         """Ends when the handshake does; the protocol has its connection then, and is counted by itself."""
@@ -111,10 +123,6 @@ class TlsHandshakes:
         if len(self._told) > _TOLD_HOSTS:
             self._told.popitem(last=False)
         logger.warning("a handshake failed", extra={"peer": address, "reason": reason})
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def _closed(connection: socket.socket, task: asyncio.Task[None]) -> None:

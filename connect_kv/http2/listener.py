@@ -15,11 +15,11 @@ from typing import Final, cast
 
 from connect_kv.http2 import frames, sockets
 from connect_kv.http2.arrivals import Arrivals
-from connect_kv.http2.calls import Call, Peer, Route, ServerTurn
+from connect_kv.http2.calls import Call, Limited, Peer, Route, ServerTurn
 from connect_kv.http2.frames import PREFACE
 from connect_kv.http2.handshakes import TlsHandshakes
 from connect_kv.http2.limits import Limits
-from connect_kv.http2.metadata import INTERNAL, Metadata
+from connect_kv.http2.metadata import INTERNAL, RESOURCE_EXHAUSTED, Metadata
 from connect_kv.http2.requests import RequestConnection
 from connect_kv.http2.server import ServerConnection
 from connect_kv.http2.tasks import Handle, Serve, Tasks
@@ -55,6 +55,7 @@ class Http2Server:
         refuse: Mapping[str, Callable[[Call], None]] | None = None,
         waiting: Collection[str] = (),
         requests: Callable[[Call], None] | None = None,
+        limited: Limited | None = None,
     ) -> None:
         """Methods by their full name, ``/package.Service/Method``.
 
@@ -63,7 +64,8 @@ class Http2Server:
         and says what is to be known of it; `more` what is added to the metadata of its calls. `refuse`, by
         method, answers a call of which there are too many (`Limits.served`). Unary calls of `waiting` wait
         for others, and are not counted. `requests` is given each request that is no call of gRPC, on a
-        `RequestConnection`; without it they are told 415.
+        `RequestConnection`; without it they are told 415. `limited` is told of calls and connections that are
+        refused because they are too much, before a handler sees them.
         """
         self.limits = limits or Limits()
         self.http1 = http1
@@ -87,6 +89,8 @@ class Http2Server:
         self.turn.wake = self._woken
         if more is not None:
             self.turn.more = more
+        if limited is not None:
+            self.turn.limited = limited
         self.in_turn = False
         """What is to be written is written without being asked for."""
         self.meet = meet
@@ -120,7 +124,9 @@ class Http2Server:
     async def start(self, context: ssl.SSLContext | None = None) -> None:
         """Accept connections at all addresses that were bound. `context`: with TLS, see `ALPN`."""
         if context is not None:
-            self._handshakes = TlsHandshakes(context, self.arrivals, self.limits.handshake, self.protocol)
+            self._handshakes = TlsHandshakes(
+                context, self.arrivals, self.limits.handshake, self.protocol, self.made_room
+            )
         while self._bound:
             bound = self._bound.pop()
             if self._handshakes is not None:
@@ -138,6 +144,10 @@ class Http2Server:
     def protocol(self) -> asyncio.Protocol:
         """For one accepted socket, or behind its handshake."""
         return _Socket(self)
+
+    def made_room(self, address: str) -> None:
+        """A connection from there was closed before it had shown who it is, so that others get a place."""
+        self.turn.limited(address, b"", RESOURCE_EXHAUSTED, "closed to make room: it had not shown who it is")
 
     # Turns.
 
@@ -255,12 +265,14 @@ class _Socket(asyncio.Protocol):
         server = self._server
         crowded = len(server.sockets) >= server.limits.connections
         server.sockets.add(self)
-        server.arrivals.add(self, self._transport.abort)
+        server.arrivals.add(self, self._make_room)
         tls = transport.get_extra_info("ssl_object")
         chosen = tls.selected_alpn_protocol() if tls is not None else None
         if crowded:
             server.refused_connections += 1
-            self._start().end(frames.NO_ERROR, "too many connections")
+            core = self._start()
+            server.turn.limited(core.peer.address, b"", RESOURCE_EXHAUSTED, "too many connections")
+            core.end(frames.NO_ERROR, "too many connections")
         elif chosen == "h2" or server.http1 is None:
             self._start()
         elif chosen == "http/1.1":
@@ -270,6 +282,10 @@ class _Socket(asyncio.Protocol):
         if server.stopping:
             self.drain()
         server.flush()
+
+    def _make_room(self) -> None:
+        self._server.made_room(sockets.address(self._transport.get_extra_info("peername")))
+        self._transport.abort()
 
     def _start(self) -> ServerConnection:
         server, transport = self._server, self._transport

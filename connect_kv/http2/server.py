@@ -146,7 +146,7 @@ class ServerConnection(Connection[Call, Head]):
         call.ended = ended
         refusal = head.refusal
         if isinstance(refusal, StatusError):
-            self.fail(call, refusal.code, refusal.text)
+            self._refuse(call, refusal)
         elif refusal is not None:
             self._refuse_request(call, refusal)
         else:
@@ -220,6 +220,10 @@ class ServerConnection(Connection[Call, Head]):
         return decompress(message, call.head.encoding, self.limits.message) if compressed else message
 
     def _refuse(self, stream: Call, why: StatusError) -> None:
+        if why.code == RESOURCE_EXHAUSTED:
+            route = stream.head.route
+            path = b"" if route is None else route.path
+            self.turn.limited(self.peer.address, path, why.code, why.text)
         self.fail(stream, why.code, why.text)
 
     def _reset(self, stream: Call, code: int) -> None:

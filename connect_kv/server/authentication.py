@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -86,4 +87,5 @@ def make_audit(config: ServerConfig, trail: Trail, access: Access, clock: Clock)
         wall=clock.wall,
         enabled=lambda: access.enabled,
         user_of=access.who,
+        later=lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
     )

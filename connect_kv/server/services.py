@@ -144,6 +144,7 @@ class Services:
         )
         if trail is not None:
             access.audit = make_audit(config, trail, access, clock)
+        self._audit = access.audit
         self._streams = Streams(
             self.executor.has_leader, patience=_LEADER_PATIENCE * config.election_ms / 1000
         )
@@ -271,6 +272,7 @@ class Services:
             on_own_port=gateway_on_http_port(config),
             origins=listed(config.cors),
             hosts=listed(config.host_whitelist),
+            limited=None if access.audit is None else access.audit.limited,
         )
         self._http = HttpPort(answers, tls.get(HTTP), gate)
         self._grpc: DoorServer | GrpcioServer | None = None
@@ -289,6 +291,7 @@ class Services:
                 requests=partial(self._http.request, CLIENTS in tls),
                 limits=Limits(connections=config.max_connections, arrivals=config.max_handshakes),
                 turned_away=None if access.audit is None else access.audit.turned_away,
+                limited=None if access.audit is None else access.audit.limited,
             )
             show_connections(metrics, self._grpc)
         self._tasks: list[asyncio.Task[None]] = []
@@ -358,6 +361,8 @@ class Services:
         await self.executor.close()
         await self._renewals.close()
         await self._lock_queue.close()
+        if self._audit is not None:
+            self._audit.close()
 
     def _alarms(self) -> frozenset[str]:
         cluster = self._host.cluster

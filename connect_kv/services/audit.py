@@ -21,6 +21,7 @@ from connect_kv.auth.tokens import INVALID_TOKEN
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.services.caller import Caller
+from connect_kv.services.limits import LimitCounts, Refusals, Told, is_limit
 from connect_kv.services.status import status_of
 
 
@@ -111,10 +112,12 @@ class Audit:
         wall: Callable[[], int],
         enabled: Callable[[], bool],
         user_of: Callable[[Caller], str],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """`wall`: nanoseconds since 1970. `user_of` names the caller, without judging; empty: nobody known.
-        `enabled`: whether anybody is asked who they are.
+        `enabled`: whether anybody is asked who they are. `later` calls something after so many seconds.
         """
+        self._limits = LimitCounts(self._told, later)
         self._trail = trail
         self._level = level
         self._node = node
@@ -133,7 +136,9 @@ class Audit:
     def ended(self, caller: Caller, call: str, request: Message | None, error: BaseException | None) -> None:
         """A call is over. `error`: what its caller is told of, None if all went well."""
         refused = is_refusal(error)
-        if refused or self.wants(call):
+        if is_limit(error):
+            self._limited(caller, call, request, error)
+        elif refused or self.wants(call):
             self._write(caller, call, request, error, refused or call == "Auth.Authenticate")
 
     def command(
@@ -141,7 +146,9 @@ class Audit:
     ) -> None:
         """A request within a session was refused, or is answered."""
         refused = is_refusal(error)
-        if refused or self.wants_command(kind):
+        if is_limit(error):
+            self._limited(caller, f"Session.{kind}", request, error)
+        elif refused or self.wants_command(kind):
             self._write(caller, f"Session.{kind}", request, error, refused)
 
     def turned_away(self, address: str, certificate: str | None, reason: str) -> None:
@@ -149,13 +156,38 @@ class Audit:
         line = self._line("", "certificate", address, "", Code.PERMISSION_DENIED.name)
         self._put({**line, "certificate": certificate, "reason": reason}, important=True)
 
+    def limited(self, address: str, call: str, code: Code, reason: str) -> None:
+        """Something was refused unread, because it was too much: it is told with others of this second.
+
+        `call`: ``Service.Method``; empty, for a connection.
+        """
+        self._limits.note(address, "", "", call, code.name, reason)
+
+    def close(self) -> None:
+        """Nothing more comes: what has gathered is written down."""
+        self._limits.flush()
+
+    def _limited(
+        self, caller: Caller, call: str, request: Message | None, error: BaseException | None
+    ) -> None:
+        code, reason = _outcome(error)
+        user, by = self._who(caller, call, request)
+        self._limits.note(caller.address, _cut(user), by, call, code, reason or str(error))
+
+    def _told(self, refused: Refusals, told: Told) -> None:
+        line = self._line(refused.user, refused.by, refused.host, refused.call, told.code)
+        self._put({**line, "reason": told.reason, "times": told.times}, important=True)
+
+    def _who(self, caller: Caller, call: str, request: Message | None) -> tuple[str, str]:
+        """The name that was shown, and by what."""
+        if call == "Auth.Authenticate" and request is not None:
+            return str(getattr(request, "name", "")), "password"
+        return self._user_of(caller), _means(caller)
+
     def _write(
         self, caller: Caller, call: str, request: Message | None, error: BaseException | None, important: bool
     ) -> None:
-        if call == "Auth.Authenticate" and request is not None:
-            user, by = str(getattr(request, "name", "")), "password"
-        else:
-            user, by = self._user_of(caller), _means(caller)
+        user, by = self._who(caller, call, request)
         code, reason = _outcome(error)
         line = self._line(_cut(user), by, caller.address, call, code)
         if not self._enabled():

@@ -232,6 +232,7 @@ async def test_each_call_is_written_down_as_alone() -> None:
             wall=lambda: 0,
             enabled=lambda: False,
             user_of=lambda caller: "",
+            later=lambda seconds, call: None,
         )
 
     came, expected = list[bytes](), list[bytes]()

@@ -23,6 +23,8 @@ from connect_kv.trailers import MOST_REQUEST_METADATA
 
 TurnedAway = Callable[[str, str | None, str], None]
 """Told the client's address, the CommonName of its certificate if it has one, and the reason."""
+Limited = Callable[[str, str, Code, str], None]
+"""Told the client's address, which method it called or nothing of a connection, the code and the reason."""
 
 
 class DoorServer:
@@ -38,11 +40,13 @@ class DoorServer:
         requests: Callable[[Call], None] | None = None,
         limits: Limits | None = None,
         turned_away: TurnedAway | None = None,
+        limited: Limited | None = None,
     ) -> None:
         """`credentials`: for TLS. `http1` makes a protocol for who speaks HTTP/1.1 on this port;
         `requests` is given what comes over HTTP/2 and is no call of gRPC.
 
-        `turned_away` is told of each connection whose certificate is not let in.
+        `turned_away` is told of each connection whose certificate is not let in, `limited` of what is refused
+        because it is too much, before anybody else has seen it.
         """
         self._credentials = credentials
         unary: dict[str, Callable[[list[Call]], None]] = {}
@@ -73,6 +77,7 @@ class DoorServer:
             more=_more({path.encode() for path, route in router.routes.items() if route.addressed}),
             refuse=refuse,
             waiting=[path for path, route in router.routes.items() if route.waits],
+            limited=None if limited is None else _telling(limited),
         )
         self._port = 0
 
@@ -174,12 +179,20 @@ def _serving(route: MethodRoute) -> Serve:
     return serve
 
 
-def _refusing(overloaded: Callable[[], RpcFailed]) -> Callable[[Call], None]:
+def _refusing(overloaded: Callable[[str], RpcFailed]) -> Callable[[Call], None]:
     def refuse(call: Call) -> None:
-        status = overloaded().status
+        status = overloaded(call.peer.address).status
         call.fail(status.code, status.text, status.trailing)
 
     return refuse
+
+
+def _telling(limited: Limited) -> Callable[[str, bytes, int, str], None]:
+    def tell(address: str, path: bytes, code: int, reason: str) -> None:
+        service, _, method = path.decode("latin-1").rpartition(".")[2].partition("/")
+        limited(address, f"{service}.{method}" if method else "", Code(code), reason)
+
+    return tell
 
 
 def _status(failed: RpcFailed) -> StatusError:

@@ -81,7 +81,7 @@ class GrpcioHandlers(grpc.GenericRpcHandler):
     def _unary(self, route: MethodRoute, metadata: Callable[[Context], Metadata]) -> Unary:
         async def unary(request: bytes, context: Context) -> bytes:
             if route.overloaded is not None and self._serving >= self._most_served:
-                await _abort(context, route.overloaded())
+                await _abort(context, route.overloaded(_address(context)))
             self._serving += not route.waits
             try:
                 return await route.unary(request, metadata(context))
@@ -140,10 +140,14 @@ def _addressed(metadata: Callable[[Context], Metadata]) -> Callable[[Context], M
     """With where the call comes from."""
 
     def with_address(context: Context) -> Metadata:
-        family, _, address = unquote(context.peer()).partition(":")
-        return (*metadata(context), (PEER_ADDRESS, address if family in ("ipv4", "ipv6") else ""))
+        return (*metadata(context), (PEER_ADDRESS, _address(context)))
 
     return with_address
+
+
+def _address(context: Context) -> str:
+    family, _, address = unquote(context.peer()).partition(":")
+    return address if family in ("ipv4", "ipv6") else ""
 
 
 async def _abort(context: Context, failed: RpcFailed) -> NoReturn:

@@ -108,8 +108,9 @@ class MethodRoute:
     """For UNARY: the encoded request in, the encoded response out."""
     stream: Callable[[Wire], Awaitable[None]]
     """For the other kinds: serve it to its end."""
-    overloaded: Callable[[], RpcFailed] | None
-    """Refuses a call unread, for a member with more calls than it can serve; None: it never is."""
+    overloaded: Callable[[str], RpcFailed] | None
+    """Refuses a call from that address unread, for a member with more calls than it can serve; None: it never
+    is."""
     batch: Callable[[Sequence[UnaryCall]], None] | None = None
     """For a UNARY method that has this form: takes all calls that came in one turn of the loop, and answers
     each of them once, then or later, as `unary` would. It neither waits nor raises."""
@@ -483,9 +484,11 @@ class _Method:
             raise inner
         raise self.failed(inner, caller, request) from inner
 
-    def _overloaded(self) -> RpcFailed:
+    def _overloaded(self, address: str) -> RpcFailed:
         """Reads nothing: what a refusal costs is what it spares the member."""
         status = status_of(Overloaded("too many calls wait to be taken"))
+        if self.audit is not None:
+            self.audit.limited(address, self._name, status.code, status.text)
         self.count.started += 1
         self.count.fail(status.code.name)
         return RpcFailed(status)

@@ -64,6 +64,9 @@ class Shared(Protocol):
     def opened(self, connection: Bounded) -> bool:
         """Note it; False if there are too many."""
 
+    def too_many(self, address: str) -> None:
+        """One from there was refused."""
+
     def closed(self, connection: Bounded) -> None:
         """It is over."""
 
@@ -129,6 +132,7 @@ class HttpConnection(asyncio.Protocol):
         self._peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
         self.due = self._loop.time() + self._shared.limits.head_seconds
         if not self._shared.opened(self):
+            self._shared.too_many(self._peer)
             self._refuse(503, "too many connections")
 
     def abort(self) -> None:

@@ -21,9 +21,10 @@ from connect_kv.frontend.http.connection import Take
 from connect_kv.frontend.http.errors import refuse
 from connect_kv.frontend.http.exchange import Crowded, Exchange, TooLarge
 from connect_kv.frontend.http.large import ANSWER, LARGE, in_pieces
-from connect_kv.frontend.http.lines import LineStream
+from connect_kv.frontend.http.limits import Limited, nobody_is_told
+from connect_kv.frontend.http.lines import LineStream, larger
 from connect_kv.frontend.http.metadata import TOO_SHORT, metadata_of
-from connect_kv.frontend.http.paths import OURS, Target, targets
+from connect_kv.frontend.http.paths import OURS, Target, name_of, targets
 from connect_kv.frontend.http.together import Gathering, Together
 from connect_kv.json_mapping.decoding import BadJson, decode, readable
 from connect_kv.json_mapping.encoding import encode
@@ -38,8 +39,13 @@ _DEADLINE = Status(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 class Gateway:
     """Every path of etcd's gateway, and for every method ``/connect_kv/v1/service/method``."""
 
-    def __init__(self, router: Router, *, most_message: int, most_body: int) -> None:
-        """`most_message`: bytes of an encoded request; `most_body`: of its JSON."""
+    def __init__(
+        self, router: Router, *, most_message: int, most_body: int, limited: Limited | None = None
+    ) -> None:
+        """`most_message`: bytes of an encoded request; `most_body`: of its JSON. `limited` is told of what is
+        refused because it is too much, before the router has seen it.
+        """
+        self._limited = limited or nobody_is_told
         self._router = router
         self._most_message = most_message
         self._most_body = most_body
@@ -50,7 +56,7 @@ class Gateway:
 
     def direct(self) -> Mapping[bytes, Take]:
         """By path as it is sent: methods whose calls are carried out together and without a task each."""
-        gathering = Gathering(self._most_message)
+        gathering = Gathering(self._most_message, self._refused)
         found: dict[bytes, Take] = {}
         for path, target in targets().items():
             route = self._router.route(target.route)
@@ -81,15 +87,14 @@ class Gateway:
             text = readable(await exchange.body.whole())
             data = b"" if not text or not text.strip(BLANKS) else decode(call.request, text)[0]
             if len(data) > self._most_message:
-                raise RpcFailed(too_large(len(data), self._most_message))
+                raise larger(len(data), self._most_message)
             if seconds is None:
                 answer = await call.route.unary(data, metadata)
             else:
                 async with deadline(seconds):
                     answer = await call.route.unary(data, metadata)
         except (RpcFailed, Refused, BadJson, TooLarge, Crowded) as error:
-            status = status_of_failed(error, self._most_body)
-            refuse(exchange, status.code, status.text)
+            self._refuse(exchange, call.name, error)
             return
         message = call.response(answer)
         if len(answer) < LARGE:
@@ -112,8 +117,7 @@ class Gateway:
             if not target.method.client_streaming:
                 await stream.take_one()
         except (Refused, BadJson, TooLarge, Crowded) as error:
-            status = status_of_failed(error, self._most_body)
-            refuse(exchange, status.code, status.text)
+            self._refuse(exchange, name_of(target), error)
             return
         try:
             async with deadline(seconds):
@@ -122,13 +126,24 @@ class Gateway:
             await stream.fail(failed.status)
         stream.end()
 
+    def _refuse(self, exchange: Exchange, call: str, error: Exception) -> None:
+        status = status_of_failed(error, self._most_body)
+        if not isinstance(error, RpcFailed):  # those the router has told of
+            self._refused(exchange, call, status)
+        refuse(exchange, status.code, status.text)
+
+    def _refused(self, exchange: Exchange, call: str, status: Status) -> None:
+        if status.code is Code.RESOURCE_EXHAUSTED:
+            self._limited(exchange.peer, call, status.code, status.text)
+
 
 class _Call:
     """A unary method, ready to be called."""
 
-    __slots__ = ("addressed", "request", "response", "route")
+    __slots__ = ("addressed", "name", "request", "response", "route")
 
     def __init__(self, target: Target, route: MethodRoute) -> None:
+        self.name = name_of(target)
         self.route = route
         self.addressed = route.addressed
         self.request = target.method.input_type
@@ -148,11 +163,6 @@ async def deadline(seconds: float | None) -> AsyncIterator[None]:
         if not scope.expired():
             raise
         raise RpcFailed(_DEADLINE) from None
-
-
-def too_large(size: int, most: int) -> Status:
-    """In the words of etcd's gRPC library."""
-    return Status(Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {most})")
 
 
 def status_of_failed(error: Exception, most_body: int) -> Status:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from connect_kv.etcd_errors import Code
+
+Limited = Callable[[str, str, Code, str], None]
+"""Told the client's address, which method it called or nothing of a connection, the code and the reason."""
+
+
+def nobody_is_told(address: str, call: str, code: Code, reason: str) -> None:
+    """Where nothing is written down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ class Http2Request:
         exchange, call = self._exchange, self._call
         call.notify = self._changed
         if not self._shared.opened(self):
+            self._shared.too_many(call.peer.address)
             exchange.respond(503, _TEXT, b"503 too many connections")
         elif call.peer.refusal is not None:
             exchange.respond(403, _TEXT, f"{call.peer.refusal.text}\n".encode())

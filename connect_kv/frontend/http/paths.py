@@ -76,6 +76,11 @@ class Target:
     method: MethodDescriptor
 
 
+def name_of(target: Target) -> str:
+    """The method as the audit log calls it: ``Service.Method``."""
+    return f"{target.method.containing_service.name}.{target.method.name}"
+
+
 def targets() -> dict[str, Target]:
     """By path: etcd's, and for every method of every service ``/connect_kv/v1/service/method``."""
     found: dict[str, Target] = {}

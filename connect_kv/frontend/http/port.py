@@ -13,6 +13,7 @@ from connect_kv.metrics import Metrics
 
 if TYPE_CHECKING:
     from connect_kv.frontend.grpc.router import Router
+    from connect_kv.frontend.http.limits import Limited
     from connect_kv.frontend.http.over_http2 import Http2Requests
     from connect_kv.frontend.http.server import HttpServer
     from connect_kv.frontend.http.site import Site
@@ -48,6 +49,8 @@ class Gate:
     """Whether the port for HTTP has the gateway; not where that asks less of clients than theirs does."""
     origins: frozenset[str] = frozenset({"*"})
     hosts: frozenset[str] = frozenset({"*"})
+    limited: Limited | None = None
+    """Told of what is refused because it is too much."""
 
 
 @dataclass(slots=True)
@@ -127,14 +130,17 @@ class HttpPort:
 
             limits, gate, found = HttpLimits(), self._gate, dict(pages(self._answers))
             access, gateway = SiteAccess(), None
+            limited = None if gate is None else gate.limited
             if gate is not None:
                 access = SiteAccess(origins=gate.origins, hosts=gate.hosts)
                 if gate.enabled:
                     found[PATH] = Document(self._answers.version.get("connect_kv", "")).serve
                     most_body = max(limits.body, 8 * gate.most_message)
-                    gateway = Gateway(gate.router, most_message=gate.most_message, most_body=most_body)
+                    gateway = Gateway(
+                        gate.router, most_message=gate.most_message, most_body=most_body, limited=limited
+                    )
             own = gateway if gate is not None and gate.on_own_port else None
             self._serving = _Serving(
-                HttpServer(limits), Site(found, access, own), Site(found, access, gateway)
+                HttpServer(limits, limited), Site(found, access, own), Site(found, access, gateway)
             )
         return self._serving

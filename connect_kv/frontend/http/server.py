@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from connect_kv.credentials import Credentials
+from connect_kv.etcd_errors import Code
 from connect_kv.frontend.http.connection import Bounded, Direct, Handler, HttpConnection
 from connect_kv.frontend.http.heads import DateLine
-from connect_kv.frontend.http.limits import HttpLimits
+from connect_kv.frontend.http.limits import HttpLimits, Limited, nobody_is_told
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,9 @@ _GRACE_SECONDS = 1.0
 class HttpServer:
     """Use it in the loop that was running when it was made."""
 
-    def __init__(self, limits: HttpLimits | None = None) -> None:
+    def __init__(self, limits: HttpLimits | None = None, limited: Limited | None = None) -> None:
+        """`limited` is told of connections that are refused for there are too many."""
+        self._limited = limited or nobody_is_told
         self.limits = limits or HttpLimits()
         self.clock = DateLine()
         self.held = 0
@@ -94,6 +97,10 @@ class HttpServer:
         if self.stopping:
             connection.drain()
         return len(self._connections) <= self.limits.connections
+
+    def too_many(self, address: str) -> None:
+        """One from there was refused."""
+        self._limited(address, "", Code.RESOURCE_EXHAUSTED, "too many connections")
 
     def closed(self, connection: Bounded) -> None:
         """One less."""

@@ -18,11 +18,11 @@ from connect_kv.frontend.http.exchange import Exchange
 from connect_kv.frontend.http.large import ANSWER, LARGE, in_pieces
 from connect_kv.frontend.http.lines import larger
 from connect_kv.frontend.http.metadata import metadata_of
-from connect_kv.frontend.http.paths import Target
+from connect_kv.frontend.http.paths import Target, name_of
 from connect_kv.json_mapping.decoding import BadJson, decode, readable
 from connect_kv.json_mapping.encoding import encode
 from connect_kv.json_mapping.syntax import BLANKS
-from connect_kv.services.status import UNEXPECTED
+from connect_kv.services.status import UNEXPECTED, Status
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 class Together:
     """A method whose calls are carried out together."""
 
-    __slots__ = ("addressed", "batch", "kept", "request", "response")
+    __slots__ = ("addressed", "batch", "kept", "name", "request", "response")
 
     def __init__(self, target: Target, route: MethodRoute) -> None:
         assert route.batch is not None
+        self.name = name_of(target)
         self.batch = route.batch
         self.addressed = route.addressed
         self.request = target.method.input_type
@@ -80,8 +81,9 @@ class _Call:
 class Gathering:
     """What came in one."""
 
-    def __init__(self, most_message: int) -> None:
-        """`most_message`: bytes of an encoded request."""
+    def __init__(self, most_message: int, refused: Callable[[Exchange, str, Status], None]) -> None:
+        """`most_message`: bytes of an encoded request. `refused` is told of what the router does not see."""
+        self._refused = refused
         self._most = most_message
         self._waiting: list[tuple[Together, Exchange, bytes]] = []
 
@@ -102,7 +104,9 @@ class Gathering:
             except BadJson as error:
                 refuse(exchange, Code.INVALID_ARGUMENT, str(error))
             except Refused as refused:
-                refuse(exchange, Code(refused.code), refused.message)
+                status = Status(Code(refused.code), refused.message)
+                self._refused(exchange, method.name, status)
+                refuse(exchange, status.code, status.text)
             except Exception as error:  # a fault of ours: it must not be that of the others
                 logger.error("a request failed", exc_info=error, extra={"method": method.request.full_name})
                 refuse(exchange, Code.UNKNOWN, UNEXPECTED)
