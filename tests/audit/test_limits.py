@@ -124,19 +124,20 @@ async def test_every_limit_of_a_member_is_told_of(tmp_path: Path) -> None:
 
         put = PutRequest(key=b"k", value=b"v" * (1 << 20))
         path = "/etcdserverpb.KV/Put"
+        puts: Any = member.channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
-            await member.channel.unary_unary(path)(put.SerializeToString())
+            await puts(put.SerializeToString())
         assert "larger than max" in (await told(log, call="KV.Put", code="RESOURCE_EXHAUSTED"))["reason"]
         small = PutRequest(key=b"k", value=b"v" * 5000).SerializeToString()
         with pytest.raises(grpc.aio.AioRpcError, match="request is too large"):
-            await member.channel.unary_unary(path)(small, metadata=(("token", tokens["al"]),))
+            await puts(small, metadata=(("token", tokens["al"]),))
         await told(log, call="KV.Put", code="INVALID_ARGUMENT", user="al")
 
 
 async def wrong_logins(member: Member, count: int) -> None:
     request = auth_pb2.AuthenticateRequest(name="bo", password="wrong").SerializeToString()
     call: Any = member.channel.unary_unary("/etcdserverpb.Auth/Authenticate")
-    answers = await asyncio.gather(*(call(request) for _ in range(count)), return_exceptions=True)
+    answers: list[Any] = await asyncio.gather(*(call(request) for _ in range(count)), return_exceptions=True)
     assert {one.code() for one in answers} <= {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
