@@ -21,7 +21,7 @@ from connect_kv.auth.tokens import INVALID_TOKEN
 from connect_kv.errors import Refused
 from connect_kv.etcd_errors import Code
 from connect_kv.services.caller import Caller
-from connect_kv.services.limits import LimitCounts, Refusals, Told, is_limit
+from connect_kv.services.limits import LimitCounts, LimitedPeer, LimitNotice, is_limit
 from connect_kv.services.status import status_of
 
 
@@ -174,7 +174,7 @@ class Audit:
         user, by = self._who(caller, call, request)
         self._limits.note(caller.address, _cut(user), by, call, code, reason or str(error))
 
-    def _told(self, refused: Refusals, told: Told) -> None:
+    def _told(self, refused: LimitedPeer, told: LimitNotice) -> None:
         line = self._line(refused.user, refused.by, refused.host, refused.call, told.code)
         self._put({**line, "reason": told.reason, "times": told.times}, important=True)
 

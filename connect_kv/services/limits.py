@@ -32,7 +32,7 @@ def is_limit(error: BaseException | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusals:
+class LimitedPeer:
     """Those of one peer, user and method within a second."""
 
     host: str
@@ -43,7 +43,7 @@ class Refusals:
 
 
 @dataclass(slots=True)
-class Told:
+class LimitNotice:
     """What is said of them."""
 
     code: str
@@ -56,23 +56,25 @@ class LimitCounts:
     """Gathers them, and gives them to `tell` a second after the first."""
 
     def __init__(
-        self, tell: Callable[[Refusals, Told], None], later: Callable[[float, Callable[[], None]], object]
+        self,
+        tell: Callable[[LimitedPeer, LimitNotice], None],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """`later` calls something after so many seconds."""
         self._tell = tell
         self._later = later
-        self._gathered: dict[Refusals, Told] = {}
+        self._gathered: dict[LimitedPeer, LimitNotice] = {}
 
     def note(self, address: str, user: str, by: str, call: str, code: str, reason: str) -> None:
         """One more. `address`: ``host:port``."""
         if not self._gathered:
             self._later(SECONDS, self.flush)
-        key = Refusals(address.rpartition(":")[0], user, by, call)
+        key = LimitedPeer(address.rpartition(":")[0], user, by, call)
         told = self._gathered.get(key)
         if told is None:
             if len(self._gathered) >= MOST_LINES:
-                key = Refusals(OTHERS, "", "", "")
-            told = self._gathered.setdefault(key, Told(code, reason))
+                key = LimitedPeer(OTHERS, "", "", "")
+            told = self._gathered.setdefault(key, LimitNotice(code, reason))
         told.times += 1
         told.code, told.reason = code, reason
 
