@@ -18,7 +18,7 @@ from connect_kv.rpc import auth_pb2
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.services.audit import Audit, Level
 from connect_kv.services.limits import MOST_LINES
-from tests.auth.test_shares import WATCH, prepared, watching
+from tests.auth.test_user_quotas import WATCH, prepared, watching
 from tests.gateway import http2, raw
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import streaming, until
