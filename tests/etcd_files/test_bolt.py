@@ -127,6 +127,7 @@ def checked(path: Path) -> None:
             dict(file.items(name))
 
 
+@pytest.mark.long
 def test_a_snapshot_with_one_bit_changed_or_cut_short_is_refused(tmp_path: Path) -> None:
     """At a thousand random places: the digest at its end speaks for all of it."""
     whole = with_digest(written(SMALL))
@@ -149,6 +150,7 @@ def test_a_snapshot_with_one_bit_changed_or_cut_short_is_refused(tmp_path: Path)
     refused(whole + b"\0")
 
 
+@pytest.mark.long
 def test_a_bit_changed_without_a_digest_is_refused_or_changes_no_structure(tmp_path: Path) -> None:
     """etcd's live database has no checksum: within a key or a value nobody can see it. Nowhere else is one
     read in silence: never a pair more or less, longer or shorter, but at the very end of a page.
@@ -193,6 +195,7 @@ def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content
         read(path)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_pages_behind_a_whole_head_end(

@@ -47,6 +47,7 @@ def plainly(kv: Kv, last: int, compacted: int) -> int:
     return checksum
 
 
+@pytest.mark.long
 @given(seed=st.integers(0, 1 << 30), changes=st.integers(1, 120), most=st.sampled_from([1, 3, 200_000]))
 @settings(max_examples=120, deadline=None)
 def test_any_history_is_hashed_by_the_rule_before_and_after_the_cleanup(

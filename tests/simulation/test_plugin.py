@@ -75,6 +75,7 @@ def test_a_deterministic_machine_passes(check_determinism: CheckDeterminism) -> 
     check_determinism(Counter, calls=50)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("machine", "why"),
     [(Tags, "the order of a set"), (Stamped, "the clock"), (Dated, "time zone"), (Yearly, "the clock")],
@@ -135,6 +136,7 @@ def test_a_stale_answer_of_a_machine_that_reads_the_time_of_the_log_is_found() -
     assert "value() → " in str(violation)
 
 
+@pytest.mark.long
 def test_the_command_tells_a_broken_counter_from_a_good_one() -> None:
     def simulate(machine: str) -> subprocess.CompletedProcess[str]:
         command = [

@@ -37,6 +37,7 @@ def whole_batches(path: Path) -> int:
         engine.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sizes",
     [[10, 0, 30, 5], [32768 // 2 - 60, 300, 20], [9000, 40000, 33000, 50]],
@@ -58,6 +59,7 @@ def test_a_log_cut_at_any_byte_is_recovered_up_to_its_last_whole_batch(
     assert (counts[0], counts[-1]) == (0, len(sizes))
 
 
+@pytest.mark.long
 def test_a_log_store_cut_at_any_byte_of_its_last_records_opens(tmp_path: Path) -> None:
     """It holds a prefix of what was saved, and takes new entries."""
     log = new_log(LevelDbDisk(), tmp_path / "n1")
@@ -79,6 +81,7 @@ def test_a_log_store_cut_at_any_byte_of_its_last_records_opens(tmp_path: Path) -
     assert lasts == {2, 3, 4, 5}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", [0x01, 0x40, 0xFF])
 def test_a_changed_byte_anywhere_in_a_log_is_never_silent(tmp_path: Path, bits: int) -> None:
     """Also in a length, where LevelDB alone would take the rest for cut off and drop it."""
@@ -132,6 +135,7 @@ def test_a_missing_table_or_manifest_is_refused(tmp_path: Path, pattern: str) ->
         LevelDbDisk().open(tmp_path / "db")
 
 
+@pytest.mark.long
 def test_a_manifest_cut_or_changed_anywhere_never_costs_data_silently(tmp_path: Path) -> None:
     """LevelDB reads it up to the damage; what had been turned into tables since would be deleted."""
     engine = LevelDbDisk().open(tmp_path / "db")

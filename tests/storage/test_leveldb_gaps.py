@@ -53,6 +53,7 @@ def test_files_that_follow_each_other_are_kept(two_files: Path) -> None:
     assert present(two_files, in_order=True) == list(range(BATCHES))
 
 
+@pytest.mark.long
 def test_a_file_after_one_that_was_cut_anywhere_is_given_up(two_files: Path, tmp_path: Path) -> None:
     first = wal.files(two_files)[0]
     data = (two_files / first).read_bytes()

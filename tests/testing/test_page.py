@@ -36,6 +36,7 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_tests_of_the_page_pass(directory: Path) -> None:
     done = run(directory, "pytest", "-q", "-p", "no:cacheprovider", "-k", "not processes")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -23,6 +23,7 @@ def test_all_are_listed() -> None:
     assert list(READY_MADE) == sorted(name for name in types.__all__ if f"{name}Client" in types.__all__)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "machine",
     [one if one in SHORT else pytest.param(one, marks=pytest.mark.cluster) for one in CLASSES],
