@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -114,54 +114,6 @@ class Settings:
         return uvloop.run(work())
 
 
-def _endpoints(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    if value is not None and _counts(context, option):
-        context.ensure_object(Settings).endpoints = value
-
-
-def _timeout(context: click.Context, option: click.Parameter, value: float | None) -> None:
-    if value is not None and _counts(context, option):
-        context.ensure_object(Settings).timeout = value
-
-
-def _output(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    settings = context.ensure_object(Settings)
-    if value is not None and _counts(context, option):
-        settings.output = value
-        settings.chosen = True
-
-
-_FILES = {"tls_cacert": "ca", "tls_cert": "cert", "tls_key": "key"}
-"""By the parameter's name, which is not the option's: commands have arguments of their own called key."""
-
-
-def _tls(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    if value and _counts(context, option):
-        context.ensure_object(Settings).tls[_FILES[option.name or ""]] = value
-
-
-def _tls_option(name: str, help: str) -> click.Option:
-    return click.Option(
-        [f"--{name}", f"tls_{name}"],
-        metavar="FILE",
-        envvar=f"CONNECT_KV_{name.upper()}",
-        show_envvar=True,
-        expose_value=False,
-        callback=_tls,
-        help=help,
-    )
-
-
-def _user(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    if value and _counts(context, option):
-        context.ensure_object(Settings).user = value
-
-
-def _password_file(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    if value and _counts(context, option):
-        context.ensure_object(Settings).password_file = value
-
-
 def _counts(context: click.Context, option: click.Parameter) -> bool:
     """Whether a value rules: the environment, which is asked anew by each command, never over an option."""
     given = context.ensure_object(Settings).given
@@ -172,64 +124,82 @@ def _counts(context: click.Context, option: click.Parameter) -> bool:
     return name not in given
 
 
+def _option(
+    names: list[str],
+    take: Callable[[Settings, Any], None],
+    variable: str,
+    help: str,
+    *,
+    metavar: str | None = None,
+    type: click.ParamType[Any] | None = None,
+    blank: bool = False,
+) -> click.Option:
+    """An option that stands before or after the command's name; `take` is handed the value that rules.
+
+    `blank`: whether empty text is one.
+    """
+
+    def callback(context: click.Context, option: click.Parameter, value: Any) -> None:
+        if value is not None and (value != "" or blank) and _counts(context, option):
+            take(context.ensure_object(Settings), value)
+
+    return click.Option(
+        names, metavar=metavar, type=type, envvar=f"CONNECT_KV_{variable}", show_envvar=True,
+        expose_value=False, callback=callback, help=help,
+    )  # fmt: skip
+
+
+def _set(name: str) -> Callable[[Settings, Any], None]:
+    return lambda settings, value: setattr(settings, name, value)
+
+
+def _choose_output(settings: Settings, value: str) -> None:
+    settings.output, settings.chosen = value, True
+
+
+def _tls_option(name: str, field: str, help: str) -> click.Option:
+    """For the field of `Tls`. Commands have arguments of their own called key."""
+
+    def take(settings: Settings, value: str) -> None:
+        settings.tls[field] = value
+
+    return _option([f"--{name}", f"tls_{name}"], take, name.upper(), help, metavar="FILE")
+
+
 def common_options() -> list[click.Parameter]:
-    """The options, to be given before or after the command's name."""
+    """The options of every command that talks to a cluster."""
     return [
-        click.Option(
-            ["--endpoints", "-e"],
-            metavar="HOST:PORT,...",
-            envvar="CONNECT_KV_ENDPOINTS",
-            show_envvar=True,
-            expose_value=False,
-            callback=_endpoints,
-            help=f"Members to ask, in turn.  [default: {DEFAULT_ENDPOINTS}]",
+        _option(
+            ["--endpoints", "-e"], _set("endpoints"), "ENDPOINTS",
+            f"Members to ask, in turn.  [default: {DEFAULT_ENDPOINTS}]", metavar="HOST:PORT,...",
+            blank=True,
         ),
-        click.Option(
-            ["--timeout"],
-            type=Duration(above=0),
-            metavar="DURATION",
-            envvar="CONNECT_KV_TIMEOUT",
-            show_envvar=True,
-            expose_value=False,
-            callback=_timeout,
-            help="How long the call may take, such as 500ms; seconds without a unit.  [default: 5s]",
+        _option(
+            ["--timeout"], _set("timeout"), "TIMEOUT",
+            "How long the call may take, such as 500ms; seconds without a unit.  [default: 5s]",
+            metavar="DURATION", type=Duration(above=0),
         ),
-        _tls_option("cacert", "Talk TLS; members' certificates must be signed by the CAs in this file."),
-        _tls_option("cert", "The certificate to show to members."),
-        _tls_option("key", "Its key."),
-        click.Option(
-            ["--user", "calling_user"],
-            metavar="NAME[:PASSWORD]",
-            envvar="CONNECT_KV_USER",
-            show_envvar=True,
-            expose_value=False,
-            callback=_user,
-            help="Who calls. Without a password: that of --password-file, of CONNECT_KV_PASSWORD, or you are "
-            "asked.  [default: who has logged in]",
+        _tls_option("cacert", "ca",
+                    "Talk TLS; members' certificates must be signed by the CAs in this file."),
+        _tls_option("cert", "cert", "The certificate to show to members."),
+        _tls_option("key", "key", "Its key."),
+        _option(
+            ["--user", "calling_user"], _set("user"), "USER",
+            "Who calls. Without a password: that of --password-file, of CONNECT_KV_PASSWORD, or you are "
+            "asked.  [default: who has logged in]", metavar="NAME[:PASSWORD]",
         ),
-        click.Option(
-            ["--password-file", "calling_password_file"],
-            metavar="FILE",
-            envvar="CONNECT_KV_PASSWORD_FILE",
-            show_envvar=True,
-            expose_value=False,
-            callback=_password_file,
-            help="The password of --user, one line; '-': standard input.",
+        _option(
+            ["--password-file", "calling_password_file"], _set("password_file"), "PASSWORD_FILE",
+            "The password of --user, one line; '-': standard input.", metavar="FILE",
         ),
         output_option(),
-    ]
+    ]  # fmt: skip
 
 
 def output_option() -> click.Option:
     """How to print, likewise to be given before or after the command's name."""
-    return click.Option(
-        ["--output", "-o"],
-        type=click.Choice(FORMATS),
-        envvar="CONNECT_KV_OUTPUT",
-        show_envvar=True,
-        expose_value=False,
-        callback=_output,
-        help="How to print the answer.",
+    return _option(
+        ["--output", "-o"], _choose_output, "OUTPUT", "How to print the answer.", type=click.Choice(FORMATS)
     )
 
 
