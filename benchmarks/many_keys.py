@@ -11,8 +11,9 @@ import grpc.aio
 from benchmarks import loads
 from benchmarks.pairs import PAIRS
 from benchmarks.run import BenchmarkRun
-from benchmarks.systems import BenchmarkMember, ConnectKv, Etcd, KeyValueSystem
+from benchmarks.systems import ConnectKv, Etcd, KeyValueSystem
 from connect_kv.rpc.kv_pb2 import PutRequest, PutResponse, RangeRequest, RangeResponse
+from connect_kv.testing.processes import ServerProcess
 
 REPEATS = 3
 """Of each way to die, in turns; the median counts."""
@@ -83,7 +84,7 @@ async def _until_back(
     happens: Callable[[], Awaitable[None]],
     probe: Probe,
     *,
-    without: BenchmarkMember | None = None,
+    without: ServerProcess | None = None,
 ) -> float:
     """A new call every 20 ms, at one member after the other; none waits for those before it."""
     loop = asyncio.get_running_loop()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import grpc.aio
 
@@ -19,7 +18,7 @@ from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.testing.network import NodeLocation
 from connect_kv.testing.ports import free_ports
-from connect_kv.testing.processes import NodeProcess, ProcessCluster, until
+from connect_kv.testing.processes import NodeProcess, ProcessCluster, ServerProcess, until
 
 START_SECONDS = 60.0
 QUOTA_BYTES = 64 << 30
@@ -99,35 +98,10 @@ class System:
         raise NotImplementedError
 
 
-class BenchmarkMember(Protocol):
-    """One server of a cluster."""
-
-    @property
-    def client_address(self) -> str:
-        """``host:port`` for clients."""
-
-    @property
-    def running(self) -> bool:
-        """Whether its process lives."""
-
-    @property
-    def pid(self) -> int:
-        """The id of the running process."""
-
-    async def start(self) -> None:
-        """Start it; does not wait until it serves."""
-
-    async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-
-    async def stop(self, timeout: float) -> int:
-        """SIGTERM, and wait until it has ended."""
-
-
 class KeyValueSystem(System):
     """A cluster that answers etcd's API."""
 
-    members: Sequence[BenchmarkMember] = ()
+    members: Sequence[ServerProcess] = ()
     access: BenchAccess = ANYBODY
     """As whom it is asked how it is."""
 
@@ -158,10 +132,10 @@ class KeyValueSystem(System):
         """SIGKILL to all."""
         await asyncio.gather(*(member.kill() for member in self.members if member.running))
 
-    async def leader(self) -> BenchmarkMember:
+    async def leader(self) -> ServerProcess:
         """The member that leads, as soon as one says so of itself."""
 
-        async def find() -> BenchmarkMember | None:
+        async def find() -> ServerProcess | None:
             for member in self.members:
                 if member.running and await _leads(member.client_address, self.access):
                     return member
@@ -219,34 +193,22 @@ def _placed(directory: Path, places: Sequence[NodeLocation], arguments: Sequence
     return nodes
 
 
-class EtcdMember:
+class EtcdMember(ServerProcess):
     """One etcd, as it comes."""
 
     def __init__(self, program: str, directory: Path, name: str, place: NodeLocation) -> None:
-        self.name = name
+        super().__init__(name, directory / f"{name}.log")
         self.place = place
         self.initial_cluster = ""
         self.scheme = "http"
         self.arguments: Sequence[str] = ()
         self._directory = directory
         self._command = [*place.wrapper, program]
-        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def client_address(self) -> str:
         """``host:port`` for clients."""
         return f"{self.place.host}:{self.place.ports[0]}"
-
-    @property
-    def running(self) -> bool:
-        """Whether its process lives."""
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        """The id of the running process."""
-        assert self._process is not None
-        return self._process.pid
 
     async def start(self) -> None:
         """Start it; does not wait until it serves."""
@@ -259,25 +221,7 @@ class EtcdMember:
             "--quota-backend-bytes", str(QUOTA_BYTES), "--max-txn-ops", "1024", *self.arguments,
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-        with (self._directory / f"{self.name}.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, *arguments, stdout=log, stderr=log, env=environment
-            )
-
-    async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        await self._end(signal.SIGKILL, 20.0)
-
-    async def stop(self, timeout: float = 60.0) -> int:
-        """SIGTERM, and wait until it has ended."""
-        return await self._end(signal.SIGTERM, timeout)
-
-    async def _end(self, number: signal.Signals, timeout: float) -> int:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.send_signal(number)
-        async with asyncio.timeout(timeout):
-            return await self._process.wait()
+        await self._launch([*self._command, *arguments], environment)
 
 
 class Etcd(KeyValueSystem):

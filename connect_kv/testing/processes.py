@@ -39,43 +39,22 @@ async def until(condition: Callable[[], Awaitable[T | None]], timeout: float, wh
         await asyncio.sleep(0.02)
 
 
-class NodeProcess:
-    """One `connect-kv serve` process and its data directory, which outlives it."""
+class ServerProcess:
+    """A member of a cluster: one process at a time, and the file that it prints into."""
 
-    def __init__(
-        self,
-        name: str,
-        directory: Path,
-        ports: tuple[int, int, int],
-        arguments: Sequence[str],
-        *,
-        host: str = "127.0.0.1",
-    ) -> None:
+    def __init__(self, name: str, log_file: Path) -> None:
         self.name = name
-        self.host = host
-        self.data_dir = directory / name
-        self.log_file = directory / f"{name}.log"
-        self.client_port, self.peer_port, self.http_port = ports
-        self.arguments = list(arguments)
-        self.environment: dict[str, str] = {}
-        """Added to the process's environment at its next start."""
-        self.wrapper: list[str] = []
-        """Command the process is started under at its next start (a tracer, a limit)."""
-        self.python = sys.executable
-        """What runs it: that of another environment has another version."""
-        self.program = "connect_kv.cli.main"
-        """Module that is run; another one may plant a fault first."""
+        self.log_file = log_file
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def client_address(self) -> str:
         """``host:port`` for clients."""
-        return f"{self.host}:{self.client_port}"
+        raise NotImplementedError
 
-    @property
-    def peer_address(self) -> str:
-        """``host:port`` for other members."""
-        return f"{self.host}:{self.peer_port}"
+    async def start(self) -> None:
+        """Start it; does not wait until it serves."""
+        raise NotImplementedError
 
     @property
     def running(self) -> bool:
@@ -92,49 +71,6 @@ class NodeProcess:
     def returncode(self) -> int | None:
         """Exit status of the last process, once it ended."""
         return None if self._process is None else self._process.returncode
-
-    def command(self) -> list[str]:
-        """What is executed."""
-        return [
-            *self.wrapper, self.python, "-m", self.program, "serve",
-            "--name", self.name, "--data-dir", str(self.data_dir),
-            "--listen-client", self.client_address, "--listen-peer", self.peer_address,
-            "--listen-http", f"{self.host}:{self.http_port}", *self.arguments,
-        ]  # fmt: skip
-
-    async def start(self) -> None:
-        """Start it; does not wait until it serves."""
-        assert not self.running, f"{self.name} runs already"
-        with self.log_file.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.command(), stdout=log, stderr=log, env={**os.environ, **self.environment}
-            )
-
-    async def ready(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait until it serves linearizable reads."""
-
-        async def probe() -> bool:
-            if not self.running:
-                raise DidNotStart(f"{self.name} ended with {self.returncode}:\n{self.log_tail()}")
-            return await self.http("/readyz") == 200
-
-        try:
-            await until(probe, timeout, f"{self.name} to be ready")
-        except TimeoutError as error:
-            raise DidNotStart(f"{error}:\n{self.log_tail()}") from error
-
-    async def http(self, path: str) -> int | None:
-        """Status of a GET on the HTTP port; None if it does not answer."""
-        found = await asyncio.to_thread(_get, f"http://{self.host}:{self.http_port}{path}", 2.0)
-        return None if found is None else found[0]
-
-    async def metric(self, name: str) -> float | None:
-        """A value without labels from its metrics; None if it does not answer."""
-        found = await asyncio.to_thread(_get, f"http://127.0.0.1:{self.http_port}/metrics", 5.0)
-        for line in () if found is None else found[1].splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[1])
-        return None
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
@@ -173,6 +109,89 @@ class NodeProcess:
         status = Path(f"/proc/{self.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return {key: int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssFile")}
+
+    async def _launch(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdout=log, stderr=log, env=environment
+            )
+
+
+class NodeProcess(ServerProcess):
+    """One `connect-kv serve` process and its data directory, which outlives it."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        ports: tuple[int, int, int],
+        arguments: Sequence[str],
+        *,
+        host: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(name, directory / f"{name}.log")
+        self.host = host
+        self.data_dir = directory / name
+        self.client_port, self.peer_port, self.http_port = ports
+        self.arguments = list(arguments)
+        self.environment: dict[str, str] = {}
+        """Added to the process's environment at its next start."""
+        self.wrapper: list[str] = []
+        """Command the process is started under at its next start (a tracer, a limit)."""
+        self.python = sys.executable
+        """What runs it: that of another environment has another version."""
+        self.program = "connect_kv.cli.main"
+        """Module that is run; another one may plant a fault first."""
+
+    @property
+    def client_address(self) -> str:
+        """``host:port`` for clients."""
+        return f"{self.host}:{self.client_port}"
+
+    @property
+    def peer_address(self) -> str:
+        """``host:port`` for other members."""
+        return f"{self.host}:{self.peer_port}"
+
+    def command(self) -> list[str]:
+        """What is executed."""
+        return [
+            *self.wrapper, self.python, "-m", self.program, "serve",
+            "--name", self.name, "--data-dir", str(self.data_dir),
+            "--listen-client", self.client_address, "--listen-peer", self.peer_address,
+            "--listen-http", f"{self.host}:{self.http_port}", *self.arguments,
+        ]  # fmt: skip
+
+    async def start(self) -> None:
+        """Start it; does not wait until it serves."""
+        assert not self.running, f"{self.name} runs already"
+        await self._launch(self.command(), {**os.environ, **self.environment})
+
+    async def ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Wait until it serves linearizable reads."""
+
+        async def probe() -> bool:
+            if not self.running:
+                raise DidNotStart(f"{self.name} ended with {self.returncode}:\n{self.log_tail()}")
+            return await self.http("/readyz") == 200
+
+        try:
+            await until(probe, timeout, f"{self.name} to be ready")
+        except TimeoutError as error:
+            raise DidNotStart(f"{error}:\n{self.log_tail()}") from error
+
+    async def http(self, path: str) -> int | None:
+        """Status of a GET on the HTTP port; None if it does not answer."""
+        found = await asyncio.to_thread(_get, f"http://{self.host}:{self.http_port}{path}", 2.0)
+        return None if found is None else found[0]
+
+    async def metric(self, name: str) -> float | None:
+        """A value without labels from its metrics; None if it does not answer."""
+        found = await asyncio.to_thread(_get, f"http://127.0.0.1:{self.http_port}/metrics", 5.0)
+        for line in () if found is None else found[1].splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
+        return None
 
 
 class ProcessCluster:
