@@ -151,6 +151,7 @@ class RaftCore:
     def report_unreachable(self, to: int) -> None:
         """The connection to that member broke, or messages to it were lost."""
         self._replication.unreachable(to)
+        self._heartbeats.unreachable(to)
         if to == self._state.leader_id:
             self._state.doubt_leader()
 

@@ -8,6 +8,7 @@ from connect_kv.raft.reads import ReadRequest
 from connect_kv.raft.ready import ReadState
 from connect_kv.raft.replication import Replication
 from connect_kv.raft.state import RaftState
+from connect_kv.raft.types import Role
 
 
 class Heartbeats:
@@ -16,6 +17,13 @@ class Heartbeats:
     def __init__(self, state: RaftState, replication: Replication) -> None:
         self._state = state
         self._replication = replication
+        self._term = 0
+        self._for_all = 0
+        """The last round that went to every member in this term,"""
+        self._answered: list[int] = []
+        """who has answered it, in order of the answers,"""
+        self._nearest: list[int] = []
+        """and these before those who answered one before it."""
 
     def tick(self) -> None:
         """One tick of a leader."""
@@ -37,10 +45,22 @@ class Heartbeats:
             self._begin_round(frozenset(state.progress))
 
     def flush(self) -> None:
-        """Begin a round if reads wait for one."""
+        """Begin a round if reads wait for one.
+
+        Only those are asked whose answers it takes, who answered first when all were asked: to ask the
+        others as well costs each of them a turn, and their answers come when the reads are gone. Should one
+        not answer, the next heartbeat asks all, and confirms what an earlier round would have.
+        """
         state = self._state
         if state.reads.wants_round:
-            self._begin_round(state.membership.voters | state.membership.voters_outgoing)
+            self._begin_round(self._majority() or self._voters())
+
+    def unreachable(self, node_id: int) -> None:
+        """Messages to or from that member were lost: reads that may wait for its answer ask all."""
+        if node_id in self._nearest:
+            self._nearest.remove(node_id)
+            if self._state.role is Role.LEADER and self._state.reads.under_way:
+                self._begin_round(self._voters())
 
     def response(self, message: HeartbeatResponse) -> None:
         """A member answered a round."""
@@ -49,6 +69,10 @@ class Heartbeats:
         if progress is None or message.round > state.round:
             return
         progress.recent_active = True
+        if message.round == self._for_all and message.source not in self._answered:
+            self._answered.append(message.source)
+            others = [node_id for node_id in self._nearest if node_id not in self._answered]
+            self._nearest = self._answered + others
         if message.round > progress.acknowledged_round:
             progress.acknowledged_round = message.round
             self._confirm_reads()
@@ -66,13 +90,31 @@ class Heartbeats:
         """A follower asks for the index at which its reads may be answered (thesis 6.4)."""
         self.read_index(ReadRequest(message.source, message.context))
 
+    def _voters(self) -> frozenset[int]:
+        membership = self._state.membership
+        return membership.voters | membership.voters_outgoing
+
+    def _majority(self) -> frozenset[int]:
+        """The nearest members that with this one are a majority; none if that cannot be said."""
+        state = self._state
+        voters = state.membership.voters
+        if self._term != state.term or state.membership.joint or len(state.deciding) > 1:
+            return frozenset()
+        needed = len(voters) // 2 + 1 - (state.node_id in voters)
+        nearest = [node_id for node_id in self._nearest if node_id in voters][:needed]
+        return frozenset(nearest) if len(nearest) == needed else frozenset()
+
     def _begin_round(self, targets: frozenset[int]) -> None:
         state = self._state
+        if self._term != state.term:
+            self._term, self._nearest = state.term, []
         # The number first, so that reads which arrive from here on are not confirmed by it: an answer to a
         # heartbeat sent before the read arrived proves that this node led then, not that nobody wrote
         # elsewhere since.
         state.round += 1
         state.reads.begin_round(state.round)
+        if targets.issuperset(state.progress):
+            self._for_all, self._answered = state.round, []
         for node_id, progress in state.progress.items():
             if node_id in targets:
                 # Never beyond what it acknowledged: its log behind that may differ from ours (see

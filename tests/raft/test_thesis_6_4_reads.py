@@ -222,3 +222,75 @@ def test_an_answer_to_an_earlier_life_is_not_taken_for_a_later_read() -> None:
         follower.step(packet)
 
     assert answers(follower) == []
+
+
+def asked(node: Node) -> list[int]:
+    """Whom it asks for a round now."""
+    node.run()
+    beats = [beat for beat in sent(node, HeartbeatRequest) if isinstance(beat, HeartbeatRequest)]
+    return [beat.target for beat in beats if beat.round]
+
+
+def led_by_one() -> Cluster:
+    """Three members; 1 leads, and 2 was the first to answer a round for all."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.stabilize()
+    cluster[1].tick(2)
+    cluster.stabilize()
+    return cluster
+
+
+def test_only_so_many_are_asked_as_make_a_majority() -> None:
+    """Thesis 6.4: a majority that answers is enough; those are asked who were the first to answer all."""
+    cluster = led_by_one()
+
+    cluster[1].core.read_index(7)
+
+    assert asked(cluster[1]) == [2]
+    cluster.stabilize()
+    assert answers(cluster[1]) == [(7, 1)]
+
+
+def test_who_does_not_answer_a_read_is_passed_over_with_the_next_heartbeat() -> None:
+    """Thesis 6.4: a later round confirms what an earlier one would have, and tells who answers first now."""
+    cluster = led_by_one()
+    cluster.isolate(2)
+    cluster[1].core.read_index(7)
+    cluster.stabilize()
+    assert answers(cluster[1]) == []
+
+    cluster[1].tick(2)
+    cluster.stabilize()
+    assert answers(cluster[1]) == [(7, 1)]
+
+    cluster[1].core.read_index(8)
+    assert asked(cluster[1]) == [3]
+    cluster.stabilize()
+    assert answers(cluster[1]) == [(7, 1), (8, 1)]
+
+
+def test_all_are_asked_as_soon_as_who_was_asked_is_known_to_be_away() -> None:
+    """Thesis 6.4: not only with the next heartbeat."""
+    cluster = led_by_one()
+    cluster.isolate(2)
+    cluster[1].core.read_index(7)
+    cluster.stabilize()
+    assert answers(cluster[1]) == []
+
+    cluster[1].core.report_unreachable(2)
+    cluster.stabilize()
+
+    assert answers(cluster[1]) == [(7, 1)]
+
+
+def test_a_new_leader_asks_all_until_it_knows_who_is_near() -> None:
+    """Thesis 6.4: what was found out in another term says nothing."""
+    cluster = led_by_one()
+    for leader in (2, 1):
+        cluster[3 - leader].core.transfer_leadership(leader)
+        cluster.stabilize()
+
+    cluster[1].core.read_index(9)
+
+    assert asked(cluster[1]) == [2, 3]
