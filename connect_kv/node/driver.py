@@ -37,6 +37,9 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
+FEW_ENTRIES = 2
+"""That may be applied a little later."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Watcher:
@@ -285,8 +288,25 @@ class Driver(Generic[R]):
             for target in ready.snapshots:
                 self._sender.start(target)
         self.peers.follow_membership()
-        if self._core.apply_index > self._context.history.applied.index:
+        waiting = self._core.apply_index - self._context.history.applied.index
+        if waiting > 0 and not self._apply_later(waiting):
             self.applier.wake()
+
+    def _apply_later(self, entries: int) -> bool:
+        """Whether these wait until the write that has just begun returns, which wakes the applier.
+
+        Where nobody waits for them. A follower of a lone caller is told of the entry before with each append:
+        applied at once, it would keep the interpreter from the thread that writes the append, for whose
+        acknowledgement everybody waits.
+        """
+        return (
+            entries <= FEW_ENTRIES
+            and not self.leadership.leads
+            and self.writer.young
+            and self.pipeline.idle
+            and not self._index_waiters
+            and not self._watchers
+        )
 
     async def _tick(self) -> None:
         tick, clock = self._context.config.tick_seconds, self._context.clock
@@ -378,6 +398,8 @@ class Driver(Generic[R]):
 
     def _written(self) -> None:
         """The disk may take the next batch, and the core may have something to say: not a turn later."""
+        if self._core.apply_index > self._context.history.applied.index:
+            self.applier.wake()
         if self._listening:
             self._turn()
 

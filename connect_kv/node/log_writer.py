@@ -11,6 +11,9 @@ from connect_kv.node.context import NodeMetrics
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import SnapshotMeta
 
+SOON_SECONDS = 0.002
+"""Within which a fast disk writes."""
+
 
 class LogWriter:
     """Writes each Ready in order and reports it once everything up to it is durable."""
@@ -42,11 +45,20 @@ class LogWriter:
         self.oldest: float | None = None
         """Since when the oldest unfinished write is under way; None if there is none."""
         self._queued: float = 0.0
+        self._took = 0.0
+        """Seconds of the last write."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being written or waits for it."""
         return self.oldest is None
+
+    @property
+    def young(self) -> bool:
+        """Whether a write has just begun on a disk that was fast the last time: it returns soon."""
+        if self.oldest is None or self._took > SOON_SECONDS:
+            return False
+        return self._clock.now() - self.oldest < SOON_SECONDS
 
     def submit(self, ready: Ready) -> None:
         """Queue its disk part. With none, and nothing before it, it is reported at once.
@@ -95,7 +107,8 @@ class LogWriter:
                 if part[0].install is not None:
                     await self._install(part[0].install)
                 await self._worker.run(partial(self._log.save, part))
-            self._metrics.log_written(self._clock.now() - started, len(batch))
+            self._took = self._clock.now() - started
+            self._metrics.log_written(self._took, len(batch))
         self.oldest = self._queued if self._waiting else None
         self._persisted(batch)
         self._written()

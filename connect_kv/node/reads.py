@@ -126,6 +126,10 @@ class IndexWaiters:
         self._heap: list[tuple[int, int, list[asyncio.Future[int]]]] = []
         self._count = 0
 
+    def __len__(self) -> int:
+        """Indexes that are waited for."""
+        return len(self._heap)
+
     def add(self, index: int, futures: list[asyncio.Future[int]]) -> None:
         """Resolve each of `futures` with `index` once that is applied."""
         self._count += 1

@@ -148,6 +148,11 @@ class GatedWorker:
     def unblock(self) -> None:
         self._gate.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._turn.locked()
+
     async def run(self, call: Callable[[], T]) -> T:
         if self._closed:
             raise NodeStopped("the worker has ended")
