@@ -97,6 +97,8 @@ class ServerConfig:
     """Origins whose pages may read answers over HTTP."""
     host_whitelist: str = "*"
     """Names in ``Host`` that plain HTTP answers."""
+    dashboard: str = "read"
+    """The page for browsers: ``off``, ``read`` or ``write``; it needs the gateway."""
     peer_cert_file: Path | None = None
     peer_key_file: Path | None = None
     peer_trusted_ca_file: Path | None = None

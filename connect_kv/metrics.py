@@ -148,6 +148,16 @@ class Metrics:
         """How long something takes that an operator asks for: seconds to minutes."""
         return Histogram(name, help, buckets=_DURATIONS, registry=self.registry)
 
+    def calls(self) -> int:
+        """How many calls of clients have begun."""
+        return sum(call.started for call in self._calls)
+
+    def failed_calls(self) -> int:
+        """How many have failed, for whatever reason but that nobody waited for their answer any more."""
+        return sum(
+            times for call in self._calls for code, times in call.failed.items() if code != "Cancelled"
+        )
+
     def failed_writes(self) -> int:
         """How many calls that write failed for the cluster's reasons, not for the caller's."""
         return sum(

@@ -148,6 +148,9 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
                "Origins whose pages may read answers, with commas between them: http://a.example:8000."),
         Option("host_whitelist", Kind.TEXT, "*",
                "Names in Host that plain HTTP answers, with commas between them."),
+        Option("dashboard", Kind.TEXT, "read",
+               "The page for browsers at /: none, one that changes nothing, or one that may.",
+               choices=("off", "read", "write")),
     ),
     "TLS between members": (
         Option("peer_cert_file", Kind.CREDENTIAL, "none",

@@ -306,6 +306,10 @@ class RaftNode(Generic[R]):
         """How this member reaches each other one; what a leader says of it is recent."""
         return self._driver.availability.contact_with_all()
 
+    def silence(self, node_id: int) -> float | None:
+        """Seconds since a message of that member came; None if none has, in this life of the process."""
+        return self._driver.contacts.silence(node_id)
+
     def raft_status(self) -> RaftStatus:
         """The part of it that is Raft's own."""
         return self._context.core.status()

@@ -90,6 +90,11 @@ class Contacts:
             if seen.message is not None and seen.message > moment
         )
 
+    def silence(self, node_id: int) -> float | None:
+        """Seconds since its last message; None if none has come."""
+        seen = self._seen.get(node_id)
+        return None if seen is None or seen.message is None else self._clock.now() - seen.message
+
     def of(self, node_id: int, *, known: bool, patience: float | None) -> Contact:
         """How it stands. `known`: whether it was met in an earlier life of this process. With `patience`,
         a member that should have said something in so many seconds, and did not, is silent.

@@ -122,6 +122,7 @@ class KvServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
         self._low = False
+        self._disk_space = (0, 0)
         self._stopping = False
         self._failed: asyncio.Future[BaseException] | None = None
 
@@ -271,6 +272,8 @@ class KvServer:
             auth_worker=self._workers["auth"],
             rng=seams.rng,
             trail=self._audit,
+            node_metrics=self._node_metrics,
+            disk_space=lambda: self._disk_space,
         )
         check = CorruptionCheck(
             node,
@@ -290,6 +293,7 @@ class KvServer:
             "publish member": self._publish,
             "measure space": self._services.quota.run,
             "compare members": check.run,
+            "dashboard": self._services.dashboard.run,
         }
         if isinstance(self._transport, GrpcTransport) and self._transport.credentials is not None:
             tls = {**tls, "members": self._transport.credentials}
@@ -310,6 +314,7 @@ class KvServer:
 
     def _make_node(self, directory: Directory, host: MachineHost, transport: Transport) -> RaftNode[bytes]:
         config, seams = self.config, self._seams
+        self._node_metrics = PrometheusNodeMetrics(self.metrics.registry, seams.clock)
         raft = RaftConfig(
             node_id=directory.identity.node_id,
             election_ticks=config.election_ticks,
@@ -336,8 +341,8 @@ class KvServer:
             transport=transport,
             clock=seams.clock,
             rng=seams.rng,
-            metrics=PrometheusNodeMetrics(self.metrics.registry, seams.clock),
-            free_bytes=partial(seams.disk.free_bytes, config.data_dir),
+            metrics=self._node_metrics,
+            free_bytes=self._measure_disk,
             space_low=self._space_low,
             answer=self._answer,
         )
@@ -364,6 +369,11 @@ class KvServer:
         return await self.services.peers.answer(method, request)
 
     # What a running member does by itself.
+
+    def _measure_disk(self) -> tuple[int, int]:
+        """Free and total bytes. On a thread: asking a sick disk may block."""
+        self._disk_space = found = self._seams.disk.free_bytes(self.config.data_dir)
+        return found
 
     def _space_low(self, low: bool, free: int) -> None:
         """The disk is nearly full: raise the alarm while deletes can still be stored.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from math import inf
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -77,6 +79,11 @@ class _Distribution(Collector):
             family.add_metric(list(labels.values()), buckets, self._sum)
             yield family
 
+    @property
+    def buckets(self) -> Sequence[tuple[float, float]]:
+        """Upper bounds, the last infinite, and how many were not above each."""
+        return list(zip((*self._bounds, inf), accumulate(self._counts), strict=True))
+
     def describe(self) -> Iterator[Metric]:
         """Its names are its own: nothing is to be checked."""
         return iter(())
@@ -138,6 +145,14 @@ class PrometheusNodeMetrics:
         self._installed = Counter(
             "connect_kv_snapshots_installed", "Snapshots installed from a leader.", registry=registry
         )
+
+    def log_writes(self) -> Sequence[tuple[float, float]]:
+        """How long writes of the log took: upper bounds, and how many were not above each."""
+        return self._fsync.buckets
+
+    def applies(self) -> Sequence[tuple[float, float]]:
+        """How long slices took to apply."""
+        return self._apply.buckets
 
     def log_written(self, seconds: float, readies: int) -> None:
         """One batch of the log is durable; it merged that many steps of the core."""

@@ -9,6 +9,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from connect_kv.auth.authenticator import CallCredentials
 from connect_kv.config import ServerConfig, split_address
 from connect_kv.credentials import Credentials
 from connect_kv.errors import RefusedToStart
@@ -17,7 +18,7 @@ from connect_kv.frontend.grpc.door import DoorServer
 from connect_kv.frontend.grpc.health import HealthService
 from connect_kv.frontend.grpc.router import Router
 from connect_kv.frontend.grpc.services import NAMES, add_health_and_reflection, add_services
-from connect_kv.frontend.http.port import Answers, Gate, HttpPort
+from connect_kv.frontend.http.port import Answers, DashboardGate, Gate, HttpPort
 from connect_kv.frontend.http.probes import Health
 from connect_kv.http2.limits import Limits
 from connect_kv.interfaces import Clock, Worker
@@ -35,9 +36,12 @@ from connect_kv.rpc.maintenance_pb2 import (
 )
 from connect_kv.server.activation import Activations
 from connect_kv.server.authentication import make_audit, make_authentication
+from connect_kv.server.dashboard import Dashboard, DashboardSources
+from connect_kv.server.node_metrics import PrometheusNodeMetrics
 from connect_kv.server.server_metrics import show, show_connections
 from connect_kv.server.tls import CLIENTS, HTTP, gateway_on_http_port, listed
 from connect_kv.services.audit import Trail
+from connect_kv.services.caller import Caller
 from connect_kv.services.cluster import ClusterService
 from connect_kv.services.election import ElectionService
 from connect_kv.services.executor import CommandExecutor
@@ -98,11 +102,14 @@ class Services:
         no_space: Callable[[], None],
         auth_worker: Worker,
         rng: random.Random,
+        node_metrics: PrometheusNodeMetrics,
+        disk_space: Callable[[], tuple[int, int]],
         trail: Trail | None = None,
     ) -> None:
         """`listens`: whether there are ports at all; a simulator calls the router itself.
         `tls`: see `server.tls`. `no_space` is told that the quota is used up. `auth_worker` compares
-        passwords; `rng` makes tokens. `trail`: where calls are written down, if anywhere.
+        passwords; `rng` makes tokens. `disk_space`: free and total bytes, as last measured. `trail`: where
+        calls are written down, if anywhere.
         """
         self._config = config
         self._node = node
@@ -196,6 +203,30 @@ class Services:
         turns = Turns(clock.now)
         watches = WatchService(self.executor, kv.hub, clock, access, self.user_quotas)
         host.auth.changed = watches.rights_changed
+        machine = MachineService(
+            self.executor, host, calls, self.control, lambda: node.read_date, access, turns
+        )
+        self.dashboard = Dashboard(
+            DashboardSources(
+                node=node,
+                host=host,
+                kv=kv,
+                lessor=lessor,
+                clock=clock,
+                metrics=metrics,
+                node_metrics=node_metrics,
+                executor=self.executor,
+                peers=self.peers,
+                access=access,
+                machines=machine,
+                version=_version(),
+                quota=config.quota_bytes,
+                name=self._name,
+                disk=disk_space,
+                connections=self._connections,
+                errors=lambda: self._status().errors,
+            )
+        )
         self.servicers: Mapping[str, object] = {
             "KV": KvService(self.executor, kv, self.quota, access, turns),
             "Watch": watches,
@@ -220,9 +251,8 @@ class Services:
                 clock=clock,
                 user_quotas=self.user_quotas,
             ),
-            "Machine": MachineService(
-                self.executor, host, calls, self.control, lambda: node.read_date, access, turns
-            ),
+            "Machine": machine,
+            "Dashboard": self.dashboard.service,
             "Auth": self.authentication.service,
         }
         """By the service's short name."""
@@ -273,6 +303,7 @@ class Services:
             origins=listed(config.cors),
             hosts=listed(config.host_whitelist),
             limited=None if access.audit is None else access.audit.limited,
+            dashboard=None if config.dashboard == "off" else self._dashboard_gate(),
         )
         self._http = HttpPort(answers, tls.get(HTTP), gate)
         self._grpc: DoorServer | GrpcioServer | None = None
@@ -309,6 +340,20 @@ class Services:
             logins=self.authentication.service.attempts,
             user_quotas=self.user_quotas,
         )
+
+    def _dashboard_gate(self) -> DashboardGate:
+        access, identity = self.authentication.access, self._node.identity
+        return DashboardGate(
+            writes=self._config.dashboard == "write",
+            cluster=f"{identity.cluster_id:x}",
+            member=identity.name,
+            enabled=lambda: access.enabled,
+            who=lambda token: access.who(Caller(credentials=CallCredentials(token=token))),
+        )
+
+    def _connections(self) -> int:
+        """Of clients to their port, where it is our own."""
+        return self._grpc.connections if isinstance(self._grpc, DoorServer) else 0
 
     @property
     def client_port(self) -> int:

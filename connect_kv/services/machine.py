@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from connect_kv.errors import BadCall
 from connect_kv.framework.types import MethodKind
 from connect_kv.rpc import machine_pb2
 from connect_kv.rpc.command_pb2 import MachineCall, Result
@@ -58,17 +59,27 @@ class MachineService:
         await self._calls.founded(request.machine, self._executor.time_limit)
         checked = self._check(request)
         if checked.kind is MethodKind.QUERY:
-            await self._access.behind(
-                self._executor.barrier, lambda: self._access.query(caller, request.machine)
-            )
-            value = await self._host.query(
-                request.machine, checked.method, checked.arguments, self._read_date()
-            )
+            value = await self._ask(request, checked, caller)
         else:
             by = self._access.command(caller, request.machine)
             result = await self._executor.execute(_CALL, _command(request, checked), by)
             value = result.machine_call.value
         return self._response(request, value)
+
+    async def query(
+        self, request: machine_pb2.MachineCallRequest, caller: Caller
+    ) -> machine_pb2.MachineCallResponse:
+        """As `Call`, for queries alone. Raises BadCall for a command."""
+        self._access.query(caller, request.machine)
+        await self._calls.founded(request.machine, self._executor.time_limit)
+        checked = self._check(request)
+        if checked.kind is not MethodKind.QUERY:
+            raise BadCall(f"connect-kv: {request.machine}: {request.method[:200]} is a command, not a query")
+        return self._response(request, await self._ask(request, checked, caller))
+
+    async def _ask(self, request: machine_pb2.MachineCallRequest, checked: Checked, caller: Caller) -> bytes:
+        await self._access.behind(self._executor.barrier, lambda: self._access.query(caller, request.machine))
+        return await self._host.query(request.machine, checked.method, checked.arguments, self._read_date())
 
     def _prepare(self, one: Asked[machine_pb2.MachineCallRequest]) -> tuple[bytes, bytes] | None:
         """A command that need not wait; queries run on a thread of their own."""

@@ -45,6 +45,7 @@ VALUES: dict[str, object] = {
     "enable_grpc_gateway": "false",
     "cors": "http://a.example:8000",
     "host_whitelist": "a.example",
+    "dashboard": "write",
     "peer_cert_file": "peer.pem",
     "peer_key_file": "peer.key",
     "peer_trusted_ca_file": "peer-ca.pem",

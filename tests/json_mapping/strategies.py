@@ -23,6 +23,7 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_STRING: TEXT,
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=8),
+    FieldDescriptor.TYPE_DOUBLE: st.floats(allow_nan=False),
 }
 KINDS: list[Descriptor] = sorted(
     {

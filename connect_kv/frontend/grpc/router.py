@@ -68,11 +68,13 @@ NOT_FOR_LEARNER = Refusal(Code.FAILED_PRECONDITION, "etcdserver: rpc not support
 _LEARNERS: dict[str, Callable[[Any], bool]] = {
     "Maintenance.Status": lambda request: True,
     "Maintenance.Snapshot": lambda request: True,
+    "Dashboard.Overview": lambda request: True,
+    "Dashboard.History": lambda request: True,
     "KV.Range": lambda request: bool(request.serializable),
 }
-"""What a learner answers, as in etcd."""
+"""What a learner answers, as in etcd, and what the dashboard shows of it."""
 
-_BEFORE_OPENING = frozenset({"Maintenance.Status"})
+_BEFORE_OPENING = frozenset({"Maintenance.Status", "Dashboard.Overview", "Dashboard.History"})
 """What is answered by a member that the cluster does not know by name yet."""
 
 _ADDRESSED = frozenset({"Auth.Authenticate"})
@@ -81,7 +83,7 @@ _ADDRESSED = frozenset({"Auth.Authenticate"})
 _WAITING = frozenset({"Lock.Lock", "Election.Campaign"})
 """Unary calls that last until somebody else calls."""
 
-_ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health"})
+_ALWAYS_TAKEN = frozenset({"Maintenance", "Cluster", "Health", "Dashboard"})
 """Services whose calls are few, and needed where something is wrong."""
 
 

@@ -14,6 +14,7 @@ from connect_kv.frontend.grpc.router import Router
 from connect_kv.rpc import (
     auth_pb2,
     cluster_pb2,
+    dashboard_pb2,
     election_pb2,
     kv_pb2,
     lease_pb2,
@@ -37,6 +38,7 @@ SERVICES: Sequence[ServiceDescriptor] = tuple(
         (election_pb2, "Election"),
         (session_pb2, "Session"),
         (machine_pb2, "Machine"),
+        (dashboard_pb2, "Dashboard"),
     )
 )
 """All that clients may call; a service without a servicer answers UNIMPLEMENTED by name."""

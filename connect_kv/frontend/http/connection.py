@@ -455,7 +455,7 @@ class HttpConnection(asyncio.Protocol):
 
     def respond(self, exchange: Exchange, status: int, fields: bytes, body: bytes) -> None:
         """A whole answer in one write."""
-        size = b"Content-Length: %d\r\n" % len(body)
+        size = b"" if status == 304 else b"Content-Length: %d\r\n" % len(body)  # RFC 9110, section 8.6
         ending = size + self._connection(exchange)
         date = self._shared.clock.line()
         head = heads.head(status, exchange.always + fields, exchange.minor, date, ending)

@@ -205,7 +205,7 @@ class Http2Request:
 
     def respond(self, exchange: Exchange, status: int, fields: bytes, body: bytes) -> None:
         """A whole answer."""
-        length = literal(b"content-length", b"%d" % len(body))
+        length = b"" if status == 304 else literal(b"content-length", b"%d" % len(body))
         self._connection.begin_answer(self._call, self._head(status, fields) + length)
         if exchange.method != "HEAD":
             self._connection.send_body(self._call, body)

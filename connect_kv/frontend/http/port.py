@@ -38,6 +38,22 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardGate:
+    """What is told of the dashboard."""
+
+    writes: bool
+    """Whether it may change anything."""
+    cluster: str
+    """The cluster's id, in hexadecimal."""
+    member: str
+    """The member's name."""
+    enabled: Callable[[], bool]
+    """Whether users must log in."""
+    who: Callable[[str], str]
+    """The user of a token; empty for one that is not good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """What is told of the JSON gateway, and of who may use HTTP at all."""
 
@@ -51,6 +67,8 @@ class Gate:
     hosts: frozenset[str] = frozenset({"*"})
     limited: Limited | None = None
     """Told of what is refused because it is too much."""
+    dashboard: DashboardGate | None = None
+    """None: there is none. It is where the gateway is."""
 
 
 @dataclass(slots=True)
@@ -121,6 +139,7 @@ class HttpPort:
     def _load(self) -> _Serving:
         """Made, and what it needs imported, when it is first needed: clients and peers need none of it."""
         if self._serving is None:
+            from connect_kv.frontend.http.browser import Browsers
             from connect_kv.frontend.http.gateway import Gateway
             from connect_kv.frontend.http.limits import HttpLimits
             from connect_kv.frontend.http.openapi import PATH, Document
@@ -129,7 +148,7 @@ class HttpPort:
             from connect_kv.frontend.http.site import Site, SiteAccess
 
             limits, gate, found = HttpLimits(), self._gate, dict(pages(self._answers))
-            access, gateway = SiteAccess(), None
+            access, gateway, browsers = SiteAccess(), None, None
             limited = None if gate is None else gate.limited
             if gate is not None:
                 access = SiteAccess(origins=gate.origins, hosts=gate.hosts)
@@ -139,8 +158,9 @@ class HttpPort:
                     gateway = Gateway(
                         gate.router, most_message=gate.most_message, most_body=most_body, limited=limited
                     )
-            own = gateway if gate is not None and gate.on_own_port else None
-            self._serving = _Serving(
-                HttpServer(limits, limited), Site(found, access, own), Site(found, access, gateway)
-            )
+                    if gate.dashboard is not None:
+                        browsers = Browsers(gate.dashboard, gate.router)
+            clients = Site(found, access, gateway, browsers)
+            own = clients if gate is not None and gate.on_own_port else Site(found, access)
+            self._serving = _Serving(HttpServer(limits, limited), own, clients)
         return self._serving

@@ -9,6 +9,7 @@ from html import escape
 from urllib.parse import quote, unquote_to_bytes
 
 from connect_kv.frontend.http import heads
+from connect_kv.frontend.http.browser import HEADER, Browsers
 from connect_kv.frontend.http.connection import Take
 from connect_kv.frontend.http.exchange import Exchange
 from connect_kv.frontend.http.gateway import Gateway
@@ -16,7 +17,7 @@ from connect_kv.frontend.http.pages import not_found
 
 Page = Callable[[Exchange], Awaitable[None]]
 
-_UNUSUAL = frozenset({b"grpc-timeout", b"expect", b"upgrade"})
+_UNUSUAL = frozenset({b"grpc-timeout", b"expect", b"upgrade", HEADER})
 """Header fields of requests that have a task."""
 _BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
 _TEXT = heads.constant(heads.TEXT)
@@ -47,9 +48,18 @@ class SiteAccess:
 class Site:
     """Serves every request of a port. `pages` by their exact path."""
 
-    def __init__(self, pages: Mapping[str, Page], access: SiteAccess, gateway: Gateway | None = None) -> None:
-        """`gateway`: None, where the port has none."""
+    def __init__(
+        self,
+        pages: Mapping[str, Page],
+        access: SiteAccess,
+        gateway: Gateway | None = None,
+        browsers: Browsers | None = None,
+    ) -> None:
+        """`gateway`, `browsers`: None, where the port has none."""
         self._pages = {**pages, **({} if gateway is None else gateway.pages())}
+        if browsers is not None:
+            self._pages |= browsers.pages()
+        self._browsers = browsers
         self._by_target = {path.encode(): page for path, page in self._pages.items()}
         self._direct = {} if gateway is None else gateway.direct()
         self._gateway = gateway
@@ -90,6 +100,9 @@ class Site:
             exchange.always = self._origins.get(exchange.header(b"origin") or b"", b"")
         if exchange.method == "OPTIONS":
             exchange.respond(200, b"")
+            return
+        browsers = self._browsers
+        if browsers is not None and exchange.header(HEADER) is not None and not browsers.admit(exchange):
             return
         page = self._by_target.get(exchange.target)
         await (self._look(exchange) if page is None else page(exchange))
