@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import grpc
     from cryptography import x509
 
+__all__ = ["Tls"]
+
 logger = logging.getLogger(__name__)
 
 VERSIONS: Mapping[str, ssl.TLSVersion] = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}

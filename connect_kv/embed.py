@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from connect_kv.server.composition import KvServer
     from connect_kv.statemachine.hosted import HostedMachine
 
+__all__ = ["Server", "ServerHandle"]
+
 
 class Server:
     """One member of `cluster` that hosts `machines`, beside the key/value service.

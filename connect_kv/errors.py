@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "BadCall",
+    "ClientNotOpen",
+    "CommandFailed",
+    "Compacted",
+    "ConfigError",
+    "ConnectKvError",
+    "NotHeld",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Refused",
+    "RefusedToStart",
+    "RequestTooLarge",
+    "SessionExpired",
+    "StorageError",
+    "Unavailable",
+]
+
 
 class ConnectKvError(Exception):
     """Base of everything this package raises on purpose."""

@@ -30,6 +30,8 @@ from connect_kv.credentials import Tls
 from connect_kv.framework.replicated import Replicated
 from connect_kv.sync_auth import AuthClient, Blocking, blocking
 
+__all__ = ["Client", "Election", "Held", "Lease", "Lock", "MachineClient", "Watch", "connect"]
+
 H = TypeVar("H", bound=AsyncHeld)
 M = TypeVar("M", bound=Replicated)
 P = ParamSpec("P")

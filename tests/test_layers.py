@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "connect_kv"
-OUTSIDE = ("chaos", "benchmarks", "examples")
+OUTSIDE = ("chaos", "benchmarks", "examples", "website")
 """Beside the package, and not in what is installed: nothing within it may need them."""
 
 HOUSES = {"frontend", "testing"}

@@ -17,6 +17,8 @@ from connect_kv.rpc.auth_pb2 import (
     UserAddOptions,
 )
 
+__all__ = ["COMMAND", "QUERY", "READ", "READWRITE", "WRITE", "AuthClient", "AuthRole"]
+
 READ = Permission.READ
 WRITE = Permission.WRITE
 READWRITE = Permission.READWRITE

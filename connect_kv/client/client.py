@@ -57,6 +57,8 @@ from connect_kv.rpc.watch_pb2 import WatchCreateRequest
 if TYPE_CHECKING:
     from connect_kv.client.stubs import Stubs
 
+__all__ = ["Client", "connect"]
+
 DEFAULT_ENDPOINTS = "127.0.0.1:2379"
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_SESSION_TTL = 60

@@ -13,6 +13,8 @@ from connect_kv.rpc.cluster_pb2 import (
     MemberUpdateRequest,
 )
 
+__all__ = ["ClusterClient"]
+
 
 class ClusterClient:
     """``client.cluster``. Changes go through any member and are carried out by the leader.

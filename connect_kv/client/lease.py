@@ -20,6 +20,8 @@ from connect_kv.rpc.lease_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveRespon
 if TYPE_CHECKING:
     from connect_kv.client import stubs
 
+__all__ = ["Lease"]
+
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT = 2.0

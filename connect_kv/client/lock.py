@@ -22,6 +22,8 @@ from connect_kv.rpc.lock_pb2 import LockRequest
 if TYPE_CHECKING:
     from connect_kv.client.stubs import Stubs
 
+__all__ = ["Election", "Held", "Lock"]
+
 T = TypeVar("T")
 
 NEEDS_LEADER = (("hasleader", "true"),)

@@ -16,6 +16,8 @@ from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
 from connect_kv.rpc.command_pb2 import Command, Result
 
+__all__ = ["MachineClient"]
+
 M = TypeVar("M", bound=Replicated)
 P = ParamSpec("P")
 R = TypeVar("R")

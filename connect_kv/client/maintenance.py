@@ -23,6 +23,8 @@ from connect_kv.rpc.maintenance_pb2 import (
     StatusRequest,
 )
 
+__all__ = ["MaintenanceClient"]
+
 
 class MaintenanceClient:
     """``client.maintenance``. An empty `endpoint` stands for the first member that answers."""

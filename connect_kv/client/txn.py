@@ -22,6 +22,8 @@ from connect_kv.rpc.kv_pb2 import (
     TxnRequest,
 )
 
+__all__ = ["create_revision", "delete", "get", "lease", "mod_revision", "put", "value", "version"]
+
 Operator = Literal["=", "!=", "<", ">"]
 """How the stored value must relate to the given one."""
 

@@ -34,6 +34,8 @@ from connect_kv.rpc.watch_pb2 import (
 if TYPE_CHECKING:
     from connect_kv.client import stubs
 
+__all__ = ["Watch"]
+
 CREATE_TIMEOUT = 3.0
 """Seconds a member may take to confirm a watch before another is asked."""
 

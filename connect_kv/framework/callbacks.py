@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from connect_kv.framework.replicated import Replicated, command
 from connect_kv.framework.types import MessageType, Store
 
+__all__ = ["CALLBACKS", "Messages"]
+
 CALLBACKS = "callbacks"
 """Name of the machine that callbacks make."""
 

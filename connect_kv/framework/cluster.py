@@ -13,6 +13,8 @@ from connect_kv.errors import ConfigError
 from connect_kv.framework.cluster_file import Host, Name, Port, PortOrNone, Reading, Text, refuse_giants
 from connect_kv.options import FILE_SETTINGS, OPTIONS
 
+__all__ = ["Cluster", "Node"]
+
 NAME_VARIABLE = OPTIONS["name"].variable
 CLIENT_PORT, PEER_PORT, HTTP_PORT = 2379, 2380, 2381
 

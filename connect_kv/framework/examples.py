@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+__all__ = ["examples"]
+
 F = TypeVar("F", bound=Callable[..., object])
 Examples = Callable[[random.Random], Mapping[str, object]]
 """From a generator to the arguments of one call."""

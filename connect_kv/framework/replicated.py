@@ -11,6 +11,8 @@ from connect_kv.framework.types import MARK, Mark, MethodKind
 if TYPE_CHECKING:
     from connect_kv.framework.attributes import Attributes
 
+__all__ = ["Replicated", "before", "command", "query"]
+
 T = TypeVar("T", bound="Replicated")
 F = TypeVar("F", bound=Callable[..., object])
 

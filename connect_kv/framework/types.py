@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+__all__ = ["MessageType", "ServiceType", "Store"]
+
 READY_MADE = (
     "Barrier", "Counter", "Dict", "List", "Lock", "PriorityQueue", "Queue", "RateLimiter", "Semaphore", "Set",
 )  # fmt: skip

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
     Machines = Mapping[str, Callable[[], Replicated]]
 
+__all__ = [
+    "CheckDeterminism",
+    "MakeRealCluster",
+    "MakeSimCluster",
+    "check_determinism",
+    "real_cluster",
+    "sim_cluster",
+]
+
 
 class MakeSimCluster(Protocol):
     """The fixture `sim_cluster`."""

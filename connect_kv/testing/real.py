@@ -12,6 +12,8 @@ from connect_kv.testing.network import Links, Quality
 from connect_kv.testing.processes import NodeProcess, ProcessCluster
 from connect_kv.testing.proxy import ProxyNetwork
 
+__all__ = ["Member", "RealCluster"]
+
 Member = NodeProcess | str
 """A node, or its name: ``n1`` and so on."""
 

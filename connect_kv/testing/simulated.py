@@ -11,6 +11,8 @@ from connect_kv.framework.replicated import Replicated
 from connect_kv.testing.simulation.host import SimulatedHost
 from connect_kv.testing.simulation.world import World, WorldConfig
 
+__all__ = ["SimCluster"]
+
 T = TypeVar("T")
 Machines = Mapping[str, Callable[[], Replicated]]
 

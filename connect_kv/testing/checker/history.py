@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+__all__ = ["UNKNOWN", "History", "Operation", "check_assumptions", "check_moments"]
+
 UNKNOWN = math.inf
 """The return time of a call whose outcome its client never learned.
 

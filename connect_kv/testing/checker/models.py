@@ -10,6 +10,8 @@ from typing import Any
 
 from connect_kv.testing.checker.linearizability import Model
 
+__all__ = ["NO_VALUE", "counter", "lock", "register", "transactions"]
+
 NO_VALUE = ("nothing",)
 """State of a register that was never written. Not None, which `step` keeps for "not allowed"."""
 

@@ -10,6 +10,8 @@ from itertools import accumulate
 from connect_kv.testing.checker.history import Operation
 from connect_kv.testing.checker.linearizability import CheckResult, Model
 
+__all__ = ["draw", "draw_history"]
+
 ROW = 34
 LEFT = 110
 RIGHT = 30

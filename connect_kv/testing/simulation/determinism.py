@@ -28,6 +28,8 @@ from connect_kv.testing.simulation.member import Found, Step, WayOutcome
 from connect_kv.testing.simulation.random_arguments import random_arguments
 from connect_kv.testing.simulation.telling import arguments_in_words
 
+__all__ = ["check_determinism"]
+
 _TIMEOUT = 60
 _SHIFT = 397 * 86_400 + 18_671.5
 """Seconds between the clocks of two members: another year, weekday, hour, minute and second."""

@@ -19,6 +19,8 @@ from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, Restore
 from connect_kv.rpc.command_pb2 import Result
 from connect_kv.testing.simulation.telling import told_apart
 
+__all__ = ["Violation"]
+
 
 class Violation(AssertionError):
     """Something that must never happen has happened; the text says what, and where."""
