@@ -38,6 +38,10 @@ _PLAIN: Mapping[str, str] = {
     "enable-grpc-gateway": "enable_grpc_gateway",
 }
 """Flags whose value is that of an option."""
+_SWITCHED = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "True"), "true"),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "False"), "false"),
+}
 _TICK_MS = 50
 _MOST_OPS = 128
 _DEFAULT_QUOTA = str(2 << 30)
@@ -65,7 +69,7 @@ def given(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[dict[st
     for flag in FLAGS.values():
         for variable in (flag.variable, f"ETCD_EXPERIMENTAL_{flag.variable.removeprefix('ETCD_')}"):
             if environ.get(variable):
-                values[flag.name] = environ[variable]
+                values[flag.name] = _switched(flag, environ[variable])
     for variable in sorted(environ):
         if variable.startswith("ETCD_") and find(variable[5:].lower().replace("_", "-")) is None:
             warnings.append(f"{variable}: no flag of etcd is called so")
@@ -93,7 +97,12 @@ def _arguments(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             value = "true" if flag.switch else next(words, "")
             if not flag.switch and not value:
                 raise ConfigError(f"--{name}: expected a value")
-        yield flag.name, value
+        yield flag.name, _switched(flag, value)
+
+
+def _switched(flag: Flag, value: str) -> str:
+    """A switch may be spelled in as many ways as Go reads one."""
+    return _SWITCHED.get(value, value) if flag.switch else value
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -195,6 +195,18 @@ def test_the_file_of_k3s_and_of_ansible(tmp_path: Path) -> None:
         told("--config-file=nowhere")
 
 
+def test_a_switch_is_spelled_as_go_reads_it() -> None:
+    """Tools that fill in templates write True."""
+    tls = "--listen-client-urls=https://a:1 --advertise-client-urls=https://a:1 --cert-file=c --key-file=k "
+    for yes in ("true", "True", "TRUE", "t", "T", "1"):
+        made = config(told(f"{tls} --trusted-ca-file=ca --client-cert-auth={yes}", {"ETCD_PRE_VOTE": yes}))
+        assert made.client_cert_auth
+    for no in ("false", "False", "0"):
+        assert told(environ={"ETCD_ENABLE_PPROF": no, "ETCD_FORCE_NEW_CLUSTER": no}).warnings == []
+    with pytest.raises(ConfigError, match="force-new-cluster"):
+        told("--force-new-cluster=True")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
