@@ -27,16 +27,19 @@ from connect_kv.interfaces import Identity, Worker
 from connect_kv.kv import compaction, hashing, layout, revision
 from connect_kv.kv.filling import numbers
 from connect_kv.kv.layout import StoreState
-from connect_kv.kv.leases import GrantedLease
+from connect_kv.kv.leases import MAXIMUM_TTL, GrantedLease
+from connect_kv.kv.moment import STORED_ELAPSED
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import SnapshotMeta
 from connect_kv.rpc.etcd_files_pb2 import EtcdLease
+from connect_kv.storage import codec
 from connect_kv.storage.bulk import ReopeningReader
 from connect_kv.storage.engine import Reader
 from connect_kv.storage.state_dirs import StateDatabase
 
 _FIRST_INDEX = 1
 """Where the log of the new cluster begins: nothing in an etcd is numbered by its index."""
+_SECOND = 1_000_000_000
 _FILL_SHARE = 4
 """Filling takes so many times as long as reading for the digest, roughly; and comparing twice as long."""
 
@@ -204,13 +207,23 @@ class _Etcd:
         return at(records.SCHEDULED), at(records.FINISHED)
 
     def _leases(self) -> Iterator[tuple[bytes, bytes]]:
+        """With the time they had left, where etcd stored it (it does with checkpoints); else the full one.
+
+        Time passes from a moment on at which that of the oldest has passed already.
+        """
+        used: dict[int, tuple[int, int]] = {}
         for key, value in self._file.items(records.LEASE):
             lease = EtcdLease.FromString(value)
             if records.signed(records.read_number(key)) != lease.ID or not lease.ID:
                 raise ValueError(f"the lease {key.hex()} is recorded as {lease.ID}")
-            self.report.leases += 1
-            # Its time begins when the new cluster does: what has passed of it etcd does not store.
-            yield layout.lease_key(lease.ID), GrantedLease(lease.TTL, _FIRST_INDEX, 0).encode()
+            left = lease.RemainingTTL if 0 < lease.RemainingTTL <= lease.TTL <= MAXIMUM_TTL else lease.TTL
+            used[lease.ID] = lease.TTL, (lease.TTL - left) * _SECOND
+        self.report.leases = len(used)
+        now = max((passed for _, passed in used.values()), default=0)
+        for id, (ttl, passed) in used.items():
+            yield layout.lease_key(id), GrantedLease(ttl, _FIRST_INDEX, now - passed).encode()
+        if now:
+            yield STORED_ELAPSED, codec.pair(now, 0)
 
     def _users(self) -> Iterator[tuple[bytes, bytes]]:
         items = self._file.items

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from connect_kv.storage import codec
+
+STORED_LOG_TIME = bytes((codec.META,)) + b"log-time"
+STORED_ELAPSED = bytes((codec.META,)) + b"elapsed"
+"""Where a state has them: the date; and `elapsed` with `since`, absent while nothing was measured."""
+
 _SCATTER = 0x9E3779B97F4A7C15
 _ALL = (1 << 64) - 1
 _POSITIVE = (1 << 63) - 1

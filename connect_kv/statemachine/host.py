@@ -17,7 +17,7 @@ from connect_kv.auth.table import AuthTable
 from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
 from connect_kv.events import Signal
 from connect_kv.interfaces import Clock, Worker
-from connect_kv.kv.moment import Moment
+from connect_kv.kv.moment import STORED_ELAPSED, STORED_LOG_TIME, Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.cluster import ClusterTable
@@ -37,10 +37,6 @@ from connect_kv.storage.state_dirs import StateDatabase, StateDirs
 _LAST_ENTRIES = 64
 """So few are replayed while nothing else is applied, at the end of a rebuilding."""
 _HAS_RUN = "it has run a command of entry {}, which was passed over"
-_LOG_TIME = bytes((codec.META,)) + b"log-time"
-_ELAPSED = bytes((codec.META,)) + b"elapsed"
-"""`elapsed` and `since` of a Moment; absent while nothing was measured."""
-
 __all__ = ["HostConfig", "MachineHost", "ReadLog"]
 
 CLEANUP_REST_FACTOR = 4
@@ -235,9 +231,9 @@ class MachineHost:
                 self._snapshots.retired(name, index, work.at.log_time, overlay)
             resumed = self._pass_over(work.skips, overlay)
             if work.at.log_time != self._moment.log_time:
-                overlay.put(_LOG_TIME, codec.u64(work.at.log_time))
+                overlay.put(STORED_LOG_TIME, codec.u64(work.at.log_time))
             if work.at.elapsed != self._moment.elapsed:
-                overlay.put(_ELAPSED, codec.pair(work.at.elapsed, work.at.since))
+                overlay.put(STORED_ELAPSED, codec.pair(work.at.elapsed, work.at.since))
             await self._writer.write(overlay.changes, entries[-1].index)
             self._moment = work.at
             self._last_applied = entries[-1].index
@@ -358,7 +354,7 @@ class MachineHost:
         """Take everything from the database; machines go to their stored states."""
         engine = self._writer.engine
         self._last_applied = self._writer.database.last_applied
-        log_time, elapsed = engine.get(_LOG_TIME), engine.get(_ELAPSED)
+        log_time, elapsed = engine.get(STORED_LOG_TIME), engine.get(STORED_ELAPSED)
         self._moment = Moment(
             codec.decode_u64(log_time) if log_time else 0, *(codec.decode_pair(elapsed) if elapsed else ())
         )
