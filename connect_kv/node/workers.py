@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import queue
+import os
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,12 +15,45 @@ from connect_kv.errors import NodeStopped
 T = TypeVar("T")
 
 
+class _Calls:
+    """From the loop to one thread, first in, first out; None ends it.
+
+    Whoever is woken needs the interpreter lock. A queue of the library wakes it while the loop still holds
+    that: the thread runs, finds it taken, sleeps, and is woken once more. To write to a descriptor gives the
+    lock away.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None] | None] = deque()
+        if sys.platform == "linux":
+            self._token = (1).to_bytes(8, sys.byteorder)
+            self._in = self._out = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+        else:
+            self._token = b"1"
+            self._out, self._in = os.pipe()
+
+    def put(self, call: Callable[[], None] | None) -> None:
+        """Add one."""
+        self._waiting.append(call)
+        os.write(self._in, self._token)
+
+    def get(self) -> Callable[[], None] | None:
+        """Wait for the next one."""
+        os.read(self._out, len(self._token))
+        return self._waiting.popleft()
+
+    def close(self) -> None:
+        """After the last."""
+        for descriptor in {self._in, self._out}:
+            os.close(descriptor)
+
+
 class ThreadWorker:
     """A thread of its own that runs calls in the order given (`interfaces.Worker`)."""
 
     def __init__(self, name: str, *, stack_bytes: int = 0) -> None:
         """`stack_bytes`: of the thread; 0 is what the system gives."""
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls = _Calls()
         self._closed = False
         # A daemon, so that a disk that never answers cannot keep the process from exiting.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -61,6 +96,7 @@ class ThreadWorker:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+        self._calls.close()
 
 
 class InlineWorker:

@@ -1,6 +1,7 @@
 """The small parts by themselves: workers, the log writer's merging, waiters, bounds."""
 
 import asyncio
+import os
 import random
 import threading
 from collections.abc import Coroutine, Sequence
@@ -64,6 +65,20 @@ def test_a_thread_worker_runs_calls_in_order_on_one_thread() -> None:
         assert results == seen == list(range(50))
         assert threads == {"log"}
         await worker.close()
+
+    run_real(check())
+
+
+def test_a_thread_worker_leaves_nothing_open() -> None:
+    async def check() -> None:
+        before = os.listdir("/proc/self/fd")
+        workers = [ThreadWorker("of fifty") for _ in range(50)]
+        threads = [thread for thread in threading.enumerate() if thread.name == "of fifty"]
+        assert len(os.listdir("/proc/self/fd")) > len(before)
+        await asyncio.gather(*(worker.close() for worker in workers))
+        for thread in threads:
+            thread.join(10)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
 
     run_real(check())
 
