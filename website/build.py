@@ -44,7 +44,7 @@ def main() -> int:
     (SOURCE / "index.md").write_text(
         front_page(from_the_root(text), {"Reference": made}, set(pages) - set(decisions))
     )
-    failed = build_main(
+    failed: int = build_main(
         ["-q", "-W", "--keep-going", "-j", "auto", "-c", str(ROOT / "website"), str(SOURCE), str(SITE)]
     )
     if failed:
