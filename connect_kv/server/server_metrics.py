@@ -67,8 +67,6 @@ def show(
         "etcd_mvcc_db_total_size_in_use_in_bytes", "What a rewrite of it would leave.", lambda: host.used_size
     )
     counter("etcd_server_proposals_failed", "Single writes that failed here.", metrics.failed_writes)
-    for name in host.machines.machines:
-        _show_machine(metrics, host, name)
     metrics.families(lambda: _machine_families(host))
     gauge("etcd_debugging_auth_revision", "Revision of users and roles.", lambda: host.auth.revision)
     gauge("connect_kv_time_seconds", "This machine's clock, since 1970.", lambda: clock.wall() / 1e9)
@@ -113,25 +111,24 @@ def show_audit(metrics: Metrics, file: AuditFile) -> None:
     counter("connect_kv_audit_failures", "Times that its disk took nothing.", lambda: file.failures)
 
 
-def _show_machine(metrics: Metrics, host: MachineHost, name: str) -> None:
-    machines = host.machines
-    metrics.gauge(
-        "connect_kv_machine_suspended",
-        "Whether a machine does not go on here.",
-        lambda: name in machines.suspended,
-        machine=name,
-    )
-    metrics.gauge(
-        "connect_kv_machine_version",
-        "The active version of a machine.",
-        lambda: machines.machines[name].standing.version,
-        machine=name,
-    )
-
-
 def _machine_families(host: MachineHost) -> Iterator[Metric]:
-    """Calls of machines, by method. The labels are those that the classes have."""
-    counts = host.machines.counts
+    """Each machine, and calls by method. The labels are those that the classes have.
+
+    A machine that is stored here and not hosted is suspended: it is shown, too.
+    """
+    machines = host.machines
+    suspended = GaugeMetricFamily(
+        "connect_kv_machine_suspended", "Whether a machine does not go on here.", labels=["machine"]
+    )
+    version = GaugeMetricFamily(
+        "connect_kv_machine_version", "The active version of a machine.", labels=["machine"]
+    )
+    for name in sorted({*machines.machines, *machines.suspended}):
+        suspended.add_metric([name], name in machines.suspended)
+        if name in machines.machines:
+            version.add_metric([name], machines.machines[name].standing.version)
+    yield from (suspended, version)
+    counts = machines.counts
     yield _calls("connect_kv_machine_commands", "Commands of machines applied here.", counts.commands)
     yield _calls("connect_kv_machine_queries", "Queries of machines answered here.", counts.queries)
 

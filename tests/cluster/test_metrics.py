@@ -11,6 +11,7 @@ import aiohttp
 import connect_kv
 from connect_kv.testing.processes import ProcessCluster, until
 from tests.etcd import etcd_cluster, etcd_or_skip
+from tests.packaging.test_monitoring import unheard_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -101,6 +102,7 @@ async def test_every_metric_of_etcd_is_here_or_said_not_to_be(tmp_path: Path) ->
     other = {name: kind for name, kind in our_types.items() if their_types.get(name, kind) != kind}
     assert not other, "a dashboard takes rate() of counters only"
     assert (had | own) <= ours.keys()
+    assert not unheard_of(our_types), "what the dashboard and the alerts ask for"
     assert not [name for name in ours if any(fnmatch(name, pattern) for pattern in missing)]
     assert not [name for name in ours if name.endswith("_created")]
     silent = {name for name in ours if not name.startswith("python_")} - had - own
