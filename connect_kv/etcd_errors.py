@@ -55,7 +55,6 @@ TXN_TOO_DEEP = Refusal(Code.INVALID_ARGUMENT, "connect-kv: transactions are nest
 UNKNOWN_ALARM = Refusal(Code.INVALID_ARGUMENT, "connect-kv: unknown alarm")
 DUPLICATE_KEY = Refusal(Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request")
 INVALID_SORT = Refusal(Code.INVALID_ARGUMENT, "etcdserver: invalid sort option")
-TOO_LARGE = Refusal(Code.INVALID_ARGUMENT, "etcdserver: request is too large")
 COMPACTED = Refusal(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
 FUTURE_REVISION = Refusal(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
 NO_SPACE = Refusal(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")

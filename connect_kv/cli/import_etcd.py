@@ -116,19 +116,14 @@ async def _take(settings: Settings, path: Path, progress: Callable[[int, int], N
 def _show(settings: Settings, report: Report, data_dir: Path) -> None:
     identity = report.identity
     assert identity is not None
-    if settings.output == "json":
-        told = asdict(report)
-        del told["identity"]
-        output.as_json(
-            {
-                **told,
-                "name": identity.name,
-                "id": f"{identity.node_id:x}",
-                "cluster_id": f"{identity.cluster_id:x}",
-                "data_dir": str(data_dir),
-            }
-        )
-        return
+    told = asdict(report)
+    del told["identity"]
+    told |= {
+        "name": identity.name,
+        "id": f"{identity.node_id:x}",
+        "cluster_id": f"{identity.cluster_id:x}",
+        "data_dir": str(data_dir),
+    }
     facts = [
         ("keys", str(report.keys)),
         ("changes", f"{report.changes}, since revision {max(report.compacted, 1)}"),
@@ -139,11 +134,7 @@ def _show(settings: Settings, report: Report, data_dir: Path) -> None:
         ("left behind", ", ".join(report.left_behind) or "nothing"),
         ("directory", f"{data_dir}: member {identity.name} {identity.node_id:x}"),
     ]
-    if settings.output == "table":
-        output.as_table(["what", "value"], [list(fact) for fact in facts])
-    else:
-        for name, value in facts:
-            click.echo(f"{name:<11} {value}")
+    output.facts(settings.output, told, facts)
 
 
 def _on(enabled: bool) -> str:

@@ -31,6 +31,13 @@ def show(
             click.echo(line)
 
 
+def facts(form: str, told: object, rows: Sequence[tuple[str, str]]) -> None:
+    """What is known of one thing: `told` as JSON, or names and values."""
+    width = max(9, *(len(name) for name, _ in rows))
+    lines = (f"{name:<{width}} {value}" for name, value in rows)
+    show(form, told, lines, ["what", "value"], rows)
+
+
 def as_json(value: object) -> None:
     """One JSON document on one line."""
     click.echo(json.dumps(value, ensure_ascii=False))

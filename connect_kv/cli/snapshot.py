@@ -130,23 +130,19 @@ def _show(settings: Settings, file: Path) -> None:
     with bar(f"checking {file.name}", quiet=settings.quiet) as progress:
         found = asyncio.run(stopped.contents(file, progress))
     head = found.head
-    if settings.output == "json":
-        output.as_json(
-            {
-                "file": str(file),
-                "size": found.size,
-                "hash": found.hash,
-                "revision": found.revision,
-                "compact_revision": found.compacted,
-                "keys": found.keys,
-                "index": head.last_applied,
-                "cluster_id": f"{head.cluster_id:x}",
-                "member": head.name,
-                "taken": _time(head.taken),
-                "version": head.version,
-            }
-        )
-        return
+    told = {
+        "file": str(file),
+        "size": found.size,
+        "hash": found.hash,
+        "revision": found.revision,
+        "compact_revision": found.compacted,
+        "keys": found.keys,
+        "index": head.last_applied,
+        "cluster_id": f"{head.cluster_id:x}",
+        "member": head.name,
+        "taken": _time(head.taken),
+        "version": head.version,
+    }
     facts = [
         ("file", str(file)),
         ("size", output.size(found.size)),
@@ -156,11 +152,7 @@ def _show(settings: Settings, file: Path) -> None:
         ("index", str(head.last_applied)),
         ("taken", f"{_time(head.taken)} from {head.name} of cluster {head.cluster_id:x}"),
     ]
-    if settings.output == "table":
-        output.as_table(["what", "value"], [list(fact) for fact in facts])
-    else:
-        for name, value in facts:
-            click.echo(f"{name:<9} {value}")
+    output.facts(settings.output, told, facts)
 
 
 def _time(nanoseconds: int) -> str:

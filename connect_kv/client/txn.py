@@ -10,7 +10,7 @@ await client.transaction(
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from connect_kv.client.ranges import Text, span, to_bytes
 from connect_kv.rpc.kv_pb2 import (
@@ -39,40 +39,33 @@ def version(
     key: Text, operator: Operator, version: int, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """How often the key was put since it was created; 0: it does not exist."""
-    start, end = span(key, range_end, prefix)
-    return Compare(
-        key=start, range_end=end, result=_RESULTS[operator], target=Compare.VERSION, version=version
-    )
+    return _compare(key, operator, range_end, prefix, target=Compare.VERSION, version=version)
 
 
 def create_revision(
     key: Text, operator: Operator, revision: int, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The revision that created the key; 0: it does not exist."""
-    start, end = span(key, range_end, prefix)
-    return Compare(
-        key=start, range_end=end, result=_RESULTS[operator], target=Compare.CREATE, create_revision=revision
-    )
+    return _compare(key, operator, range_end, prefix, target=Compare.CREATE, create_revision=revision)
 
 
 def mod_revision(
     key: Text, operator: Operator, revision: int, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The revision of the last put; 0: it does not exist."""
-    start, end = span(key, range_end, prefix)
-    return Compare(
-        key=start, range_end=end, result=_RESULTS[operator], target=Compare.MOD, mod_revision=revision
-    )
+    return _compare(key, operator, range_end, prefix, target=Compare.MOD, mod_revision=revision)
 
 
 def value(
     key: Text, operator: Operator, value: Text, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The value, bytewise. Never true of a key that does not exist."""
+    return _compare(key, operator, range_end, prefix, target=Compare.VALUE, value=to_bytes(value))
+
+
+def _compare(key: Text, operator: Operator, range_end: Text, prefix: bool, **what: Any) -> Compare:
     start, end = span(key, range_end, prefix)
-    return Compare(
-        key=start, range_end=end, result=_RESULTS[operator], target=Compare.VALUE, value=to_bytes(value)
-    )
+    return Compare(key=start, range_end=end, result=_RESULTS[operator], **what)
 
 
 class HasLeaseId(Protocol):
@@ -87,10 +80,7 @@ def lease(
     key: Text, operator: Operator, lease: int | HasLeaseId, *, range_end: Text = b"", prefix: bool = False
 ) -> Compare:
     """The lease it is attached to; 0: none."""
-    start, end = span(key, range_end, prefix)
-    return Compare(
-        key=start, range_end=end, result=_RESULTS[operator], target=Compare.LEASE, lease=_id(lease)
-    )
+    return _compare(key, operator, range_end, prefix, target=Compare.LEASE, lease=_id(lease))
 
 
 def put(

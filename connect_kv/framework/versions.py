@@ -49,11 +49,6 @@ class Versions:
         """Whether this code can run that version."""
         return 1 <= version <= self.newest
 
-    def first_with(self, name: str, after: int) -> int | None:
-        """The first version after that one which has a method of that name."""
-        later = range(after + 1, self.newest + 1)
-        return next((version for version in later if name in self._methods[version]), None)
-
 
 @functools.cache
 def versions_of(owner: type) -> Versions:

@@ -16,7 +16,6 @@ from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, 
 from connect_kv.rpc.lease_pb2 import LeaseGrantRequest
 from connect_kv.rpc.maintenance_pb2 import AlarmRequest, AlarmType
 
-MAXIMUM_REQUEST_BYTES = 1_572_864
 """Encoded bytes of one command (1.5 MiB)."""
 MAXIMUM_TXN_OPS = 128
 """Compares or operations of a transaction; those nested in it share what is left."""
@@ -29,12 +28,6 @@ _SORT_ORDERS = frozenset(RangeRequest.SortOrder.values())
 _SORT_TARGETS = frozenset(RangeRequest.SortTarget.values())
 _ALARM_ACTIONS = frozenset(AlarmRequest.AlarmAction.values())
 _ALARMS = frozenset(AlarmType.values())
-
-
-def check_size(size: int, maximum: int = MAXIMUM_REQUEST_BYTES) -> None:
-    """Of a command as it would be replicated, in bytes."""
-    if size > maximum:
-        raise etcd_errors.TOO_LARGE.error()
 
 
 def check_command(command: Command, *, maximum_txn_ops: int = MAXIMUM_TXN_OPS) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -57,6 +57,10 @@ def families(credentials: Mapping[str, Credentials]) -> Iterator[Metric]:
         yield from (expiry, broken, reloads, refused)
 
 
+_FILES = ("certificate", "key", "CA", "revocation list")
+"""What complaints of `Credentials` about its files begin with."""
+
+
 def _clients(config: ServerConfig, *, certificate: bool, by_library: bool) -> Credentials:
     demanded = Demands(
         certificate=certificate,
@@ -67,12 +71,7 @@ def _clients(config: ServerConfig, *, certificate: bool, by_library: bool) -> Cr
     )
     return _named(
         config,
-        {
-            "certificate": "cert_file",
-            "key": "key_file",
-            "CA": "trusted_ca_file",
-            "revocation list": "client_crl_file",
-        },
+        ("cert_file", "key_file", "trusted_ca_file", "client_crl_file"),
         demanded,
         by_library=by_library,
     )
@@ -93,20 +92,16 @@ def member_credentials(config: ServerConfig) -> Credentials | None:
     )
     return _named(
         config,
-        {
-            "certificate": "peer_cert_file",
-            "key": "peer_key_file",
-            "CA": "peer_trusted_ca_file",
-            "revocation list": "peer_crl_file",
-        },
+        ("peer_cert_file", "peer_key_file", "peer_trusted_ca_file", "peer_crl_file"),
         demanded,
         by_library=False,
     )
 
 
-def _named(config: ServerConfig, keys: dict[str, str], demands: Demands, *, by_library: bool) -> Credentials:
-    """Complaints begin with where the file's name came from. `by_library`: gRPC's does the handshakes, which
-    takes versions and suites once in a process.
+def _named(config: ServerConfig, fields: Sequence[str], demands: Demands, *, by_library: bool) -> Credentials:
+    """`fields`: of the configuration, in the order of `_FILES`. Complaints begin with where they came from.
+
+    `by_library`: gRPC's does the handshakes, which takes versions and suites once in a process.
     """
     suites = grpc_suites(config.tls_min_version, config.cipher_suites)
     if by_library and suites and suites != grpc_core.loaded_suites:
@@ -115,12 +110,13 @@ def _named(config: ServerConfig, keys: dict[str, str], demands: Demands, *, by_l
             f"{config.origins.get(field, field)}: gRPC is loaded already: "
             f"set {grpc_core.SUITES}={suites} before this program starts"
         )
-    cert, key, ca, crl = (_path(config, key) for key in keys.values())
+    cert, key, ca, crl = (_path(config, field) for field in fields)
     try:
         return Credentials(cert=cert, key=key, ca=ca, crl=crl, demands=demands)
     except ConfigError as error:
         text = str(error)
-        field = next((keys[what] for what in keys if text.startswith(f"{what} ")), "")
+        named = zip(_FILES, fields, strict=True)
+        field = next((field for what, field in named if text.startswith(f"{what} ")), "")
         raise ConfigError(f"{config.origins.get(field, field)}: {text}") from None
 
 

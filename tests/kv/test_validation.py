@@ -133,12 +133,6 @@ def test_a_stream_of_a_range_takes_what_etcd_takes(request_: RangeRequest) -> No
     validation.check_range_stream(request_)
 
 
-def test_a_request_over_one_and_a_half_mebibytes_is_too_large() -> None:
-    validation.check_size(1_572_864)
-    with pytest.raises(Refused, match="etcdserver: request is too large"):
-        validation.check_size(1_572_865)
-
-
 def test_many_deletes_and_puts_are_checked_in_reasonable_time() -> None:
     deletes = [[delete_op(b"%d-%d" % (a, b), b"%d-%d~" % (a, b)) for b in range(60)] for a in range(32)]
     puts = [[put_op(b"x%d-%d" % (a, b)) for b in range(60)] for a in range(32)]

@@ -88,10 +88,6 @@ def _map(state: Any, input: Any, output: Any, known: bool) -> Hashable | None:
     return frozenset(current.items())
 
 
-def _map_state(state: Any) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in sorted(state)) or "no keys"
-
-
 def _described(input: Any, output: Any, known: bool) -> str:
     """``if a=7: write a 4, read b → (None, 3)``; what a transaction wrote is not told in its answer."""
     _, compares, then, otherwise = input
