@@ -10,7 +10,7 @@ Keys written lately stand in a dict, 150 bytes each. What has become old moves i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from connect_kv.kv.packed_numbers import PackedNumbers
@@ -26,8 +26,8 @@ MOST_KEYS = 16 << 20
 """In packed tables: a gigabyte. Beyond that all is forgotten, and read again as it is needed."""
 LARGEST_KEY = 256
 """Bytes. A larger one is not kept itself."""
-_MOVED_AT_ONCE = 2
-"""Keys that leave for each that comes: the way out is free before it is needed again."""
+_STEP = 64
+"""So many keys come before twice as many leave, together: the way out is free before it is needed again."""
 
 
 def numbers(created: int, version: int) -> int:
@@ -43,10 +43,21 @@ def created_and_version(packed: int) -> tuple[int, int]:
 class KeyNumbers:
     """Numbers of keys that were put, deleted or read since `clear`, and leases of those that have one."""
 
-    __slots__ = ("_leaving", "_left", "_old", "_packed", "_young", "_young_keys", "complete", "leases")
+    __slots__ = (
+        "_leaving",
+        "_old",
+        "_packed",
+        "_step",
+        "_until",
+        "_young",
+        "_young_keys",
+        "complete",
+        "leases",
+    )
 
     def __init__(self, young_keys: int = YOUNG_KEYS, most_keys: int = MOST_KEYS) -> None:
         self._young_keys = young_keys
+        self._step = min(_STEP, young_keys)
         self._packed = PackedNumbers(most_keys)
         self.leases: dict[bytes, int] = {}
         """Those of the keys that have one, as far as their numbers are known."""
@@ -58,8 +69,7 @@ class KeyNumbers:
         self._old: dict[bytes, int] = {}
         """What was young once: it moves into the packed tables, and is forgotten here once all of it has."""
         self._leaving: Iterator[tuple[bytes, int]] = iter(())
-        self._left = 0
-        """How many of them have not."""
+        self._until = self._step
         self._packed.clear()
         self.leases.clear()
         self.complete = False
@@ -79,27 +89,28 @@ class KeyNumbers:
     def set(self, key: bytes, packed: int) -> None:
         """It has these numbers now."""
         if len(key) > LARGEST_KEY:
-            self._pack(key, packed)
+            self._pack([(key, packed)])
             return
         self._young[key] = packed
+        self._until -= 1
+        if not self._until:
+            self._until = self._step
+            self._age()
+
+    def _age(self) -> None:
+        """Some of what is old leaves; or what is young becomes old."""
         if self._old:
-            self._move()
+            young = self._young
+            leaving = list(islice(self._leaving, 2 * self._step))
+            if not leaving:
+                self._old = {}
+            else:
+                self._pack([pair for pair in leaving if pair[0] not in young])
         elif len(self._young) >= self._young_keys:
             self._old, self._young = self._young, {}
-            self._leaving, self._left = iter(self._old.items()), len(self._old)
+            self._leaving = iter(self._old.items())
 
-    def _move(self) -> None:
-        """Some of what is old."""
-        for key, packed in islice(self._leaving, _MOVED_AT_ONCE):
-            if key not in self._young and not self._pack(key, packed):
-                return
-            self._left -= 1
-        if not self._left:
-            self._old = {}
-
-    def _pack(self, key: bytes, packed: int) -> bool:
-        """Into the tables. False if they are full: nothing is known any more then, of this key either."""
-        kept = self._packed.set(key, *created_and_version(packed))
-        if not kept:
+    def _pack(self, pairs: Iterable[tuple[bytes, int]]) -> None:
+        """Into the tables. If they are full, nothing is known any more, of these keys either."""
+        if not self._packed.set(pairs):
             self.clear()
-        return kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 
 _SEGMENTS = 4096
 """Tables, so that one that has become too small is copied in less than a millisecond or two."""
@@ -16,6 +17,7 @@ _FIRST_ENTRIES = 16
 _MANY_ENTRIES = 256
 """Up to here a table grows fourfold, later twofold."""
 
+_LOW = (1 << 64) - 1
 Table = array
 """Of int64, four an entry: two hashes, of which the first is 0 where nothing is; create revision; version."""
 
@@ -56,28 +58,30 @@ class PackedNumbers:
                 at = 0
         return None
 
-    def set(self, key: bytes, created: int, version: int) -> bool:
-        """Keep them; a version of 0 says that there is no such key. False if it is full."""
-        mark, check = hash(key) or 1, hash(self._salt + key)
-        segment = mark & (_SEGMENTS - 1)
-        table = self._tables[segment]
-        at = mark >> 10 & len(table) - 4
-        while found := table[at]:
-            if found == mark and table[at + 1] == check:
-                break
-            at += 4
-            if at == len(table):
-                at = 0
-        else:
-            if not self._room[segment]:
-                if self._entries >= self._most:
-                    return False
-                table, at = self._grown(segment, mark)
-            self._room[segment] -= 1
-            table[at] = mark
-            table[at + 1] = check
-        table[at + 2] = created
-        table[at + 3] = version
+    def set(self, pairs: Iterable[tuple[bytes, int]]) -> bool:
+        """Keep these `key_numbers.numbers`; 0 says that there is no such key. False if it is full."""
+        tables, room, salt = self._tables, self._room, self._salt
+        for key, packed in pairs:
+            mark, check = hash(key) or 1, hash(salt + key)
+            segment = mark & (_SEGMENTS - 1)
+            table = tables[segment]
+            at = mark >> 10 & len(table) - 4
+            while found := table[at]:
+                if found == mark and table[at + 1] == check:
+                    break
+                at += 4
+                if at == len(table):
+                    at = 0
+            else:
+                if not room[segment]:
+                    if self._entries >= self._most:
+                        return False
+                    table, at = self._grown(segment, mark)
+                room[segment] -= 1
+                table[at] = mark
+                table[at + 1] = check
+            table[at + 2] = packed >> 64
+            table[at + 3] = packed & _LOW
         return True
 
     def _grown(self, segment: int, mark: int) -> tuple[Table[int], int]:

@@ -93,11 +93,11 @@ def test_keys_whose_hashes_share_a_table_are_told_apart(monkeypatch: pytest.Monk
     monkeypatch.setattr(packed_numbers, "hash", lambda key: _weak(key), raising=False)
     kept = PackedNumbers(1000)
     for number in range(300):
-        assert kept.set(b"%d" % number, number + 1, 1)
+        assert kept.set([(b"%d" % number, numbers(number + 1, 1))])
     for number in range(0, 300, 3):
-        assert kept.set(b"%d" % number, 0, 0)
+        assert kept.set([(b"%d" % number, ABSENT)])
     for number in range(300, 400):
-        assert kept.set(b"%d" % number, number + 1, 1)
+        assert kept.set([(b"%d" % number, numbers(number + 1, 1))])
     for number in range(400):
         expected = numbers(number + 1, 1) if number % 3 or number >= 300 else None
         assert (kept.get(b"%d" % number) or None) == expected
@@ -111,8 +111,8 @@ def _weak(key: bytes) -> int:
 def test_keys_that_come_and_go_take_no_more_and_more_room() -> None:
     kept = PackedNumbers(1 << 40)
     for number in range(500_000):
-        kept.set(b"%d" % number, 1, 1)
-        kept.set(b"%d" % number, 0, 0)
+        kept.set([(b"%d" % number, numbers(1, 1))])
+        kept.set([(b"%d" % number, ABSENT)])
     assert sum(map(len, kept._tables)) <= 4096 * 16 * 4
 
 
