@@ -18,7 +18,10 @@ def public_modules() -> dict[str, str]:
 
 def page() -> str:
     """All public modules, one heading each."""
-    parts = [f"## {name}\n{what}\n\n{_names(name)}" for name, what in public_modules().items()]
+    parts = [
+        f"## {name}\n{what[0].upper()}{what[1:]}.\n\n{_names(name)}"
+        for name, what in public_modules().items()
+    ]
     return (
         "# Python\nMade from the code. What of it stays as it is: [compatibility](../compatibility.md).\n\n"
         + "\n".join(parts)
@@ -34,10 +37,9 @@ def _names(module: str) -> str:
         kind = "class" if inspect.isclass(value) else "function" if inspect.isroutine(value) else "data"
         if inspect.isclass(value) and issubclass(value, BaseException):
             kind = "exception"
-        lines.append(f".. auto{kind}:: {module}.{name}")
+        # What is no class or function has the docstring of its type, which says nothing of it.
+        lines.append(f".. {'py:' if kind == 'data' else 'auto'}{kind}:: {module}.{name}")
         if kind in ("class", "exception"):
             lines.append("   :members:\n   :show-inheritance:" if kind == "exception" else "   :members:")
-        if kind == "data":
-            lines.append("   :no-value:")
         lines.append("")
     return "```{eval-rst}\n" + "\n".join(lines) + "```\n"
