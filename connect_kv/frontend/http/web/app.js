@@ -7,8 +7,12 @@ import * as overview from './overview.js';
 
 const VIEWS = {
   overview: async () => overview,
+  keys: () => import('./keys.js'),
+  key: () => import('./key.js'),
+  leases: () => import('./leases.js'),
+  machines: () => import('./machines.js'),
 };
-const TITLES = { overview: 'Overview' };
+const TITLES = { overview: 'Overview', keys: 'Keys', key: 'A key', leases: 'Leases and locks', machines: 'Machines' };
 const OPENED_BY = { key: 'keys' };
 
 const place = document.getElementById('content');
