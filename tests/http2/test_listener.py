@@ -593,6 +593,41 @@ async def test_who_only_connects_makes_room_for_others(secured: bool, certificat
     assert not len(server.arrivals)
 
 
+async def test_who_stops_within_its_first_record_costs_no_handshake_and_may_go_on(certificates: Path) -> None:
+    server = Http2Server({"/t.T/Echo": Service().echo}, limits=Limits(handshake=60))
+    port = await server.listen("127.0.0.1", 0, server_context(certificates))
+    first = hello()
+    opened = []
+    for size in (0, 3, 6, len(first) - 1):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(first[:size])
+        opened.append((reader, writer, size))
+    await until(lambda: len(server.arrivals) == 4)
+    peer = await Peer.connect(port, client_context(certificates, "h2"))
+    peer.writer.write(peer.call(body=b"hello"))
+    await peer.answer()
+    handshakes: Any = server._handshakes
+    assert not handshakes._tasks, "nothing is made for them yet"
+    for reader, writer, size in opened:
+        writer.write(first[size:])
+        async with asyncio.timeout(10):
+            assert await reader.readexactly(1) == b"\x16", "a handshake's record"
+        writer.close()
+    peer.writer.close()
+    await server.stop(1)
+    assert not len(server.arrivals)
+
+
+def hello() -> bytes:
+    """What a client of TLS sends first."""
+    sent = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent).do_handshake()
+    return sent.read()
+
+
 async def test_a_handshake_that_fails_is_a_line_with_its_reason(
     certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
