@@ -28,7 +28,7 @@ class Limits:
     who adds to it then is refused with RESOURCE_EXHAUSTED."""
     waiting: int = 64 << 20
     """Of answers on one connection, that the client does not take. A sixteenth where all connections
-    together exceed `held`."""
+    together exceed `held`, less where they exceed it more, and none at twice that."""
     header_list: int = 80 << 10
     """Of the metadata of one call, as SETTINGS_MAX_HEADER_LIST_SIZE counts: a token may take 64 KiB of it."""
     header_block: int = 128 << 10

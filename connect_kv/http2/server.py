@@ -329,11 +329,16 @@ class ServerConnection(Connection[Call, Head]):
         super().send(stream, message)
 
     def _crowded(self) -> bool:
-        """Whether too much waits for this client to take another message."""
-        limits, waiting = self.limits, self.waiting
-        return waiting > limits.waiting or (
-            waiting > limits.waiting // 16 and self.turn.waiting > limits.held
-        )
+        """Whether too much waits for this client to take another message.
+
+        Where all connections together exceed their room, a sixteenth of the usual is too much; the more they
+        exceed it the less, and at twice the room all of it. Who takes what is sent is served even then.
+        """
+        limits = self.limits
+        over = self.turn.waiting - limits.held
+        if over <= 0:
+            return self.waiting > limits.waiting
+        return self.waiting > max(0.0, limits.waiting / 16 * (1 - over / limits.held))
 
     def _forget_request(self, parts: Parts) -> None:
         parts.inbox = None

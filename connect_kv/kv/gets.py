@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from connect_kv import protowire
@@ -12,6 +12,8 @@ from connect_kv.kv.read_transactions import ReadTransaction
 from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse, ResponseHeader
 
 _COUNT_ONE = RangeResponse(count=1).SerializeToString()
+_GROUP = 8
+"""Keys that are read between two looks at how much it was."""
 _SERIALIZABLE = len(RangeRequest(serializable=True).SerializeToString())
 
 
@@ -26,15 +28,26 @@ def is_plain(request: RangeRequest) -> bool:
 
 
 def answers(
-    transaction: ReadTransaction, keys: Iterable[bytes], header: ResponseHeader | None = None
+    transaction: ReadTransaction,
+    keys: Sequence[bytes],
+    header: ResponseHeader | None = None,
+    most: int | None = None,
 ) -> Iterator[bytes]:
-    """For each key an encoded RangeResponse; all of one state."""
+    """For each key an encoded RangeResponse; all of one state. After `most` bytes no more are begun."""
     full = ResponseHeader(revision=transaction.state.revision)
     if header is not None:
         full.MergeFrom(header)
     head = RangeResponse(header=full).SerializeToString()
-    for record in transaction.view.gets([CURRENT + key for key in keys]):
-        yield head if record is None else head + _record_head(len(record)) + record + _COUNT_ONE
+    step, left = (_GROUP, most) if most is not None else (len(keys) or 1, 0)
+    for start in range(0, len(keys), step):
+        for record in transaction.view.gets([CURRENT + key for key in keys[start : start + step]]):
+            if record is None:
+                yield head
+            else:
+                left -= len(record)
+                yield head + _record_head(len(record)) + record + _COUNT_ONE
+        if left < 0:
+            return
 
 
 @lru_cache(4096)

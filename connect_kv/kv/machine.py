@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from connect_kv import etcd_errors, protowire
@@ -404,14 +404,16 @@ class KvMachine:
         encoded.write(tail.SerializeToString())
         return encoded.getvalue()
 
-    def gets(self, keys: Iterable[bytes], header: ResponseHeader | None = None) -> list[bytes]:
+    def gets(
+        self, keys: Sequence[bytes], header: ResponseHeader | None = None, *, most: int | None = None
+    ) -> list[bytes]:
         """The answer to a plain get of each key (`gets.is_plain`), all of one state, encoded, with these
-        fields in its header.
+        fields in its header. After `most` bytes it ends: then these are the answers to the first keys.
 
         Raises NodeStopped. For at most a few hundred keys: it does not pause.
         """
         with self._transactions.open() as transaction:
-            answers = list(gets.answers(transaction, keys, header))
+            answers = list(gets.answers(transaction, keys, header, most))
         self.ranges += len(answers)
         return answers
 

@@ -14,7 +14,11 @@ from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.turns import Turns
 
 _AT_ONCE = 128
-"""Keys read of one view, between two looks at the clock."""
+"""Keys read of one view, between two looks at the clock,"""
+_MOST_BYTES = 256 << 10
+"""or answers of so many bytes, and a few more: values may be a megabyte each."""
+_LARGE = 32 << 10
+"""Bytes of an answer after which the clock is looked at."""
 _Get = tuple[Asked[RangeRequest], bytes]
 """A request, and the key it asks for."""
 
@@ -81,15 +85,20 @@ class Gets:
                 good.append((one, key))
         return good
 
-    def _read(self, gets: Sequence[_Get]) -> Iterator[None]:
-        for start in range(0, len(gets), _AT_ONCE):
+    def _read(self, gets: Sequence[_Get]) -> Iterator[bool | None]:
+        start = 0
+        while start < len(gets):
             some = gets[start : start + _AT_ONCE]
             try:
                 # A later view shows more: what was acknowledged before is in each of them.
-                found = self._kv.gets([key for _, key in some], self._executor.header(revision=0))
+                found = self._kv.gets(
+                    [key for _, key in some], self._executor.header(revision=0), most=_MOST_BYTES
+                )
             except Exception as error:
                 yield from all_failed((one for one, _ in some), error)
+                start += len(some)
                 continue
-            for (one, _), response in zip(some, found, strict=True):
+            for (one, _), response in zip(some, found, strict=False):  # there may be fewer
                 one.answer(response)
-                yield
+                yield len(response) > _LARGE
+            start += len(found)

@@ -87,6 +87,8 @@ class Outcome:
     """MiB that are resident, before, at most, after."""
     failed: Sequence[str] = ()
     """Puts of the other caller that failed."""
+    processor: float = 0.0
+    """Seconds that the member used meanwhile, less what it uses in such a time otherwise."""
 
     def row(self) -> str:
         def cells(found: Mapping[str, float]) -> str:
@@ -95,7 +97,7 @@ class Outcome:
         ratio = self.p99["while"] / self.p99["before"]
         return (
             f"| {self.kind}: {self.said} | {cells(self.median)} | {cells(self.p99)} | {ratio:.1f} |"
-            f" {cells(self.memory)} | {len(self.failed)} |"
+            f" {cells(self.memory)} | {self.processor:.1f} | {len(self.failed)} |"
         )
 
 
@@ -148,7 +150,9 @@ async def attack(
         memory = {"before": 0.0, "at most": 0.0, "after": 0.0}
         await asyncio.sleep(1)
         marks = [time.monotonic()]
+        used = [node.processor_seconds()]
         await asyncio.sleep(quiet)
+        used.append(node.processor_seconds())
         memory["before"] = memory["at most"] = resident(node)
         attacker = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.figures.attackers", kind, node.client_address, str(count),
@@ -167,6 +171,7 @@ async def attack(
                 await asyncio.wait([over], timeout=0.1)
             said = (await over).decode().strip()
             marks.append(time.monotonic())
+            used.append(node.processor_seconds())
         finally:
             if writer is not None:
                 writer.cancel()
@@ -180,7 +185,9 @@ async def attack(
         marks.append(time.monotonic())
         await asyncio.to_thread(prober.stop)
         channel.close()
+        usually = (used[1] - used[0]) / (marks[1] - marks[0]) * (marks[2] - marks[1])
         outcome = Outcome(kind, said, memory=memory, failed=prober.failed)
+        outcome.processor = used[2] - used[1] - usually
         parts = {"before": marks[:2], "while": marks[1:3], "after": marks[3:5]}
         found = {name: prober.between(*part) for name, part in parts.items()}
         outcome.p99 = {name: at(took, 0.99) for name, took in found.items()}
@@ -217,8 +224,8 @@ async def main() -> int:
     print(
         "Of a put: ms before / while / after; of the member: MiB that are resident, before / at most / after"
     )
-    print("| attack | median | p99 | times | memory | failed puts |")
-    print("|---|---|---|---|---|---|")
+    print("| attack | median | p99 | times | memory | processor seconds | failed puts |")
+    print("|---|---|---|---|---|---|---|")
     for kind in options.kinds or MOST:
         count = int(MOST[kind] * options.scale)
         seconds = max(6.0, SECONDS[kind] * min(1, options.scale))

@@ -320,6 +320,23 @@ def test_answers_that_no_client_takes_are_bounded_over_all_connections() -> None
     assert 100_000 < client.core.waiting <= 150_000 + 65_535
 
 
+def test_the_more_is_not_taken_the_less_each_connection_may_leave() -> None:
+    """A sixteenth for each of thousands of connections would be more memory than there is."""
+    limits = Limits(waiting=1_600_000, held=500_000)
+    for others, most in ((600_000, 80_000), (900_000, 20_000), (5_000_000, 0)):
+        client = RawClient(limits)
+        client.turn.waiting = others
+        for _ in range(30):
+            client.call(b"")
+            client.handed_over[-1].reply(b"v" * 50_000)
+        assert most <= client.core.waiting <= most + 50_005 + 65_535
+        taking = RawClient(limits, answer=True)
+        taking.turn.waiting = others
+        for _ in range(30):
+            taking.call(b"v" * 1000)
+        assert taking.core.waiting == 0, "who takes its answers gets them"
+
+
 def test_sixteen_thousand_streams_are_open_and_no_more() -> None:
     client = RawClient(answer=True)
     for _ in range(16_384):

@@ -26,6 +26,17 @@ async def test_a_plain_get_is_answered_as_any_range(kv: Kv, key: bytes, serializ
     )
 
 
+def test_after_so_many_bytes_no_more_are_read(kv: Kv) -> None:
+    for number in range(100):
+        kv.put(b"%03d" % number, b"v" * 1000)
+    keys = [b"%03d" % number for number in range(100)]
+    answers = kv.machine.gets(keys, most=20_000)
+    assert 20 <= len(answers) < 30
+    assert answers == kv.machine.gets(keys)[: len(answers)]
+    assert len(kv.machine.gets(keys, most=1)) >= 1
+    assert kv.machine.gets([], most=1) == []
+
+
 @pytest.mark.parametrize(
     "request_",
     [

@@ -20,5 +20,6 @@ def test_it_is_found(bug: Bug, capsys: pytest.CaptureFixture[str]) -> None:
             if report.violation is not None:
                 break
     assert report.violation is not None, f"not found in {virtual:.0f} virtual seconds"
+    said = str(report.violation)[:100]
     with capsys.disabled():
-        print(f"\n{bug.name}: found after {virtual:.1f} virtual seconds: {str(report.violation)[:100]!r}")
+        print(f"\n{bug.name}: found by seed {seed} after {virtual:.1f} virtual seconds: {said!r}")
