@@ -169,7 +169,7 @@ def new_directory(config: ServerConfig) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.restoring")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished.mkdir(mode=0o700)
     try:
         yield unfinished
         if target.exists():

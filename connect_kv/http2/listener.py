@@ -149,6 +149,14 @@ class Http2Server:
         """A connection from there was closed before it had shown who it is, so that others get a place."""
         self.turn.limited(address, b"", RESOURCE_EXHAUSTED, "closed to make room: it had not shown who it is")
 
+    def meet_again(self) -> None:
+        """Show `meet` everybody who is connected once more: whoever is refused by now is told and goes, with
+        all streams.
+        """
+        for one in list(self.sockets):
+            one.meet_again()
+        self.flush()
+
     # Turns.
 
     def hand_over_soon(self) -> None:
@@ -301,6 +309,15 @@ class _Socket(asyncio.Protocol):
             self.read_or_not()
         self._schedule(core.next_time())
         return core
+
+    def meet_again(self) -> None:
+        """It may be one that is no longer let in."""
+        core, meet = self._core, self._server.meet
+        if core is None or core.closing or meet is None or core.peer.refusal is not None:
+            return
+        refusal = meet(Peer(core.peer.address, core.peer.certificate)).refusal
+        if refusal is not None:
+            core.end(frames.NO_ERROR, refusal.text)
 
     def _hand_over_http1(self, data: bytes) -> None:
         assert self._server.http1 is not None

@@ -81,8 +81,14 @@ def _make_directory(config: ServerConfig) -> None:
     """Raises ConfigError: a data directory that cannot be is a mistake of whoever named it."""
     try:
         make_directory(config.data_dir)
+        mode = config.data_dir.stat().st_mode & 0o777
     except OSError as error:
         raise ConfigError(f"data directory {config.data_dir}: {error.strerror or error}") from error
+    if mode & 0o007:
+        logger.warning(
+            "everybody on this machine can read the data directory: chmod 700",
+            extra={"directory": str(config.data_dir), "mode": f"{mode:04o}"},
+        )
 
 
 def complain(error: BaseException) -> int:

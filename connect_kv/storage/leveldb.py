@@ -313,11 +313,14 @@ class _Calls:
 
 
 def make_directory(path: Path) -> None:
-    """Make it and what is missing above it; every name is on disk on return. Raises OSError."""
+    """Make it and what is missing above it, for its owner alone; every name is on disk on return. Raises
+    OSError.
+    """
     missing = [one for one in (path, *path.parents) if not one.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for one in missing:
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
         sync_directory(one.parent)
+    path.mkdir(exist_ok=True)  # says so where it is no directory
 
 
 def sync_directory(path: Path) -> None:

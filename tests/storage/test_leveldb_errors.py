@@ -157,3 +157,14 @@ def test_a_lock_that_the_binding_finds_taken_is_named_as_such() -> None:
     assert isinstance(translate(Path("/data/log"), said), StorageInUse)
     other = plyvel.IOError(b"IO error: /data/log/000003.log: No space left on device")
     assert not isinstance(translate(Path("/data/log"), other), StorageInUse)
+
+
+def test_a_directory_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    """With what is missing above it, and what is made within: passwords' hashes are in it, and all data."""
+    before = os.umask(0o022)
+    try:
+        LevelDbDisk().open(tmp_path / "above" / "n1" / "log").close()
+    finally:
+        os.umask(before)
+    for part in ("above", "above/n1", "above/n1/log"):
+        assert (tmp_path / part).stat().st_mode & 0o777 == 0o700

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,10 @@ from connect_kv.config import from_options
 from connect_kv.errors import ConfigError, Refused
 from connect_kv.frontend.grpc.grpcio_server import _metadata
 from connect_kv.frontend.grpc.router import CERTIFICATE_NAME, CallKind, Metadata, MethodRoute
+from connect_kv.http2 import frames
+from connect_kv.http2.hpack import literal
+from connect_kv.rpc.watch_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+from connect_kv.server.composition import KvServer
 from connect_kv.server.tls import client_credentials
 from tests.doors import listening
 from tests.tls.conftest import member, options_of, tls_of
@@ -100,6 +106,63 @@ async def test_a_revoked_certificate_is_refused_at_the_next_connection(tmp_path:
                 await alice.get("key")
         async with client(server.client_address, tls_of(folder, "bob")) as bob:
             await bob.get("key")
+
+
+@pytest.mark.parametrize("kind", ["door", "gateway"])
+async def test_a_connection_that_is_open_when_its_certificate_is_revoked_ends_with_its_watches(
+    tmp_path: Path, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connect_kv.credentials.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("connect_kv.frontend.http.server._LONGEST_SWEEP", 0.2)
+    revoke(folder)
+    options = {
+        **options_of(folder, mutual=True),
+        "client_crl_file": folder / "crl.pem",
+        "grpc_server": "door",
+    }
+    async with member(tmp_path, **options) as server:
+        watches = {name: await watching(server, folder, name, kind) for name in ("alice", "bob")}
+        revoke(folder, "alice")
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                told = await watches["alice"][0].read()
+                assert kind == "gateway" or b"of alice is revoked" in told
+        async with client(server.client_address, tls_of(folder, "bob")) as bob:
+            await bob.put("watched", "v")
+        async with asyncio.timeout(10):
+            assert await watches["bob"][0].read(1)
+        for _, writer in watches.values():
+            writer.close()
+
+
+async def watching(
+    server: KvServer, folder: Path, name: str, kind: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection with a watch, by HTTP/2 and gRPC or by HTTP/1 and JSON, read up to its beginning."""
+    shown = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    shown.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    shown.set_alpn_protocols(["h2" if kind == "door" else "http/1.1"])
+    host, _, port = server.client_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=shown)
+    request = WatchRequest(create_request=WatchCreateRequest(key=b"watched"))
+    if kind == "door":
+        fields = [
+            (b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/etcdserverpb.Watch/Watch"),
+            (b":authority", b"t"), (b"content-type", b"application/grpc"), (b"te", b"trailers"),
+        ]  # fmt: skip
+        block = b"".join(literal(*one) for one in fields)
+        writer.write(frames.PREFACE + frames.settings({}) + frames.headers(1, block, 0))
+        writer.write(frames.message_frame(1, request.SerializeToString(), 0))
+    else:
+        body = b'{"create_request": {"key": "d2F0Y2hlZA=="}}'
+        head = b"POST /v3/watch HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+    created = WatchResponse(created=True).SerializeToString() if kind == "door" else b'"created":true'
+    read = b""
+    async with asyncio.timeout(10):
+        while created not in read:
+            read += await reader.read(1 << 16)
+    return reader, writer
 
 
 @pytest.mark.parametrize("kind", ["door", "grpcio"])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Set
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from connect_kv.certificates import BadCertificate, presented
 from connect_kv.config import split_address
@@ -23,6 +24,8 @@ from connect_kv.trailers import MOST_REQUEST_METADATA
 
 TurnedAway = Callable[[str, str | None, str], None]
 """Told the client's address, the CommonName of its certificate if it has one, and the reason."""
+_LOOK_SECONDS: Final = 1.0
+"""From new files being taken over to a look at who is connected."""
 Limited = Callable[[str, str, Code, str], None]
 """Told the client's address, which method it called or nothing of a connection, the code and the reason."""
 
@@ -49,6 +52,8 @@ class DoorServer:
         because it is too much, before anybody else has seen it.
         """
         self._credentials = credentials
+        self._reloads = 0 if credentials is None else credentials.reloads
+        self._looking: asyncio.TimerHandle | None = None
         unary: dict[str, Callable[[list[Call]], None]] = {}
         tasks: dict[str, Handle] = {}
         streams: dict[str, Serve] = {}
@@ -114,9 +119,20 @@ class DoorServer:
         await self._server.start(
             None if self._credentials is None else self._credentials.server_context(ALPN)
         )
+        if self._credentials is not None:
+            self._look(self._credentials)
+
+    def _look(self, credentials: Credentials) -> None:
+        """Whoever was let in may be revoked, once the files have changed."""
+        if credentials.reloads != self._reloads:
+            self._reloads = credentials.reloads
+            self._server.meet_again()
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look, credentials)
 
     async def stop(self, grace: float) -> None:
         """Take no new call, give those under way `grace` seconds."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._server.stop(grace)
 
 

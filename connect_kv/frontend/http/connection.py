@@ -45,6 +45,9 @@ class Bounded(Protocol):
     def overdue(self) -> None:
         """It has."""
 
+    def look(self) -> None:
+        """Whether whoever is there is still let in."""
+
     def drain(self) -> None:
         """The server stops: nothing more after what is being answered."""
 
@@ -91,6 +94,7 @@ class HttpConnection(asyncio.Protocol):
         """Waits for the body of the request that is being answered."""
         self._handler = handler
         self._credentials = credentials
+        self._reloads = 0 if credentials is None else credentials.reloads
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._secure = False
@@ -511,6 +515,16 @@ class HttpConnection(asyncio.Protocol):
         if not self._requests and not self._transport.is_closing():
             self._ending = True
             self._transport.close()
+
+    def look(self) -> None:
+        """Whoever was let in may be revoked, once the files have changed; requests are looked at one by one,
+        and one that goes on for long ends.
+        """
+        if self._credentials is None or self._credentials.reloads == self._reloads:
+            return
+        self._reloads = self._credentials.reloads
+        if self._requests and self._credentials.refusal(self._certificate()):
+            self._transport.abort()
 
     def overdue(self) -> None:
         """What is waited for has taken too long."""

@@ -253,6 +253,9 @@ class Http2Request:
         """Give it up."""
         self._abandon(CANCEL)
 
+    def look(self) -> None:
+        """Who is at the other end, the connection looks at."""
+
     def overdue(self) -> None:
         """What is waited for has taken too long."""
         if self._exchange.begun:

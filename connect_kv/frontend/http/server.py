@@ -128,8 +128,10 @@ class HttpServer:
     def _sweep(self) -> None:
         """One timer for all connections: one each would be set and cancelled with every request."""
         now = self._loop.time()
-        for connection in [one for one in self._connections if one.due <= now]:
-            connection.overdue()
+        for connection in list(self._connections):
+            connection.look()
+            if connection.due <= now:
+                connection.overdue()
         self._sweeping = None
         if self._connections:
             self._sweep_later()
