@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 
+from benchmarks.bodies import closed_loop
 from benchmarks.figures import Figures
 from benchmarks.systems import System
 from connect_kv.rpc.kv_pb2 import PutRequest, RangeRequest
@@ -79,6 +81,31 @@ async def unary(
     if load.refused > REFUSED_UNSAID * load.sent:
         figures["refused"] = load.refused / load.seconds
     return figures
+
+
+async def unary_keys(
+    system: System, *, callers: int, total: int, keys: int, timeout: float = TIMEOUT
+) -> Figures:
+    """Unary puts of so many keys in random order, by callers who go on as soon as they were answered.
+
+    RuntimeError if one of them did not succeed.
+    """
+    chosen = random.Random(1)
+    messages = (
+        PutRequest(
+            key=b"bench/%012d" % chosen.randrange(keys), value=chosen.randbytes(256)
+        ).SerializeToString()
+        for _ in range(total)
+    )
+    counted, before = await _served(system, "Put"), system.cpu_seconds()
+    started = asyncio.get_running_loop().time()
+    async with asyncio.timeout(timeout):
+        took = await closed_loop(system.addresses, "/etcdserverpb.KV/Put", messages, callers=callers)
+    seconds = asyncio.get_running_loop().time() - started
+    used = system.cpu_seconds() - before
+    if counted is not None and (served := (await _served(system, "Put") or 0) - counted) != total:
+        raise RuntimeError(f"{system.name}: {served} of {total} calls succeeded")
+    return {"rate": total / seconds, **percentiles(took), "cpu": used / total * 1000}
 
 
 async def offer(

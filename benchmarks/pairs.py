@@ -32,6 +32,9 @@ async def puts(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
     counts = _counts(1000, run.some(60_000))
     many_keys = loads.bench(ours, "put", *counts, "--key-space", "100000")
     await run.attempt("session put 1000, 100,000 keys", ours, many_keys)
+    for system in (ours, theirs):
+        puts_of_keys = loads.unary_keys(system, callers=1000, total=run.some(40_000), keys=100_000)
+        await run.attempt("unary put 1000, 100,000 keys", system, puts_of_keys)
 
 
 async def sizes(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
@@ -47,16 +50,17 @@ async def sizes(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
 
 
 async def gets(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
-    """Linearizable reads of one key by 1,000 callers."""
+    """Linearizable reads of one key by 1,000 callers, and by one."""
     one_key = ("--key-space", "1")
     await loads.bench(ours, "put", *_counts(1, 10), *one_key)
     for system in (ours, theirs):
         await loads.unary(system, "Put", loads.put_body(), callers=1, total=10)
     counts = (*_counts(1000, run.some(120_000)), *one_key)
     await run.attempt("session get 1000", ours, loads.bench(ours, "range", *counts))
-    for system in (ours, theirs):
-        load = loads.unary(system, "Range", loads.range_body(), callers=1000, total=run.some(40_000))
-        await run.attempt("unary get 1000", system, load)
+    for callers, total in ((1, 1000), (1000, 40_000)):
+        for system in (ours, theirs):
+            load = loads.unary(system, "Range", loads.range_body(), callers=callers, total=run.some(total))
+            await run.attempt(f"unary get {callers}", system, load)
 
 
 async def watch(run: BenchmarkRun, ours: ConnectKv, theirs: Etcd) -> None:
