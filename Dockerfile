@@ -7,12 +7,14 @@ FROM ${BASE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Compiled modules then bear a hash of their source instead of a date: two builds hold the same bytes.
+ARG SOURCE_DATE_EPOCH=0
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH}
 RUN python -m venv --without-pip /opt/connect-kv
-COPY pyproject.toml /src/
+COPY pyproject.toml packaging/container/constraints.txt /src/
 # What we depend on comes first: it stays cached while only our own code changes.
-RUN python -c "import tomllib; print(*tomllib.load(open('/src/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" >/src/dependencies.txt \
- && install="python -m pip --python /opt/connect-kv/bin/python install --quiet" \
+RUN python -c "import tomllib; one = tomllib.load(open('/src/pyproject.toml', 'rb'))['project']; print(*one['dependencies'], *one['optional-dependencies']['leveldb'], sep='\n')" >/src/dependencies.txt \
+ && install="python -m pip --python /opt/connect-kv/bin/python install --quiet --constraint /src/constraints.txt" \
  && if ! $install --only-binary plyvel,plyvel-next --requirement /src/dependencies.txt; then \
       # No wheel of plyvel fits this platform: compile it against Debian's LevelDB.
       apt-get update -qq \

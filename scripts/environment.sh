@@ -22,7 +22,8 @@ install_leveldb_binding() {
   local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check) bindings said
   mapfile -t bindings < <("$venv/bin/python" -c 'import sys, tomllib
 with open(sys.argv[1], "rb") as file:
-    wanted = tomllib.load(file)["project"]["dependencies"]
+    project = tomllib.load(file)["project"]
+wanted = project["dependencies"] + project["optional-dependencies"]["leveldb"]
 print(*(one for one in wanted if one.startswith("plyvel")), sep="\n")' "$root/pyproject.toml")
   if said=$("${pip[@]}" --only-binary :all: "${bindings[@]}" 2>&1) || said+=$("${pip[@]}" "${bindings[@]}" 2>&1); then return; fi
   if grep -qE 'NewConnectionError|ConnectTimeout|ProxyError|SSLError|NameResolutionError' <<<"$said"; then

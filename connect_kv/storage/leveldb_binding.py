@@ -5,9 +5,18 @@ Which of the two an installation has is decided in pyproject.toml; what both mus
 
 from __future__ import annotations
 
+from connect_kv.errors import RefusedToStart
+
 try:
     import plyvel
 except ImportError:
-    import plyvel_next as plyvel
+    try:
+        import plyvel_next as plyvel
+    except ImportError:
+        raise RefusedToStart(
+            "a member needs LevelDB for Python, which this installation has not, for there is no wheel of"
+            " it for this platform: pip install 'connect-kv[leveldb]' compiles it, with LevelDB's headers and"
+            " a C++ compiler"
+        ) from None
 
 __all__ = ["plyvel"]
