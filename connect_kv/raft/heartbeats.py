@@ -47,13 +47,14 @@ class Heartbeats:
     def flush(self) -> None:
         """Begin a round if reads wait for one.
 
-        Only those are asked whose answers it takes, who answered first when all were asked: to ask the
-        others as well costs each of them a turn, and their answers come when the reads are gone. Should one
-        not answer, the next heartbeat asks all, and confirms what an earlier round would have.
+        For one member that asks, only those are asked whose answers it takes, who answered first when all
+        were asked: to ask the others as well costs each of them a turn, and their answers come when the read
+        is gone. Should one not answer, the next heartbeat asks all, and confirms what an earlier round would
+        have. Where several ask, a round serves many, and all members are busy: the first to answer counts.
         """
         state = self._state
         if state.reads.wants_round:
-            self._begin_round(self._majority() or self._voters())
+            self._begin_round((state.reads.lone and self._majority()) or self._voters())
 
     def unreachable(self, node_id: int) -> None:
         """Messages to or from that member were lost: reads that may wait for its answer ask all."""

@@ -62,6 +62,11 @@ class ReadQueue:
         return bool(self._fixed) and not self._sent
 
     @property
+    def lone(self) -> bool:
+        """Whether one member waits for the next round, and no other."""
+        return len(self._fixed) == 1 and len(self._fixed[0].requests) == 1
+
+    @property
     def under_way(self) -> bool:
         """Whether a round that left would confirm reads."""
         return bool(self._sent)

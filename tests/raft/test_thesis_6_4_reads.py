@@ -2,7 +2,7 @@
 
 from connect_kv.raft.messages import AppendResponse, HeartbeatRequest, HeartbeatResponse, ReadIndexResponse
 from connect_kv.raft.ready import ReadState
-from tests.raft.harness import Cluster, Node, append, membership_of, sent
+from tests.raft.harness import Cluster, Node, append, header, membership_of, sent
 
 
 def answers(node: Node) -> list[tuple[int, int | None]]:
@@ -250,6 +250,22 @@ def test_only_so_many_are_asked_as_make_a_majority() -> None:
     assert asked(cluster[1]) == [2]
     cluster.stabilize()
     assert answers(cluster[1]) == [(7, 1)]
+
+
+def test_all_are_asked_where_several_members_wait() -> None:
+    """Thesis 6.4: such a round serves many, and whoever answers first counts."""
+    cluster = led_by_one()
+    cluster[2].core.read_index(7)
+    cluster[3].core.read_index(8)
+    for node_id in (2, 3):
+        cluster[node_id].run()
+        for packet in cluster[node_id].outgoing:
+            cluster[1].core.step(header(packet))
+        cluster[node_id].outgoing.clear()
+
+    assert asked(cluster[1]) == [2, 3]
+    cluster.stabilize()
+    assert (answers(cluster[2]), answers(cluster[3])) == ([(7, 1)], [(8, 1)])
 
 
 def test_who_does_not_answer_a_read_is_passed_over_with_the_next_heartbeat() -> None:
