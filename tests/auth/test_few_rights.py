@@ -24,6 +24,7 @@ from connect_kv.client.auth import QUERY
 from connect_kv.frontend.grpc.services import SERVICES
 from connect_kv.rpc import auth_pb2 as auth
 from connect_kv.rpc import cluster_pb2 as cluster
+from connect_kv.rpc import dashboard_pb2 as dashboard
 from connect_kv.rpc import election_pb2 as election
 from connect_kv.rpc import kv_pb2 as kv
 from connect_kv.rpc import lease_pb2 as lease
@@ -213,8 +214,18 @@ USERS = [
     ),
     Step("Auth.RoleRevokePermission", auth.AuthRoleRevokePermissionRequest(role="k", key=b"k"), DENIED),
 ]
+DASHBOARD = [
+    Step("Dashboard.Overview", dashboard.OverviewRequest()),
+    Step("Dashboard.History", dashboard.HistoryRequest()),
+    Step("Dashboard.Leases", dashboard.LeasesRequest()),
+    Step("Dashboard.Queues", dashboard.QueuesRequest()),
+    Step("Dashboard.Query", called("counter", "value")),
+    Step("Dashboard.Query", called("counter", "increment"), "a command, not a query"),
+    Step("Dashboard.Query", called("hidden", "value"), DENIED),
+]
+"""What of leases and queues is told: `test_of_leases_and_locks_a_user_sees_what_is_theirs`."""
 SESSIONS = [Step("Session.Open", SessionRequests(ttl=60))]
-WALK = [*KEYS, *LEASES, *LOCKS, *MACHINES, *OPERATORS, *USERS, *SESSIONS]
+WALK = [*KEYS, *LEASES, *LOCKS, *MACHINES, *OPERATORS, *USERS, *DASHBOARD, *SESSIONS]
 
 
 def test_every_method_is_walked_through() -> None:
@@ -388,3 +399,22 @@ def root_session(server: KvServer) -> int:
     """The one that root's client has opened."""
     table: Any = server.host.sessions
     return int(next(iter(table._sessions)))
+
+
+async def test_of_leases_and_locks_a_user_sees_what_is_theirs(tmp_path: Path) -> None:
+    """That there are others, and not what hangs on them."""
+    async with prepared(tmp_path) as (server, root, token):
+        await root.put(f"k/lock/{MINE:x}", "", lease=MINE)
+        await root.put(f"other/{THEIRS:x}", "", lease=THEIRS)
+        async with grpc.aio.insecure_channel(server.client_address) as channel:
+
+            async def ask(name: str, request: Message) -> bytes:
+                call: Any = channel.unary_unary(path_of(f"Dashboard.{name}"))
+                answer: bytes = await call(request.SerializeToString(), metadata=(("token", token),))
+                return answer
+
+            leases = dashboard.LeasesResponse.FromString(await ask("Leases", dashboard.LeasesRequest()))
+            found = {one.ID: (list(one.keys), one.count) for one in leases.leases}
+            assert found == {MINE: ([b"k/1", b"k/lock/47"], 2), THEIRS: ([], 3)}
+            queues = dashboard.QueuesResponse.FromString(await ask("Queues", dashboard.QueuesRequest()))
+            assert [one.name for one in queues.queues] == [b"k/lock"]
