@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_kv.peer_protocol import HelloReply, HelloVerdict, PeerMessage
-from connect_kv.raft.messages import AppendRequest, AppendResponse, InstallSnapshot, VoteRequest
+from connect_kv.peer_protocol import Hello, HelloReply, HelloVerdict, PeerMessage
+from connect_kv.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    InstallSnapshot,
+    ReadIndexRequest,
+    ReadIndexResponse,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
 from connect_kv.raft.types import Entry, EntryId, EntryKind, Membership, SnapshotMeta
 from connect_kv.rpc import raft_pb2 as pb
 from connect_kv.transport.codec import BadMessage, decode_frame, encode_frame
@@ -67,6 +80,30 @@ def test_introductions_round_trip() -> None:
     frame = decode_frame(encode_frame(MESSAGES, hello=hello, hello_reply=reply))
 
     assert frame == (hello, reply, tuple(MESSAGES))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [VoteResponse, HeartbeatRequest, HeartbeatResponse, TimeoutNow, ReadIndexRequest, ReadIndexResponse],
+)
+def test_every_field_of_a_plain_message_is_on_the_wire(kind: Any) -> None:
+    """A field that the table of names leaves out would arrive as its default."""
+    values = {
+        field.name: True if field.type == "bool" else number
+        for number, field in enumerate(dataclasses.fields(kind), 1)
+    }
+    message = kind(**values)
+    assert decode_frame(encode_frame((message,))).messages == (message,)
+
+
+def test_every_field_of_a_greeting_is_on_the_wire() -> None:
+    values: dict[str, Any] = {
+        field.name: bytes((number,)) if field.type == "bytes" else number
+        for number, field in enumerate(dataclasses.fields(Hello), 1)
+        if field.name != "certified"  # whoever receives it knows that of the connection
+    }
+    hello = Hello(**values)
+    assert decode_frame(encode_frame(hello=hello)).hello == hello
 
 
 def test_joined_frames_are_one_frame() -> None:
