@@ -149,6 +149,8 @@ class ServerConfig:
     audit_log: Path | None = None
     audit_level: str = "writes"
     """What is in it: ``auth``, ``writes`` or ``reads`` (`services.audit`)."""
+    tracing: bool = False
+    """Whether spans are sent of calls that ask for it."""
     client_addresses: Mapping[str, str] = field(default_factory=dict)
     """Client addresses of initial members by name, where the file knows them."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

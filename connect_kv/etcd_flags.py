@@ -52,7 +52,7 @@ def _refused(about: str, *names: str, quiet: tuple[str, ...] = ("",), switch: bo
 
 _OFF = ("false",)
 _ON = ("true",)
-_TRACING = "there is no tracing"
+_TRACING = "say --tracing, and where to by OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _ALL = [
     *_done(

@@ -213,6 +213,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option("log_format", Kind.TEXT, "text", "How each line is written.", choices=("text", "json")),
         Option("audit_log", Kind.OUTPUT, "none",
                "Who asked for what, from where, and what came of it: a line of JSON for a call."),
+        Option("tracing", Kind.SWITCH, "false",
+               "Spans of calls whose traceparent says sampled, by OTLP: needs the extra tracing."),
         Option("audit_level", Kind.TEXT, "writes",
                "Refusals, logins and management; writes too; all.", choices=("auth", "writes", "reads")),
     ),

@@ -37,6 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "grpc_core": set(),
     "options": set(),
+    "tracing": set(),
+    "otel": {"errors", "tracing"},
     "etcd_flags": set(),
     "units": set(),
     "hosts": {"errors"},
@@ -50,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "etcd_files": {"errors", "protowire", "rpc"},
     "storage": {"interfaces", "raft", "protowire", "errors"},
     "transport": {"hosts", "http2", "peer_protocol", "interfaces", "raft", *GROUND, *TLS},
-    "node": {"peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
+    "node": {"tracing", "peer_protocol", "raft", "interfaces", "protowire", "errors", "events", "hosts"},
     # what is replicated
     "kv": {"etcd_files", "interfaces", "raft", "storage", *GROUND},
     "auth": {"etcd_files", "kv", "storage", "interfaces", *GROUND},
@@ -63,9 +65,12 @@ ALLOWED: dict[str, set[str]] = {
     # services know requests, front ends know wires
     "services": {
         "auth",
-        "backup", "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", *GROUND,
+        "backup", "kv", "statemachine", "framework", "node", "interfaces", "raft", "metrics", "tracing",
+        *GROUND,
     },
-    "frontend.grpc": {"auth", "hosts", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS},
+    "frontend.grpc": {
+        "tracing", "auth", "hosts", "http2", "services", "kv", "interfaces", *GROUND, *PEOPLE, *TLS,
+    },
     # The gateway carries requests to the router of `frontend.grpc`, which knows no wire.
     "frontend.http": {
         "frontend.grpc", "http2", "json_mapping", "services", "errors", "etcd_errors", "events",
@@ -73,13 +78,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "config": {"credentials", "errors", "framework", "hosts", "options", "units"},
     "server": {
-        "auth", "http2",
+        "auth", "http2", "otel", "tracing",
         "frontend.grpc", "frontend.http", "services", "kv", "statemachine", "framework", "node", "raft",
         "hosts", "storage", "transport", "interfaces", "peer_protocol", "grpc_core", *GROUND, *PEOPLE, *TLS,
         "authority",
     },
     # programs and people
-    "client": {"framework", "hosts", "credentials", *GROUND},
+    "client": {"tracing", "framework", "hosts", "credentials", *GROUND},
     "mirror": {"client", *GROUND},
     "sync_auth": {"client", "rpc"},
     "sync": {"client", "credentials", "errors", "framework", "sync_auth"},

@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from connect_kv import tracing
 from connect_kv.client.failures import UNAVAILABLE, CallFailed, EndedHere
 from connect_kv.client.login import Badge, Login, logged_out
 from connect_kv.credentials import Credentials
@@ -100,6 +101,8 @@ class Unary(Generic[Request, Response]):
                     raise
 
     async def _call(self, request: Request, timeout: float | None, metadata: Metadata) -> Response:
+        if trace := tracing.current():
+            metadata = (*metadata, (tracing.HEADER, trace))
         try:
             return await self._method(request, timeout=timeout, metadata=metadata or None)
         except grpc.aio.AioRpcError as error:

@@ -55,8 +55,12 @@ class Applier(Generic[R]):
             if not entries:
                 load = partial(self._context.log.entries, start, end, size)
                 entries = await self._context.log_worker.run(load)
+            told = self._context.spans
+            spans = () if told is None else told.applying(entries)
             started = self._context.clock.now()
             results = await self._context.state.apply(entries)
+            for span in spans:
+                span.end()
             self._context.metrics.applied(self._context.clock.now() - started, len(entries))
             changed = history.note(entries)
             core.applied(entries[-1].id.index)

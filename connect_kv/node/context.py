@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Transport, Worker
 from connect_kv.node.config import NodeConfig
+from connect_kv.node.entry_spans import EntrySpans
 from connect_kv.node.history import AppliedHistory
 from connect_kv.raft.core import RaftCore
 
@@ -103,3 +104,5 @@ class NodeContext(Generic[R]):
     metrics: NodeMetrics
     history: AppliedHistory
     answer: Answer
+    spans: EntrySpans | None = None
+    """Tells of entries that are traced."""

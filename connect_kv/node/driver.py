@@ -87,6 +87,7 @@ class Driver(Generic[R]):
             install=self._install,
             persisted=self._persisted,
             written=self._written,
+            spans=context.spans,
         )
         self.applier: Applier[R] = Applier(context, self._applied)
         self._index_waiters = IndexWaiters()

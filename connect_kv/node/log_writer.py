@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 from connect_kv.interfaces import Clock, LogStore, Worker
 from connect_kv.node.context import NodeMetrics
+from connect_kv.node.entry_spans import EntrySpans
 from connect_kv.raft.ready import Ready
 from connect_kv.raft.types import SnapshotMeta
 
@@ -28,6 +30,7 @@ class LogWriter:
         install: Callable[[SnapshotMeta], Awaitable[None]],
         persisted: Callable[[Sequence[Ready]], None],
         written: Callable[[], None],
+        spans: EntrySpans | None = None,
     ) -> None:
         """`persisted` is told of every Ready; `written` after those that did wait, and may submit more."""
         self._log = log
@@ -37,6 +40,7 @@ class LogWriter:
         self._install = install
         self._persisted = persisted
         self._written = written
+        self._spans = spans
         self._waiting: list[Ready] = []
         self._hint: Ready | None = None
         self._work = asyncio.Event()
@@ -100,6 +104,7 @@ class LogWriter:
     async def _write(self) -> None:
         batch, self._waiting = self._waiting, []
         started = self._clock.now()
+        spans = [] if self._spans is None else self._spans.writing(chain(*(one.entries for one in batch)))
         if any(map(_has_disk_part, batch)):
             hints = [self._hint] if self._hint is not None else []
             self._hint = None
@@ -109,6 +114,8 @@ class LogWriter:
                 await self._worker.run(partial(self._log.save, part))
             self._took = self._clock.now() - started
             self._metrics.log_written(self._took, len(batch))
+        for span in spans:
+            span.end()
         self.oldest = self._queued if self._waiting else None
         self._persisted(batch)
         self._written()

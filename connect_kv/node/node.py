@@ -15,6 +15,7 @@ from connect_kv.interfaces import Clock, Identity, LogStore, ReplicatedState, Tr
 from connect_kv.node.config import NodeConfig
 from connect_kv.node.context import Answer, NodeContext, NodeMetrics, NoMetrics, answer_nothing
 from connect_kv.node.driver import Driver
+from connect_kv.node.entry_spans import EntrySpans
 from connect_kv.node.history import AppliedHistory
 from connect_kv.node.membership import added_id
 from connect_kv.node.status import Contact, NodeStatus, Outage
@@ -51,8 +52,9 @@ class RaftNode(Generic[R]):
         free_bytes: Callable[[], tuple[int, int]] | None = None,
         space_low: Callable[[bool, int], None] = lambda low, free: None,
         answer: Answer = answer_nothing,
+        spans: EntrySpans | None = None,
     ) -> None:
-        """`answer` carries out what other members `ask` of this one.
+        """`answer` carries out what other members `ask` of this one; `spans` tells of traced entries.
 
         `free_bytes` gives (free, total) bytes of the disk; ``space_low(low, free)`` is told every few
         seconds whether free space is below the low-water mark.
@@ -74,6 +76,7 @@ class RaftNode(Generic[R]):
             metrics=metrics or NoMetrics(),
             history=AppliedHistory(restored, state.last_applied),
             answer=answer,
+            spans=spans,
         )
         self._driver: Driver[R] = Driver(self._context, free_bytes=free_bytes, space_low=space_low)
         self._main: asyncio.Task[None] | None = None

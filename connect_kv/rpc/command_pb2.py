@@ -29,7 +29,7 @@ from connect_kv.rpc import maintenance_pb2 as connect__kv_dot_rpc_dot_maintenanc
 from connect_kv.rpc import versions_pb2 as connect__kv_dot_rpc_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/command.proto\x12\rconnect_kv.v1\x1a\x19\x63onnect_kv/rpc/auth.proto\x1a\x17\x63onnect_kv/rpc/kv.proto\x1a\x1a\x63onnect_kv/rpc/lease.proto\x1a connect_kv/rpc/maintenance.proto\x1a\x1d\x63onnect_kv/rpc/versions.proto\"[\n\x0c\x43ommandBatch\x12\x10\n\x08log_time\x18\x01 \x01(\x03\x12(\n\x08\x63ommands\x18\x02 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0f\n\x07\x65lapsed\x18\x03 \x01(\x03\"\x86\t\n\x07\x43ommand\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05\x66loor\x18\x03 \x01(\x04\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x0e\n\x06judged\x18\x05 \x01(\x04\x12(\n\x03put\x18\x10 \x01(\x0b\x32\x19.connect_kv.v1.PutRequestH\x00\x12\x39\n\x0c\x64\x65lete_range\x18\x11 \x01(\x0b\x32!.connect_kv.v1.DeleteRangeRequestH\x00\x12(\n\x03txn\x18\x12 \x01(\x0b\x32\x19.connect_kv.v1.TxnRequestH\x00\x12\x33\n\x07\x63ompact\x18\x13 \x01(\x0b\x32 .connect_kv.v1.CompactionRequestH\x00\x12\x37\n\x0blease_grant\x18\x18 \x01(\x0b\x32 .connect_kv.v1.LeaseGrantRequestH\x00\x12\x39\n\x0clease_revoke\x18\x19 \x01(\x0b\x32!.connect_kv.v1.LeaseRevokeRequestH\x00\x12\x30\n\x0blease_renew\x18\x1a \x01(\x0b\x32\x19.connect_kv.v1.LeaseRenewH\x00\x12\x32\n\x0clease_expire\x18\x1b \x01(\x0b\x32\x1a.connect_kv.v1.LeaseExpireH\x00\x12\x32\n\x0cmachine_call\x18  \x01(\x0b\x32\x1a.connect_kv.v1.MachineCallH\x00\x12\x32\n\x0csession_open\x18( \x01(\x0b\x32\x1a.connect_kv.v1.SessionOpenH\x00\x12\x34\n\rsession_close\x18) \x01(\x0b\x32\x1b.connect_kv.v1.SessionCloseH\x00\x12\x34\n\rsession_batch\x18* \x01(\x0b\x32\x1b.connect_kv.v1.SessionBatchH\x00\x12,\n\x05\x61larm\x18\x30 \x01(\x0b\x32\x1b.connect_kv.v1.AlarmRequestH\x00\x12\x36\n\x0emember_publish\x18\x31 \x01(\x0b\x32\x1c.connect_kv.v1.MemberPublishH\x00\x12\x36\n\x0emachine_change\x18\x33 \x01(\x0b\x32\x1c.connect_kv.v1.MachineChangeH\x00\x12)\n\x04\x61uth\x18\x34 \x01(\x0b\x32\x19.connect_kv.v1.AuthChangeH\x00\x12,\n\x05range\x18@ \x01(\x0b\x32\x1b.connect_kv.v1.RangeRequestH\x00\x12\x33\n\rmachine_query\x18\x41 \x01(\x0b\x32\x1a.connect_kv.v1.MachineCallH\x00\x12\x43\n\x12lease_time_to_live\x18\x42 \x01(\x0b\x32%.connect_kv.v1.LeaseTimeToLiveRequestH\x00\x12\x39\n\x0clease_leases\x18\x43 \x01(\x0b\x32!.connect_kv.v1.LeaseLeasesRequestH\x00\x42\t\n\x07requestJ\x04\x08\x32\x10\x33\"\x19\n\nLeaseRenew\x12\x0b\n\x03ids\x18\x01 \x03(\x03\"b\n\x0bLeaseExpire\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.connect_kv.v1.LeaseExpire.Item\x1a#\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0f\n\x07renewal\x18\x02 \x01(\x04\"\x1c\n\x0cLeaseRenewed\x12\x0c\n\x04ttls\x18\x01 \x03(\x03\"\x1b\n\x0cLeaseExpired\x12\x0b\n\x03ids\x18\x01 \x03(\x03\"R\n\x0bMachineCall\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\x1d\n\x0cMachineReply\x12\r\n\x05value\x18\x01 \x01(\x0c\"(\n\x0bSessionOpen\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\x0c\n\x04user\x18\x02 \x01(\t\"-\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\"\x0e\n\x0cSessionClose\"v\n\x0cSessionBatch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12(\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0c\n\x04user\x18\x10 \x01(\t\x12\x0e\n\x06judged\x18\x11 \x01(\x04\"C\n\x0c\x45ncodedBatch\x12\x10\n\x08log_time\x18\x01 \x01(\x03\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\x12\x0f\n\x07\x65lapsed\x18\x03 \x01(\x03\"e\n\x13\x45ncodedSessionBatch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x03 \x03(\x0c\x12\x0c\n\x04user\x18\x10 \x01(\t\x12\x0e\n\x06judged\x18\x11 \x01(\x04\"R\n\x15\x45ncodedSessionCommand\x12\x39\n\rsession_batch\x18* \x01(\x0b\x32\".connect_kv.v1.EncodedSessionBatch\"W\n\rMemberPublish\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\"G\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x04 \x01(\x0c\"\xad\x08\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x16.connect_kv.v1.FailureH\x00\x12)\n\x03put\x18\x10 \x01(\x0b\x32\x1a.connect_kv.v1.PutResponseH\x00\x12:\n\x0c\x64\x65lete_range\x18\x11 \x01(\x0b\x32\".connect_kv.v1.DeleteRangeResponseH\x00\x12)\n\x03txn\x18\x12 \x01(\x0b\x32\x1a.connect_kv.v1.TxnResponseH\x00\x12\x34\n\x07\x63ompact\x18\x13 \x01(\x0b\x32!.connect_kv.v1.CompactionResponseH\x00\x12\x38\n\x0blease_grant\x18\x18 \x01(\x0b\x32!.connect_kv.v1.LeaseGrantResponseH\x00\x12:\n\x0clease_revoke\x18\x19 \x01(\x0b\x32\".connect_kv.v1.LeaseRevokeResponseH\x00\x12\x32\n\x0blease_renew\x18\x1a \x01(\x0b\x32\x1b.connect_kv.v1.LeaseRenewedH\x00\x12\x33\n\x0clease_expire\x18\x1b \x01(\x0b\x32\x1b.connect_kv.v1.LeaseExpiredH\x00\x12\x33\n\x0cmachine_call\x18  \x01(\x0b\x32\x1b.connect_kv.v1.MachineReplyH\x00\x12\x34\n\x0csession_open\x18( \x01(\x0b\x32\x1c.connect_kv.v1.SessionOpenedH\x00\x12,\n\rsession_close\x18) \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12-\n\x05\x61larm\x18\x30 \x01(\x0b\x32\x1c.connect_kv.v1.AlarmResponseH\x00\x12-\n\x0emember_publish\x18\x31 \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12-\n\x0emachine_change\x18\x33 \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12*\n\x04\x61uth\x18\x34 \x01(\x0b\x32\x1a.connect_kv.v1.AuthChangedH\x00\x12-\n\x05range\x18@ \x01(\x0b\x32\x1c.connect_kv.v1.RangeResponseH\x00\x12\x34\n\rmachine_query\x18\x41 \x01(\x0b\x32\x1b.connect_kv.v1.MachineReplyH\x00\x12\x44\n\x12lease_time_to_live\x18\x42 \x01(\x0b\x32&.connect_kv.v1.LeaseTimeToLiveResponseH\x00\x12:\n\x0clease_leases\x18\x43 \x01(\x0b\x32\".connect_kv.v1.LeaseLeasesResponseH\x00\x42\x08\n\x06result\"\x06\n\x04\x44one\"U\n\nPeerAnswer\x12)\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x16.connect_kv.v1.FailureH\x00\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06\x61nswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63onnect_kv/rpc/command.proto\x12\rconnect_kv.v1\x1a\x19\x63onnect_kv/rpc/auth.proto\x1a\x17\x63onnect_kv/rpc/kv.proto\x1a\x1a\x63onnect_kv/rpc/lease.proto\x1a connect_kv/rpc/maintenance.proto\x1a\x1d\x63onnect_kv/rpc/versions.proto\"k\n\x0c\x43ommandBatch\x12\x10\n\x08log_time\x18\x01 \x01(\x03\x12(\n\x08\x63ommands\x18\x02 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0f\n\x07\x65lapsed\x18\x03 \x01(\x03\x12\x0e\n\x06traces\x18\x0f \x03(\t\"\x86\t\n\x07\x43ommand\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05\x66loor\x18\x03 \x01(\x04\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x0e\n\x06judged\x18\x05 \x01(\x04\x12(\n\x03put\x18\x10 \x01(\x0b\x32\x19.connect_kv.v1.PutRequestH\x00\x12\x39\n\x0c\x64\x65lete_range\x18\x11 \x01(\x0b\x32!.connect_kv.v1.DeleteRangeRequestH\x00\x12(\n\x03txn\x18\x12 \x01(\x0b\x32\x19.connect_kv.v1.TxnRequestH\x00\x12\x33\n\x07\x63ompact\x18\x13 \x01(\x0b\x32 .connect_kv.v1.CompactionRequestH\x00\x12\x37\n\x0blease_grant\x18\x18 \x01(\x0b\x32 .connect_kv.v1.LeaseGrantRequestH\x00\x12\x39\n\x0clease_revoke\x18\x19 \x01(\x0b\x32!.connect_kv.v1.LeaseRevokeRequestH\x00\x12\x30\n\x0blease_renew\x18\x1a \x01(\x0b\x32\x19.connect_kv.v1.LeaseRenewH\x00\x12\x32\n\x0clease_expire\x18\x1b \x01(\x0b\x32\x1a.connect_kv.v1.LeaseExpireH\x00\x12\x32\n\x0cmachine_call\x18  \x01(\x0b\x32\x1a.connect_kv.v1.MachineCallH\x00\x12\x32\n\x0csession_open\x18( \x01(\x0b\x32\x1a.connect_kv.v1.SessionOpenH\x00\x12\x34\n\rsession_close\x18) \x01(\x0b\x32\x1b.connect_kv.v1.SessionCloseH\x00\x12\x34\n\rsession_batch\x18* \x01(\x0b\x32\x1b.connect_kv.v1.SessionBatchH\x00\x12,\n\x05\x61larm\x18\x30 \x01(\x0b\x32\x1b.connect_kv.v1.AlarmRequestH\x00\x12\x36\n\x0emember_publish\x18\x31 \x01(\x0b\x32\x1c.connect_kv.v1.MemberPublishH\x00\x12\x36\n\x0emachine_change\x18\x33 \x01(\x0b\x32\x1c.connect_kv.v1.MachineChangeH\x00\x12)\n\x04\x61uth\x18\x34 \x01(\x0b\x32\x19.connect_kv.v1.AuthChangeH\x00\x12,\n\x05range\x18@ \x01(\x0b\x32\x1b.connect_kv.v1.RangeRequestH\x00\x12\x33\n\rmachine_query\x18\x41 \x01(\x0b\x32\x1a.connect_kv.v1.MachineCallH\x00\x12\x43\n\x12lease_time_to_live\x18\x42 \x01(\x0b\x32%.connect_kv.v1.LeaseTimeToLiveRequestH\x00\x12\x39\n\x0clease_leases\x18\x43 \x01(\x0b\x32!.connect_kv.v1.LeaseLeasesRequestH\x00\x42\t\n\x07requestJ\x04\x08\x32\x10\x33\"\x19\n\nLeaseRenew\x12\x0b\n\x03ids\x18\x01 \x03(\x03\"b\n\x0bLeaseExpire\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.connect_kv.v1.LeaseExpire.Item\x1a#\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0f\n\x07renewal\x18\x02 \x01(\x04\"\x1c\n\x0cLeaseRenewed\x12\x0c\n\x04ttls\x18\x01 \x03(\x03\"\x1b\n\x0cLeaseExpired\x12\x0b\n\x03ids\x18\x01 \x03(\x03\"R\n\x0bMachineCall\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\x1d\n\x0cMachineReply\x12\r\n\x05value\x18\x01 \x01(\x0c\"(\n\x0bSessionOpen\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\x0c\n\x04user\x18\x02 \x01(\t\"-\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\"\x0e\n\x0cSessionClose\"v\n\x0cSessionBatch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12(\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x16.connect_kv.v1.Command\x12\x0c\n\x04user\x18\x10 \x01(\t\x12\x0e\n\x06judged\x18\x11 \x01(\x04\"S\n\x0c\x45ncodedBatch\x12\x10\n\x08log_time\x18\x01 \x01(\x03\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\x12\x0f\n\x07\x65lapsed\x18\x03 \x01(\x03\x12\x0e\n\x06traces\x18\x0f \x03(\t\"e\n\x13\x45ncodedSessionBatch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x03 \x03(\x0c\x12\x0c\n\x04user\x18\x10 \x01(\t\x12\x0e\n\x06judged\x18\x11 \x01(\x04\"R\n\x15\x45ncodedSessionCommand\x12\x39\n\rsession_batch\x18* \x01(\x0b\x32\".connect_kv.v1.EncodedSessionBatch\"W\n\rMemberPublish\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x17\n\x0fhighest_command\x18\x04 \x01(\r\"G\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x04 \x01(\x0c\"\xad\x08\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x16.connect_kv.v1.FailureH\x00\x12)\n\x03put\x18\x10 \x01(\x0b\x32\x1a.connect_kv.v1.PutResponseH\x00\x12:\n\x0c\x64\x65lete_range\x18\x11 \x01(\x0b\x32\".connect_kv.v1.DeleteRangeResponseH\x00\x12)\n\x03txn\x18\x12 \x01(\x0b\x32\x1a.connect_kv.v1.TxnResponseH\x00\x12\x34\n\x07\x63ompact\x18\x13 \x01(\x0b\x32!.connect_kv.v1.CompactionResponseH\x00\x12\x38\n\x0blease_grant\x18\x18 \x01(\x0b\x32!.connect_kv.v1.LeaseGrantResponseH\x00\x12:\n\x0clease_revoke\x18\x19 \x01(\x0b\x32\".connect_kv.v1.LeaseRevokeResponseH\x00\x12\x32\n\x0blease_renew\x18\x1a \x01(\x0b\x32\x1b.connect_kv.v1.LeaseRenewedH\x00\x12\x33\n\x0clease_expire\x18\x1b \x01(\x0b\x32\x1b.connect_kv.v1.LeaseExpiredH\x00\x12\x33\n\x0cmachine_call\x18  \x01(\x0b\x32\x1b.connect_kv.v1.MachineReplyH\x00\x12\x34\n\x0csession_open\x18( \x01(\x0b\x32\x1c.connect_kv.v1.SessionOpenedH\x00\x12,\n\rsession_close\x18) \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12-\n\x05\x61larm\x18\x30 \x01(\x0b\x32\x1c.connect_kv.v1.AlarmResponseH\x00\x12-\n\x0emember_publish\x18\x31 \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12-\n\x0emachine_change\x18\x33 \x01(\x0b\x32\x13.connect_kv.v1.DoneH\x00\x12*\n\x04\x61uth\x18\x34 \x01(\x0b\x32\x1a.connect_kv.v1.AuthChangedH\x00\x12-\n\x05range\x18@ \x01(\x0b\x32\x1c.connect_kv.v1.RangeResponseH\x00\x12\x34\n\rmachine_query\x18\x41 \x01(\x0b\x32\x1b.connect_kv.v1.MachineReplyH\x00\x12\x44\n\x12lease_time_to_live\x18\x42 \x01(\x0b\x32&.connect_kv.v1.LeaseTimeToLiveResponseH\x00\x12:\n\x0clease_leases\x18\x43 \x01(\x0b\x32\".connect_kv.v1.LeaseLeasesResponseH\x00\x42\x08\n\x06result\"\x06\n\x04\x44one\"U\n\nPeerAnswer\x12)\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x16.connect_kv.v1.FailureH\x00\x12\x12\n\x08response\x18\x02 \x01(\x0cH\x00\x42\x08\n\x06\x61nswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,45 +37,45 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'connect_kv.rpc.command_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMMANDBATCH']._serialized_start=192
-  _globals['_COMMANDBATCH']._serialized_end=283
-  _globals['_COMMAND']._serialized_start=286
-  _globals['_COMMAND']._serialized_end=1444
-  _globals['_LEASERENEW']._serialized_start=1446
-  _globals['_LEASERENEW']._serialized_end=1471
-  _globals['_LEASEEXPIRE']._serialized_start=1473
-  _globals['_LEASEEXPIRE']._serialized_end=1571
-  _globals['_LEASEEXPIRE_ITEM']._serialized_start=1536
-  _globals['_LEASEEXPIRE_ITEM']._serialized_end=1571
-  _globals['_LEASERENEWED']._serialized_start=1573
-  _globals['_LEASERENEWED']._serialized_end=1601
-  _globals['_LEASEEXPIRED']._serialized_start=1603
-  _globals['_LEASEEXPIRED']._serialized_end=1630
-  _globals['_MACHINECALL']._serialized_start=1632
-  _globals['_MACHINECALL']._serialized_end=1714
-  _globals['_MACHINEREPLY']._serialized_start=1716
-  _globals['_MACHINEREPLY']._serialized_end=1745
-  _globals['_SESSIONOPEN']._serialized_start=1747
-  _globals['_SESSIONOPEN']._serialized_end=1787
-  _globals['_SESSIONOPENED']._serialized_start=1789
-  _globals['_SESSIONOPENED']._serialized_end=1834
-  _globals['_SESSIONCLOSE']._serialized_start=1836
-  _globals['_SESSIONCLOSE']._serialized_end=1850
-  _globals['_SESSIONBATCH']._serialized_start=1852
-  _globals['_SESSIONBATCH']._serialized_end=1970
-  _globals['_ENCODEDBATCH']._serialized_start=1972
-  _globals['_ENCODEDBATCH']._serialized_end=2039
-  _globals['_ENCODEDSESSIONBATCH']._serialized_start=2041
-  _globals['_ENCODEDSESSIONBATCH']._serialized_end=2142
-  _globals['_ENCODEDSESSIONCOMMAND']._serialized_start=2144
-  _globals['_ENCODEDSESSIONCOMMAND']._serialized_end=2226
-  _globals['_MEMBERPUBLISH']._serialized_start=2228
-  _globals['_MEMBERPUBLISH']._serialized_end=2315
-  _globals['_FAILURE']._serialized_start=2317
-  _globals['_FAILURE']._serialized_end=2388
-  _globals['_RESULT']._serialized_start=2391
-  _globals['_RESULT']._serialized_end=3460
-  _globals['_DONE']._serialized_start=3462
-  _globals['_DONE']._serialized_end=3468
-  _globals['_PEERANSWER']._serialized_start=3470
-  _globals['_PEERANSWER']._serialized_end=3555
+  _globals['_COMMANDBATCH']._serialized_end=299
+  _globals['_COMMAND']._serialized_start=302
+  _globals['_COMMAND']._serialized_end=1460
+  _globals['_LEASERENEW']._serialized_start=1462
+  _globals['_LEASERENEW']._serialized_end=1487
+  _globals['_LEASEEXPIRE']._serialized_start=1489
+  _globals['_LEASEEXPIRE']._serialized_end=1587
+  _globals['_LEASEEXPIRE_ITEM']._serialized_start=1552
+  _globals['_LEASEEXPIRE_ITEM']._serialized_end=1587
+  _globals['_LEASERENEWED']._serialized_start=1589
+  _globals['_LEASERENEWED']._serialized_end=1617
+  _globals['_LEASEEXPIRED']._serialized_start=1619
+  _globals['_LEASEEXPIRED']._serialized_end=1646
+  _globals['_MACHINECALL']._serialized_start=1648
+  _globals['_MACHINECALL']._serialized_end=1730
+  _globals['_MACHINEREPLY']._serialized_start=1732
+  _globals['_MACHINEREPLY']._serialized_end=1761
+  _globals['_SESSIONOPEN']._serialized_start=1763
+  _globals['_SESSIONOPEN']._serialized_end=1803
+  _globals['_SESSIONOPENED']._serialized_start=1805
+  _globals['_SESSIONOPENED']._serialized_end=1850
+  _globals['_SESSIONCLOSE']._serialized_start=1852
+  _globals['_SESSIONCLOSE']._serialized_end=1866
+  _globals['_SESSIONBATCH']._serialized_start=1868
+  _globals['_SESSIONBATCH']._serialized_end=1986
+  _globals['_ENCODEDBATCH']._serialized_start=1988
+  _globals['_ENCODEDBATCH']._serialized_end=2071
+  _globals['_ENCODEDSESSIONBATCH']._serialized_start=2073
+  _globals['_ENCODEDSESSIONBATCH']._serialized_end=2174
+  _globals['_ENCODEDSESSIONCOMMAND']._serialized_start=2176
+  _globals['_ENCODEDSESSIONCOMMAND']._serialized_end=2258
+  _globals['_MEMBERPUBLISH']._serialized_start=2260
+  _globals['_MEMBERPUBLISH']._serialized_end=2347
+  _globals['_FAILURE']._serialized_start=2349
+  _globals['_FAILURE']._serialized_end=2420
+  _globals['_RESULT']._serialized_start=2423
+  _globals['_RESULT']._serialized_end=3492
+  _globals['_DONE']._serialized_start=3494
+  _globals['_DONE']._serialized_end=3500
+  _globals['_PEERANSWER']._serialized_start=3502
+  _globals['_PEERANSWER']._serialized_end=3587
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class CommandBatch(_message.Message):
     LOG_TIME_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     log_time: _builtins.int
     """the leader's wall clock when it appended this, nanoseconds since 1970"""
     elapsed: _builtins.int
@@ -43,16 +44,21 @@ class CommandBatch(_message.Message):
     """
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """W3C traceparents of proposals in it whose traces are collected. They change nothing that is replicated."""
+
     def __init__(
         self,
         *,
         log_time: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
         elapsed: _builtins.int = ...,
+        traces: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,20 +472,24 @@ class EncodedBatch(_message.Message):
     LOG_TIME_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     log_time: _builtins.int
     elapsed: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         log_time: _builtins.int = ...,
         commands: _abc.Iterable[_builtins.bytes] | None = ...,
         elapsed: _builtins.int = ...,
+        traces: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "elapsed", b"elapsed", "log_time", b"log_time", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.metrics import Metrics
 from connect_kv.node.clock import SystemClock
 from connect_kv.node.config import NodeConfig
+from connect_kv.node.entry_spans import EntrySpans
 from connect_kv.node.node import RaftNode
 from connect_kv.node.workers import ThreadWorker
 from connect_kv.raft.config import RaftConfig
@@ -36,6 +37,7 @@ from connect_kv.server.server_metrics import show_audit
 from connect_kv.server.services import Services
 from connect_kv.server.tls import client_credentials, families, member_credentials
 from connect_kv.services.executor import field_number
+from connect_kv.statemachine import batches
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.code_records import hosted_record
 from connect_kv.statemachine.depth import STACK_BYTES
@@ -43,6 +45,7 @@ from connect_kv.statemachine.host import HostConfig, MachineHost
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.storage.engine import Disk
 from connect_kv.storage.leveldb import LevelDbDisk
+from connect_kv.tracing import Tracer
 from connect_kv.transport.grpc_transport import GrpcTransport
 from connect_kv.transport.limits import TransportLimits
 
@@ -80,6 +83,8 @@ class Seams:
         name, stack_bytes=STACK_BYTES if name == "apply" else 0
     )
     """Makes the thread of that name."""
+    tracer: Tracer | None = None
+    """Collects spans, whatever the settings say."""
     listens: bool = True
     """Whether clients reach it over gRPC and HTTP; if not, call ``services.router``."""
     tune: Callable[[NodeConfig], NodeConfig] = lambda config: config
@@ -118,6 +123,8 @@ class KvServer:
         self._node: RaftNode[bytes] | None = None
         self._services: Services | None = None
         self._audit: AuditFile | None = None
+        self._tracer = self._seams.tracer
+        self._end_tracing: Callable[[], None] = lambda: None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
@@ -192,6 +199,7 @@ class KvServer:
                 await self._workers[name].close()
         if self._audit is not None:
             self._audit.close()
+        await asyncio.to_thread(self._end_tracing)
 
     def reopen_files(self) -> None:
         """Whoever rotates logs has moved one away: the audit log goes on in a new file of its name."""
@@ -218,6 +226,10 @@ class KvServer:
         if config.audit_log is not None:
             self._audit = AuditFile(config.audit_log, wall=seams.clock.wall)
             show_audit(self.metrics, self._audit)
+        if config.tracing and self._tracer is None:
+            from connect_kv.otel import exporting  # an extra, and loaded by nobody else
+
+            self._tracer, self._end_tracing = exporting(config.name)
         for name in ("log", "state", "apply", "space", "sync", "auth"):
             self._workers[name] = seams.worker(name)
         log_worker = self._workers["log"]
@@ -274,6 +286,7 @@ class KvServer:
             trail=self._audit,
             node_metrics=self._node_metrics,
             disk_space=lambda: self._disk_space,
+            tracer=self._tracer,
         )
         check = CorruptionCheck(
             node,
@@ -345,6 +358,7 @@ class KvServer:
             free_bytes=self._measure_disk,
             space_low=self._space_low,
             answer=self._answer,
+            spans=None if self._tracer is None else EntrySpans(self._tracer, config.name, batches.traces),
         )
 
     async def _listen(self) -> None:

@@ -67,6 +67,7 @@ from connect_kv.services.user_quotas import UserLimits, UserQuotas
 from connect_kv.services.watch import WatchService
 from connect_kv.statemachine.host import MachineHost
 from connect_kv.statemachine.hosted import HostedMachine
+from connect_kv.tracing import Tracer
 
 if TYPE_CHECKING:
     from connect_kv.frontend.grpc.grpcio_server import GrpcioServer
@@ -105,11 +106,12 @@ class Services:
         node_metrics: PrometheusNodeMetrics,
         disk_space: Callable[[], tuple[int, int]],
         trail: Trail | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`listens`: whether there are ports at all; a simulator calls the router itself.
         `tls`: see `server.tls`. `no_space` is told that the quota is used up. `auth_worker` compares
         passwords; `rng` makes tokens. `disk_space`: free and total bytes, as last measured. `trail`: where
-        calls are written down, if anywhere.
+        calls are written down, if anywhere; `tracer` collects spans of those that ask for it.
         """
         self._config = config
         self._node = node
@@ -129,6 +131,7 @@ class Services:
             max_request_bytes=config.max_request_bytes,
             understood=lambda field: host.cluster.understood_by_all(field, node.membership.node_ids),
             why=self._why,
+            tracer=tracer,
         )
         self.authentication = make_authentication(
             config,
@@ -268,6 +271,7 @@ class Services:
             access.audit,
             lambda caller: self.user_quotas.stream(access.who(caller) if access.enabled else ""),
             clock.now,
+            tracer,
         )
         """Every method clients can call; a simulator calls them without a port."""
         add_services(self.router, self.servicers)

@@ -22,6 +22,8 @@ class Caller:
     """The caller wants to be refused, rather than wait, while there is no leader (etcd: ``hasleader``)."""
     address: str = ""
     """Where the call comes from, ``host:port``; empty where nobody asked for it."""
+    trace: str = ""
+    """The traceparent it came with, if traces are collected and this one is."""
 
 
 class RequestStream(Protocol[Request_co]):

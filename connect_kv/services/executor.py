@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TypeVar
 
+from connect_kv import tracing
 from connect_kv.errors import NodeStopped, OutcomeUnknown, Overloaded, RequestTooLarge, TimedOut
 from connect_kv.etcd_errors import Code, Refusal
 from connect_kv.kv import proposer
@@ -30,6 +31,8 @@ from connect_kv.services.deadlines import DeadlineExceeded, Deadlines, WaitingCa
 from connect_kv.services.headers import Headers
 from connect_kv.services.retries import Retries
 from connect_kv.services.status import raise_failure
+from connect_kv.statemachine.batches import traced
+from connect_kv.tracing import SpanKind, Tracer
 
 T = TypeVar("T")
 
@@ -90,6 +93,7 @@ class CommandExecutor:
         max_waiting_bytes: int = MOST_WAITING_BYTES,
         understood: Callable[[int], bool] = lambda field: True,
         why: Callable[[], str] = lambda: "",
+        tracer: Tracer | None = None,
     ) -> None:
         """`time_limit`: seconds a call may take in all, as etcd: 5 s and two election timeouts.
 
@@ -102,6 +106,7 @@ class CommandExecutor:
         `why` is the reason why nothing can be committed, empty if none is known: told to whom it delays.
         """
         self._understood = understood
+        self._tracer = tracer
         self.why = why
         self._deadlines = Deadlines(time_limit)
         self._retries = Retries(self.has_leader)
@@ -173,8 +178,27 @@ class CommandExecutor:
 
         It is proposed again only while it is certain that it never took effect. Raises as `through`.
         """
+        if self._tracer is not None and (parent := tracing.current()):
+            return self._traced(self._tracer, payload, count, parent)
+        return self._proposed(payload, count)
+
+    def _proposed(self, payload: bytes, count: int) -> Coroutine[None, None, Sequence[bytes]]:
         submit = partial(self._node.submit, payload, count)
         return self.through(submit, OutcomeUnknown, CERTAIN, len(payload))
+
+    async def _traced(self, tracer: Tracer, payload: bytes, count: int, parent: str) -> Sequence[bytes]:
+        """With a span of its own, which the entry names: what members do with it stands below that."""
+        span = tracer.begin("connect_kv.propose", parent, SpanKind.INTERNAL, {})
+        error = "given up"
+        try:
+            results = await self._proposed(traced(payload, span.traceparent), count)
+            error = ""
+            return results
+        except Exception as failure:
+            error = type(failure).__name__
+            raise
+        finally:
+            span.end(error=error)
 
     def barrier(self) -> Coroutine[None, None, int]:
         """Wait until every write acknowledged before this call is visible here; the index that is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -39,6 +39,19 @@ def encoded(entry: Entry) -> EncodedBatch:
         return EncodedBatch.FromString(entry.data)
     except DecodeError as error:
         raise _no_batch(entry.index, error) from error
+
+
+def traced(payload: bytes, traceparent: str) -> bytes:
+    """A payload of commands (`CommandBatch`), with the trace that it belongs to."""
+    return payload + CommandBatch(traces=[traceparent]).SerializeToString()
+
+
+def traces(data: bytes) -> Sequence[str]:
+    """Those that an entry's data belongs to; none where it cannot be read: applying it will say so."""
+    try:
+        return list(EncodedBatch.FromString(data).traces)
+    except DecodeError:
+        return ()
 
 
 def session_batch(data: bytes, index: int) -> EncodedSessionBatch | None:

@@ -74,6 +74,7 @@ VALUES: dict[str, object] = {
     "max_sessions_per_user": 0,
     "audit_log": "audit.jsonl",
     "audit_level": "reads",
+    "tracing": "true",
 }
 """One value of each option, other than its default."""
 

@@ -35,8 +35,8 @@ class Known:
         self.caller = caller
         self.version = version
         """Of the API that the client names."""
-        self.plain = caller.credentials is NOTHING
-        """Whether nothing was shown that has to be looked at."""
+        self.plain = caller.credentials is NOTHING and not caller.trace
+        """Whether nothing was shown that has to be looked at, and no trace is to be told."""
         self.times: Times | None = None
         """Where such calls are counted, once it was looked up."""
 

@@ -28,6 +28,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from connect_kv import tracing
 from connect_kv.auth.authenticator import CallCredentials
 from connect_kv.errors import NoLeader, Overloaded
 from connect_kv.etcd_errors import Code, Refusal
@@ -40,6 +41,7 @@ from connect_kv.services.caller import Caller
 from connect_kv.services.opening import Opening
 from connect_kv.services.status import Status, status_of
 from connect_kv.services.streams import Streams
+from connect_kv.tracing import SpanKind, Tracer
 
 __all__ = ["CallKind", "Metadata", "MethodRoute", "Router", "RpcFailed", "UnaryCall", "Wire"]
 
@@ -140,6 +142,7 @@ class Router:
         audit: Audit | None = None,
         share: Callable[[Caller], AbstractContextManager[None]] = lambda caller: nullcontext(),
         now: Callable[[], float] = time.monotonic,
+        tracer: Tracer | None = None,
     ) -> None:
         """A learner answers only what needs no agreement; clients go to another member for the rest.
 
@@ -151,6 +154,7 @@ class Router:
         self._audit = audit
         self._share = share
         self._now = now
+        self._tracer = tracer
         self._batches: list[Batch] = []
         self._ready = ready
         self._opening = opening or Opening.at_once()
@@ -212,6 +216,7 @@ class Router:
                     method,
                     call,
                     self._audit,
+                    self._tracer,
                 )
                 batch = None
                 if (many := getattr(servicer, "many", {}).get(method.name)) is not None:
@@ -268,8 +273,10 @@ class _Method:
         method: MethodDescriptor,
         call: Any,
         audit: Audit | None,
+        tracer: Tracer | None,
     ) -> None:
         self.audit = audit
+        self._tracer = tracer
         self._name = f"{method.containing_service.name}.{method.name}"
         self._easy = easy
         self._guard = guard
@@ -315,6 +322,29 @@ class _Method:
 
     async def carry_out(self, request: Any, caller: Caller) -> Message | bytes:
         """A unary call, once it is decoded."""
+        if self._tracer is not None and caller.trace:
+            return await self._traced(self._tracer, request, caller)
+        return await self._carried_out(request, caller)
+
+    async def _traced(self, tracer: Tracer, request: Any, caller: Caller) -> Message | bytes:
+        """With a span around it, by OpenTelemetry's conventions for RPC servers."""
+        service, method = self.count.service, self.count.method
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        span = tracer.begin(f"{service}/{method}", caller.trace, SpanKind.SERVER, about)
+        code, error = Code.CANCELLED, "cancelled"
+        try:
+            with tracing.carried(span.traceparent):
+                response = await self._carried_out(request, caller)
+            code, error = Code.OK, ""
+            return response
+        except Exception as failure:
+            status = status_of(failure)
+            code, error = status.code, status.text
+            raise
+        finally:
+            span.end({"rpc.grpc.status_code": code.value}, error)
+
+    async def _carried_out(self, request: Any, caller: Caller) -> Message | bytes:
         self._guard(request, caller)
         if not self._opening.is_open:
             await self._wait(request, caller)
@@ -330,7 +360,7 @@ class _Method:
     def admit(self, request: Any, caller: Caller) -> bool:
         """Raises what such a call is refused with; whether it has to wait for nothing before it is asked."""
         self._guard(request, caller)
-        if not self._opening.is_open:
+        if caller.trace or not self._opening.is_open:
             return False
         if (waiting := self._ready(caller)) is not None:
             if isinstance(waiting, Coroutine):
@@ -397,7 +427,7 @@ class _Method:
         """Who calls, and what of that is counted."""
         needs_leader, version = False, UNKNOWN_VERSION
         token = authorization = certificate = None
-        through_gateway, address = False, ""
+        through_gateway, address, trace = False, "", ""
         for key, value in metadata:
             if key == "hasleader":
                 needs_leader = True
@@ -413,18 +443,21 @@ class _Method:
                 through_gateway = True
             elif key == "client-api-version" and isinstance(value, str):
                 version = value
+            elif key == tracing.HEADER and self._tracer is not None:
+                trace = value if isinstance(value, str) and tracing.sampled(value) else ""
         if token is None:  # even an empty one counts before the other
             token = authorization
         if through_gateway:  # the certificate is the gateway's: it would lend its rights to anybody
             certificate = None
         if token is None and certificate is None:
-            if address:
-                return Known(Caller(needs_leader=needs_leader, address=address), version)
+            if address or trace:
+                return Known(Caller(needs_leader=needs_leader, address=address, trace=trace), version)
             return Known(_NEEDS_LEADER if needs_leader else _ANYBODY, version)
-        if token and len(token) <= 2048 and not (certificate or needs_leader or address):
+        if token and len(token) <= 2048 and not (certificate or needs_leader or address or trace):
             return Known(_with_token(token), version)
         shown = CallCredentials(token=None if token is None else _bare(token), certificate=certificate)
-        return Known(Caller(credentials=shown, needs_leader=needs_leader, address=address), version)
+        caller = Caller(credentials=shown, needs_leader=needs_leader, address=address, trace=trace)
+        return Known(caller, version)
 
     def decode(self, data: bytes) -> Any:
         """A request, which is counted. Raises Refused."""

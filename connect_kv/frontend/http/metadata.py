@@ -26,6 +26,8 @@ def metadata_of(headers: Headers, peer: str | None) -> tuple[Metadata, float | N
     for name, value in headers:
         if name == b"authorization":
             found.append(("authorization", value.decode("latin-1")))
+        elif name == b"traceparent":
+            found.append(("traceparent", value.decode("latin-1")))
         elif name.startswith(_PREFIX):
             key = name[len(_PREFIX) :].decode("latin-1")
             if key and not key.startswith(":"):
