@@ -124,7 +124,7 @@ export function figures(overview) {
   const facts = [
     ['Keys', count(num(own.keys))], ['Revision', count(num(own.revision))], ['History from', count(Math.max(1, num(own.compact_revision)))],
     ['Leases', count(num(own.leases))], ['Watches here', count(num(own.watches))], ['Connections here', count(num(own.connections))],
-    ['Data in use', `${bytes(num(own.db_size_in_use))}${num(own.quota) > 0 ? ` of ${bytes(num(own.quota))}` : ''}`],
+    ['Database', `${bytes(num(own.db_size))}${num(own.quota) > 0 ? ` of ${bytes(num(own.quota))}` : ''}`],
   ];
   return h('dl', { class: 'facts' }, facts.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
 }
