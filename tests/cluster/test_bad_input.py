@@ -50,12 +50,15 @@ async def highest_term(cluster: ProcessCluster) -> float:
 
 
 async def one_index(cluster: ProcessCluster) -> float:
-    """The last applied entry, once all nodes have said who they are and agree while nobody writes."""
+    """The last applied entry, once all nodes have said who they are, founded the machine, and agree."""
 
     async def agreed() -> float | None:
         async with stubs(cluster.nodes[0]) as calls:
             members = (await calls.member_list(MemberListRequest(linearizable=False), timeout=5)).members
-        if not all(member.clientURLs for member in members):
+        founded = [
+            await node.metric('connect_kv_machine_version{machine="counter"}') for node in cluster.nodes
+        ]
+        if not all(member.clientURLs for member in members) or not all(founded):
             return None
         first = await applied_everywhere(cluster)
         second = await applied_everywhere(cluster)

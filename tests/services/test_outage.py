@@ -35,7 +35,10 @@ async def test_the_last_of_three_says_who_is_missing(tmp_path: Path) -> None:
         assert await told(last) == []
         await asyncio.gather(*(one.server.stop() for one in others))
         last.server.services.executor.time_limit = 1.0
-        await until(lambda: last.server.services.executor.why() == f"no leader: {WHY}")
+        try:
+            await until(lambda: last.server.services.executor.why() == f"no leader: {WHY}")
+        except TimeoutError:
+            pytest.fail(last.server.services.executor.why())
         assert await told(last) == ["etcdserver: no leader", f"no leader: {WHY}"]
 
         put = last.call("/etcdserverpb.KV/Put", kv_pb2.PutRequest(key=b"k"), kv_pb2.PutResponse)
