@@ -124,7 +124,7 @@ class KvServer:
         self._services: Services | None = None
         self._audit: AuditFile | None = None
         self._tracer = self._seams.tracer
-        self._end_tracing: Callable[[], None] = lambda: None
+        self._end_tracing: Callable[[], None] | None = None
         self._background: dict[str, Callable[[], Coroutine[object, object, None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._raising = False
@@ -199,7 +199,8 @@ class KvServer:
                 await self._workers[name].close()
         if self._audit is not None:
             self._audit.close()
-        await asyncio.to_thread(self._end_tracing)
+        if self._end_tracing is not None:
+            await asyncio.to_thread(self._end_tracing)
 
     def reopen_files(self) -> None:
         """Whoever rotates logs has moved one away: the audit log goes on in a new file of its name."""

@@ -24,6 +24,16 @@ def run(work: Callable[[SimLoop], Awaitable[None]], *, step_limit: int | None = 
     return loop
 
 
+def test_no_real_thread_takes_part() -> None:
+    """One in `KvServer.stop` made runs differ now and then, in which turn it was done."""
+
+    async def work(loop: SimLoop) -> None:
+        with pytest.raises(RuntimeError, match=r"test_no_real_thread_takes_part.*thread of its own"):
+            await asyncio.to_thread(lambda: None)
+
+    run(work)
+
+
 def test_a_sleep_ends_at_its_time_and_a_cancelled_one_at_once() -> None:
     async def work(loop: SimLoop) -> None:
         await loop.sleep(2)

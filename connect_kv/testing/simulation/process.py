@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from connect_kv.testing.simulation.clock import Handle, VirtualLoop
 
@@ -194,6 +194,15 @@ class SimLoop(VirtualLoop):
     def create_future(self) -> asyncio.Future[Any]:
         """A future with a number, which orders it where addresses would."""
         return SimFuture(loop=self)
+
+    def run_in_executor(self, executor: object, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """Refused: a thread answers in whichever turn it likes, and the run would not repeat.
+
+        What members give to threads goes through a worker of the seams. Raises RuntimeError.
+        """
+        raise RuntimeError(
+            f"{getattr(func, '__qualname__', func)} was given to a thread of its own in a simulation"
+        )
 
 
 def _make_task(loop: SimLoop, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
