@@ -114,6 +114,9 @@ for thread in threads:
 for thread in threads:
     thread.join()
 gc.collect()
+# gRPC's own thread is told to end, and not waited for: one that ends has five seconds for it.
+for thread in threading.enumerate()[1:]:
+    thread.join(5)
 print([thread.name for thread in threading.enumerate()])
 """
 
