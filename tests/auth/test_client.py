@@ -61,12 +61,15 @@ async def test_a_client_that_was_there_before_authentication_was_switched_on_log
             await root.auth.enable()
             assert await root.auth.status() == (True, 7)
             await al.put("k", "after")
-            assert (await asyncio.wait_for(anext(changes), 5)).kv.value == b"after"
+            assert (await asyncio.wait_for(anext(changes), 60)).kv.value == b"after"
             await root.auth.disable()
             await al.put("k", "off")
             await root.auth.enable()
             await al.put("k", "on")
-            assert [(await asyncio.wait_for(anext(changes), 5)).kv.value for _ in range(2)] == [b"off", b"on"]
+            assert [(await asyncio.wait_for(anext(changes), 60)).kv.value for _ in range(2)] == [
+                b"off",
+                b"on",
+            ]
 
 
 async def test_json_web_tokens_that_became_stale_are_renewed(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ async def test_a_restarted_member_knows_no_token_and_nobody_notices(tmp_path: Pa
             await watch.__aenter__()
         async with server_at(tmp_path, listen_client=address):
             await al.put("k", "2", lease=lease)
-            event = await asyncio.wait_for(anext(watch), 10)
+            event = await asyncio.wait_for(anext(watch), 60)
             assert event.kv.value == b"2"
             renewed = lease.valid_until
             await until(lambda: lease.valid_until > renewed)

@@ -44,4 +44,4 @@ async def test_history_is_compacted(tmp_path: Path) -> None:
                 await root.get("k", revision=2)
 
         with pytest.raises(Compacted):
-            await asyncio.wait_for(until_compacted(), 10)
+            await asyncio.wait_for(until_compacted(), 60)

@@ -118,7 +118,7 @@ async def test_a_watch_sees_history_and_what_follows(client: Client) -> None:
         await client.put(f"k{i}", "v")
     async with client.watch("k", prefix=True, start_revision=2) as watch:
         await client.delete("k0")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             seen = [await anext(watch) for _ in range(4)]
     assert [event.kv.mod_revision for event in seen] == [2, 3, 4, 5]
 
@@ -201,7 +201,7 @@ async def test_a_session_and_a_watch_outlive_a_restart(tmp_path: Path) -> None:
     async with node(tmp_path, int(address.rpartition(":")[2])):
         assert sorted(await asyncio.gather(*calls)) == list(range(2, 52))
         await client.put("k2", "v")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert [(await anext(watch)).kv.key for _ in range(2)] == [b"k1", b"k2"]
         await watch.close()
         await client.close()
@@ -226,7 +226,7 @@ async def test_a_quiet_watch_outlives_a_compaction_and_a_restart(
         await client.compact(written.header.revision)
     async with node(tmp_path, int(address.rpartition(":")[2])):
         await client.put("quiet", "v")
-        assert (await asyncio.wait_for(event, 10)).kv.value == b"v"
+        assert (await asyncio.wait_for(event, 60)).kv.value == b"v"
         await watch.close()
         await client.close()
 

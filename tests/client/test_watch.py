@@ -15,13 +15,13 @@ from tests.client.fake_server import FakeCluster, FakeMember, every
 
 
 async def take(watch: Watch, count: int) -> list[int]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [(await anext(watch)).kv.mod_revision for _ in range(count)]
 
 
 async def confirmed(watch: Watch, revision: int) -> None:
     """Wait until the watch goes on from there."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while watch.next_revision != revision:  # noqa: ASYNC110  # it has no event for it
             await asyncio.sleep(0.001)
 
@@ -31,12 +31,12 @@ async def test_an_iteration_that_is_given_up_costs_no_event(endpoints: str) -> N
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(events), 0.05)
         await client.put("k", "one")
-        assert (await asyncio.wait_for(anext(events), 10)).kv.value == b"one"
+        assert (await asyncio.wait_for(anext(events), 60)).kv.value == b"one"
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(events)
         await client.put("k", "two")
-        assert (await asyncio.wait_for(anext(events), 10)).kv.value == b"two"
+        assert (await asyncio.wait_for(anext(events), 60)).kv.value == b"two"
 
 
 async def test_sees_what_is_written_after_it_is_in_force(cluster: FakeCluster, endpoints: str) -> None:

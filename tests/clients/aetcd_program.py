@@ -82,7 +82,7 @@ async def watches(client: Any) -> None:
 
 async def events_of(watch: Any, count: int) -> list[Any]:
     seen = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in watch:
             seen.append(event)
             if len(seen) == count:

@@ -140,7 +140,7 @@ async def server(service: Service) -> Http2Server:
     return service.server()
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until it is true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - anything may make it true

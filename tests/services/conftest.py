@@ -44,7 +44,7 @@ def everybody() -> Access:
     return Access(table, who, lambda: None)
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Let the loop run until the condition holds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own

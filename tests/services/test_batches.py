@@ -546,7 +546,7 @@ async def test_a_task_of_its_own_ends_when_its_client_has_gone() -> None:
     begin(router.route("/etcdserverpb.KV/Put"), [first, second])
     await asyncio.sleep(0)
     first.given_up = True
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 60)
     await until(lambda: first.outcomes)
     assert not second.outcomes
     await router.close()

@@ -93,7 +93,7 @@ class Attacker:
 
     async def end(self) -> None:
         """Read until the member closes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with suppress(ConnectionError):
                 while await self.reader.read(1 << 16):
                     pass
@@ -183,7 +183,7 @@ async def test_a_call_given_up_in_the_same_breath_is_not_carried_out(tmp_path: P
 
 
 async def until_there(client: Client, key: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await client.get(key) is None:
             pass
 

@@ -50,7 +50,7 @@ async def alarm(member: Member, action: str, kind: AlarmType.ValueType) -> None:
 
 
 async def settled(member: Member, service: str, wanted: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await check(member, service) != wanted:  # noqa: ASYNC110  # it can only be asked
             await asyncio.sleep(0.01)
 

@@ -135,7 +135,7 @@ async def test_what_dashboards_ask_for_grows_with_what_is_done(tmp_path: Path) -
         async with client.watch("k", prefix=True) as watch:
             for number in range(10):
                 put = await client.put("k", str(number))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 for _ in range(10):
                     await anext(watch)
         await client.compact(put.header.revision, physical=True)

@@ -91,7 +91,7 @@ async def test_no_leader_until_the_deadline_is_said() -> None:
     node = FakeNode()
     node.failures = [NoLeader()] * 1000
     with pytest.raises(NoLeader):
-        await executor(node, time_limit=0.05).barrier()
+        await executor(node, time_limit=0.5).barrier()
 
 
 async def test_a_proposal_is_not_in_doubt_while_no_leader_is_known() -> None:

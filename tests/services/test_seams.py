@@ -97,7 +97,7 @@ async def test_space_of_the_log_is_given_back_beside_its_thread(
     server = KvServer(config, seams=seams)
     await server.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(threads) < 3:
                 request = kv_pb2.PutRequest(key=b"k", value=b"v" * 10_000)
                 await keys(server).Put(request, NO_CONTEXT)

@@ -95,7 +95,7 @@ def put(number: int, value: bytes = b"v") -> Command:
 
 async def results(stream: Stream, count: int) -> dict[int, Result]:
     found: dict[int, Result] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found) < count:
             replies = await stream.read()
             assert isinstance(replies, SessionReplies), await stream.details()
@@ -172,7 +172,7 @@ async def test_a_message_of_results_is_not_larger_than_any_client_takes() -> Non
         await stream.write(SessionRequests(floor=1, commands=[put(number) for number in range(1, 8)]))
         sizes: list[int] = []
         found: set[int] = set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(found) < 7:
                 replies = await stream.read()
                 assert isinstance(replies, SessionReplies), await stream.details()
@@ -200,7 +200,7 @@ async def test_no_more_than_the_window_is_taken_in() -> None:
             await stream.write(
                 SessionRequests(floor=1, commands=[put(number) for number in range(start, start + 3)])
             )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not proposed:  # noqa: ASYNC110  # the server has no event for it
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0)

@@ -387,7 +387,7 @@ async def test_a_session_opens_once_per_command() -> None:
 
 async def until_clean(member: Member) -> None:
     if (cleanup := member.host._cleanup) is not None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await cleanup
 
 

@@ -118,8 +118,8 @@ class Recorder:
         return f"{hello.source} asks {hello.target} for {method}: ".encode() + request
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for it; ten seconds at most."""
-        async with asyncio.timeout(10):
+        """Wait for it; a minute at most."""
+        async with asyncio.timeout(60):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
