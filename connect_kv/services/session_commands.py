@@ -93,8 +93,11 @@ class SessionCommands:
 
     def _place_call(self, command: Command, name: str) -> AnsweredBy:
         call = command.machine_call if name == "machine_call" else command.machine_query
-        checked = self._calls.check(call.machine, call.method, call.arguments)
-        call.arguments, call.version = checked.arguments, checked.version
+        arguments = call.arguments
+        checked = self._calls.check(call.machine, call.method, arguments)
+        if checked.arguments is not arguments:
+            call.arguments = checked.arguments
+        call.version = checked.version
         if checked.kind is MethodKind.QUERY:
             return AnsweredBy.READ
         if name == "machine_query":

@@ -72,6 +72,14 @@ def command_from(data: bytes, index: int) -> Command:
         raise _no_batch(index, error) from error
 
 
+def commands_from(encoded: Iterable[bytes], index: int) -> list[Command]:
+    """Some commands of the entry at `index`. Raises UnknownEntry."""
+    try:
+        return list(map(Command.FromString, encoded))
+    except DecodeError as error:
+        raise _no_batch(index, error) from error
+
+
 def commands_of(batch: CommandBatch) -> Iterator[Command]:
     """Each command, in the order of their results; those of a SessionBatch name their session."""
     for command in batch.commands:

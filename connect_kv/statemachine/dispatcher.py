@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,14 +20,16 @@ from connect_kv.kv.moment import Moment
 from connect_kv.kv.proposer import BY_SERVER
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
-from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, MachineReply, Result
+from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, Result
 from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
-from connect_kv.statemachine.batches import command_from, encoded, session_batch, with_session
+from connect_kv.statemachine.batches import command_from, commands_from, encoded, session_batch, with_session
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.code_records import activation_from
-from connect_kv.statemachine.hosted import MachineCall, Rejected
+from connect_kv.statemachine.hosted import MachineCall
 from connect_kv.statemachine.loop_budget import LOOK_AT_CLOCK, LoopBudget
+from connect_kv.statemachine.machine_counts import MethodCounts
+from connect_kv.statemachine.machine_results import encoded_result
 from connect_kv.statemachine.sessions import SessionTable, Slot
 from connect_kv.statemachine.stored_states import skip_key
 from connect_kv.statemachine.user_machines import (
@@ -34,18 +37,16 @@ from connect_kv.statemachine.user_machines import (
     AnyOutcome,
     AnyStep,
     Measure,
-    Passed,
     RetiredMachines,
     UserMachines,
 )
 
+_SHORT = frozenset(("put", "machine_call"))
+"""They take some microseconds here; others may take a millisecond before their first pause."""
 _PARSED_AT_ONCE = 32
 """Commands of a session batch, between two looks at the clock."""
-_INVALID_ARGUMENT = 3
 _NOT_FOUND = 5
-_ABORTED = 10
 _INTERNAL = 13
-_UNAVAILABLE = 14
 _PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()
 """Stands where a result will be."""
 
@@ -110,7 +111,7 @@ class Slice:
     pace: LoopBudget
     rows: list[list[bytes]] = field(default_factory=list)
     """For each entry, one encoded Result per command: most of them are only stored, or sent on."""
-    steps: dict[str, list[AnyStep]] = field(default_factory=dict)
+    steps: defaultdict[str, list[AnyStep]] = field(default_factory=lambda: defaultdict(list))
     """Machine calls to run, and what else befalls machines, by machine."""
     changed: bool = False
     """Whether it holds a decision about a machine as a whole."""
@@ -118,8 +119,8 @@ class Slice:
     """(machine, index, position) of commands that are passed over by decision."""
     retired: dict[str, int] = field(default_factory=dict)
     """Machines that were retired, at which entry: nothing of them stays stored."""
-    call_slots: dict[str, list[tuple[Slot, int]]] = field(default_factory=dict)
-    """Where their results belong, and the numbers they bear."""
+    places: defaultdict[str, list[tuple[list[bytes], int]]] = field(default_factory=lambda: defaultdict(list))
+    """Of each machine call among them: the row of its result, and its number within its session."""
     judge: str | None = None
     """Whose the command at hand is, if it has to be judged again; None: it was judged by these rights."""
     user: str | None = None
@@ -192,8 +193,7 @@ class Dispatcher:
             row.append(self._command(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
-            # A put takes some microseconds, others may take a millisecond before their first pause.
-            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
+            if (kind not in _SHORT or not position % LOOK_AT_CLOCK) and pace.due:
                 await pace.rest()
 
     async def _session_batch(
@@ -206,7 +206,7 @@ class Dispatcher:
         numbers: list[int] = []
         kinds: list[str | None] = []
         for start in range(0, len(encoded_commands), _PARSED_AT_ONCE):
-            part = [command_from(data, index) for data in encoded_commands[start : start + _PARSED_AT_ONCE]]
+            part = commands_from(encoded_commands[start : start + _PARSED_AT_ONCE], index)
             commands += part
             numbers += [command.number for command in part]
             kinds += [command.WhichOneof("request") for command in part]
@@ -223,13 +223,17 @@ class Dispatcher:
                 if pace.due:
                     await pace.rest()
             return
-        put, overlay = self._kv.plain_put, work.overlay
+        put, overlay, judged = self._kv.plain_put, work.overlay, work.judge is None
         for position, (number, kind, command) in enumerate(zip(numbers, kinds, commands, strict=True)):
-            result = put(command.put, number, overlay) if kind == "put" and work.judge is None else None
+            result = None
+            if judged and kind == "put":
+                result = put(command.put, number, overlay)
+            elif judged and kind == "machine_call":
+                result = self._machine_call(command, row, index, work)
             row.append(result or self._execute(command, kind, row, index, work))
             if work.unfinished is not None:
                 await self._finish(work, row)
-            if (kind != "put" or not position % LOOK_AT_CLOCK) and pace.due:
+            if (kind not in _SHORT or not position % LOOK_AT_CLOCK) and pace.due:
                 await pace.rest()
 
     def _note_user(self, user: str, judged: int, work: Slice) -> None:
@@ -324,8 +328,8 @@ class Dispatcher:
             failure = Failure(code=_NOT_FOUND, message=f"connect-kv: machine {name!r} was retired")
             return Result(number=command.number, failure=failure).SerializeToString()
         step = MachineCall(call.method, call.arguments, work.at.log_time, index, call.version or 1, position)
-        work.steps.setdefault(name, []).append(step)
-        work.call_slots.setdefault(name, []).append((Slot(row, position), command.number))
+        work.steps[name].append(step)
+        work.places[name].append((row, command.number))
         return _PENDING
 
     def _machine_change(self, command: Command, row: list[bytes], index: int, work: Slice) -> bytes:
@@ -339,16 +343,16 @@ class Dispatcher:
                     work.overlay.put(skip_key(index, position), b"")
                 else:
                     step = activation_from(change.activate, work.at.log_time, index, position)
-                    work.steps.setdefault(name, []).append(step)
+                    work.steps[name].append(step)
             case "skip":
                 work.skips.append((name, change.skip.index, change.skip.position))
             case "retire":
                 self._retired.retire(name, work.overlay)
                 work.retired[name] = index
-                work.steps.setdefault(name, []).append(RETIRED)
+                work.steps[name].append(RETIRED)
             case "measure":
                 for one in self._machines.in_memory:
-                    work.steps.setdefault(one, []).append(Measure(index))
+                    work.steps[one].append(Measure(index))
             case "host":
                 self._retired.host(name, work.overlay)
             case _:
@@ -384,41 +388,35 @@ class Dispatcher:
     async def _run_steps(self, work: Slice) -> None:
         """All machine calls of the slice, in one call on the apply thread."""
         outcomes = await self._apply_worker.run(lambda: self._machines.execute(work.steps, work.overlay))
-        for name, slots in work.call_slots.items():
+        for name, places in work.places.items():
             calls = (step for step in work.steps[name] if isinstance(step, MachineCall))
-            for (slot, number), call, outcome in zip(slots, calls, outcomes[name], strict=True):
-                self._count(name, call.method, outcome)
-                slot.row[slot.position] = result_of(outcome, number).SerializeToString()
-                if work.pace.due:
+            method: str | None = None
+            counts: MethodCounts | None = None
+            for place, ((row, number), call, outcome) in enumerate(
+                zip(places, calls, outcomes[name], strict=True)
+            ):
+                if call.method != method:
+                    method = call.method
+                    counts = self._machines.counts.command(name, method)
+                if counts is not None:  # it is hosted here
+                    _count(counts, outcome)
+                row[call.position] = encoded_result(outcome, number)
+                if not place % LOOK_AT_CLOCK and work.pace.due:
                     await work.pace.rest()
 
-    def _count(self, machine: str, method: str, outcome: AnyOutcome) -> None:
-        counts = self._machines.counts.command(machine, method)
-        if counts is None:  # it is not hosted here
-            return
-        if isinstance(outcome, bytes):
-            counts.returned += 1
-        elif isinstance(outcome, CommandFailed):
-            counts.raised += 1
-        else:
-            counts.not_run += 1
+
+def _count(counts: MethodCounts, outcome: AnyOutcome) -> None:
+    if isinstance(outcome, bytes):
+        counts.returned += 1
+    elif isinstance(outcome, CommandFailed):
+        counts.raised += 1
+    else:
+        counts.not_run += 1
 
 
 def _refused(refused: Refused, number: int) -> bytes:
     failure = Failure(code=refused.code, message=refused.message)
     return Result(number=number, failure=failure).SerializeToString()
-
-
-def result_of(outcome: AnyOutcome, number: int) -> Result:
-    """What a machine returned or raised, as it travels."""
-    if isinstance(outcome, Passed):
-        return Result(number=number, failure=Failure(code=_UNAVAILABLE, message=outcome.reason))
-    if isinstance(outcome, CommandFailed):
-        failure = Failure(code=_ABORTED, message=outcome.message, type=outcome.type, details=outcome.details)
-        return Result(number=number, failure=failure)
-    if isinstance(outcome, Rejected):
-        return Result(number=number, failure=Failure(code=_INVALID_ARGUMENT, message=outcome.reason))
-    return Result(number=number, machine_call=MachineReply(value=outcome))
 
 
 def set_alarms(kv: KeyValue, cluster: ClusterTable) -> None:

@@ -91,3 +91,13 @@ async def test_batches_decide_as_single_commands_do(seed: int) -> None:
     await together.restart()
     await single.restart()
     assert together.state() == single.state()
+
+
+async def test_calls_of_a_batch_are_counted_by_how_they_ended() -> None:
+    member = Member()
+    await member.start()
+    session = await member.open_session()
+    await member.run(batch(session, add(1, number=1), add(13, number=2), add(1, number=3), add(1, number=3)))
+    counts = member.host.machines.counts.command("counter", "add")
+    assert counts is not None
+    assert (counts.returned, counts.raised, counts.not_run) == (2, 1, 0)
