@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from connect_kv import errors
 from connect_kv.client.failures import INVALID_ARGUMENT, NOT_FOUND
@@ -37,22 +37,39 @@ class MachineClient(Generic[M]):
         self._methods = methods_of(owner)
         self._timeout = timeout
 
-    async def call(self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(
+        self, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
         """Call a method of the class with its own arguments; what it returns comes back typed.
 
         Raises what the method declared that it raises, and otherwise CommandFailed with what it raised;
         BadCall for wrong arguments or a method, version or machine the cluster does not have; nothing was
         replicated then.
         """
-        return await self.within(self._timeout, method, *args, **kwargs)
+        return self._call(self._timeout, method, args, kwargs)
 
-    async def within(
+    def within(
         self, timeout: float, method: Callable[Concatenate[M, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
         """Call a method of the class within `timeout` seconds."""
+        return self._call(timeout, method, args, kwargs)
+
+    async def _call(
+        self,
+        timeout: float,
+        method: Callable[Concatenate[M, P], R],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> R:
+        """One coroutine for each call: every further one would be entered twice."""
         found = self._find(method)
+        arguments, seconds = found.bind(args, kwargs), within(timeout, self._timeout)
         try:
-            result = await self._send(found, found.bind(args, kwargs), within(timeout, self._timeout))
+            result = await self._send(found, arguments, seconds)
+        except errors.Refused as refused:
+            if refused.code in (INVALID_ARGUMENT, NOT_FOUND):
+                raise errors.BadCall(refused.message) from None
+            raise
         except errors.CommandFailed as failed:
             declared = raised(failed, found)
             if declared is None:
@@ -63,23 +80,18 @@ class MachineClient(Generic[M]):
         return cast(R, found.value(reply.value))
 
     def _find(self, method: Callable[..., object]) -> Method:
-        name = getattr(method, "__name__", repr(method))
-        found = self._methods.get(name)
+        name = getattr(method, "__name__", None)
+        found = self._methods.get(name) if name is not None else None
         if found is None:
+            name = repr(method) if name is None else name
             raise errors.BadCall(f"{self._machine.__name__}.{name} is neither a command nor a query")
         return found
 
-    async def _send(self, method: Method, arguments: bytes, timeout: float) -> Result:
+    def _send(self, method: Method, arguments: bytes, timeout: float) -> Awaitable[Result]:
         command = Command()
         writes = method.kind is MethodKind.COMMAND
         call = command.machine_call if writes else command.machine_query
         call.machine = self._name
         call.method = method.name
         call.arguments = arguments
-        try:
-            answer: Awaitable[Result] = self._requests.call(command, timeout, writes=writes)
-            return await answer
-        except errors.Refused as refused:
-            if refused.code in (INVALID_ARGUMENT, NOT_FOUND):
-                raise errors.BadCall(refused.message) from None
-            raise
+        return self._requests.call(command, timeout, writes=writes)

@@ -145,18 +145,22 @@ class SessionState:
         `logged_out`: whether a refusal with that text is about this stream's token, and another login helps.
         """
         unanswered = self._unanswered
-        self.in_flight = max(0, self.in_flight - len(replies.results))
-        for result in replies.results:
-            call = unanswered.get(result.number)
+        results = replies.results
+        self.in_flight = max(0, self.in_flight - len(results))
+        answered = 0
+        for result in results:
+            number = result.number
+            call = unanswered.get(number)
             if call is None:
                 continue
-            self.bytes_in_flight = max(0, self.bytes_in_flight - len(call.command))
+            answered += len(call.command)
             if result.HasField("failure"):
                 self._failed(call, result, logged_out)
                 continue
-            del unanswered[result.number]
+            del unanswered[number]
             if not call.future.done():
                 call.future.set_result(result)
+        self.bytes_in_flight = max(0, self.bytes_in_flight - answered)
 
     def broken(self) -> None:
         """The stream ended. If the session is gone too, settle what was in it and start afresh."""

@@ -89,11 +89,12 @@ class Method:
     def _given(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Arguments by name. Raises BadCall."""
         if len(args) <= len(self._positional):
-            given = dict(zip(self._positional, args, strict=False))
-            if len(given) + len(kwargs) == len(given := {**given, **kwargs}):
-                names = given.keys()
-                if names <= self._names and names >= self._required:
-                    return given
+            given: dict[str, object] = dict(zip(self._positional, args, strict=False)) if args else {}
+            given.update(kwargs)
+            names = given.keys()
+            # As many as were given, or one was given twice.
+            if len(given) == len(args) + len(kwargs) and names <= self._names and names >= self._required:
+                return given
         # Whatever is wrong: the signature has the words that Python has for it, and takes ten times as long.
         try:
             bound = self._signature.bind(None, *args, **kwargs)
