@@ -22,7 +22,10 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count a measured value, in seconds."""
-        self._counts[_bucket(int(seconds * 1e6))] += 1
+        microseconds = int(seconds * 1e6)
+        shift = microseconds.bit_length() - _BITS - 1
+        bucket = microseconds if shift < 0 else (shift << (_BITS + 1)) + (microseconds >> shift)
+        self._counts[bucket] += 1
         self.total += seconds
         if seconds > self.longest:
             self.longest = seconds
@@ -53,13 +56,6 @@ class Histogram:
             if seen >= wanted:
                 return min(_upper(bucket) / 1e6, self.longest)
         return 0.0
-
-
-def _bucket(microseconds: int) -> int:
-    shift = microseconds.bit_length() - _BITS - 1
-    if shift < 0:
-        return microseconds
-    return (shift << (_BITS + 1)) + (microseconds >> shift)
 
 
 def _upper(bucket: int) -> int:

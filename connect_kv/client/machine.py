@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from connect_kv import errors
@@ -14,7 +15,8 @@ from connect_kv.framework.methods import Method
 from connect_kv.framework.replicated import Replicated
 from connect_kv.framework.types import MethodKind
 from connect_kv.framework.versions import methods_of
-from connect_kv.rpc.command_pb2 import Command, Result
+from connect_kv.protowire import tag, varint
+from connect_kv.rpc.command_pb2 import Command, MachineCall, Result
 
 __all__ = ["MachineClient"]
 
@@ -88,10 +90,17 @@ class MachineClient(Generic[M]):
         return found
 
     def _send(self, method: Method, arguments: bytes, timeout: float) -> Awaitable[Result]:
-        command = Command()
         writes = method.kind is MethodKind.COMMAND
-        call = command.machine_call if writes else command.machine_query
-        call.machine = self._name
-        call.method = method.name
-        call.arguments = arguments
-        return self._requests.call(command, timeout, writes=writes)
+        request = _head(self._name, method.name, len(arguments), writes=writes) + arguments
+        return self._requests.call_encoded(request, timeout, writes=writes)
+
+
+_ARGUMENTS = tag(MachineCall.ARGUMENTS_FIELD_NUMBER)
+
+
+@lru_cache(4096)
+def _head(machine: str, method: str, size: int, *, writes: bool) -> bytes:
+    """What stands before that many bytes of arguments, the last field, in a Command with a call."""
+    begin = MachineCall(machine=machine, method=method).SerializeToString() + _ARGUMENTS + varint(size)
+    number = Command.MACHINE_CALL_FIELD_NUMBER if writes else Command.MACHINE_QUERY_FIELD_NUMBER
+    return tag(number) + varint(len(begin) + size) + begin

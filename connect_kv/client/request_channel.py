@@ -28,6 +28,9 @@ class RequestChannel(Protocol):
         Raises what the cluster answered, Unavailable (nothing was done) or OutcomeUnknown (if it `writes`).
         """
 
+    def call_encoded(self, request: bytes, timeout: float, *, writes: bool) -> Awaitable[Result]:
+        """The same for a Command that is encoded already, without a number."""
+
     async def close(self) -> None:
         """Give up what is open; calls still waiting fail."""
 
@@ -46,6 +49,10 @@ class UnaryRequests:
             timeout=timeout,
             writes=writes,
         )
+
+    async def call_encoded(self, request: bytes, timeout: float, *, writes: bool) -> Result:
+        """See RequestChannel."""
+        return await self.call(Command.FromString(request), timeout, writes=writes)
 
     async def close(self) -> None:
         """Nothing is kept between calls."""

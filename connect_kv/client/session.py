@@ -80,13 +80,17 @@ class Session:
 
     def call(self, command: Command, timeout: float, *, writes: bool) -> asyncio.Future[Result]:
         """See RequestChannel. A cancelled caller stops waiting; a command it already sent may still run."""
+        return self.call_encoded(command.SerializeToString(), timeout, writes=writes)
+
+    def call_encoded(self, request: bytes, timeout: float, *, writes: bool) -> asyncio.Future[Result]:
+        """The same for a Command that is encoded already, without a number."""
         if self._task is None or self._task.done():
             raise errors.ClientNotOpen("the client was closed")
         if timeout <= 0:
             raise errors.Unavailable("no time was given to answer")
         future: asyncio.Future[Result] = self._loop.create_future()
         deadline = self._loop.time() + timeout
-        self._state.add(command, future, deadline, writes=writes)
+        self._state.add(request, future, deadline, writes=writes)
         if deadline < self._sweep_due:
             self._sweep_at(deadline)
             self._look_at(deadline - min(LOOK_AHEAD, timeout / 2))

@@ -79,11 +79,13 @@ class SessionState:
         """How many wait to be sent."""
         return len(self._waiting) + len(self._resend)
 
-    def add(self, command: Command, future: asyncio.Future[Result], deadline: float, *, writes: bool) -> None:
-        """Accept a request; it is sent with the next batch that has room. Raises RequestTooLarge."""
+    def add(self, request: bytes, future: asyncio.Future[Result], deadline: float, *, writes: bool) -> None:
+        """Accept an encoded Command that has no number yet; it is sent with the next batch that has room.
+
+        Raises RequestTooLarge.
+        """
         number = self._next_number
-        command.number = number
-        encoded = command.SerializeToString()
+        encoded = _NUMBER + varint(number) + request
         if len(encoded) > MAX_COMMAND_BYTES:
             limit = f"a session carries {MAX_COMMAND_BYTES}, and members take 1.5 MiB unless told otherwise"
             raise errors.RequestTooLarge(f"{len(encoded)} bytes: {limit}")
@@ -264,6 +266,7 @@ class SessionState:
         self.expired = False
 
 
+_NUMBER = varint(Command.NUMBER_FIELD_NUMBER << 3)
 _COMMAND = tag(SessionRequests.COMMANDS_FIELD_NUMBER)
 
 

@@ -21,13 +21,13 @@ def opened(session: int = 7, window: int = 4096) -> SessionState:
 
 def put(state: SessionState, key: bytes, value: bytes = b"v") -> asyncio.Future[Result]:
     future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    state.add(Command(put=PutRequest(key=key, value=value)), future, 10.0, writes=True)
+    state.add(Command(put=PutRequest(key=key, value=value)).SerializeToString(), future, 10.0, writes=True)
     return future
 
 
 def get(state: SessionState, key: bytes) -> asyncio.Future[Result]:
     future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    state.add(Command(range=RangeRequest(key=key)), future, 10.0, writes=False)
+    state.add(Command(range=RangeRequest(key=key)).SerializeToString(), future, 10.0, writes=False)
     return future
 
 
