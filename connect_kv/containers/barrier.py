@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connect_kv.client.client import Client
+from connect_kv.containers.container import forwarded
 from connect_kv.containers.leased import Leased, LeasedClient
 from connect_kv.framework.replicated import command, query
 
@@ -65,9 +66,7 @@ class BarrierClient(LeasedClient[Barrier]):
         """`ttl`: seconds after which somebody who vanished does not count any more."""
         super().__init__(client, name, Barrier, ttl)
 
-    async def resize(self, parties: int) -> None:
-        """How many have to arrive."""
-        await self._call(Barrier.resize, parties)
+    resize = forwarded(Barrier.resize)
 
     async def wait(self, timeout: float | None = None) -> int:
         """Arrive, and wait until all have. The number of the round. Raises TimeoutError, NotHeld."""

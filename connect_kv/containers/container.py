@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import msgspec
@@ -35,6 +36,18 @@ class TypedClient(Generic[M]):
             if (kind := _ERRORS.get(failed.type)) is not None:
                 raise kind(failed.message) from None
             raise
+
+
+def forwarded(
+    method: Callable[Concatenate[M, P], R],
+) -> Callable[Concatenate[TypedClient[M], P], Coroutine[object, object, R]]:
+    """A method that calls this one of the machine, with its name, its arguments and what it says."""
+
+    @wraps(method, updated=())  # not its mark of a command: that is for the machine's class
+    async def call(client: TypedClient[M], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await client._call(method, *args, **kwargs)
+
+    return call
 
 
 class Values(Generic[V]):

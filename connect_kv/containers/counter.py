@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connect_kv.client.client import Client
-from connect_kv.containers.container import TypedClient
+from connect_kv.containers.container import TypedClient, forwarded
 from connect_kv.framework.replicated import Replicated, command, query
 
 
@@ -15,7 +15,7 @@ class Counter(Replicated):
 
     @command
     def add(self, by: int = 1) -> int:
-        """Add, and give the sum."""
+        """Add, and give the sum: each caller's is another one."""
         self.total += by
         return self.total
 
@@ -27,7 +27,7 @@ class Counter(Replicated):
 
     @query
     def value(self) -> int:
-        """The number that the counter stands at."""
+        """What it stands at, every acknowledged `add` included."""
         return self.total
 
 
@@ -37,14 +37,6 @@ class CounterClient(TypedClient[Counter]):
     def __init__(self, client: Client, name: str) -> None:
         super().__init__(client, name, Counter)
 
-    async def add(self, by: int = 1) -> int:
-        """Add, and give the sum: each caller's is another one."""
-        return await self._call(Counter.add, by)
-
-    async def reset(self, to: int = 0) -> int:
-        """Set it, and give what it was."""
-        return await self._call(Counter.reset, to)
-
-    async def value(self) -> int:
-        """What it stands at, every acknowledged `add` included."""
-        return await self._call(Counter.value)
+    add = forwarded(Counter.add)
+    reset = forwarded(Counter.reset)
+    value = forwarded(Counter.value)

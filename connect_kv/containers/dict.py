@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from connect_kv.client.client import Client
-from connect_kv.containers.container import TypedClient, Values
+from connect_kv.containers.container import TypedClient, Values, forwarded
 from connect_kv.framework.replicated import Replicated, command, query
 
 V = TypeVar("V")
@@ -76,7 +76,7 @@ class Dict(Replicated):
 
     @query
     def keys(self) -> list[str]:
-        """All keys of the dict."""
+        """All keys, in the order in which they were first set."""
         return list(self.held)
 
     @query
@@ -91,6 +91,11 @@ class DictClient(TypedClient[Dict], Generic[V]):
     def __init__(self, client: Client, name: str, value: type[V]) -> None:
         super().__init__(client, name, Dict)
         self._values = Values(value)
+
+    discard = forwarded(Dict.discard)
+    clear = forwarded(Dict.clear)
+    size = forwarded(Dict.size)
+    keys = forwarded(Dict.keys)
 
     async def get(self, key: str, default: D | None = None) -> V | D | None:
         """What stands there, or `default`."""
@@ -117,25 +122,9 @@ class DictClient(TypedClient[Dict], Generic[V]):
         """Remove it; what it was. Raises KeyError."""
         return self._values.out(await self._call(Dict.pop, key))
 
-    async def discard(self, key: str) -> bool:
-        """Remove it, if it is there: whether it was."""
-        return await self._call(Dict.discard, key)
-
-    async def clear(self) -> int:
-        """Remove all; how many there were."""
-        return await self._call(Dict.clear)
-
     async def contains(self, key: str) -> bool:
         """Whether it is there."""
         return bool(await self._call(Dict.find, key))
-
-    async def size(self) -> int:
-        """How many there are."""
-        return await self._call(Dict.size)
-
-    async def keys(self) -> builtins.list[str]:
-        """All keys, in the order in which they were first set."""
-        return await self._call(Dict.keys)
 
     async def items(self) -> builtins.dict[str, V]:
         """All of it, at one moment."""

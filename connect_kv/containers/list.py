@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from connect_kv.client.client import Client
-from connect_kv.containers.container import TypedClient, Values
+from connect_kv.containers.container import TypedClient, Values, forwarded
 from connect_kv.framework.replicated import Replicated, command, query
 
 V = TypeVar("V")
@@ -86,6 +86,9 @@ class ListClient(TypedClient[List], Generic[V]):
         super().__init__(client, name, List)
         self._values = Values(value)
 
+    clear = forwarded(List.clear)
+    size = forwarded(List.size)
+
     async def append(self, value: V) -> int:
         """Add it at the end; its position."""
         return await self._call(List.append, self._values.into(value))
@@ -110,10 +113,6 @@ class ListClient(TypedClient[List], Generic[V]):
         """Remove the first that is equal. Raises ValueError."""
         await self._call(List.remove, self._values.into(value))
 
-    async def clear(self) -> int:
-        """Remove all; how many there were."""
-        return await self._call(List.clear)
-
     async def get(self, at: int) -> V:
         """The value there. Raises IndexError."""
         return self._values.out(await self._call(List.get, at))
@@ -125,7 +124,3 @@ class ListClient(TypedClient[List], Generic[V]):
     async def index(self, value: V) -> int:
         """Where the first equal one is. Raises ValueError."""
         return await self._call(List.index, self._values.into(value))
-
-    async def size(self) -> int:
-        """How many there are."""
-        return await self._call(List.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connect_kv.client.client import Client
-from connect_kv.containers.container import TypedClient
+from connect_kv.containers.container import TypedClient, forwarded
 from connect_kv.framework.replicated import Replicated, command, query
 
 NANO = 1_000_000_000
@@ -84,14 +84,6 @@ class RateLimiterClient(TypedClient[RateLimiter]):
     def __init__(self, client: Client, name: str) -> None:
         super().__init__(client, name, RateLimiter)
 
-    async def configure(self, rate: int, burst: int) -> None:
-        """Tokens a second, and at most; for all keys."""
-        await self._call(RateLimiter.configure, rate, burst)
-
-    async def acquire(self, key: str = "", tokens: int = 1) -> bool:
-        """Take tokens of that key, if there are as many: whether there were."""
-        return await self._call(RateLimiter.acquire, key, tokens)
-
-    async def available(self, key: str = "") -> int:
-        """How many tokens a key has now."""
-        return await self._call(RateLimiter.available, key)
+    configure = forwarded(RateLimiter.configure)
+    acquire = forwarded(RateLimiter.acquire)
+    available = forwarded(RateLimiter.available)

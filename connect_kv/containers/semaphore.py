@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from connect_kv.client.client import Client
 from connect_kv.client.lease import Lease
+from connect_kv.containers.container import forwarded
 from connect_kv.containers.leased import Leased, LeasedClient
 from connect_kv.errors import ConnectKvError
 from connect_kv.framework.replicated import command, query
@@ -82,9 +83,8 @@ class SemaphoreClient(LeasedClient[Semaphore]):
         """`ttl`: seconds after which permits of a vanished holder come back."""
         super().__init__(client, name, Semaphore, ttl)
 
-    async def resize(self, permits: int) -> None:
-        """How many permits there are."""
-        await self._call(Semaphore.resize, permits)
+    resize = forwarded(Semaphore.resize)
+    free = forwarded(Semaphore.free)
 
     @asynccontextmanager
     async def holding(self, permits: int = 1, timeout: float | None = None) -> AsyncGenerator[Lease]:
@@ -99,10 +99,6 @@ class SemaphoreClient(LeasedClient[Semaphore]):
             finally:
                 with suppress(ConnectKvError):  # they come back with the lease, if not now
                     await self._call(Semaphore.release, lease.id)
-
-    async def free(self) -> int:
-        """Permits that are not out."""
-        return await self._call(Semaphore.free)
 
     async def _granted(self, lease: int, permits: int) -> bool | None:
         return await self._call(Semaphore.acquire, lease, permits) or None

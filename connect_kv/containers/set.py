@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterable
 
 from connect_kv.client.client import Client
-from connect_kv.containers.container import TypedClient
+from connect_kv.containers.container import TypedClient, forwarded
 from connect_kv.framework.replicated import Replicated, command, query
 
 
@@ -18,7 +18,7 @@ class Set(Replicated):
 
     @command
     def add(self, member: str) -> bool:
-        """Add it: whether it is new."""
+        """Add it: whether it is new. Of many who add the same one, one is told so."""
         size = len(self.held)
         self.held[member] = None
         return len(self.held) > size
@@ -75,33 +75,16 @@ class SetClient(TypedClient[Set]):
     def __init__(self, client: Client, name: str) -> None:
         super().__init__(client, name, Set)
 
-    async def add(self, member: str) -> bool:
-        """Add it: whether it is new. Of many who add the same one, one is told so."""
-        return await self._call(Set.add, member)
+    add = forwarded(Set.add)
+    discard = forwarded(Set.discard)
+    pop = forwarded(Set.pop)
+    clear = forwarded(Set.clear)
+    contains = forwarded(Set.contains)
+    size = forwarded(Set.size)
 
     async def update(self, members: Iterable[str]) -> int:
         """Add several, all at once; how many are new."""
         return await self._call(Set.update, list(members))
-
-    async def discard(self, member: str) -> bool:
-        """Remove it, if it is there: whether it was."""
-        return await self._call(Set.discard, member)
-
-    async def pop(self) -> str:
-        """Remove the one that came first. Raises KeyError if there is none."""
-        return await self._call(Set.pop)
-
-    async def clear(self) -> int:
-        """Remove all; how many there were."""
-        return await self._call(Set.clear)
-
-    async def contains(self, member: str) -> bool:
-        """Whether it is there."""
-        return await self._call(Set.contains, member)
-
-    async def size(self) -> int:
-        """How many there are."""
-        return await self._call(Set.size)
 
     async def members(self) -> builtins.set[str]:
         """All of them, at one moment."""
