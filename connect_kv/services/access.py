@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Concatenate, ParamSpec
 
 from connect_kv.auth.authenticator import Authenticator
 from connect_kv.auth.authorization import FOREIGN_SESSION, REVISION_OLD, Authorization
@@ -21,6 +22,8 @@ from connect_kv.rpc.command_pb2 import Command
 from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from connect_kv.services.audit import Audit
 from connect_kv.services.caller import Caller
+
+P = ParamSpec("P")
 
 _UNIDENTIFIED = frozenset({INVALID_TOKEN.message, NO_USER_NAME.message, REVISION_OLD.message})
 
@@ -68,66 +71,47 @@ class Access:
 
     def put(self, caller: Caller, request: PutRequest) -> bytes:
         """See `Authorization.put`."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.put(identity, request)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.put, request)
 
     def delete_range(self, caller: Caller, request: DeleteRangeRequest) -> bytes:
         """See `Authorization.delete_range`."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.delete_range(identity, request)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.delete_range, request)
 
     def txn(self, caller: Caller, request: TxnRequest) -> bytes:
         """See `Authorization.txn`."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.txn(identity, request)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.txn, request)
 
     def root(self, caller: Caller) -> bytes:
         """Management, compaction, maintenance: who holds the role root."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.root(identity)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.root)
 
     def known(self, caller: Caller) -> bytes:
         """Anybody who has proved to be somebody."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.known(identity)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.known)
 
     def lease_write(self, caller: Caller, lease: int) -> bytes:
         """See `Authorization.lease_write`."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.lease_write(identity, lease)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.lease_write, lease)
 
     def command(self, caller: Caller, machine: str) -> bytes:
         """Commands of a machine."""
-        if not self._table.enabled:
-            return b""
-        identity = self._identify(caller)
-        self._authorization.machine(identity, machine, command=True)
-        return self._mark(identity)
+        return self._write(caller, self._authorization.machine, machine, command=True)
 
     def lock(self, caller: Caller, prefix: bytes, prefix_end: bytes) -> bytes:
         """To stand in the queue of a lock or an election: any operation within it may follow."""
+        return self._write(caller, self._authorization.lock, prefix, prefix_end, write=True)
+
+    def _write(
+        self,
+        caller: Caller,
+        judge: Callable[Concatenate[UserIdentity | None, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bytes:
         if not self._table.enabled:
             return b""
         identity = self._identify(caller)
-        self._authorization.lock(identity, prefix, prefix_end, write=True)
+        judge(identity, *args, **kwargs)
         return self._mark(identity)
 
     # Reads.

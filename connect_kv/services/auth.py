@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from connect_kv.auth.attempts import MOST_WAITING, LoginAttempts
 from connect_kv.auth.passwords import Passwords
@@ -48,6 +50,19 @@ _EVERYTHING = Permission(permType=Permission.READWRITE, range_end=FROM_KEY)
 """What the role root is shown to have, whatever was granted to it."""
 
 
+def _change(
+    field: str, response: Callable[[], R]
+) -> Callable[[AuthService, Message, Caller], Coroutine[object, object, R]]:
+    """A method that proposes its request as that field of an AuthChange, for who may manage."""
+
+    async def method(service: AuthService, request: Message, caller: Caller) -> R:
+        by = service._access.root(caller)
+        await service._propose(AuthChange(**{field: request}), by)  # type: ignore[arg-type]  # a field of its own
+        return service._headed(response())
+
+    return method
+
+
 class AuthService:
     """Management is for who holds the role root, once authentication is on; logging in is for everybody."""
 
@@ -73,19 +88,11 @@ class AuthService:
         self._tokens = tokens
         self._rng = rng
 
-    async def AuthEnable(
-        self, request: auth_pb2.AuthEnableRequest, caller: Caller
-    ) -> auth_pb2.AuthEnableResponse:
-        """From the next entry on everybody has to say who they are."""
-        await self._change(caller, AuthChange(enable=request))
-        return self._headed(auth_pb2.AuthEnableResponse())
+    AuthEnable = _change("enable", auth_pb2.AuthEnableResponse)
+    """From the next entry on everybody has to say who they are."""
 
-    async def AuthDisable(
-        self, request: auth_pb2.AuthDisableRequest, caller: Caller
-    ) -> auth_pb2.AuthDisableResponse:
-        """Nobody has to any more; all tokens are forgotten."""
-        await self._change(caller, AuthChange(disable=request))
-        return self._headed(auth_pb2.AuthDisableResponse())
+    AuthDisable = _change("disable", auth_pb2.AuthDisableResponse)
+    """Nobody has to any more; all tokens are forgotten."""
 
     async def AuthStatus(
         self, request: auth_pb2.AuthStatusRequest, caller: Caller
@@ -182,12 +189,8 @@ class AuthService:
         await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthUserListResponse(users=_sorted(self._table.users)))
 
-    async def UserDelete(
-        self, request: auth_pb2.AuthUserDeleteRequest, caller: Caller
-    ) -> auth_pb2.AuthUserDeleteResponse:
-        """The user and its tokens."""
-        await self._change(caller, AuthChange(user_delete=request))
-        return self._headed(auth_pb2.AuthUserDeleteResponse())
+    UserDelete = _change("user_delete", auth_pb2.AuthUserDeleteResponse)
+    """The user and its tokens."""
 
     async def UserChangePassword(
         self, request: auth_pb2.AuthUserChangePasswordRequest, caller: Caller
@@ -200,26 +203,14 @@ class AuthService:
         await self._propose(AuthChange(user_change_password=request), by)
         return self._headed(auth_pb2.AuthUserChangePasswordResponse())
 
-    async def UserGrantRole(
-        self, request: auth_pb2.AuthUserGrantRoleRequest, caller: Caller
-    ) -> auth_pb2.AuthUserGrantRoleResponse:
-        """Give a role to a user."""
-        await self._change(caller, AuthChange(user_grant_role=request))
-        return self._headed(auth_pb2.AuthUserGrantRoleResponse())
+    UserGrantRole = _change("user_grant_role", auth_pb2.AuthUserGrantRoleResponse)
+    """Give a role to a user."""
 
-    async def UserRevokeRole(
-        self, request: auth_pb2.AuthUserRevokeRoleRequest, caller: Caller
-    ) -> auth_pb2.AuthUserRevokeRoleResponse:
-        """Take a role from a user."""
-        await self._change(caller, AuthChange(user_revoke_role=request))
-        return self._headed(auth_pb2.AuthUserRevokeRoleResponse())
+    UserRevokeRole = _change("user_revoke_role", auth_pb2.AuthUserRevokeRoleResponse)
+    """Take a role from a user."""
 
-    async def RoleAdd(
-        self, request: auth_pb2.AuthRoleAddRequest, caller: Caller
-    ) -> auth_pb2.AuthRoleAddResponse:
-        """Add a role without permissions."""
-        await self._change(caller, AuthChange(role_add=request))
-        return self._headed(auth_pb2.AuthRoleAddResponse())
+    RoleAdd = _change("role_add", auth_pb2.AuthRoleAddResponse)
+    """Add a role without permissions."""
 
     async def RoleGet(
         self, request: auth_pb2.AuthRoleGetRequest, caller: Caller
@@ -239,12 +230,8 @@ class AuthService:
         await self._access.behind(self._executor.barrier, lambda: self._access.root(caller))
         return self._headed(auth_pb2.AuthRoleListResponse(roles=_sorted(self._table.roles)))
 
-    async def RoleDelete(
-        self, request: auth_pb2.AuthRoleDeleteRequest, caller: Caller
-    ) -> auth_pb2.AuthRoleDeleteResponse:
-        """The role; nobody holds it any more."""
-        await self._change(caller, AuthChange(role_delete=request))
-        return self._headed(auth_pb2.AuthRoleDeleteResponse())
+    RoleDelete = _change("role_delete", auth_pb2.AuthRoleDeleteResponse)
+    """The role; nobody holds it any more."""
 
     async def RoleGrantPermission(
         self, request: auth_pb2.AuthRoleGrantPermissionRequest, caller: Caller
@@ -259,15 +246,8 @@ class AuthService:
         await self._propose(AuthChange(role_grant_permission=request), by)
         return self._headed(auth_pb2.AuthRoleGrantPermissionResponse())
 
-    async def RoleRevokePermission(
-        self, request: auth_pb2.AuthRoleRevokePermissionRequest, caller: Caller
-    ) -> auth_pb2.AuthRoleRevokePermissionResponse:
-        """Take exactly that range, or that machine, away."""
-        await self._change(caller, AuthChange(role_revoke_permission=request))
-        return self._headed(auth_pb2.AuthRoleRevokePermissionResponse())
-
-    async def _change(self, caller: Caller, change: AuthChange) -> None:
-        await self._propose(change, self._access.root(caller))
+    RoleRevokePermission = _change("role_revoke_permission", auth_pb2.AuthRoleRevokePermissionResponse)
+    """Take exactly that range, or that machine, away."""
 
     async def _propose(self, change: AuthChange, by: bytes) -> auth_pb2.AuthChanged:
         return (await self._executor.execute(_AUTH, change.SerializeToString(), by)).auth
