@@ -42,12 +42,17 @@ def _done(*names: tuple[str, str], switch: bool = False) -> list[Flag]:
     return [Flag(name=name, fate=FlagFate.DONE, about=about, switch=switch) for name, about in names]
 
 
-def _idle(about: str, *names: str, quiet: tuple[str, ...] = (), switch: bool = False) -> list[Flag]:
-    return [Flag(name=name, fate=FlagFate.IDLE, about=about, quiet=quiet, switch=switch) for name in names]
+def _idle(about: str, names: str, *, quiet: tuple[str, ...] = (), switch: bool = False) -> list[Flag]:
+    return [
+        Flag(name=name, fate=FlagFate.IDLE, about=about, quiet=quiet, switch=switch) for name in names.split()
+    ]
 
 
-def _refused(about: str, *names: str, quiet: tuple[str, ...] = ("",), switch: bool = False) -> list[Flag]:
-    return [Flag(name=name, fate=FlagFate.REFUSED, about=about, quiet=quiet, switch=switch) for name in names]
+def _refused(about: str, names: str, *, quiet: tuple[str, ...] = ("",), switch: bool = False) -> list[Flag]:
+    return [
+        Flag(name=name, fate=FlagFate.REFUSED, about=about, quiet=quiet, switch=switch)
+        for name in names.split()
+    ]
 
 
 _OFF = ("false",)
@@ -111,63 +116,48 @@ _ALL = [
         switch=True,
     ),
     *_idle("all lies in the data directory", "wal-dir", quiet=("",)),
-    *_idle("nothing of the kind is kept", "max-snapshots", "max-wals", quiet=("5",)),
+    *_idle("nothing of the kind is kept", "max-snapshots max-wals", quiet=("5",)),
     *_idle(
         "there is no bbolt database",
-        "backend-batch-interval",
-        "backend-batch-limit",
-        "backend-bbolt-freelist-type",
-        "experimental-backend-bbolt-freelist-type",
-        "bootstrap-defrag-threshold-megabytes",
+        "backend-batch-interval backend-batch-limit backend-bbolt-freelist-type "
+        "experimental-backend-bbolt-freelist-type bootstrap-defrag-threshold-megabytes",
         quiet=("", "0", "map", "array"),
     ),
     *_idle("members wait for no tick", "initial-election-tick-advance", switch=True, quiet=_ON),
-    *_idle("it is always so", "pre-vote", "strict-reconfig-check", switch=True, quiet=_ON),
+    *_idle("it is always so", "pre-vote strict-reconfig-check", switch=True, quiet=_ON),
     *_idle(
         "members always prove who they are", "peer-client-cert-auth", switch=True, quiet=("true", "false")
     ),
     *_idle("every write is synced", "unsafe-no-fsync", switch=True, quiet=_OFF),
     *_idle(
         "connections are looked after by other rules (docs/api.md)",
-        "grpc-keepalive-min-time",
-        "grpc-keepalive-interval",
-        "grpc-keepalive-timeout",
-        "max-concurrent-streams",
+        "grpc-keepalive-min-time grpc-keepalive-interval grpc-keepalive-timeout max-concurrent-streams",
         quiet=("5s", "2h", "20s", "4294967295"),
     ),
     *_idle(
-        "a port belongs to one process", "socket-reuse-port", "socket-reuse-address", switch=True, quiet=_OFF
+        "a port belongs to one process", "socket-reuse-port socket-reuse-address", switch=True, quiet=_OFF
     ),
-    *_idle("the gateway calls within the process", "client-cert-file", "client-key-file", quiet=("",)),
-    *_idle(
-        "the peer certificate dials as well", "peer-client-cert-file", "peer-client-key-file", quiet=("",)
-    ),
+    *_idle("the gateway calls within the process", "client-cert-file client-key-file", quiet=("",)),
+    *_idle("the peer certificate dials as well", "peer-client-cert-file peer-client-key-file", quiet=("",)),
     *_idle("the newest version that both know is spoken", "tls-max-version", quiet=("", "TLS1.3")),
     *_idle("there is no profiling by HTTP", "enable-pprof", switch=True, quiet=_OFF),
     *_idle("all figures are there", "metrics", quiet=("basic", "extensive")),
     *_idle(
         _TRACING,
-        "enable-distributed-tracing",
-        "distributed-tracing-address",
-        "distributed-tracing-service-name",
-        "distributed-tracing-instance-id",
-        "distributed-tracing-sampling-rate",
+        "enable-distributed-tracing distributed-tracing-address distributed-tracing-service-name "
+        "distributed-tracing-instance-id distributed-tracing-sampling-rate",
         quiet=("false", "localhost:4317", "etcd", "", "0"),
-        switch=False,
     ),
     *_idle("the log goes to standard error", "log-outputs", quiet=("default", "stderr", "stdout")),
     *_idle("", "logger", quiet=("zap", "capnslog")),
     *_idle(
         "the log goes to standard error, whose reader turns it over",
-        "log-package-levels",
-        "enable-log-rotation",
-        "log-rotation-config-json",
+        "log-package-levels enable-log-rotation log-rotation-config-json",
         quiet=("", "false"),
     ),
     *_idle(
         "data is checked whenever it is read, and members compare it",
-        "initial-corrupt-check",
-        "compact-hash-check-enabled",
+        "initial-corrupt-check compact-hash-check-enabled",
         switch=True,
         quiet=_OFF,
     ),
@@ -178,15 +168,13 @@ _ALL = [
     ),
     *_idle(
         "leases keep the time they had left",
-        "enable-lease-checkpoint",
-        "enable-lease-checkpoint-persist",
+        "enable-lease-checkpoint enable-lease-checkpoint-persist",
         switch=True,
         quiet=("true", "false"),
     ),
     *_idle(
         "a compaction is cleaned up beside all else, at its own pace",
-        "compaction-batch-limit",
-        "compaction-sleep-interval",
+        "compaction-batch-limit compaction-sleep-interval",
         quiet=("1000", "10ms"),
     ),
     *_idle(
@@ -194,8 +182,7 @@ _ALL = [
     ),
     *_idle(
         "what takes long is a metric",
-        "warning-apply-duration",
-        "warning-unary-request-duration",
+        "warning-apply-duration warning-unary-request-duration",
         quiet=("100ms", "300ms"),
     ),
     *_idle("", "txn-mode-write-with-shared-buffer", switch=True, quiet=("true", "false")),
@@ -215,11 +202,7 @@ _ALL = [
     ),
     *_idle(
         "there is no proxy",
-        "proxy-failure-wait",
-        "proxy-refresh-interval",
-        "proxy-dial-timeout",
-        "proxy-write-timeout",
-        "proxy-read-timeout",
+        "proxy-failure-wait proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout",
         quiet=("5000", "30000", "1000", "0"),
     ),
     *_idle("there is no discovery", "discovery-fallback", quiet=("proxy", "exit", "")),
@@ -231,23 +214,11 @@ _ALL = [
     ),
     *_refused(
         "members are named by --initial-cluster, there is no discovery",
-        "discovery",
-        "discovery-proxy",
-        "discovery-srv",
-        "discovery-srv-name",
-        "discovery-token",
-        "discovery-endpoints",
-        "discovery-dial-timeout",
-        "discovery-request-timeout",
-        "discovery-keepalive-time",
-        "discovery-keepalive-timeout",
-        "discovery-insecure-transport",
-        "discovery-insecure-skip-tls-verify",
-        "discovery-cert",
-        "discovery-key",
-        "discovery-cacert",
-        "discovery-user",
-        "discovery-password",
+        "discovery discovery-proxy discovery-srv discovery-srv-name discovery-token "
+        "discovery-endpoints discovery-dial-timeout discovery-request-timeout "
+        "discovery-keepalive-time discovery-keepalive-timeout discovery-insecure-transport "
+        "discovery-insecure-skip-tls-verify discovery-cert discovery-key discovery-cacert "
+        "discovery-user discovery-password",
     ),
     *_refused("etcd's second API is not here", "enable-v2", switch=True, quiet=_OFF),
     *_refused("etcd's second API is not here", "enable-v2v3"),
@@ -264,13 +235,6 @@ EXPERIMENTAL = "experimental-"
 
 TRANSPORT: Mapping[str, str] = {"client-transport-security": "", "peer-transport-security": "peer-"}
 """Tables of the YAML file, and what their keys begin with as flags."""
-TRANSPORT_KEYS: Mapping[str, str] = {
-    "client-cert-auth": "client-cert-auth",
-    "allowed-cn": "cert-allowed-cn",
-    "allowed-hostname": "cert-allowed-hostname",
-    "client-crl-file": "client-crl-file",
-    "crl-file": "crl-file",
-}
 
 
 def find(name: str) -> Flag | None:
