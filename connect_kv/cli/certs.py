@@ -118,18 +118,14 @@ def show(settings: Settings, files: tuple[Path, ...], folder: Path) -> None:
             ends = certificates.expiry(one)
             left = int((ends - datetime.now(UTC).timestamp()) // 86400)
             rows.append((str(path), shown.kind, str(shown), certificates.day(ends), left))
-    if settings.output == "json":
-        keys = ("file", "kind", "names", "expires", "days_left")
-        output.as_json([dict(zip(keys, row, strict=True)) for row in rows])
-        return
-    if settings.output == "table":
-        output.as_table(
-            ["file", "kind", "for", "expires", "days left"], [[*row[:4], str(row[4])] for row in rows]
-        )
-        return
-    for file, kind, names, until, left in rows:
-        state = f"{left} days left" if left >= 0 else "EXPIRED"
-        click.echo(f"{file}: {kind} for {names}, until {until} ({state})")
+    keys = ("file", "kind", "names", "expires", "days_left")
+    told = [dict(zip(keys, row, strict=True)) for row in rows]
+    lines = [
+        f"{file}: {kind} for {names}, until {until} ({f'{left} days left' if left >= 0 else 'EXPIRED'})"
+        for file, kind, names, until, left in rows
+    ]
+    cells = [[*row[:4], str(row[4])] for row in rows]
+    output.show(settings.output, told, lines, ["file", "kind", "for", "expires", "days left"], cells)
 
 
 def _made(cert: Path) -> None:

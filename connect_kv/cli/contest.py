@@ -112,8 +112,7 @@ async def _observe(settings: Settings, client: Client, name: bytes) -> None:
             if settings.output == "json":
                 output.as_json(output.key_value(leader, settings.hex))
             else:
-                output.raw(leader.key, settings.hex)
-                output.raw(leader.value, settings.hex)
+                output.pairs([leader], settings.hex)
 
 
 def _print_held(settings: Settings, held: Held, value: bytes | None = None) -> None:
@@ -128,30 +127,17 @@ def _print_held(settings: Settings, held: Held, value: bytes | None = None) -> N
 
 def _print_queue(settings: Settings, queue: list[KeyValue]) -> None:
     states = ["holds" if place == 0 else "waits" for place in range(len(queue))]
-    match settings.output:
-        case "json":
-            output.as_json(
-                [
-                    {"state": state, **output.named("note", kv.value, settings.hex), "key": _key(kv),
-                     "revision": kv.create_revision, "lease": f"{kv.lease:x}"}
-                    for state, kv in zip(states, queue, strict=True)
-                ]
-            )  # fmt: skip
-        case "table":
-            output.as_table(
-                ["state", "note", "revision", "lease"],
-                [
-                    [state, output.text(kv.value, settings.hex), kv.create_revision, f"{kv.lease:x}"]
-                    for state, kv in zip(states, queue, strict=True)
-                ],
-            )
-        case _:
-            for state, kv in zip(states, queue, strict=True):
-                click.echo(f"{state} {output.text(kv.value, settings.hex) or '-'} lease={kv.lease:x}")
-
-
-def _key(kv: KeyValue) -> str:
-    return output.text(kv.key)
+    told = [
+        {"state": state, **output.named("note", kv.value, settings.hex), "key": output.text(kv.key),
+         "revision": kv.create_revision, "lease": f"{kv.lease:x}"}
+        for state, kv in zip(states, queue, strict=True)
+    ]  # fmt: skip
+    rows = [
+        (state, output.text(kv.value, settings.hex), kv.create_revision, f"{kv.lease:x}")
+        for state, kv in zip(states, queue, strict=True)
+    ]
+    lines = (f"{state} {note or '-'} lease={lease}" for state, note, _, lease in rows)
+    output.show(settings.output, told, lines, ["state", "note", "revision", "lease"], rows)
 
 
 async def _until_stopped(held: Held) -> None:

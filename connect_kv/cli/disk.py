@@ -66,23 +66,17 @@ def verify(settings: Settings, data_dir: Path) -> None:
     """
     with waiting(f"reading {data_dir}", quiet=settings.quiet) as say:
         reports = reports_of(data_dir, lambda path, records: say(f"reading {path}: {records} records"))
-    match _form(settings):
-        case "json":
-            output.as_json(
-                [
-                    {"database": one.database, "records": one.records, "problems": list(one.problems)}
-                    for one in reports
-                ]
-            )
-        case "table":
-            output.as_table(
-                ["database", "records", "result"],
-                [[one.database, one.records, "\n".join(one.problems) or "ok"] for one in reports],
-                styles=["red" if one.problems else "green" for one in reports],
-            )
-        case _:
-            for one in reports:
-                click.echo(f"{one.database}: {one.records} records: {'; '.join(one.problems) or 'ok'}")
+    output.show(
+        _form(settings),
+        [
+            {"database": one.database, "records": one.records, "problems": list(one.problems)}
+            for one in reports
+        ],
+        [f"{one.database}: {one.records} records: {'; '.join(one.problems) or 'ok'}" for one in reports],
+        ["database", "records", "result"],
+        [[one.database, one.records, "\n".join(one.problems) or "ok"] for one in reports],
+        ["red" if one.problems else "green" for one in reports],
+    )
     if any(one.problems for one in reports):
         sys.exit(1)
 

@@ -47,27 +47,19 @@ def health(settings: Settings, cluster: bool) -> None:
         return list(await asyncio.gather(*(_probe(settings, one) for one in dict.fromkeys(addresses))))
 
     found = settings.run(work)
-    match settings.output:
-        case "json":
-            output.as_json(
-                [
-                    {"endpoint": one.endpoint, "healthy": not one.problem, "seconds": round(one.seconds, 6),
-                     "problem": one.problem}
-                    for one in found
-                ]
-            )  # fmt: skip
-        case "table":
-            output.as_table(
-                ["endpoint", "healthy", "took", "problem"],
-                [[one.endpoint, str(not one.problem).lower(), _took(one), one.problem] for one in found],
-            )
-        case _:
-            for one in found:
-                click.echo(
-                    f"{one.endpoint} is unhealthy: {one.problem}"
-                    if one.problem
-                    else f"{one.endpoint} is healthy: read through the leader in {_took(one)}"
-                )
+    told = [
+        {"endpoint": one.endpoint, "healthy": not one.problem, "seconds": round(one.seconds, 6),
+         "problem": one.problem}
+        for one in found
+    ]  # fmt: skip
+    lines = [
+        f"{one.endpoint} is unhealthy: {one.problem}"
+        if one.problem
+        else f"{one.endpoint} is healthy: read through the leader in {_took(one)}"
+        for one in found
+    ]
+    rows = [[one.endpoint, str(not one.problem).lower(), _took(one), one.problem] for one in found]
+    output.show(settings.output, told, lines, ["endpoint", "healthy", "took", "problem"], rows)
     if any(one.problem for one in found):
         sys.exit(1)
 

@@ -9,37 +9,14 @@ import click
 from connect_kv.cli import output
 from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
-from connect_kv.cli.values import data, hex_option
-from connect_kv.client.client import Client
-from connect_kv.client.messages import (
-    DeleteRangeResponse,
-    PutResponse,
-    RangeRequest,
-    RangeResponse,
-    SortOrder,
-    SortTarget,
-)
-
-
-class LeaseId(click.ParamType[int]):
-    """A lease's id in hexadecimal, as it is printed."""
-
-    name = "ID"
-
-    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
-        """Raises a usage error that says what was expected."""
-        if isinstance(value, int):
-            return value
-        try:
-            return int(str(value), 16)
-        except ValueError:
-            self.fail(f"{value!r}: expected a lease id in hexadecimal", parameter, context)
+from connect_kv.cli.values import HexId, data, hex_option
+from connect_kv.client.messages import RangeRequest, SortOrder, SortTarget
 
 
 @click.command(cls=ClusterCommand)
 @click.argument("key")
 @click.argument("value", required=False)
-@click.option("--lease", type=LeaseId(), default=0, help="Attach the key to this lease (hexadecimal).")
+@click.option("--lease", type=HexId("lease"), default=0, help="Attach the key to this lease (hexadecimal).")
 @click.option("--prev-kv", is_flag=True, help="Also print what was there before.")
 @click.option("--ignore-value", is_flag=True, help="Keep the present value; only change the lease.")
 @click.option("--ignore-lease", is_flag=True, help="Keep the key's present lease.")
@@ -57,8 +34,8 @@ def put(
     """Store VALUE under KEY. Without VALUE it is read from standard input, as it is."""
     content = _given(settings, value, ignore_value)
 
-    async def work(client: Client) -> PutResponse:
-        return await client.put(
+    answer = settings.run(
+        lambda client: client.put(
             data(settings, key),
             content,
             lease=lease,
@@ -66,8 +43,7 @@ def put(
             ignore_value=ignore_value,
             ignore_lease=ignore_lease,
         )
-
-    answer = settings.run(work)
+    )
     before = [answer.prev_kv] if answer.HasField("prev_kv") else []
     match settings.output:
         case "json":
@@ -81,9 +57,7 @@ def put(
                 output.key_values(before, settings.hex)
         case _:
             click.echo("OK")
-            for kv in before:
-                output.raw(kv.key, settings.hex)
-                output.raw(kv.value, settings.hex)
+            output.pairs(before, settings.hex)
 
 
 SORTS: dict[str, SortTarget] = {
@@ -133,8 +107,8 @@ def get(
     if order or sort_by:
         sort_order = RangeRequest.DESCEND if order == "descend" else RangeRequest.ASCEND
 
-    async def work(client: Client) -> RangeResponse:
-        return await client.range(
+    answer = settings.run(
+        lambda client: client.range(
             start,
             end,
             prefix=prefix,
@@ -146,8 +120,7 @@ def get(
             count_only=count_only,
             serializable=serializable,
         )
-
-    answer = settings.run(work)
+    )
     match settings.output:
         case "json":
             output.as_json(
@@ -182,10 +155,7 @@ def delete(settings: Settings, key: str, range_end: str, prefix: bool, from_key:
     """Delete a key, those in [KEY, RANGE_END), or those with a prefix; prints how many."""
     start, end = _range(settings, key, range_end, prefix, from_key)
 
-    async def work(client: Client) -> DeleteRangeResponse:
-        return await client.delete(start, end, prefix=prefix, prev_kv=prev_kv)
-
-    answer = settings.run(work)
+    answer = settings.run(lambda client: client.delete(start, end, prefix=prefix, prev_kv=prev_kv))
     match settings.output:
         case "json":
             found: dict[str, object] = {"revision": answer.header.revision, "deleted": answer.deleted}
@@ -198,9 +168,7 @@ def delete(settings: Settings, key: str, range_end: str, prefix: bool, from_key:
                 output.key_values(answer.prev_kvs, settings.hex)
         case _:
             click.echo(answer.deleted)
-            for kv in answer.prev_kvs:
-                output.raw(kv.key, settings.hex)
-                output.raw(kv.value, settings.hex)
+            output.pairs(answer.prev_kvs, settings.hex)
 
 
 @click.command(cls=ClusterCommand)
@@ -209,12 +177,8 @@ def delete(settings: Settings, key: str, range_end: str, prefix: bool, from_key:
 @pass_settings
 def compact(settings: Settings, revision: int, physical: bool) -> None:
     """Forget everything before REVISION."""
-
-    async def work(client: Client) -> None:
-        await client.compact(revision, physical=physical)
-
     with waiting(f"compacting revision {revision}", quiet=settings.quiet):
-        settings.run(work)
+        settings.run(lambda client: client.compact(revision, physical=physical))
     output.show(settings.output, {"compacted": revision}, [f"compacted revision {revision}"])
 
 

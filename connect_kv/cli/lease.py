@@ -8,11 +8,10 @@ import click
 
 from connect_kv import errors
 from connect_kv.cli import output
-from connect_kv.cli.kv import LeaseId
 from connect_kv.cli.quantities import WholeSeconds
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.cli.values import HexId
 from connect_kv.client.client import Client
-from connect_kv.client.messages import LeaseTimeToLiveResponse
 
 
 @click.group()
@@ -25,31 +24,23 @@ def lease() -> None:
 @pass_settings
 def grant(settings: Settings, ttl: int) -> None:
     """Make a lease that lives for TTL, such as 30s, after each renewal; seconds without a unit."""
-
-    async def work(client: Client) -> tuple[int, int]:
-        return await client.grant_lease(ttl)
-
-    id, granted = settings.run(work)
+    id, granted = settings.run(lambda client: client.grant_lease(ttl))
     told, said = {"id": id, "hex": f"{id:x}", "ttl": granted}, f"lease {id:x} granted with TTL {granted} s"
     output.show(settings.output, told, [said], ["lease", "ttl"], [[f"{id:x}", granted]])
 
 
 @lease.command(cls=ClusterCommand)
-@click.argument("id", type=LeaseId())
+@click.argument("id", type=HexId("lease"))
 @pass_settings
 def revoke(settings: Settings, id: int) -> None:
     """End lease ID and delete its keys."""
-
-    async def work(client: Client) -> None:
-        await client.revoke_lease(id)
-
-    settings.run(work)
+    settings.run(lambda client: client.revoke_lease(id))
     told = {"id": id, "hex": f"{id:x}", "revoked": True}
     output.show(settings.output, told, [f"lease {id:x} revoked"])
 
 
 @lease.command("keep-alive", cls=ClusterCommand)
-@click.argument("id", type=LeaseId())
+@click.argument("id", type=HexId("lease"))
 @click.option("--once", is_flag=True, help="Renew it once and end.")
 @pass_settings
 def keep_alive(settings: Settings, id: int, once: bool) -> None:
@@ -70,16 +61,12 @@ def keep_alive(settings: Settings, id: int, once: bool) -> None:
 
 
 @lease.command("timetolive", cls=ClusterCommand)
-@click.argument("id", type=LeaseId())
+@click.argument("id", type=HexId("lease"))
 @click.option("--keys", is_flag=True, help="Also print its keys.")
 @pass_settings
 def time_to_live(settings: Settings, id: int, keys: bool) -> None:
     """Print how long lease ID still lives."""
-
-    async def work(client: Client) -> LeaseTimeToLiveResponse:
-        return await client.lease_time_to_live(id, keys=keys)
-
-    answer = settings.run(work)
+    answer = settings.run(lambda client: client.lease_time_to_live(id, keys=keys))
     attached = sorted(answer.keys)
     match settings.output:
         case "json":
@@ -116,11 +103,7 @@ def time_to_live(settings: Settings, id: int, keys: bool) -> None:
 @pass_settings
 def list_leases(settings: Settings) -> None:
     """Print the ids of all leases."""
-
-    async def work(client: Client) -> list[int]:
-        return await client.leases()
-
-    ids = settings.run(work)
+    ids = settings.run(lambda client: client.leases())
     told = [{"id": id, "hex": f"{id:x}"} for id in ids]
     hexes = [f"{id:x}" for id in ids]
     output.show(settings.output, told, hexes, ["lease"], [[one] for one in hexes])

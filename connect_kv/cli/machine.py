@@ -8,7 +8,6 @@ import click
 
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
-from connect_kv.client.client import Client
 from connect_kv.client.messages import MachineDescription, MethodDescription
 
 
@@ -33,18 +32,11 @@ def call(
         _describe(settings, machine or "")
         return
     given = encoded(arguments, json_arguments)
-
-    async def work(client: Client) -> str:
-        return await client.call_json(machine, method, given)
-
-    value = settings.run(work)
-    if settings.output == "table":
-        output.as_table(["machine", "method", "value"], [[machine, method, value]])
-    elif settings.output == "json":
-        output.as_json({"value": json.loads(value)})
-    else:
-        decoded = json.loads(value)
-        click.echo(decoded if isinstance(decoded, str) else value)
+    value = settings.run(lambda client: client.call_json(machine, method, given))
+    decoded = json.loads(value)
+    line = decoded if isinstance(decoded, str) else value
+    columns = ["machine", "method", "value"]
+    output.show(settings.output, {"value": decoded}, [line], columns, [[machine, method, value]])
 
 
 def encoded(arguments: tuple[str, ...], json_arguments: str | None) -> str:
@@ -66,10 +58,7 @@ def encoded(arguments: tuple[str, ...], json_arguments: str | None) -> str:
 
 
 def _describe(settings: Settings, machine: str) -> None:
-    async def work(client: Client) -> list[MachineDescription]:
-        return await client.describe_machines(machine)
-
-    machines = settings.run(work)
+    machines = settings.run(lambda client: client.describe_machines(machine))
     if settings.output == "json":
         output.as_json([_as_json(one) for one in machines])
         return

@@ -10,10 +10,10 @@ import click
 
 from connect_kv import errors
 from connect_kv.cli import output
-from connect_kv.cli.member import MemberId
 from connect_kv.cli.progress import waiting
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.status import collect, role
+from connect_kv.cli.values import HexId
 from connect_kv.client.client import Client
 from connect_kv.client.messages import AlarmMember, AlarmType, HashKVResponse
 
@@ -34,7 +34,7 @@ def list_alarms(settings: Settings) -> None:
 
 
 @alarm.command(cls=ClusterCommand)
-@click.argument("id", type=MemberId(), required=False)
+@click.argument("id", type=HexId("member"), required=False)
 @pass_settings
 def disarm(settings: Settings, id: int | None) -> None:
     """End all alarms, or those of member ID, and print which these were.
@@ -104,7 +104,7 @@ def hash_members(settings: Settings, rev: int) -> None:
 
 
 @click.command("move-leader", cls=ClusterCommand)
-@click.argument("id", type=MemberId())
+@click.argument("id", type=HexId("member"))
 @pass_settings
 def move_leader(settings: Settings, id: int) -> None:
     """Have the leader hand over to member ID, which must be a voter."""
@@ -130,27 +130,11 @@ def _print_alarms(settings: Settings, alarms: Sequence[AlarmMember]) -> None:
 
 
 def _print_hashes(settings: Settings, found: Sequence[tuple[str, HashKVResponse]]) -> None:
-    match settings.output:
-        case "json":
-            output.as_json(
-                [
-                    {
-                        "endpoint": endpoint,
-                        "hash": one.hash,
-                        "revision": one.hash_revision,
-                        "compact_revision": one.compact_revision,
-                    }
-                    for endpoint, one in found
-                ]
-            )
-        case "table":
-            output.as_table(
-                ["endpoint", "hash", "revision", "compacted"],
-                [
-                    [endpoint, f"{one.hash:08x}", one.hash_revision, one.compact_revision]
-                    for endpoint, one in found
-                ],
-            )
-        case _:
-            for endpoint, one in found:
-                click.echo(f"{endpoint} {one.hash:08x} revision={one.hash_revision}")
+    told = [
+        {"endpoint": endpoint, "hash": one.hash, "revision": one.hash_revision,
+         "compact_revision": one.compact_revision}
+        for endpoint, one in found
+    ]  # fmt: skip
+    lines = [f"{endpoint} {one.hash:08x} revision={one.hash_revision}" for endpoint, one in found]
+    rows = [(endpoint, f"{one.hash:08x}", one.hash_revision, one.compact_revision) for endpoint, one in found]
+    output.show(settings.output, told, lines, ["endpoint", "hash", "revision", "compacted"], rows)

@@ -7,24 +7,10 @@ import click
 from connect_kv import errors
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
+from connect_kv.cli.values import HexId
 from connect_kv.client.client import Client
 from connect_kv.client.endpoints import bare_address
 from connect_kv.client.messages import Member
-
-
-class MemberId(click.ParamType[int]):
-    """A member's id in hexadecimal, as it is printed."""
-
-    name = "ID"
-
-    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
-        """Raises a usage error that says what was expected."""
-        if isinstance(value, int):
-            return value
-        try:
-            return int(str(value), 16)
-        except ValueError:
-            self.fail(f"{value!r}: expected a member id in hexadecimal", parameter, context)
 
 
 @click.group()
@@ -67,7 +53,7 @@ def add(settings: Settings, peer_address: str, name: str, learner: bool) -> None
 
 
 @member.command(cls=ClusterCommand)
-@click.argument("id", type=MemberId())
+@click.argument("id", type=HexId("member"))
 @pass_settings
 def promote(settings: Settings, id: int) -> None:
     """Make learner ID, once it has caught up, a member that counts."""
@@ -76,7 +62,7 @@ def promote(settings: Settings, id: int) -> None:
 
 
 @member.command(cls=ClusterCommand)
-@click.argument("id", type=MemberId())
+@click.argument("id", type=HexId("member"))
 @click.argument("peer_address", metavar="HOST:PORT")
 @pass_settings
 def update(settings: Settings, id: int, peer_address: str) -> None:
@@ -86,7 +72,7 @@ def update(settings: Settings, id: int, peer_address: str) -> None:
 
 
 @member.command(cls=ClusterCommand)
-@click.argument("id", type=MemberId())
+@click.argument("id", type=HexId("member"))
 @pass_settings
 def remove(settings: Settings, id: int) -> None:
     """Remove member ID for good: it stops by itself, and its directory can be deleted."""
@@ -99,18 +85,15 @@ def _done(settings: Settings, id: int, what: str) -> None:
 
 
 def _print(settings: Settings, members: list[Member]) -> None:
-    match settings.output if settings.chosen else "table":
-        case "json":
-            output.as_json([_as_json(one) for one in members])
-        case "table":
-            output.as_table(
-                ["id", "name", "role", "peers", "clients"],
-                [[f"{one.ID:x}", one.name, _role(one), _peer(one), _clients(one)] for one in members],
-                styles=["" if one.name else "yellow" for one in members],
-            )
-        case _:
-            for one in members:
-                click.echo(f"{one.ID:x} {one.name or '-'} {_role(one)} {_peer(one)} {_clients(one) or '-'}")
+    rows = [[f"{one.ID:x}", one.name, _role(one), _peer(one), _clients(one)] for one in members]
+    output.show(
+        settings.output if settings.chosen else "table",
+        [_as_json(one) for one in members],
+        (" ".join(cell or "-" for cell in row) for row in rows),
+        ["id", "name", "role", "peers", "clients"],
+        rows,
+        ["" if one.name else "yellow" for one in members],
+    )
 
 
 def _role(member: Member) -> str:

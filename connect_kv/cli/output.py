@@ -20,12 +20,13 @@ def show(
     lines: Iterable[str],
     columns: Sequence[str] = (),
     rows: Sequence[Sequence[Cell]] = (),
+    styles: Sequence[str] = (),
 ) -> None:
     """One answer in the form that was asked for: `told` as JSON, a table if it has `columns`, or lines."""
     if form == "json":
         as_json(told)
     elif form == "table" and columns:
-        as_table(columns, rows)
+        as_table(columns, rows, styles=styles)
     else:
         for line in lines:
             click.echo(line)
@@ -80,6 +81,13 @@ def raw(data: bytes, hex: bool = False) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write((data.hex().encode() if hex else data) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def pairs(kvs: Iterable[KeyValue], hex: bool = False) -> None:
+    """Keys and values as they are, or as digits, in turns; each on a line."""
+    for kv in kvs:
+        raw(kv.key, hex)
+        raw(kv.value, hex)
 
 
 def text(data: bytes, hex: bool = False) -> str:

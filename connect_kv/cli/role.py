@@ -9,7 +9,6 @@ import click
 from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.client.auth import COMMAND, QUERY, READ, READWRITE, WRITE, AuthRole
-from connect_kv.client.client import Client
 from connect_kv.client.ranges import EVERYTHING, prefix_end, span
 
 KEYS = {"read": READ, "write": WRITE, "readwrite": READWRITE}
@@ -133,11 +132,7 @@ def revoke_permission(
         what = f"machine {machine}"
     else:
         start, end = _span(key, range_end, prefix, from_key)
-
-        async def work(client: Client) -> None:
-            await client.auth.revoke(name, start, end)
-
-        settings.run(work)
+        settings.run(lambda client: client.auth.revoke(name, start, end))
         what = f"range {_range(start, end, prefixes=False)}" if end else f"key {output.text(start)}"
     _done(settings, name, f"Permission of {what} is revoked from role {name}", revoked=True)
 

@@ -95,20 +95,17 @@ def restore(settings: Settings, /, file: Path, bump_revision: int, **options: ob
     found = from_options(options, os.environ)
     with bar(f"restoring {found.name}", quiet=settings.quiet) as progress:
         identity = asyncio.run(restoring.restore(file, found, bump_revision=bump_revision, progress=progress))
-    if settings.output == "json":
-        output.as_json(
-            {
-                "name": identity.name,
-                "id": f"{identity.node_id:x}",
-                "cluster_id": f"{identity.cluster_id:x}",
-                "data_dir": str(found.data_dir),
-            }
-        )
-    else:
-        click.echo(
-            f"restored {found.data_dir}: member {identity.name} {identity.node_id:x} "
-            f"of cluster {identity.cluster_id:x}"
-        )
+    told = {
+        "name": identity.name,
+        "id": f"{identity.node_id:x}",
+        "cluster_id": f"{identity.cluster_id:x}",
+        "data_dir": str(found.data_dir),
+    }
+    line = (
+        f"restored {found.data_dir}: member {identity.name} {identity.node_id:x} "
+        f"of cluster {identity.cluster_id:x}"
+    )
+    output.show(settings.output, told, [line])
 
 
 async def _save(client: Client, file: Path, progress: Callable[[int, int], None], replace: bool) -> None:

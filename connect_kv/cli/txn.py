@@ -12,8 +12,7 @@ from connect_kv.cli import output
 from connect_kv.cli.settings import ClusterCommand, Settings, pass_settings
 from connect_kv.cli.txn_text import parse
 from connect_kv.cli.values import hex_option
-from connect_kv.client.client import Client
-from connect_kv.client.messages import ResponseOp, TxnResponse
+from connect_kv.client.messages import ResponseOp
 
 _HELP = """Run a transaction that is read from standard input.
 
@@ -43,11 +42,7 @@ def txn(settings: Settings) -> None:
         click.echo("conditions, blank line, then, blank line, otherwise, end with Ctrl-D:", err=True)
     lines = (os.fsdecode(line) for line in sys.stdin.buffer)
     compare, success, failure = parse(lines, settings.hex)
-
-    async def work(client: Client) -> TxnResponse:
-        return await client.transaction(compare, success, failure)
-
-    answer = settings.run(work)
+    answer = settings.run(lambda client: client.transaction(compare, success, failure))
     match settings.output:
         case "json":
             output.as_json(
@@ -88,9 +83,7 @@ def _print(answers: Sequence[ResponseOp], hex: bool) -> None:
         click.echo()
         match answer.WhichOneof("response"):
             case "response_range":
-                for kv in answer.response_range.kvs:
-                    output.raw(kv.key, hex)
-                    output.raw(kv.value, hex)
+                output.pairs(answer.response_range.kvs, hex)
             case "response_put":
                 click.echo("OK")
             case "response_delete_range":

@@ -1,4 +1,4 @@
-"""Keys and values of any bytes, as words of a command."""
+"""Keys and values of any bytes, and ids, as words of a command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ import click
 from connect_kv.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+class HexId(click.ParamType[int]):
+    """An id in hexadecimal, as it is printed."""
+
+    name = "ID"
+
+    def __init__(self, of: str) -> None:
+        """`of`: what it is the id of, as messages say it."""
+        self._of = of
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Raises a usage error that says what was expected."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(str(value), 16)
+        except ValueError:
+            self.fail(f"{value!r}: expected a {self._of} id in hexadecimal", parameter, context)
 
 
 def _hex(context: click.Context, _: click.Parameter, value: bool) -> None:

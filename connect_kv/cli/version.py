@@ -23,11 +23,5 @@ def version(settings: Settings) -> None:
         "etcd_api": ETCD_API,
         "python": platform.python_version(),
     }
-    match settings.output:
-        case "json":
-            output.as_json(facts)
-        case "table":
-            output.as_table(["what", "version"], [list(fact) for fact in facts.items()])
-        case _:
-            click.echo(f"connect-kv {facts['connect_kv']}")
-            click.echo(f"API of etcd {ETCD_API}, Python {facts['python']}")
+    lines = [f"connect-kv {facts['connect_kv']}", f"API of etcd {ETCD_API}, Python {facts['python']}"]
+    output.show(settings.output, facts, lines, ["what", "version"], list(facts.items()))
