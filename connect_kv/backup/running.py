@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from connect_kv.backup.etcd_format import buckets
 from connect_kv.backup.file import DIGEST_BYTES, BackupHead
@@ -18,7 +18,7 @@ from connect_kv.errors import ConnectKvError
 from connect_kv.etcd_files import writer
 from connect_kv.interfaces import Clock, Identity
 from connect_kv.statemachine.database import StateCopy
-from connect_kv.storage.engine import View
+from connect_kv.statemachine.host import MachineHost
 
 T = TypeVar("T")
 
@@ -45,36 +45,7 @@ class Blob(NamedTuple):
     """Bytes of the file still to come, the digest not counted."""
 
 
-class FrozenState(Protocol):
-    """A frozen state (`statemachine.database.ViewSource`)."""
-
-    @property
-    def last_applied(self) -> int:
-        """The index it stands at."""
-
-    @property
-    def view(self) -> View:
-        """The state itself."""
-
-    def close(self) -> None:
-        """Give the view back."""
-
-
-class SnapshotHost(Protocol):
-    """The part of a MachineHost that is used here."""
-
-    @property
-    def last_applied(self) -> int:
-        """Of the entries so far."""
-
-    async def snapshot(self) -> FrozenState:
-        """Freeze the state."""
-
-    async def copy(self, least: int) -> StateCopy | None:
-        """The same as files, if there are so many bytes of them."""
-
-
-async def backup(host: SnapshotHost, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
+async def backup(host: MachineHost, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
     """The state as of now in blobs, the digest the last one. Close it if it is left early.
 
     A process of its own makes it (`export_job`), from a copy of the files; this one a small state, or one
@@ -136,9 +107,7 @@ async def _by_another(copy: StateCopy, identity: Identity, clock: Clock) -> Asyn
         await copy.discard()
 
 
-async def _by_this_process(
-    host: SnapshotHost, identity: Identity, clock: Clock
-) -> AsyncGenerator[Blob, None]:
+async def _by_this_process(host: MachineHost, identity: Identity, clock: Clock) -> AsyncGenerator[Blob, None]:
     source = await host.snapshot()
     try:
         head = _head(identity, source.last_applied, clock)
@@ -177,7 +146,7 @@ async def _joined(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(waiting)
 
 
-async def _paced(work: Generator[T, None, None], host: SnapshotHost, clock: Clock) -> AsyncGenerator[T, None]:
+async def _paced(work: Generator[T, None, None], host: MachineHost, clock: Clock) -> AsyncGenerator[T, None]:
     """What it yields, a little at a time: the loop is for everybody, and puts come first."""
     applied, took, begun = host.last_applied, 0.0, clock.now()
     try:

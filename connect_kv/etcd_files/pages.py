@@ -40,7 +40,6 @@ PAGE_SIZES = tuple(1 << power for power in range(9, 17))
 META_BYTES = PAGE_HEAD.size + _META.size + _CHECKSUM.size
 
 _MAGIC, _VERSION = 0xED0CDAED, 2
-NO_FREELIST = (1 << 64) - 1
 _FNV_BASIS, _FNV_PRIME, _FNV_MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 
 

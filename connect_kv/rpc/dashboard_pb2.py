@@ -27,7 +27,7 @@ from connect_kv.rpc import machine_pb2 as connect__kv_dot_rpc_dot_machine__pb2
 from connect_kv.rpc import maintenance_pb2 as connect__kv_dot_rpc_dot_maintenance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onnect_kv/rpc/dashboard.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\x1a\x1c\x63onnect_kv/rpc/machine.proto\x1a connect_kv/rpc/maintenance.proto\"\x11\n\x0fOverviewRequest\"E\n\tHappening\x12\x0c\n\x04wall\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06member\x18\x04 \x01(\x04\"\x98\x03\n\x0bMemberState\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x15\n\rapplied_index\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x62_size\x18\x05 \x01(\x03\x12\x16\n\x0e\x64\x62_size_in_use\x18\x06 \x01(\x03\x12\r\n\x05quota\x18\x07 \x01(\x03\x12\x11\n\tdisk_free\x18\x08 \x01(\x03\x12\x12\n\ndisk_total\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0c\n\x04wall\x18\x0b \x01(\x03\x12\x12\n\nup_seconds\x18\x0c \x01(\x01\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x0e \x01(\x03\x12\x0c\n\x04keys\x18\x0f \x01(\x03\x12\x0e\n\x06leases\x18\x10 \x01(\x03\x12\x0f\n\x07watches\x18\x11 \x01(\x03\x12\x13\n\x0b\x63onnections\x18\x12 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x13 \x03(\t\x12,\n\nhappenings\x18\x14 \x03(\x0b\x32\x18.connect_kv.v1.Happening\"\xf9\x01\n\x0eMemberOverview\x12\n\n\x02ID\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x10\n\x08peer_url\x18\x04 \x01(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08\x12\x0f\n\x07\x61nswers\x18\x06 \x01(\x08\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x16\n\x0esilent_seconds\x18\x08 \x01(\x01\x12)\n\x05state\x18\t \x01(\x0b\x32\x1a.connect_kv.v1.MemberState\x12\x18\n\x10\x63lock_difference\x18\n \x01(\x01\x12\x13\n\x0b\x63lock_error\x18\x0b \x01(\x01\"\xf0\x01\n\x10OverviewResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0e\n\x06leader\x18\x02 \x01(\x04\x12.\n\x07members\x18\x03 \x03(\x0b\x32\x1d.connect_kv.v1.MemberOverview\x12\x0e\n\x06voters\x18\x04 \x01(\x05\x12\x0e\n\x06quorum\x18\x05 \x01(\x05\x12\x11\n\tanswering\x18\x06 \x01(\x05\x12\x0e\n\x06outage\x18\x07 \x01(\t\x12*\n\x06\x61larms\x18\x08 \x03(\x0b\x32\x1a.connect_kv.v1.AlarmMember\"/\n\x0eHistoryRequest\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"\xd1\x01\n\x0fHistoryResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04\x65nds\x18\x02 \x03(\x03\x12\x35\n\x06series\x18\x03 \x03(\x0b\x32%.connect_kv.v1.HistoryResponse.Series\x12\x14\n\x0cstep_seconds\x18\x04 \x01(\x01\x1a\x34\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x01\",\n\rLeasesRequest\x12\x0c\n\x04skip\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"\xd7\x01\n\x0eLeasesResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x33\n\x06leases\x18\x02 \x03(\x0b\x32#.connect_kv.v1.LeasesResponse.Lease\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x1aR\n\x05Lease\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\x12\x13\n\x0bgranted_ttl\x18\x03 \x01(\x03\x12\x0c\n\x04keys\x18\x04 \x03(\x0c\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\"\x0f\n\rQueuesRequest\"\xc3\x02\n\x0eQueuesResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x33\n\x06queues\x18\x02 \x03(\x0b\x32#.connect_kv.v1.QueuesResponse.Queue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x1a\\\n\tContender\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x17\n\x0f\x63reate_revision\x18\x03 \x01(\x03\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x0b\n\x03ttl\x18\x05 \x01(\x03\x1a\x61\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12;\n\ncontenders\x18\x02 \x03(\x0b\x32\'.connect_kv.v1.QueuesResponse.Contender\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x32\x80\x03\n\tDashboard\x12K\n\x08Overview\x12\x1e.connect_kv.v1.OverviewRequest\x1a\x1f.connect_kv.v1.OverviewResponse\x12H\n\x07History\x12\x1d.connect_kv.v1.HistoryRequest\x1a\x1e.connect_kv.v1.HistoryResponse\x12\x45\n\x06Leases\x12\x1c.connect_kv.v1.LeasesRequest\x1a\x1d.connect_kv.v1.LeasesResponse\x12\x45\n\x06Queues\x12\x1c.connect_kv.v1.QueuesRequest\x1a\x1d.connect_kv.v1.QueuesResponse\x12N\n\x05Query\x12!.connect_kv.v1.MachineCallRequest\x1a\".connect_kv.v1.MachineCallResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onnect_kv/rpc/dashboard.proto\x12\rconnect_kv.v1\x1a\x17\x63onnect_kv/rpc/kv.proto\x1a\x1c\x63onnect_kv/rpc/machine.proto\x1a connect_kv/rpc/maintenance.proto\"\x11\n\x0fOverviewRequest\"E\n\tHappening\x12\x0c\n\x04wall\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06member\x18\x04 \x01(\x04\"\x86\x03\n\x0bMemberState\x12\x0e\n\x06leader\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x15\n\rapplied_index\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x62_size\x18\x05 \x01(\x03\x12\r\n\x05quota\x18\x07 \x01(\x03\x12\x11\n\tdisk_free\x18\x08 \x01(\x03\x12\x12\n\ndisk_total\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0c\n\x04wall\x18\x0b \x01(\x03\x12\x12\n\nup_seconds\x18\x0c \x01(\x01\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x0e \x01(\x03\x12\x0c\n\x04keys\x18\x0f \x01(\x03\x12\x0e\n\x06leases\x18\x10 \x01(\x03\x12\x0f\n\x07watches\x18\x11 \x01(\x03\x12\x13\n\x0b\x63onnections\x18\x12 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x13 \x03(\t\x12,\n\nhappenings\x18\x14 \x03(\x0b\x32\x18.connect_kv.v1.HappeningJ\x04\x08\x06\x10\x07\"\xf9\x01\n\x0eMemberOverview\x12\n\n\x02ID\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x10\n\x08peer_url\x18\x04 \x01(\t\x12\x12\n\nis_learner\x18\x05 \x01(\x08\x12\x0f\n\x07\x61nswers\x18\x06 \x01(\x08\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x16\n\x0esilent_seconds\x18\x08 \x01(\x01\x12)\n\x05state\x18\t \x01(\x0b\x32\x1a.connect_kv.v1.MemberState\x12\x18\n\x10\x63lock_difference\x18\n \x01(\x01\x12\x13\n\x0b\x63lock_error\x18\x0b \x01(\x01\"\xf0\x01\n\x10OverviewResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0e\n\x06leader\x18\x02 \x01(\x04\x12.\n\x07members\x18\x03 \x03(\x0b\x32\x1d.connect_kv.v1.MemberOverview\x12\x0e\n\x06voters\x18\x04 \x01(\x05\x12\x0e\n\x06quorum\x18\x05 \x01(\x05\x12\x11\n\tanswering\x18\x06 \x01(\x05\x12\x0e\n\x06outage\x18\x07 \x01(\t\x12*\n\x06\x61larms\x18\x08 \x03(\x0b\x32\x1a.connect_kv.v1.AlarmMember\"/\n\x0eHistoryRequest\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"\xd1\x01\n\x0fHistoryResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x0c\n\x04\x65nds\x18\x02 \x03(\x03\x12\x35\n\x06series\x18\x03 \x03(\x0b\x32%.connect_kv.v1.HistoryResponse.Series\x12\x14\n\x0cstep_seconds\x18\x04 \x01(\x01\x1a\x34\n\x06Series\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x01\",\n\rLeasesRequest\x12\x0c\n\x04skip\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x03\"\xd7\x01\n\x0eLeasesResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x33\n\x06leases\x18\x02 \x03(\x0b\x32#.connect_kv.v1.LeasesResponse.Lease\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x1aR\n\x05Lease\x12\n\n\x02ID\x18\x01 \x01(\x03\x12\x0b\n\x03ttl\x18\x02 \x01(\x03\x12\x13\n\x0bgranted_ttl\x18\x03 \x01(\x03\x12\x0c\n\x04keys\x18\x04 \x03(\x0c\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\"\x0f\n\rQueuesRequest\"\xc3\x02\n\x0eQueuesResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.connect_kv.v1.ResponseHeader\x12\x33\n\x06queues\x18\x02 \x03(\x0b\x32#.connect_kv.v1.QueuesResponse.Queue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x1a\\\n\tContender\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x17\n\x0f\x63reate_revision\x18\x03 \x01(\x03\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x0b\n\x03ttl\x18\x05 \x01(\x03\x1a\x61\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12;\n\ncontenders\x18\x02 \x03(\x0b\x32\'.connect_kv.v1.QueuesResponse.Contender\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x32\x80\x03\n\tDashboard\x12K\n\x08Overview\x12\x1e.connect_kv.v1.OverviewRequest\x1a\x1f.connect_kv.v1.OverviewResponse\x12H\n\x07History\x12\x1d.connect_kv.v1.HistoryRequest\x1a\x1e.connect_kv.v1.HistoryResponse\x12\x45\n\x06Leases\x12\x1c.connect_kv.v1.LeasesRequest\x1a\x1d.connect_kv.v1.LeasesResponse\x12\x45\n\x06Queues\x12\x1c.connect_kv.v1.QueuesRequest\x1a\x1d.connect_kv.v1.QueuesResponse\x12N\n\x05Query\x12!.connect_kv.v1.MachineCallRequest\x1a\".connect_kv.v1.MachineCallResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,31 +39,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HAPPENING']._serialized_start=157
   _globals['_HAPPENING']._serialized_end=226
   _globals['_MEMBERSTATE']._serialized_start=229
-  _globals['_MEMBERSTATE']._serialized_end=637
-  _globals['_MEMBEROVERVIEW']._serialized_start=640
-  _globals['_MEMBEROVERVIEW']._serialized_end=889
-  _globals['_OVERVIEWRESPONSE']._serialized_start=892
-  _globals['_OVERVIEWRESPONSE']._serialized_end=1132
-  _globals['_HISTORYREQUEST']._serialized_start=1134
-  _globals['_HISTORYREQUEST']._serialized_end=1181
-  _globals['_HISTORYRESPONSE']._serialized_start=1184
-  _globals['_HISTORYRESPONSE']._serialized_end=1393
-  _globals['_HISTORYRESPONSE_SERIES']._serialized_start=1341
-  _globals['_HISTORYRESPONSE_SERIES']._serialized_end=1393
-  _globals['_LEASESREQUEST']._serialized_start=1395
-  _globals['_LEASESREQUEST']._serialized_end=1439
-  _globals['_LEASESRESPONSE']._serialized_start=1442
-  _globals['_LEASESRESPONSE']._serialized_end=1657
-  _globals['_LEASESRESPONSE_LEASE']._serialized_start=1575
-  _globals['_LEASESRESPONSE_LEASE']._serialized_end=1657
-  _globals['_QUEUESREQUEST']._serialized_start=1659
-  _globals['_QUEUESREQUEST']._serialized_end=1674
-  _globals['_QUEUESRESPONSE']._serialized_start=1677
-  _globals['_QUEUESRESPONSE']._serialized_end=2000
-  _globals['_QUEUESRESPONSE_CONTENDER']._serialized_start=1809
-  _globals['_QUEUESRESPONSE_CONTENDER']._serialized_end=1901
-  _globals['_QUEUESRESPONSE_QUEUE']._serialized_start=1903
-  _globals['_QUEUESRESPONSE_QUEUE']._serialized_end=2000
-  _globals['_DASHBOARD']._serialized_start=2003
-  _globals['_DASHBOARD']._serialized_end=2387
+  _globals['_MEMBERSTATE']._serialized_end=619
+  _globals['_MEMBEROVERVIEW']._serialized_start=622
+  _globals['_MEMBEROVERVIEW']._serialized_end=871
+  _globals['_OVERVIEWRESPONSE']._serialized_start=874
+  _globals['_OVERVIEWRESPONSE']._serialized_end=1114
+  _globals['_HISTORYREQUEST']._serialized_start=1116
+  _globals['_HISTORYREQUEST']._serialized_end=1163
+  _globals['_HISTORYRESPONSE']._serialized_start=1166
+  _globals['_HISTORYRESPONSE']._serialized_end=1375
+  _globals['_HISTORYRESPONSE_SERIES']._serialized_start=1323
+  _globals['_HISTORYRESPONSE_SERIES']._serialized_end=1375
+  _globals['_LEASESREQUEST']._serialized_start=1377
+  _globals['_LEASESREQUEST']._serialized_end=1421
+  _globals['_LEASESRESPONSE']._serialized_start=1424
+  _globals['_LEASESRESPONSE']._serialized_end=1639
+  _globals['_LEASESRESPONSE_LEASE']._serialized_start=1557
+  _globals['_LEASESRESPONSE_LEASE']._serialized_end=1639
+  _globals['_QUEUESREQUEST']._serialized_start=1641
+  _globals['_QUEUESREQUEST']._serialized_end=1656
+  _globals['_QUEUESRESPONSE']._serialized_start=1659
+  _globals['_QUEUESRESPONSE']._serialized_end=1982
+  _globals['_QUEUESRESPONSE_CONTENDER']._serialized_start=1791
+  _globals['_QUEUESRESPONSE_CONTENDER']._serialized_end=1883
+  _globals['_QUEUESRESPONSE_QUEUE']._serialized_start=1885
+  _globals['_QUEUESRESPONSE_QUEUE']._serialized_end=1982
+  _globals['_DASHBOARD']._serialized_start=1985
+  _globals['_DASHBOARD']._serialized_end=2369
 # @@protoc_insertion_point(module_scope)

@@ -79,7 +79,6 @@ class MemberState(_message.Message):
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
     DB_SIZE_FIELD_NUMBER: _builtins.int
-    DB_SIZE_IN_USE_FIELD_NUMBER: _builtins.int
     QUOTA_FIELD_NUMBER: _builtins.int
     DISK_FREE_FIELD_NUMBER: _builtins.int
     DISK_TOTAL_FIELD_NUMBER: _builtins.int
@@ -100,7 +99,6 @@ class MemberState(_message.Message):
     commit_index: _builtins.int
     applied_index: _builtins.int
     db_size: _builtins.int
-    db_size_in_use: _builtins.int
     quota: _builtins.int
     """negative: none"""
     disk_free: _builtins.int
@@ -130,7 +128,6 @@ class MemberState(_message.Message):
         commit_index: _builtins.int = ...,
         applied_index: _builtins.int = ...,
         db_size: _builtins.int = ...,
-        db_size_in_use: _builtins.int = ...,
         quota: _builtins.int = ...,
         disk_free: _builtins.int = ...,
         disk_total: _builtins.int = ...,
@@ -148,7 +145,7 @@ class MemberState(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "compact_revision", b"compact_revision", "connections", b"connections", "db_size", b"db_size", "db_size_in_use", b"db_size_in_use", "disk_free", b"disk_free", "disk_total", b"disk_total", "errors", b"errors", "happenings", b"happenings", "keys", b"keys", "leader", b"leader", "leases", b"leases", "quota", b"quota", "revision", b"revision", "term", b"term", "up_seconds", b"up_seconds", "version", b"version", "wall", b"wall", "watches", b"watches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "compact_revision", b"compact_revision", "connections", b"connections", "db_size", b"db_size", "disk_free", b"disk_free", "disk_total", b"disk_total", "errors", b"errors", "happenings", b"happenings", "keys", b"keys", "leader", b"leader", "leases", b"leases", "quota", b"quota", "revision", b"revision", "term", b"term", "up_seconds", b"up_seconds", "version", b"version", "wall", b"wall", "watches", b"watches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -105,7 +105,6 @@ class Dashboard:
             commit_index=node.raft_status().commit_index,
             applied_index=node.last_applied,
             db_size=host.disk_size,
-            db_size_in_use=host.used_size,
             quota=sources.quota,
             disk_free=free,
             disk_total=total,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from connect_kv.services.caller import Caller
@@ -39,15 +39,8 @@ class Asked(Protocol[Request_co]):
 
 Many = Callable[[Iterable[Asked[Any]]], None]
 """Answers requests of one method, each once, then or later. It takes them one by one and as far as they come:
-the iterator ends where the loop has been held for long enough, and what is left comes in a later turn."""
-
-
-class InBatches(Protocol):
-    """A service some of whose methods can do so."""
-
-    @property
-    def many(self) -> Mapping[str, Many]:
-        """By the method's name. It gives the answers that the method itself would give."""
+the iterator ends where the loop has been held for long enough, and what is left comes in a later turn. It
+gives the answers that the method itself would give."""
 
 
 def all_failed(asked: Iterable[Asked[Any]], error: Exception) -> Iterator[None]:

@@ -8,11 +8,11 @@ the failure the other member would have given its own client.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
 from connect_kv import errors
+from connect_kv.node.node import RaftNode
 from connect_kv.rpc.command_pb2 import PeerAnswer, Result
 from connect_kv.services.deadlines import begun
 from connect_kv.services.executor import CommandExecutor
@@ -30,25 +30,10 @@ _NOT_LEADER = errors.NotLeader.__name__
 _UNKNOWN = errors.OutcomeUnknown.__name__
 
 
-class Asker(Protocol):
-    """The part of a RaftNode that is used here."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-
-    @property
-    def leader_id(self) -> int | None:
-        """Who leads, if known."""
-
-    async def ask(self, target: int, method: str, request: bytes) -> bytes:
-        """Have another member carry out a call."""
-
-
 class PeerCalls:
     """What members do for each other; every member has the same table."""
 
-    def __init__(self, node: Asker, executor: CommandExecutor) -> None:
+    def __init__(self, node: RaftNode[bytes], executor: CommandExecutor) -> None:
         self._node = node
         self._executor = executor
         self._handlers: dict[str, Handler] = {}

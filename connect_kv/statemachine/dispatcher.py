@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -15,13 +14,13 @@ from connect_kv.auth.judgement import judge, on_leases
 from connect_kv.auth.table import AuthRefused, AuthTable
 from connect_kv.errors import CommandFailed, CorruptStorage, Refused, UnknownEntry
 from connect_kv.interfaces import Clock, Worker
-from connect_kv.kv.layout import Changes, Source
+from connect_kv.kv.layout import Changes
+from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.proposer import BY_SERVER
 from connect_kv.kv.scan import Walk
 from connect_kv.raft.types import Entry, EntryKind
 from connect_kv.rpc.command_pb2 import Command, Done, EncodedSessionBatch, Failure, Result
-from connect_kv.rpc.kv_pb2 import PutRequest
 from connect_kv.rpc.maintenance_pb2 import CORRUPT, NOSPACE
 from connect_kv.statemachine.batches import command_from, commands_from, encoded, session_batch, with_session
 from connect_kv.statemachine.cluster import ClusterTable
@@ -49,57 +48,6 @@ _NOT_FOUND = 5
 _INTERNAL = 13
 _PENDING = Result(failure=Failure(code=_INTERNAL, message="connect-kv: not finished")).SerializeToString()
 """Stands where a result will be."""
-
-
-class KeyValue(Protocol):
-    """The key/value machine as the host uses it."""
-
-    REQUESTS: frozenset[str]
-    no_space: bool
-    corrupt: bool
-
-    @property
-    def revision(self) -> int:
-        """Of the last published slice."""
-
-    @property
-    def applied_revision(self) -> int:
-        """Of the last command: within a slice, and the same on every member."""
-
-    @property
-    def cleanup_pending(self) -> bool:
-        """Whether `cleanup` has something to do."""
-
-    def load(self, source: Source, at: Moment) -> None:
-        """Continue from that database, whose last entry was applied at that moment."""
-
-    def apply(self, command: Command, index: int, at: Moment, overlay: Changes) -> Walk[bytes]:
-        """Execute one command, with pauses: its encoded Result."""
-
-    def plain_put(self, request: PutRequest, number: int, overlay: Changes) -> bytes | None:
-        """Execute a put without options: its Result encoded; None if it has some."""
-
-    def seal(self, overlay: Changes) -> None:
-        """The slice ends: write what is written once."""
-
-    def published(self) -> None:
-        """The slice is in the database."""
-
-    def cleanup(self, overlay: Changes) -> None:
-        """Remove a little of what compactions left."""
-
-    def take_emptied(self) -> tuple[bytes, bytes] | None:
-        """Once after each finished cleanup: where it has deleted."""
-
-    async def cleaned(self, compacted: int) -> None:
-        """Wait until nothing below that compacted revision is left."""
-
-    @property
-    def compact_revision(self) -> int:
-        """What was compacted last."""
-
-    def close(self) -> None:
-        """End reads and watches."""
 
 
 @dataclass(slots=True)
@@ -137,7 +85,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        kv: KeyValue,
+        kv: KvMachine,
         sessions: SessionTable,
         cluster: ClusterTable,
         auth: AuthTable,
@@ -419,7 +367,7 @@ def _refused(refused: Refused, number: int) -> bytes:
     return Result(number=number, failure=failure).SerializeToString()
 
 
-def set_alarms(kv: KeyValue, cluster: ClusterTable) -> None:
+def set_alarms(kv: KvMachine, cluster: ClusterTable) -> None:
     """Alarms decide which requests the key/value machine refuses."""
     kv.no_space = cluster.active(NOSPACE)
     kv.corrupt = cluster.active(CORRUPT)

@@ -17,12 +17,13 @@ from connect_kv.auth.table import AuthTable
 from connect_kv.errors import ConnectKvError, MachineSuspended, NodeStopped
 from connect_kv.events import Signal
 from connect_kv.interfaces import Clock, Worker
+from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import STORED_ELAPSED, STORED_LOG_TIME, Moment
 from connect_kv.raft.types import Entry, SnapshotMeta
 from connect_kv.statemachine.batches import ELAPSED
 from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.database import BatchWriter, StateCopy, ViewSource, state_hash
-from connect_kv.statemachine.dispatcher import Dispatcher, KeyValue, set_alarms
+from connect_kv.statemachine.dispatcher import Dispatcher, set_alarms
 from connect_kv.statemachine.hosted import HostedMachine
 from connect_kv.statemachine.machine_snapshots import HostConfig, MachineSnapshots, ReadLog
 from connect_kv.statemachine.queries import Queries
@@ -55,7 +56,7 @@ class MachineHost:
         dirs: StateDirs,
         state_name: str,
         database: StateDatabase,
-        kv: KeyValue,
+        kv: KvMachine,
         machines: Mapping[str, HostedMachine],
         state_worker: Worker,
         apply_worker: Worker,

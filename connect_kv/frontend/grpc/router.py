@@ -6,7 +6,7 @@ A service is a plain object with one method per RPC, named as in the .proto:
 - server stream: ``def RangeStream(self, request, caller) -> AsyncIterator[response]``
 - bidirectional: ``async def Watch(self, channel) -> None``, which uses ``channel.read/write``
 
-A response may be a message or its bytes. A service may have a table `many` (`services.asked.InBatches`):
+A response may be a message or its bytes. A service may have a table `many` (`services.asked.Many`):
 what its unary methods answer where many calls come together. A service raises what `connect_kv.errors` has;
 here that becomes a `Status`, which a server puts on its wire. An RPC that a service does not have answers
 UNIMPLEMENTED by name, one that nobody knows in etcd's words.
