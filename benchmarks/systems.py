@@ -18,13 +18,19 @@ from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse
 from connect_kv.rpc.maintenance_pb2 import StatusRequest, StatusResponse
 from connect_kv.testing.network import NodeLocation
 from connect_kv.testing.ports import free_ports
-from connect_kv.testing.processes import NodeProcess, ProcessCluster, ServerProcess, until
+from connect_kv.testing.processes import (
+    NodeProcess,
+    ProcessCluster,
+    ServerProcess,
+    processor_seconds,
+    resident_memory,
+    until,
+)
 
 START_SECONDS = 60.0
 QUOTA_BYTES = 64 << 30
 """For both: no load may end for want of room."""
 MEBIBYTE = 1 << 20
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class System:
@@ -62,12 +68,12 @@ class System:
 
     def cpu_seconds(self) -> float:
         """Processor time all servers have used so far."""
-        return sum(_cpu(pid) for pid in self.pids)
+        return sum(map(processor_seconds, self.pids))
 
     def memory(self) -> dict[str, float]:
         """MiB of the largest server: without what is only mapped from files, and with it."""
         return {
-            name: max(_status(pid, field) for pid in self.pids) / MEBIBYTE
+            name: max(resident_memory(pid)[field] for pid in self.pids) / MEBIBYTE
             for name, field in (("anonymous", "RssAnon"), ("resident", "VmRSS"))
         }
 
@@ -286,13 +292,3 @@ async def answers(address: str, access: BenchAccess = ANYBODY) -> None:
             return True
 
     await until(probe, START_SECONDS, f"{address} to answer")
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _status(pid: int, field: str) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:"))

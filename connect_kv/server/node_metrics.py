@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from math import inf
 
@@ -72,8 +73,8 @@ class _Distribution(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """As the library wants it."""
-        so_far = [sum(self._counts[: at + 1]) for at in range(len(self._counts))]
-        buckets = list(zip([*map(str, map(float, self._bounds)), "+Inf"], so_far, strict=True))
+        bounds = [*map(str, map(float, self._bounds)), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         for name, help, labels in self._names:
             family = HistogramMetricFamily(name, help, labels=list(labels))
             family.add_metric(list(labels.values()), buckets, self._sum)
@@ -114,37 +115,22 @@ class PrometheusNodeMetrics:
             op="Slice",
             success="true",
         )
-        self._slow = Counter(
-            "etcd_server_slow_apply", "Slices that took longer than 100 ms.", registry=registry
-        )
-        self._pending = Gauge(
-            "etcd_server_proposals_pending", "Commands that wait to be proposed.", registry=registry
-        )
-        self._pending_bytes = Gauge(
-            "connect_kv_proposals_pending_bytes", "Bytes of these.", registry=registry
-        )
-        self._late_heartbeats = Counter(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._slow = counter("etcd_server_slow_apply", "Slices that took longer than 100 ms.")
+        self._pending = gauge("etcd_server_proposals_pending", "Commands that wait to be proposed.")
+        self._pending_bytes = gauge("connect_kv_proposals_pending_bytes", "Bytes of these.")
+        self._late_heartbeats = counter(
             "etcd_server_heartbeat_send_failures",
             "Times a leader's heartbeats left later than one heartbeat interval: it is overloaded.",
-            registry=registry,
         )
-        self._stalls = Counter(
-            "connect_kv_loop_stalls", "Times the event loop was held too long.", registry=registry
+        self._stalls = counter("connect_kv_loop_stalls", "Times the event loop was held too long.")
+        self._stalled = counter("connect_kv_loop_stall_seconds", "Seconds the event loop was held in these.")
+        self._lag = gauge(
+            "connect_kv_follower_lag_entries", "Entries a follower lacks (leader only).", ["member"]
         )
-        self._stalled = Counter(
-            "connect_kv_loop_stall_seconds", "Seconds the event loop was held in these.", registry=registry
-        )
-        self._lag = Gauge(
-            "connect_kv_follower_lag_entries",
-            "Entries a follower lacks (leader only).",
-            ["member"],
-            registry=registry,
-        )
-        self._changes = Counter("etcd_server_leader_changes_seen", "Leader changes seen.", registry=registry)
-        self._sent = Counter("connect_kv_snapshots_sent", "Snapshots sent.", ["result"], registry=registry)
-        self._installed = Counter(
-            "connect_kv_snapshots_installed", "Snapshots installed from a leader.", registry=registry
-        )
+        self._changes = counter("etcd_server_leader_changes_seen", "Leader changes seen.")
+        self._sent = counter("connect_kv_snapshots_sent", "Snapshots sent.", ["result"])
+        self._installed = counter("connect_kv_snapshots_installed", "Snapshots installed from a leader.")
 
     def log_writes(self) -> Sequence[tuple[float, float]]:
         """How long writes of the log took: upper bounds, and how many were not above each."""

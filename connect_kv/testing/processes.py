@@ -101,14 +101,11 @@ class ServerProcess:
 
     def processor_seconds(self) -> float:
         """Processor time the process has used so far, on all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.pid)
 
     def memory(self) -> dict[str, int]:
         """Resident memory of the process in bytes, by kind: RssAnon, RssFile, VmRSS."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        return {key: int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssFile")}
+        return resident_memory(self.pid)
 
     async def _launch(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         with self.log_file.open("ab") as log:
@@ -280,6 +277,19 @@ class ProcessCluster:
             return None
 
         return await until(find, timeout, "a leader")
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time a process has used so far, on all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_memory(pid: int) -> dict[str, int]:
+    """Resident memory of a process in bytes, by kind: RssAnon, RssFile, VmRSS."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return {key: int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssFile")}
 
 
 async def leads(node: NodeProcess, client: Client | None = None) -> bool:
