@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from aiohttp import web
 
 from connect_kv.http2.calls import Call
 from connect_kv.http2.limits import Limits
@@ -113,7 +114,7 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Servers run on uvloop; what is about sockets is tried on both."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
-    if item.path.stem in ("test_listener", "test_channel"):
+    if item.path.stem.startswith(("test_listener_", "test_channel")):
         loops["asyncio"] = asyncio.new_event_loop
     return loops
 
@@ -184,3 +185,13 @@ def client_context(certificates: Path, *protocols: str, client: bool = False) ->
     if client:
         context.load_cert_chain(certificates / "client.pem", certificates / "client.key")
     return context
+
+
+@pytest.fixture
+async def http1() -> AsyncIterator[Callable[[], asyncio.Protocol]]:
+    async def version(request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"path": request.path, "body": (await request.read()).decode()})
+
+    site = web.Server(version)
+    yield site
+    await site.shutdown(0)

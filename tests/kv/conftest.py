@@ -11,9 +11,11 @@ import pytest
 from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
 from connect_kv.kv.scan import Walk
+from connect_kv.kv.watch_stream import WatchStream
 from connect_kv.rpc.command_pb2 import Command, Result
 from connect_kv.rpc.kv_pb2 import (
     DeleteRangeRequest,
+    Event,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -21,6 +23,7 @@ from connect_kv.rpc.kv_pb2 import (
     RequestOp,
     TxnRequest,
 )
+from connect_kv.rpc.watch_pb2 import WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse
 from connect_kv.storage.engine import Engine
 from connect_kv.storage.memory import MemoryDisk
 from connect_kv.storage.overlay import Overlay
@@ -172,3 +175,46 @@ def kv() -> Iterator[Kv]:
     yield kv
     kv.machine.close()
     kv.engine.close()
+
+
+END = 1 << 40
+"""The id of a watch that is created and cancelled, to mark where the responses so far end."""
+
+
+class Client:
+    """A stream of watches and what came out of it."""
+
+    def __init__(self, kv: Kv) -> None:
+        self.kv = kv
+        self.stream = WatchStream(kv.machine.hub)
+
+    def create(self, key: bytes = b"\0", range_end: bytes = b"\0", **options: object) -> None:
+        create = WatchCreateRequest(key=key, range_end=range_end, **options)  # type: ignore[arg-type]
+        self.stream.handle(WatchRequest(create_request=create))
+
+    async def responses(self) -> list[WatchResponse]:
+        """Everything there is to say now."""
+        seen: list[WatchResponse] = []
+        while self.stream.backlog:
+            self.stream.create(WatchCreateRequest(key=b"?", watch_id=END))
+            self.stream.cancel(WatchCancelRequest(watch_id=END))
+            async for response in self.stream:
+                if response.watch_id != END:
+                    seen.append(response)
+                elif response.canceled:
+                    break
+        return seen
+
+    async def events(self, watch_id: int = 0) -> list[tuple[int, bytes, bytes | None]]:
+        """(revision, key, value) in the order of arrival; None for a deletion."""
+        return [
+            (event.kv.mod_revision, event.kv.key, None if event.type == Event.DELETE else event.kv.value)
+            for response in await self.responses()
+            if response.watch_id == watch_id
+            for event in response.events
+        ]
+
+
+@pytest.fixture
+def client(kv: Kv) -> Client:
+    return Client(kv)

@@ -138,12 +138,18 @@ class GatedWorker:
     def __init__(self) -> None:
         self._gate = asyncio.Event()
         self._gate.set()
+        self._reached = asyncio.Event()
         self._turn = asyncio.Lock()
         self._closed = False
         self.calls = 0
 
     def block(self) -> None:
         self._gate.clear()
+        self._reached.clear()
+
+    async def reached(self) -> None:
+        """Until a call waits, since it was blocked."""
+        await self._reached.wait()
 
     def unblock(self) -> None:
         self._gate.set()
@@ -159,6 +165,8 @@ class GatedWorker:
         async with self._turn:
             # A write takes a moment, in which others may run.
             await asyncio.sleep(0.001)
+            if not self._gate.is_set():
+                self._reached.set()
             await self._gate.wait()
             self.calls += 1
             return call()

@@ -20,6 +20,9 @@ from connect_kv.server.logs import JsonFormatter, TextFormatter
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import until
 
+OF_A_BUSY_MACHINE = ("heartbeats leave late", "apply is slow", "the log's disk is slow")
+"""What a member may say at any time of the machine it runs on."""
+
 
 def lines(formatter: logging.Formatter) -> str:
     out = io.StringIO()
@@ -102,7 +105,8 @@ async def test_a_member_says_what_happens_to_it_and_nothing_of_its_requests(
                 assert [one.startswith(message) for one in started].count(True) == 1
             for session in (True, False):
                 await requests(only, session=session)
-            assert read(out.getvalue()) == started
+            said = [one for one in read(out.getvalue()) if not one.startswith(OF_A_BUSY_MACHINE)]
+            assert said == [one for one in started if not one.startswith(OF_A_BUSY_MACHINE)]
 
 
 async def requests(member: Member, *, session: bool) -> None:

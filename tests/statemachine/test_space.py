@@ -77,7 +77,7 @@ class Database:
         await until(lambda: self.engine.disk_size() < 1 << 20)
 
     async def resting(self) -> None:
-        await until(lambda: self.space._task is None)
+        await until(lambda: self.space._task is None, timeout=60)
 
 
 @pytest.fixture
