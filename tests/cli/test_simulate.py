@@ -38,6 +38,7 @@ def test_the_line_gives_the_same_run(minutes: str, faults: str) -> None:
     assert again.step_limit == 7
 
 
+@pytest.mark.long
 def test_the_line_that_is_printed_repeats_the_run(tmp_path: Path) -> None:
     done = simulate(STALE, "--seed", "3", "--minutes", "0.1", "--svg", str(tmp_path / "nowhere" / "x.svg"))
     assert done.exit_code == command.EXIT_VIOLATION

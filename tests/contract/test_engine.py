@@ -194,6 +194,7 @@ def scan(model: dict[bytes, bytes], start: bytes, stop: bytes | None, reverse: b
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(steps=STEPS)

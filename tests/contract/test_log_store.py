@@ -279,6 +279,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["leveldb", "memory"])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(steps=STEPS, seed=st.integers(0, 2**32))

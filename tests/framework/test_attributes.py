@@ -64,6 +64,7 @@ values = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.too_slow])  # what else runs on the machine decides that
 @given(state=values)
 def test_any_state_of_annotated_attributes_comes_back_equal(state: dict[str, Any]) -> None:

@@ -92,6 +92,7 @@ def test_calls_that_differ_in_their_deadline_are_seldom_decoded(more: tuple[Fiel
     assert reader.decoded < 700
 
 
+@pytest.mark.long
 def test_any_mixture_of_calls_means_what_decoding_says() -> None:
     rng = random.Random(3)
     for _ in range(30):

@@ -42,6 +42,7 @@ def test_values_are_those_of_protobufs_own_json(message: Any) -> None:
     assert json.loads(encode(message)) == json.loads(theirs)
 
 
+@pytest.mark.long
 @given(st.sampled_from(KINDS).flatmap(messages), st.integers(0, 200), st.sampled_from('{}[]",:\\0e.-tn\x00é'))
 @settings(deadline=None, max_examples=500)
 def test_blame_is_found_for_what_cannot_be_read_and_only_for_that(message: Any, at: int, put: str) -> None:

@@ -108,6 +108,7 @@ def _weak(key: bytes) -> int:
     return int(key) % 8 << 12 if len(key) < 8 else int.from_bytes(key, "big") & 0xFFFF_FFFF_FFFF
 
 
+@pytest.mark.long
 def test_keys_that_come_and_go_take_no_more_and_more_room() -> None:
     kept = PackedNumbers(1 << 40)
     for number in range(500_000):

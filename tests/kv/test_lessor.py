@@ -197,6 +197,7 @@ async def test_what_remains_is_never_negative(member: Member) -> None:
     assert member.lessor.time_to_live(1).TTL == 0
 
 
+@pytest.mark.long
 async def test_leases_that_come_and_go_are_not_kept_until_their_time(member: Member) -> None:
     for lease in range(1, 20_001):
         member.kv.grant(lease, 3600)

@@ -209,7 +209,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             assert finish(self.kv.machine.lease_keys(lease)) == held
 
 
-TestStoreAgainstModel = StoreAgainstModel.TestCase
+TestStoreAgainstModel = pytest.mark.long(StoreAgainstModel.TestCase)
 TestStoreAgainstModel.settings = settings(
     max_examples=60,
     stateful_step_count=40,

@@ -77,6 +77,7 @@ async def _start(host: Host) -> None:
     await host.start(keep_entries=20, durable_seconds=0.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(6))
 async def test_promises_hold_under_faults(seed: int) -> None:
     trio = Trio(seed)

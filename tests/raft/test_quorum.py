@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def halves(first: frozenset[int], second: frozenset[int]) -> list[frozenset[int]
     return [first, second] if second else [first]
 
 
+@pytest.mark.long
 @settings(max_examples=500, deadline=None)
 @given(voters, voters, acknowledged)
 def test_committed_index_is_the_highest_that_some_majority_of_each_half_has(
@@ -43,6 +45,7 @@ def test_committed_index_is_the_highest_that_some_majority_of_each_half_has(
     assert committed_index(Membership(voters=first, voters_outgoing=second), acks) == expected
 
 
+@pytest.mark.long
 @settings(max_examples=500, deadline=None)
 @given(voters, voters, votes)
 def test_an_election_is_won_lost_or_open(

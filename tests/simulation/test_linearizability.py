@@ -80,6 +80,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation]:
     return operations
 
 
+@pytest.mark.long
 @given(small_histories())
 @settings(max_examples=400, deadline=None, derandomize=True)
 def test_agrees_with_a_search_through_all_orders(operations: list[Operation]) -> None:
@@ -244,6 +245,7 @@ def recorded_history(operations: int, clients: int, keys: int, seed: int) -> lis
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keys", [1, 50])
 def test_twenty_thousand_operations_take_seconds(keys: int) -> None:
     operations = recorded_history(20_000, clients=20, keys=keys, seed=1)

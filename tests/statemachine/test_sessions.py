@@ -286,6 +286,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(steps=steps, cuts=st.lists(st.booleans(), min_size=60, max_size=60), other=st.lists(st.booleans()))
 def test_any_history_agrees_with_the_rules_however_it_is_cut_and_restarted(

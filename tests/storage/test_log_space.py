@@ -23,6 +23,7 @@ def entries_on_disk(log: EngineLogStore) -> int:
     return sum(1 for _ in log.engine.iterate(b"\x10", b"\x11"))
 
 
+@pytest.mark.long
 def test_a_log_that_is_compacted_stays_small(tmp_path: Path) -> None:
     """6,000 entries of 100 puts of 300 bytes, 180 MB in all, of which the last 30 MB are kept."""
     log = new_log(LevelDbDisk(), tmp_path)

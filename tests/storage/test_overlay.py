@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ KEYS = st.binary(max_size=2).map(lambda raw: bytes(byte % 5 for byte in raw))
 PENDING = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=2)), max_size=12)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     below=st.dictionaries(KEYS, st.binary(max_size=2), max_size=12),
