@@ -109,10 +109,9 @@ class MachineSnapshots:
         enough = self._entries >= config.snapshot_entries or self._bytes >= config.snapshot_bytes
         return enough and self._bytes * config.snapshot_ratio >= self._stored_bytes
 
-    def applied(self, entries: Sequence[Entry]) -> None:
-        """Count what a replay would have to read."""
-        size = sum(len(entry.data) for entry in entries)
-        self._entries += len(entries)
+    def applied(self, entries: int, size: int) -> None:
+        """Count what a replay would have to read: so many entries more, of so many bytes."""
+        self._entries += entries
         self._bytes += size
         if self._machines.suspended:
             for name in self._machines.suspended:
@@ -209,7 +208,7 @@ class MachineSnapshots:
             await self._apply_worker.run(run)
             await self._replayed(entries[-1].index, log_time, overlay, rebuilding)
         if rebuilding is None:  # else they were counted when they were applied
-            self.applied(entries)
+            self.applied(len(entries), size_of(entries))
         return log_time
 
     async def _replayed(
@@ -337,6 +336,11 @@ class MachineSnapshots:
                 changes, size = {}, 0
         if changes:
             await self._writer.write(changes)
+
+
+def size_of(entries: Sequence[Entry]) -> int:
+    """Bytes of what they hold."""
+    return sum(len(entry.data) for entry in entries)
 
 
 def _step(command: Command, log_time: int, index: int, position: int) -> tuple[str, AnyStep] | None:
