@@ -39,23 +39,23 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "--callers", type=click.IntRange(min=1), default=100, show_default=True, help="Calls under way at a time."
 )
 @click.option(
-    "--clients", type=click.IntRange(min=1), default=3, show_default=True, help="Connections they share."
+    "--clients", type=click.IntRange(min=1), default=3, show_default=True, help="Connections callers share."
 )
 @click.option("--total", type=click.IntRange(min=1), default=20_000, show_default=True, help="Operations.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Begin so many a second, whatever becomes of them.",
+    help="Begin so many operations a second, whatever becomes of them.",
 )
-@click.option("--value-size", type=Size(), default=256, show_default=True, help="Of a value, such as 4KiB.")
+@click.option("--value-size", type=Size(), default=256, show_default=True, help="Size, such as 4KiB.")
 @click.option(
-    "--key-space", type=click.IntRange(min=1), default=100_000, show_default=True, help="Different keys."
+    "--key-space", type=click.IntRange(min=1), default=100_000, show_default=True, help="Number of keys."
 )
 @click.option(
     "--first", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first key."
 )
 @click.option(
-    "--watchers", type=click.IntRange(min=1), default=100, show_default=True, help="Watches of the one key."
+    "--watchers", type=click.IntRange(min=1), default=100, show_default=True, help="Watchers of the one key."
 )
 @click.option("--machine", default="counter", show_default=True, help="Machine that `counter` calls.")
 @click.option(

@@ -60,7 +60,7 @@ def init(folder: Path, name: str, days: int) -> None:
     "hosts",
     multiple=True,
     metavar="HOST",
-    help="Name or address it is reached at; several times.",
+    help="A name or address the member is reached at; several times.",
 )
 @_days(365)
 def node(name: str, folder: Path, hosts: tuple[str, ...], days: int) -> None:

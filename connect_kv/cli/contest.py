@@ -32,7 +32,7 @@ _TTL = click.option(
     type=WholeSeconds(),
     default="10s",
     show_default=True,
-    help="How long after the death of this process it is given to the next.",
+    help="How long after this process has died the next one is let in.",
 )
 
 
@@ -59,7 +59,7 @@ def lock(
         _print_queue(settings, settings.run(lambda client: client.lock(key).queue()))
         return
     if command and shutil.which(command[0]) is None:
-        raise click.UsageError(f"{command[0]}: no such command can be run")
+        raise click.UsageError(f"{command[0]}: there is no such command, or it may not be run")
     about = f"{socket.gethostname()}:{os.getpid()}" if note is None else note
 
     async def work(client: Client) -> int:
@@ -153,7 +153,7 @@ async def _until_stopped(held: Held) -> None:
         for one in waiting:
             one.cancel()
     if not stopped.is_set():
-        raise errors.Unavailable("it is lost: its lease could not be renewed in time")
+        raise errors.Unavailable("what was held here is lost: its lease could not be renewed in time")
 
 
 async def _run(held: Held, command: tuple[str, ...]) -> int:

@@ -34,7 +34,7 @@ LINE_LIMIT = 1 << 20
     default=3,
     show_default=True,
     envvar="CONNECT_KV_NODES",
-    help="How many.",
+    help="How many nodes.",
 )
 @click.option(
     "--data-dir",
@@ -43,7 +43,7 @@ LINE_LIMIT = 1 << 20
     help="Where they keep their data; kept between runs.  [default: ./connect-kv.dev]",
 )
 @click.option("--free-ports", is_flag=True, help="Any free ports; without --data-dir the data is temporary.")
-@click.option("--machine", "machines", metavar="NAME=module:Class", multiple=True, help="As for serve.")
+@click.option("--machine", "machines", metavar="NAME=module:Class", multiple=True, help="As `serve` does.")
 @click.option("--tls", is_flag=True, help="Everything over TLS, by certificates made in the data directory.")
 @click.argument("serve_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- SERVE_OPTIONS...]")
 def dev(

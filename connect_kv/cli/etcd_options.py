@@ -293,7 +293,7 @@ def _urls(flag: str, text: str) -> list[tuple[str, str]]:
 
 
 def _scheme(flag: str, urls: list[tuple[str, str]]) -> bool:
-    """Whether they are https."""
+    """Whether all URLs of a flag are https. Raises ConfigError where some are and some are not."""
     schemes = {scheme for scheme, _ in urls}
     if len(schemes) > 1:
         raise ConfigError(f"--{flag}: some are https and some http: expected one of the two for all")

@@ -23,7 +23,7 @@ class SavedLogin:
     endpoints: tuple[str, ...]
     """Of all its members, as far as they were known: nobody else is ever shown the token."""
     tls: bool
-    """Whether it came over TLS: then it is never sent in the clear."""
+    """Whether the token came over TLS: then it is never sent in the clear."""
     user: str
     token: str = field(repr=False)
 

@@ -41,7 +41,7 @@ def status(settings: Settings, name: str | None) -> None:
 
 @machine.command(cls=ClusterCommand)
 @click.argument("name")
-@click.option("--entry", type=click.IntRange(min=1), required=True, help="At which the machine stopped.")
+@click.option("--entry", type=click.IntRange(min=1), required=True, help="The entry at which it stopped.")
 @pass_settings
 def skip(settings: Settings, name: str, entry: int) -> None:
     """Decide for all members that the command of an entry which stopped NAME is not run.

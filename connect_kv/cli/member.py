@@ -27,7 +27,7 @@ def list_members(settings: Settings) -> None:
 
 @member.command(cls=ClusterCommand)
 @click.argument("peer_address", metavar="HOST:PORT")
-@click.option("--name", default="", help="Its name, for the options to start it with.")
+@click.option("--name", default="", help="Name of the new member, for the options that are printed.")
 @click.option("--learner", is_flag=True, help="It gets the log and does not count until it is promoted.")
 @pass_settings
 def add(settings: Settings, peer_address: str, name: str, learner: bool) -> None:

@@ -30,12 +30,12 @@ _LOOK_SECONDS = 0.5
 @click.option(
     "--to", "target", required=True, metavar="[etcd://]HOST:PORT,...", help="What is to hold the same."
 )
-@click.option("--from-user", metavar="NAME:PASSWORD", help="Who reads, where users are asked for.")
-@click.option("--to-user", metavar="NAME:PASSWORD", help="Who writes there.")
+@click.option("--from-user", metavar="NAME:PASSWORD", help="The user who reads there, if users log in.")
+@click.option("--to-user", metavar="NAME:PASSWORD", help="The user who writes there, if users log in.")
 @click.option(
-    "--overwrite", is_flag=True, help="The target may hold keys: it is made equal, what is more is deleted."
+    "--overwrite", is_flag=True, help="The target may hold keys: those that the source lacks are deleted."
 )
-@click.option("--switch", is_flag=True, help="End once it has caught up. Writers have been ended before.")
+@click.option("--switch", is_flag=True, help="End once it has caught up; stop all writers before.")
 @pass_settings
 @click.pass_context
 def mirror(

@@ -40,7 +40,7 @@ def facts(form: str, told: object, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def as_json(value: object) -> None:
-    """One JSON document on one line."""
+    """Print a value as one JSON document on one line."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
@@ -77,21 +77,21 @@ def _cell(cell: Cell) -> str:
 
 
 def raw(data: bytes, hex: bool = False) -> None:
-    """Bytes as they are, or as digits, and a line end."""
+    """Print bytes as they are, or as hexadecimal digits, and a line end."""
     sys.stdout.flush()
     sys.stdout.buffer.write((data.hex().encode() if hex else data) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def pairs(kvs: Iterable[KeyValue], hex: bool = False) -> None:
-    """Keys and values as they are, or as digits, in turns; each on a line."""
+    """Print keys and values in turns, each on a line, as `raw` does."""
     for kv in kvs:
         raw(kv.key, hex)
         raw(kv.value, hex)
 
 
 def text(data: bytes, hex: bool = False) -> str:
-    """Bytes for a table: text if they are."""
+    """Bytes as a cell of a table: as text where they are UTF-8 that can be printed."""
     if hex:
         return data.hex()
     try:
@@ -171,7 +171,7 @@ def operation(answer: ResponseOp, hex: bool = False) -> dict[str, object]:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes as people read it, such as 1.5 MB."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":

@@ -40,7 +40,7 @@ class Work:
     events: float | None = None
     """Sent to watches."""
     calls: float | None = None
-    """Of clients, of any kind."""
+    """Calls of clients, of any kind."""
     fsync: float | None = None
     """Mean seconds until a batch of its log was durable."""
     connections: float | None = None
@@ -48,7 +48,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """One member."""
+    """What is known of one member, and how busy it is."""
 
     row: Row
     work: Work
@@ -109,7 +109,7 @@ class ClusterObserver:
 
 
 def _context(settings: Settings) -> ssl.SSLContext | None:
-    """Of TLS, as the calls over gRPC use it."""
+    """The TLS context of the calls over gRPC, for HTTP; None in the clear."""
     if not settings.uses_tls:
         return None
     return client_credentials(settings.files or Tls()).client_context(["http/1.1"])

@@ -40,7 +40,7 @@ def password_of(user: str, *, file: str, file_option: str, variable: str, again:
 
 
 def _read(file: str) -> str:
-    """One line, without its end."""
+    """The one line of a password file, without its end."""
     try:
         text = sys.stdin.read() if file == STANDARD_INPUT else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -90,6 +90,6 @@ def check_free(nodes: list[Ports]) -> None:
                     taken.append(str(port))
     if taken:
         raise ConfigError(
-            f"somebody listens on 127.0.0.1 on {', '.join(taken)} already, perhaps another cluster: "
+            f"ports of 127.0.0.1 are in use, perhaps by another cluster: {', '.join(taken)}; "
             "stop that, or use --free-ports in another directory"
         )

@@ -34,7 +34,7 @@ class _Standing:
     in_bytes: bool = False
 
     def line(self, seconds: float) -> str:
-        """In words."""
+        """How far it is, in words, after so many seconds."""
         said = f"{self.what}: {seconds:.0f} s so far"
         if not self.done and not self.total:
             return said

@@ -17,7 +17,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """One answer."""
+    """The metrics of one member at one moment."""
 
     asked_at: float
     """Monotonic seconds here, in the middle between question and answer."""

@@ -68,7 +68,7 @@ class Settings:
 
     @property
     def files(self) -> Tls | None:
-        """Of TLS, if any were given."""
+        """The files of TLS, if any were given."""
         return Tls(**self.tls) if self.tls else None
 
     @property
@@ -86,7 +86,7 @@ class Settings:
         return self._identity
 
     def user_and_password(self) -> tuple[str, str]:
-        """Of --user. Raises ConfigError where no password is to be had."""
+        """Name and password of --user. Raises ConfigError where no password is to be had."""
         from connect_kv.cli.passwords import password_of
 
         name, colon, password = self.user.partition(":")

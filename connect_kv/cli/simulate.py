@@ -42,8 +42,8 @@ EXIT_VIOLATION, EXIT_UNDECIDED = 1, 3
 @click.option(
     "--minutes", default=1.0, show_default=True, callback=positive, help="Virtual minutes, 20 s a cluster."
 )
-@click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds, with commas.")
-@click.option("--steps", type=click.IntRange(min=1), help="Of the first seed alone, end after so many steps.")
+@click.option("--faults", default=",".join(ALL), show_default=True, help="Kinds of faults, with commas.")
+@click.option("--steps", type=click.IntRange(min=1), help="Run the first seed alone, for so many steps.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw what is not linearizable here.")
 def simulate(
     machine: str,

@@ -31,7 +31,7 @@ class Row:
     said: str = ""
     """If it could not be asked: what another member says of it, and which."""
     vouched: bool = False
-    """Whether that is that it is well."""
+    """Whether what is said of it is that it is well."""
 
     @property
     def healthy(self) -> bool:
@@ -130,7 +130,7 @@ async def _ask(client: Client, endpoint: str) -> Row:
 
 
 def role(status: StatusResponse) -> str:
-    """What it is to the others."""
+    """The role of a member: leader, follower, learner, or no leader known."""
     if status.isLearner:
         return "learner"
     if not status.leader:

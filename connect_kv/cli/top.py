@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from connect_kv.client.client import Client
 
 _PLAIN_COLUMNS = 80
-"""Of frames that go into a file or a pipe."""
+"""Width of frames that go into a file or a pipe."""
 
 
 @click.command(cls=ClusterCommand)
@@ -31,7 +31,7 @@ _PLAIN_COLUMNS = 80
     type=Duration(above=0),
     default="2s",
     show_default=True,
-    help="From one look to the next; rates are those between two.",
+    help="Time from one look to the next; rates are those in between.",
 )
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was seen, and end.")
 @pass_settings

@@ -73,7 +73,7 @@ def _members(members: Sequence[MemberView]) -> Table:
 
 
 def _work(members: Sequence[MemberView]) -> Table:
-    """What each does a second."""
+    """Rates: what each member does in a second."""
     table = _table(
         ("a second", "left"), ("puts", "right"), ("ranges", "right"), ("watch events", "right"),
         ("calls", "right"), ("fsync", "right"), ("clients", "right"),

@@ -140,7 +140,7 @@ def _piece(piece: str) -> bytes:
 
 
 def _word(text: str) -> str:
-    """One word, without its quotes."""
+    """The one word of a text, without quotes around it. Raises ValueError."""
     words = shlex.split(text)
     if len(words) != 1:
         raise ValueError(f"{text!r}: expected one word, or quotes around it")

@@ -26,13 +26,13 @@ MOST_LINES = 8192
 MOST_BYTES = 4 << 20
 """Bytes of the lines that may wait to be written."""
 _AGAIN_SECONDS = 1.0
-"""Between two attempts at a disk that takes nothing."""
+"""Seconds between two attempts at a disk that takes nothing."""
 _GATHER_SECONDS = 0.02
-"""From the first line to writing what has come until then."""
+"""Seconds from the first waiting line to writing all that has come by then."""
 _SAY_SECONDS = 60.0
-"""Between two lines of the log about it."""
+"""Seconds between two log lines about a disk that takes nothing."""
 _LAST_SECONDS = 2.0
-"""That the end of the process waits for what is left."""
+"""Seconds that the end of the process waits for what is left to write."""
 
 
 class AuditFile:
@@ -172,7 +172,7 @@ class AuditFile:
             self._bytes = sum(map(len, self._lines))
 
     def _moved(self) -> bool:
-        """Whether the name is that of another file by now, or of none."""
+        """Whether the file was moved away: its name is that of another one by now, or of none."""
         try:
             there, ours = os.stat(self._path), os.fstat(self._file)
         except FileNotFoundError:

@@ -46,7 +46,7 @@ class DashboardSources:
     access: Access
     machines: MachineService
     version: str
-    """Of this software."""
+    """The version of this software."""
     quota: int
     name: Callable[[int], str]
     disk: Callable[[], tuple[int, int]]
@@ -194,5 +194,5 @@ def _measured(sources: DashboardSources) -> Sources:
 
 
 def _calls(machine: str, read: Callable[[], Iterable[tuple[str, str, MethodCounts]]]) -> int:
-    """Of all methods of a machine, whatever they came to."""
+    """Calls of all methods of a machine, however they ended."""
     return sum(one.returned + one.raised + one.not_run for name, _, one in read() if name == machine)

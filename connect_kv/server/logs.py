@@ -73,7 +73,7 @@ class TextFormatter(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback below it if there is one."""
+        """A record as one line of text, and the traceback below it if there is one."""
         words = [_time(record), record.levelname, self._node, record.getMessage()]
         words += [f"{key}={_quoted(value)}" for key, value in fields_of(record).items()]
         problem = _problem(record)

@@ -24,7 +24,7 @@ _REPORT_SECONDS = 10.0
 
 
 class _Slow:
-    """One line for many: what is overloaded is slow all the time."""
+    """Logs one line for many slow operations: what is overloaded is slow all the time."""
 
     def __init__(self, message: str, limit: float, clock: Clock) -> None:
         self._message = message
@@ -35,7 +35,7 @@ class _Slow:
         self._longest = 0.0
 
     def took(self, seconds: float) -> bool:
-        """Whether that was too long."""
+        """Note how long an operation took. Whether that was too long."""
         if seconds <= self._limit:
             return False
         self._times += 1
@@ -67,12 +67,12 @@ class _Distribution(Collector):
         return self
 
     def add(self, value: float) -> None:
-        """One more."""
+        """Count one more value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def collect(self) -> Iterator[Metric]:
-        """As the library wants it."""
+        """The histogram under each of its names, as the library asks for it."""
         bounds = [*map(str, map(float, self._bounds)), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         for name, help, labels in self._names:

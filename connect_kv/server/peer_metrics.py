@@ -12,7 +12,7 @@ from connect_kv.transport.traffic import ROUND_TRIP_SECONDS, Traffic
 
 
 def peer_families(traffic: Traffic, own_id: int) -> Iterator[Metric]:
-    """By the other member's id, in hexadecimal."""
+    """Metrics with a label for the other member: its id, in hexadecimal."""
     sent = CounterMetricFamily("etcd_network_peer_sent_bytes", "Bytes sent to a member.", labels=["To"])
     received = CounterMetricFamily(
         "etcd_network_peer_received_bytes", "Bytes received from a member.", labels=["From"]

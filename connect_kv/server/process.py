@@ -170,5 +170,5 @@ def _tell_once_ready(server: KvServer, config: ServerConfig) -> None:
 
 
 def _bad(error: BaseException) -> bool:
-    """Whether it went wrong while stopping."""
+    """Whether something went wrong while the node stopped."""
     return isinstance(error, StorageError)

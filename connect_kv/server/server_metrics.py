@@ -89,7 +89,7 @@ def show(
 
 
 def show_connections(metrics: Metrics, door: DoorServer) -> None:
-    """Of the port for clients, where it is our own."""
+    """Show the connections of the port for clients, where our own server has it."""
     metrics.gauge("connect_kv_connections", "Connections of clients.", lambda: door.connections)
     metrics.counter(
         "connect_kv_connections_refused",
@@ -104,7 +104,7 @@ def show_connections(metrics: Metrics, door: DoorServer) -> None:
 
 
 def show_audit(metrics: Metrics, file: AuditFile) -> None:
-    """Of the audit log, where there is one."""
+    """Show how writing the audit log goes, where there is one."""
     counter = metrics.counter
     counter("connect_kv_audit_lines", "Lines written to the audit log.", lambda: file.written)
     counter("connect_kv_audit_dropped", "Lines it had no room for.", lambda: file.dropped)
@@ -230,7 +230,7 @@ def _cluster_families(node: RaftNode[bytes], host: MachineHost) -> Iterator[Metr
 
 
 def _cleanup_families(cleanups: CleanupTimes) -> Iterator[Metric]:
-    """What follows a compaction."""
+    """How long the cleanups take that follow a compaction."""
     prefix = "etcd_debugging_mvcc_db_compaction"
     yield GaugeMetricFamily(
         f"{prefix}_last", "When the last cleanup ended, seconds since 1970.", cleanups.ended_at

@@ -54,6 +54,4 @@ class ServiceManager:
             try:
                 one.sendto(line.encode(), self._address)
             except OSError as error:
-                logger.warning(
-                    "the service manager cannot be told", extra={"line": line, "reason": str(error)}
-                )
+                logger.warning("the service manager was not told", extra={"line": line, "reason": str(error)})

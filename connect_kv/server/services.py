@@ -258,7 +258,7 @@ class Services:
             "Dashboard": self.dashboard.service,
             "Auth": self.authentication.service,
         }
-        """By the service's short name."""
+        """Every service, by its short name."""
         self.opening = Opening(time_limit=config.time_limit, why=self._why)
         """Opened by who publishes this member."""
         self.router = Router(
@@ -356,7 +356,7 @@ class Services:
         )
 
     def _connections(self) -> int:
-        """Of clients to their port, where it is our own."""
+        """Connections of clients that are open, where our own server has their port."""
         return self._grpc.connections if isinstance(self._grpc, DoorServer) else 0
 
     @property
@@ -476,6 +476,6 @@ class Services:
 
 
 def _told(alarm: AlarmMember) -> str:
-    """As Go prints it: what is 0 is left out."""
+    """An alarm as Go prints it: a member whose id is 0 is left out."""
     member = f"memberID:{alarm.memberID} " if alarm.memberID else ""
     return f"{member}alarm:{AlarmType.Name(alarm.alarm)}"

@@ -25,7 +25,7 @@ from connect_kv.statemachine.cluster import ClusterTable
 from connect_kv.statemachine.database import BatchWriter, StateCopy, ViewSource, state_hash
 from connect_kv.statemachine.dispatcher import Dispatcher, set_alarms
 from connect_kv.statemachine.hosted import HostedMachine
-from connect_kv.statemachine.machine_snapshots import HostConfig, MachineSnapshots, ReadLog, size_of
+from connect_kv.statemachine.machine_snapshots import HostConfig, MachineSnapshots, ReadLog
 from connect_kv.statemachine.queries import Queries
 from connect_kv.statemachine.sessions import SessionTable
 from connect_kv.statemachine.space import CleanupTimes, Space
@@ -238,7 +238,7 @@ class MachineHost:
             await self._writer.write(overlay.changes, entries[-1].index)
             self._moment = work.at
             self._last_applied = entries[-1].index
-            self._snapshots.applied(len(entries), size_of(entries))
+            self._snapshots.applied(len(entries), sum(len(entry.data) for entry in entries))
             self._kv.published()
             self._broken = False
         for name in resumed:

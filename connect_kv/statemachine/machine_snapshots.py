@@ -208,7 +208,7 @@ class MachineSnapshots:
             await self._apply_worker.run(run)
             await self._replayed(entries[-1].index, log_time, overlay, rebuilding)
         if rebuilding is None:  # else they were counted when they were applied
-            self.applied(len(entries), size_of(entries))
+            self.applied(len(entries), sum(len(entry.data) for entry in entries))
         return log_time
 
     async def _replayed(
@@ -336,11 +336,6 @@ class MachineSnapshots:
                 changes, size = {}, 0
         if changes:
             await self._writer.write(changes)
-
-
-def size_of(entries: Sequence[Entry]) -> int:
-    """Bytes of what they hold."""
-    return sum(len(entry.data) for entry in entries)
 
 
 def _step(command: Command, log_time: int, index: int, position: int) -> tuple[str, AnyStep] | None:
