@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from connect_kv.rpc.kv_pb2 import RangeRequest, RangeResponse, ResponseHeader
 
 _COUNT_ONE = RangeResponse(count=1).SerializeToString()
 _GROUP = 8
-"""Keys that are read between two looks at how much it was."""
+"""Keys that are read at a time."""
 _SERIALIZABLE = len(RangeRequest(serializable=True).SerializeToString())
 
 
@@ -38,7 +39,7 @@ def answers(
     if header is not None:
         full.MergeFrom(header)
     head = RangeResponse(header=full).SerializeToString()
-    step, left = (_GROUP, most) if most is not None else (len(keys) or 1, 0)
+    step, left = (_GROUP, most) if most is not None else (len(keys) or 1, math.inf)
     for start in range(0, len(keys), step):
         for record in transaction.view.gets([CURRENT + key for key in keys[start : start + step]]):
             if record is None:
@@ -46,8 +47,8 @@ def answers(
             else:
                 left -= len(record)
                 yield head + _record_head(len(record)) + record + _COUNT_ONE
-        if left < 0:
-            return
+            if left < 0:
+                return
 
 
 @lru_cache(4096)

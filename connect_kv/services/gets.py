@@ -14,11 +14,9 @@ from connect_kv.services.executor import CommandExecutor
 from connect_kv.services.turns import Turns
 
 _AT_ONCE = 128
-"""Keys read of one view, between two looks at the clock,"""
+"""Keys read of one view, and answered, between two looks at the clock,"""
 _MOST_BYTES = 256 << 10
-"""or answers of so many bytes, and a few more: values may be a megabyte each."""
-_LARGE = 32 << 10
-"""Bytes of an answer after which the clock is looked at."""
+"""or answers of so many bytes and one more: values may be a megabyte each."""
 _Get = tuple[Asked[RangeRequest], bytes]
 """A request, and the key it asks for."""
 
@@ -98,7 +96,10 @@ class Gets:
                 yield from all_failed((one for one, _ in some), error)
                 start += len(some)
                 continue
+            start += len(found)
             for (one, _), response in zip(some, found, strict=False):  # there may be fewer
                 one.answer(response)
-                yield len(response) > _LARGE
-            start += len(found)
+            # Only once nothing is read that was not answered: thousands of batches may stand here at a time,
+            # each of another client that reads nothing, and what they held would be bounded by nobody.
+            del found, response
+            yield True

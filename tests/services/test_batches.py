@@ -19,7 +19,14 @@ from connect_kv.kv.machine import KvMachine
 from connect_kv.kv.moment import Moment
 from connect_kv.metrics import Metrics
 from connect_kv.rpc.command_pb2 import CommandBatch, Failure, Result
-from connect_kv.rpc.kv_pb2 import DeleteRangeRequest, PutRequest, PutResponse, RangeRequest, RangeResponse
+from connect_kv.rpc.kv_pb2 import (
+    DeleteRangeRequest,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+    ResponseHeader,
+)
 from connect_kv.services.asked import Asked, Many
 from connect_kv.services.audit import Audit, Level
 from connect_kv.services.caller import Caller
@@ -501,6 +508,27 @@ async def test_thousands_of_calls_give_the_loop_back_and_keep_their_order() -> N
     proposed = [c.put.key for batch in member.node.batches for c in batch.commands]
     assert proposed == [one.key for one in puts(1000)]
     assert [call.message for call in told] == [call.message for call in sent]
+
+
+async def test_batches_that_wait_for_their_turn_hold_no_answers() -> None:
+    """Thousands of clients ask for a megabyte and read nothing: what is read for them is theirs at once."""
+    member = Member(clock=Ticking(0.001))
+    read = 0
+
+    def gets(keys: Sequence[bytes], header: ResponseHeader, *, most: int) -> list[bytes]:
+        nonlocal read
+        read += len(keys)
+        return [b"v"] * len(keys)
+
+    member.kv.gets = gets  # type: ignore[method-assign,assignment]
+    sent = [calls([RangeRequest(key=b"k", serializable=True)] * 10) for _ in range(50)]
+    for batch in sent:
+        begin(member.route("Range"), batch)
+    waiting = [call for batch in sent for call in batch]
+    while not all(call.outcomes for call in waiting):
+        assert read == sum(len(call.outcomes) for call in waiting)
+        await asyncio.sleep(0)
+    assert read == 500
 
 
 async def test_a_fault_of_ours_answers_all_the_same() -> None:
