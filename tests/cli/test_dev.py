@@ -70,6 +70,7 @@ def test_ports_that_are_taken_are_named_before_anything_is_started(tmp_path: Pat
             capture_output=True, text=True, cwd=tmp_path, env=cli.environment, timeout=60, check=False,
         )  # fmt: skip
     assert ended.returncode == 2
-    assert f"ports of 127.0.0.1 are in use, perhaps by another cluster: {first.client}, {first.http};" in ended.stderr
+    taken = f"{first.client}, {first.http};"
+    assert f"ports of 127.0.0.1 are in use, perhaps by another cluster: {taken}" in ended.stderr
     assert "is ready" not in ended.stdout + ended.stderr
     assert not (directory / "n1").exists()
