@@ -22,8 +22,34 @@ USERS = ("al", "bo", "cy")
 ROLES = ("r1", "r2")
 ENDS = (b"", b"", *KEYS, b"p4", b"\x00")
 
+Grant = tuple[str, bytes, bytes]
+"""Role, key and end of the range."""
 
-async def change_rights(world: World, name: str, pause: float) -> None:
+
+class Narrowed:
+    """Tells users what was just taken: they try it at once, on members that may not have heard of it yet."""
+
+    def __init__(self) -> None:
+        self.span = (b"", b"")
+        """What was taken last."""
+        self._told = asyncio.Event()
+
+    def tell(self, span: tuple[bytes, bytes]) -> None:
+        """It has been acknowledged: whoever reads from now on must not see by that right."""
+        self.span = span
+        self._told.set()
+        self._told = asyncio.Event()
+
+    async def wait(self, seconds: float) -> bool:
+        """For the next time, or so long; says whether it has come."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+                return True
+        return False
+
+
+async def change_rights(world: World, name: str, pause: float, narrowed: Narrowed) -> None:
     """Make users and roles, switch authentication on, and change all of it; for ever."""
     rng = world.chance(f"rights {name}")
     async with world.client(name, session=False, timeout=3) as client:
@@ -38,10 +64,11 @@ async def change_rights(world: World, name: str, pause: float) -> None:
         ]
         for step in begun:
             await _insist(step)
+        granted: list[Grant] = []
         while True:
             await asyncio.sleep(rng.expovariate(1 / pause))
             with suppress(errors.ConnectKvError):
-                await _change(users, rng)
+                await _change(users, rng, granted, narrowed)
 
 
 async def _insist(step: Callable[[], Awaitable[None]]) -> None:
@@ -57,7 +84,7 @@ async def _insist(step: Callable[[], Awaitable[None]]) -> None:
             return
 
 
-async def _change(users: AuthClient, rng: Random) -> None:
+async def _change(users: AuthClient, rng: Random, granted: list[Grant], narrowed: Narrowed) -> None:
     user, role = rng.choice(USERS), rng.choice(ROLES)
     key, end = _span(rng, sound=True)
     match rng.choices(
@@ -66,12 +93,17 @@ async def _change(users: AuthClient, rng: Random) -> None:
     )[0]:
         case "grant":
             await users.grant(role, rng.choice(Permission.Type.values()), key, end)
+            granted.append((role, key, end))
         case "revoke":
+            # One made up is hardly ever there: too few rights would be lost for anybody to read by one.
+            role, key, end = granted.pop() if granted else (role, key, end)
             await users.revoke(role, key, end)
+            narrowed.tell((key, end))
         case "give":
             await users.grant_role(user, role)
         case "take":
             await users.revoke_role(user, role)
+            narrowed.tell((key, end))
         case "delete":
             await users.delete_user(user)
         case "add":
@@ -79,6 +111,7 @@ async def _change(users: AuthClient, rng: Random) -> None:
             await users.grant_role(user, role)
         case "unrole":
             await users.delete_role(role)
+            narrowed.tell((key, end))
         case "role":
             await users.add_role(role)
         case _:
@@ -87,7 +120,7 @@ async def _change(users: AuthClient, rng: Random) -> None:
             await _insist(users.enable)
 
 
-async def use_rights(world: World, user: str, pause: float) -> None:
+async def use_rights(world: World, user: str, pause: float, narrowed: Narrowed) -> None:
     """Read and write, whether allowed or not; for ever. What is written the reference judges, what is read
     is judged here: by a state that was there while the call was under way.
     """
@@ -95,9 +128,12 @@ async def use_rights(world: World, user: str, pause: float) -> None:
     world.clients.certificates[f"u-{user}"] = user
     async with world.client(f"u-{user}", session=rng.random() < 0.5, timeout=2) as client:
         while True:
-            await asyncio.sleep(rng.expovariate(1 / pause))
+            lost = await narrowed.wait(rng.expovariate(1 / pause))
             try:
-                await _use(world, client, user, rng)
+                if lost:
+                    await _read(world, client, user, *narrowed.span)
+                else:
+                    await _use(world, client, user, rng)
             except errors.ConnectKvError:
                 continue  # whether what the log refused was rightly refused, the reference says
 
@@ -106,11 +142,7 @@ async def _use(world: World, client: Client, user: str, rng: Random) -> None:
     key, end = _span(rng)
     match rng.choices(("range", "put", "delete", "txn", "lease"), (4, 5, 1, 2, 1))[0]:
         case "range":
-            judged = world.reference.judged
-            first = len(judged.versions) - 1
-            await client.range(key, end)
-            if not judged.may_read(user, RangeRequest(key=key, range_end=end), first):
-                raise Violation(f"{user} read {key!r} to {end!r} without a right to it")
+            await _read(world, client, user, key, end)
         case "put":
             await client.put(key, user)
         case "delete":
@@ -128,6 +160,14 @@ async def _use(world: World, client: Client, user: str, rng: Random) -> None:
             await client.put(key, user, lease=lease)
             if rng.random() < 0.5:
                 await client.revoke_lease(lease)
+
+
+async def _read(world: World, client: Client, user: str, key: bytes, end: bytes) -> None:
+    judged = world.reference.judged
+    first = len(judged.versions) - 1
+    await client.range(key, end)
+    if not judged.may_read(user, RangeRequest(key=key, range_end=end), first):
+        raise Violation(f"{user} read {key!r} to {end!r} without a right to it")
 
 
 def _span(rng: Random, *, sound: bool = False) -> tuple[bytes, bytes]:

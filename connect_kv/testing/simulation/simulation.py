@@ -17,7 +17,7 @@ from connect_kv.testing.simulation.faults import Nemesis
 from connect_kv.testing.simulation.invariants import Violation
 from connect_kv.testing.simulation.locking import LockHistory, abandon_leases, compact_history
 from connect_kv.testing.simulation.process import StepLimit
-from connect_kv.testing.simulation.rights import USERS, change_rights, use_rights
+from connect_kv.testing.simulation.rights import USERS, Narrowed, change_rights, use_rights
 from connect_kv.testing.simulation.watching import WatchRecorder, watchers
 from connect_kv.testing.simulation.workloads import (
     CounterMachine,
@@ -188,10 +188,11 @@ class Simulation:
             )
             for number in range(self.config.readers)
         ]
+        narrowed = Narrowed()
         users = (
             [
-                change_rights(world, "a1", pause),
-                *(use_rights(world, user, pause) for user in USERS),
+                change_rights(world, "a1", pause, narrowed),
+                *(use_rights(world, user, pause, narrowed) for user in USERS),
             ]
             if self.config.rights
             else []
