@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
@@ -323,15 +324,30 @@ class Stubs:
 
     def __init__(self, channel: grpc.aio.Channel, login: Login | None = None) -> None:
         """`login`: whom calls are made for; None: for nobody."""
-        badge = None if login is None else Badge(login, self._token)
-        for name, method in methods():
-            if name in Stubs.__annotations__:
-                setattr(self, name, _call(channel, method, None if name == "authenticate" else badge))
+        self._channel = channel
+        self._badge = None if login is None else Badge(login, self._token)
+
+    if not TYPE_CHECKING:  # checkers would take any name for a call
+
+        def __getattr__(self, name: str) -> Any:
+            """A call when it is first asked for: there are some fifty, and most channels need a few."""
+            method = _offered().get(name)
+            if method is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            call = _call(self._channel, method, None if name == "authenticate" else self._badge)
+            setattr(self, name, call)
+            return call
 
     async def _token(self, name: str, password: str, seconds: float) -> str:
         """Log in."""
         request = auth_pb2.AuthenticateRequest(name=name, password=password)
         return (await self.authenticate(request, timeout=seconds)).token
+
+
+@cache
+def _offered() -> Mapping[str, MethodDescriptor]:
+    """The calls that `Stubs` has."""
+    return {name: method for name, method in methods() if name in Stubs.__annotations__}
 
 
 def _call(
