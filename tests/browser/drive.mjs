@@ -72,6 +72,41 @@ const scenarios = {
     return { first_view_ms: Math.round(first), first_paint_ms: times.map(Math.round) };
   },
 
+  /** What a browser that was never here loads for its first view, and how soon that is there, by its own entries. */
+  async first() {
+    const loads = [];
+    for (let n = 0; n < 5; n += 1) {
+      const page = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage();
+      await page.addInitScript(() => {
+        new MutationObserver((_, observer) => {
+          if (!document.querySelector('main table tbody tr')) return;
+          performance.mark('members');
+          observer.disconnect();
+        }).observe(document, { childList: true, subtree: true });
+      });
+      await page.goto(url, { waitUntil: 'networkidle' });
+      await page.waitForFunction(() => performance.getEntriesByName('members').length && performance.getEntriesByName('first-contentful-paint').length);
+      loads.push(await page.evaluate(() => {
+        const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
+        return {
+          names: all.map((one) => new URL(one.name).pathname),
+          plain: all.reduce((sum, one) => sum + one.decodedBodySize, 0),
+          sent: all.reduce((sum, one) => sum + one.transferSize, 0),
+          paint: performance.getEntriesByName('first-contentful-paint')[0].startTime,
+          members: performance.getEntriesByName('members')[0].startTime,
+        };
+      }));
+      await page.context().close();
+    }
+    for (const { names } of loads) {
+      for (const wanted of ['/dashboard/style.css', '/dashboard/app.js', '/connect_kv/v1/dashboard/overview', '/connect_kv/v1/dashboard/history']) {
+        assert.ok(names.includes(wanted), `${wanted} is not in ${names}`);
+      }
+    }
+    const of = (name) => loads.map((one) => Math.round(one[name]));
+    return { plain: of('plain'), sent: of('sent'), paint_ms: of('paint'), members_ms: of('members') };
+  },
+
   async keys() {
     const page = await opened('#/keys');
     let ranges = 0;

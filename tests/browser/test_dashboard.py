@@ -22,6 +22,9 @@ HERE = Path(__file__).parent
 SECONDS = 60.0
 KEYS = 100_000
 AT_ONCE = 128
+FIRST_VIEW_MS = 300
+BUSY = 5
+"""How many times as long a busy machine may take."""
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="module")]
 
 Answer = Callable[[str], Awaitable[None]]
@@ -200,3 +203,20 @@ async def test_who_must_log_in_sees_what_they_may_and_changes_nothing(tmp_path: 
             await client.auth.grant_role("al", "reader")
             await client.auth.enable()
         await drive("login", cluster.nodes[0].client_address)
+
+
+async def test_a_first_view_is_light_and_soon_there(tmp_path: Path) -> None:
+    """Its weight is the same on any machine; the time, of a busy one, only shows what went badly wrong."""
+    needed()
+    async with ProcessCluster(tmp_path, 1) as cluster:
+        found = await drive("first", cluster.nodes[0].client_address)
+    for weight in (numbers(found["plain"]), numbers(found["sent"])):
+        assert min(weight) > 10_000, "something was not counted"
+        assert max(weight) < 150_000
+    for time in (numbers(found["paint_ms"]), numbers(found["members_ms"])):
+        assert 0 < min(time) < FIRST_VIEW_MS * BUSY
+
+
+def numbers(value: object) -> list[int]:
+    assert isinstance(value, list)
+    return [int(one) for one in value]
