@@ -59,7 +59,7 @@ def test_a_stream_that_the_library_removed_is_no_answer_of_the_cluster() -> None
 
 
 async def failing(endpoints: str, session: bool, *, write: bool) -> str:
-    async with connect(endpoints, session=session, timeout=0.6) as client:
+    async with connect(endpoints, session=session, timeout=2) as client:
         with pytest.raises((errors.Unavailable, errors.OutcomeUnknown)) as caught:
             await (client.put("a", "1") if write else client.get("a"))
     return str(caught.value)
@@ -94,7 +94,7 @@ async def test_a_watch_that_nobody_takes_says_why_too(members: list[FakeMember],
     for member in members[1:]:
         member.refusal = "etcdserver: no leader"
         member.status = StatusResponse(errors=["etcdserver: no leader", REASON])
-    async with connect(endpoints, session=False, timeout=0.6) as client:
+    async with connect(endpoints, session=False, timeout=2) as client:
         with pytest.raises(errors.Unavailable) as caught:
             await client.watch("a").__aenter__()
     assert f"{REASON}; {members[0].address} refuses connections" in str(caught.value)
