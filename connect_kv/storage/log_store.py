@@ -209,9 +209,10 @@ class EngineLogStore:
             changes[codec.LOG_HARD_STATE] = codec.encode_hard_state(hard_state)
         if not changes:
             return
-        swept = self._sweeper.beside(changes)
+        deletion = self._sweeper.beside(len(changes))
+        changes |= deletion.changes
         self._write(changes, sync=any(ready.must_sync for ready in readies))
-        swept()
+        deletion.written()
         self._starts, self._memberships, self._last_index = starts, memberships, last
         self._hard_state = hard_state
         self._entry_bytes += size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from connect_kv.storage import codec
 from connect_kv.storage.codec import DiscardedRun
@@ -18,6 +19,18 @@ SWEEP_SAVE = 64
 """Entries a save deletes beside storing some, as long as there are any to delete."""
 
 Background = Callable[[Callable[[], None]], None]
+
+
+class Deletion(NamedTuple):
+    """Some entries to delete: to be written as one batch, alone or beside other changes."""
+
+    changes: dict[bytes, bytes | None]
+    """Their keys, and the record of what still waits."""
+    written: Callable[[], None]
+    """To be called when that is written."""
+
+
+NOTHING = Deletion({}, lambda: None)
 
 
 class Sweeper:
@@ -56,29 +69,27 @@ class Sweeper:
         self._garbage = garbage
         self._garbage_bytes += size
 
-    def beside(self, changes: dict[bytes, bytes | None]) -> Callable[[], None]:
-        """Let a save delete some, more than it stores; call what is returned when it is written."""
-        if not self._garbage:
-            return lambda: None
-        return self._delete(max(SWEEP_SAVE, 2 * len(changes)), changes)
+    def beside(self, stored: int) -> Deletion:
+        """What a save that makes so many changes deletes in the same batch: more than it stores."""
+        return self._delete(max(SWEEP_SAVE, 2 * stored)) if self._garbage else NOTHING
 
     def sweep(self) -> None:
         """Delete a number of entries, unsynced; once it was much, compact their space away."""
         for _ in range(SWEEP_CALL // SWEEP_SLICE):
             if not self._garbage:
                 break
-            changes: dict[bytes, bytes | None] = {}
-            written = self._delete(SWEEP_SLICE, changes)
-            self._engine.batch(changes).write(sync=False)
-            written()
+            deletion = self._delete(SWEEP_SLICE)
+            self._engine.batch(deletion.changes).write(sync=False)
+            deletion.written()
         if self._reclaimable >= RECLAIM_BYTES and not self._reclaiming:
             self._reclaiming, self._reclaimable = True, 0
             self._background(self._reclaim)
 
-    def _delete(self, count: int, changes: dict[bytes, bytes | None]) -> Callable[[], None]:
+    def _delete(self, count: int) -> Deletion:
         generation, start, end = self._garbage[0]
         stop = min(start + count, end)
-        changes |= {codec.entry_key(generation, index): None for index in range(start, stop)}
+        changes: dict[bytes, bytes | None]
+        changes = {codec.entry_key(generation, index): None for index in range(start, stop)}
         rest = [DiscardedRun(generation, stop, end)] if stop < end else []
         garbage = rest + self._garbage[1:]
         changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
@@ -91,7 +102,7 @@ class Sweeper:
             self._garbage_bytes -= size
             self._reclaimable += size
 
-        return written
+        return Deletion(changes, written)
 
     def _reclaim(self) -> None:
         """Blocks, beside writes if there is a background. Only what is deleted is looked at."""
