@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,146 +11,31 @@ from google.protobuf.message import Message
 
 from connect_kv.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded
 from connect_kv.etcd_errors import Code
-from connect_kv.frontend.grpc.router import PEER_ADDRESS, MethodRoute, Router
+from connect_kv.frontend.grpc.router import PEER_ADDRESS, Router
 from connect_kv.frontend.grpc.services import add_services
-from connect_kv.kv.machine import KvMachine
-from connect_kv.kv.moment import Moment
 from connect_kv.metrics import Metrics
-from connect_kv.rpc.command_pb2 import CommandBatch, Failure, Result
 from connect_kv.rpc.kv_pb2 import (
     DeleteRangeRequest,
     PutRequest,
     PutResponse,
     RangeRequest,
-    RangeResponse,
-    ResponseHeader,
 )
 from connect_kv.services.asked import Asked, Many
 from connect_kv.services.audit import Audit, Level
 from connect_kv.services.caller import Caller
-from connect_kv.services.executor import CommandExecutor
-from connect_kv.services.kv import KvService
 from connect_kv.services.opening import Opening
-from connect_kv.services.quota import MARGIN, Quota
+from connect_kv.services.quota import MARGIN
 from connect_kv.services.streams import Streams
-from connect_kv.services.turns import LOOK_AT_CLOCK, Turns
+from connect_kv.services.turns import LOOK_AT_CLOCK
 from connect_kv.services.writes import MOST_BYTES, MOST_COMMANDS
-from connect_kv.storage.memory import MemoryDisk
+from tests.services.batch_member import MOST, Member, Ticking, code, counted, puts
 from tests.services.batches import Failed, FakeCall, Outcome, alone, begin, calls, together
-from tests.services.conftest import FakeNode, everybody, until
-
-MOST = 1000
-
-
-class Ticking:
-    """A clock that goes on by as much whenever it is looked at."""
-
-    def __init__(self, step: float = 0.0) -> None:
-        self.step = step
-        self.time = 0.0
-
-    def now(self) -> float:
-        self.time += self.step
-        return self.time
-
-    def wall(self) -> int:
-        return 0
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.Event().wait()
-
-
-def counted(batch: CommandBatch) -> list[Result]:
-    """Answers puts with revisions in order, and refuses those of keys that begin with ``bad``."""
-    results = []
-    for number, command in enumerate(batch.commands, 10):
-        result = Result()
-        if command.put.key.startswith(b"bad"):
-            result.failure.CopyFrom(Failure(code=5, message="etcdserver: requested lease not found"))
-        elif command.WhichOneof("request") == "put":
-            result.put.header.revision = number
-        else:
-            result.delete_range.header.revision = number
-        results.append(result)
-    return results
-
-
-class Member:
-    """The services of keys around a node that answers by a function."""
-
-    def __init__(
-        self,
-        *,
-        node: FakeNode | None = None,
-        limit: int = -1,
-        used: int = 0,
-        learner: bool = False,
-        opening: Opening | None = None,
-        clock: Ticking | None = None,
-        audit: Audit | None = None,
-        **options: Any,
-    ) -> None:
-        self.node = node or FakeNode(counted)
-        self.clock = clock or Ticking()
-        self.executor = CommandExecutor(
-            self.node,
-            cluster_id=10,
-            member_id=1,
-            revision=lambda: 4,
-            **{"max_request_bytes": MOST, "time_limit": 5.0, **options},
-        )
-        self.kv = KvMachine()
-        self.kv.load(MemoryDisk(random.Random(1)).open(Path("state")), Moment())
-        self.used = used
-        self.exceeded = 0
-        self.measured = 0
-        self.quota = Quota(limit, clock=self.clock, measure=self._measure, exceeded=self._exceeded)
-        self.metrics = Metrics(process=False)
-        self.turns = Turns(self.clock.now)
-        self.service = KvService(self.executor, self.kv, self.quota, everybody(), self.turns)
-        self.router = Router(
-            Streams(self.executor.has_leader, patience=0.05),
-            self.metrics,
-            self.executor.has_leader,
-            lambda: learner,
-            opening,
-            audit=audit,
-            now=self.clock.now,
-        )
-        add_services(self.router, {"KV": self.service})
-
-    def route(self, method: str) -> MethodRoute:
-        return self.router.route(f"/etcdserverpb.KV/{method}")
-
-    def counts(self, method: str) -> dict[str, float]:
-        """What is counted of a method."""
-        found = {}
-        for family in self.metrics.registry.collect():
-            for sample in family.samples:
-                if sample.labels.get("grpc_method") == method:
-                    found[f"{sample.name} {sample.labels.get('grpc_code', '')}"] = sample.value
-        return found
-
-    async def _measure(self) -> int:
-        self.measured += 1
-        return self.used
-
-    def _exceeded(self) -> None:
-        self.exceeded += 1
-
-
-def puts(count: int, value: bytes = b"v") -> list[PutRequest]:
-    return [PutRequest(key=b"k%d" % number, value=value) for number in range(count)]
+from tests.services.conftest import FakeNode, until
 
 
 def revision(outcome: Outcome) -> int:
     assert isinstance(outcome, bytes), outcome
     return PutResponse.FromString(outcome).header.revision
-
-
-def code(outcome: Outcome) -> int:
-    assert isinstance(outcome, Failed), outcome
-    return outcome.code
 
 
 async def test_a_thousand_puts_are_two_proposals_in_their_order() -> None:
@@ -443,38 +326,6 @@ async def test_who_waits_when_the_member_stops_is_told_so() -> None:
     await member.executor.close()
 
 
-async def test_ranges_share_a_barrier_and_what_is_more_than_a_key_has_its_own() -> None:
-    member = Member()
-    requests = [
-        *([RangeRequest(key=b"k")] * 5),
-        RangeRequest(key=b"k", serializable=True),
-        RangeRequest(key=b"k", range_end=b"z"),
-    ]
-    outcomes = await together(member.route("Range"), calls(requests))
-    assert member.node.barriers == 2
-    expected = await alone(member.route("Range"), calls(requests[:1])[0])
-    assert outcomes == [expected] * 7
-    assert isinstance(expected, bytes)
-    header = RangeResponse.FromString(expected).header
-    assert (header.cluster_id, header.member_id, header.raft_term) == (10, 1, 3)
-
-
-async def test_serializable_gets_need_no_leader() -> None:
-    member = Member(node=FakeNode())
-    member.node.leader_id = None
-    sent = calls([RangeRequest(key=b"k", serializable=True)] * 3)
-    begin(member.route("Range"), sent)
-    assert all(isinstance(call.outcome, bytes) for call in sent)
-    assert not member.node.barriers
-
-
-async def test_reads_of_a_database_that_has_gone_are_told_so() -> None:
-    member = Member()
-    member.kv.close()
-    outcomes = await together(member.route("Range"), calls([RangeRequest(key=b"k")] * 2))
-    assert [code(one) for one in outcomes] == [Code.UNAVAILABLE] * 2
-
-
 async def test_calls_wait_until_the_member_serves() -> None:
     opening = Opening()
     member = Member(opening=opening)
@@ -508,27 +359,6 @@ async def test_thousands_of_calls_give_the_loop_back_and_keep_their_order() -> N
     proposed = [c.put.key for batch in member.node.batches for c in batch.commands]
     assert proposed == [one.key for one in puts(1000)]
     assert [call.message for call in told] == [call.message for call in sent]
-
-
-async def test_batches_that_wait_for_their_turn_hold_no_answers() -> None:
-    """Thousands of clients ask for a megabyte and read nothing: what is read for them is theirs at once."""
-    member = Member(clock=Ticking(0.001))
-    read = 0
-
-    def gets(keys: Sequence[bytes], header: ResponseHeader, *, most: int) -> list[bytes]:
-        nonlocal read
-        read += len(keys)
-        return [b"v"] * len(keys)
-
-    member.kv.gets = gets  # type: ignore[method-assign,assignment]
-    sent = [calls([RangeRequest(key=b"k", serializable=True)] * 10) for _ in range(50)]
-    for batch in sent:
-        begin(member.route("Range"), batch)
-    waiting = [call for batch in sent for call in batch]
-    while not all(call.outcomes for call in waiting):
-        assert read == sum(len(call.outcomes) for call in waiting)
-        await asyncio.sleep(0)
-    assert read == 500
 
 
 async def test_a_fault_of_ours_answers_all_the_same() -> None:

@@ -16,10 +16,10 @@ import pytest
 from connect_kv.protowire import field, tag, varint
 from connect_kv.rpc import kv_pb2, lease_pb2
 from connect_kv.rpc.command_pb2 import Command
+from tests.services.batch_member import Member as Alone
 from tests.services.batches import calls, together
 from tests.services.cluster import Member, configs, running
 from tests.services.conftest import streaming, unary
-from tests.services.test_batches import Member as Alone
 
 OK = grpc.StatusCode.OK
 UNKNOWN = 100
