@@ -29,11 +29,10 @@ from connect_kv.storage import codec
 from connect_kv.storage.codec import Base, DiscardedRun
 from connect_kv.storage.engine import Disk, Engine
 from connect_kv.storage.log_checks import Memberships, Starts, check_records, check_terms
-from connect_kv.storage.log_sweeper import Background, Sweeper
+from connect_kv.storage.log_sweeper import Background, Changes, Sweeper
 
 WRITE_BUFFER = 64 << 20
 """LevelDB has one background thread for all databases: the log must seldom wait for it."""
-Changes = dict[bytes, bytes | None]
 
 
 class EngineLogStore:

@@ -19,12 +19,14 @@ SWEEP_SAVE = 64
 """Entries a save deletes beside storing some, as long as there are any to delete."""
 
 Background = Callable[[Callable[[], None]], None]
+Changes = dict[bytes, bytes | None]
+"""Keys with their values, or None for those that are deleted."""
 
 
 class Deletion(NamedTuple):
     """Some entries to delete: to be written as one batch, alone or beside other changes."""
 
-    changes: dict[bytes, bytes | None]
+    changes: Changes
     """Their keys, and the record of what still waits."""
     written: Callable[[], None]
     """To be called when that is written."""
@@ -58,7 +60,7 @@ class Sweeper:
         else:
             self._reclaimable, self._swept_to = size, start_of_log
 
-    def with_run(self, run: DiscardedRun, changes: dict[bytes, bytes | None]) -> list[DiscardedRun]:
+    def with_run(self, run: DiscardedRun, changes: Changes) -> list[DiscardedRun]:
         """All garbage once `run` is, and its record in `changes`; `adopt` it when that is written."""
         garbage = [*self._garbage, run] if run.start < run.end else self._garbage
         changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
@@ -88,8 +90,7 @@ class Sweeper:
     def _delete(self, count: int) -> Deletion:
         generation, start, end = self._garbage[0]
         stop = min(start + count, end)
-        changes: dict[bytes, bytes | None]
-        changes = {codec.entry_key(generation, index): None for index in range(start, stop)}
+        changes: Changes = {codec.entry_key(generation, index): None for index in range(start, stop)}
         rest = [DiscardedRun(generation, stop, end)] if stop < end else []
         garbage = rest + self._garbage[1:]
         changes[codec.LOG_GARBAGE] = codec.encode_runs(garbage)
